@@ -1,0 +1,33 @@
+//! `exovm bench http`: Cheetah in its guest beside nginx, lighttpd and a bare responder, on one machine, taking turns.
+//!
+//! Three processes' worth of rooms: [`run_http`] is the outer one, which the CLI calls; it starts the program again to
+//! measure in a private network ([`run_role`]); there the servers, wrk and the bare responder ([`run_bare`]) run.
+//! [`Report`] is what comes out, as text and as JSON. README.md argues the method and documents the JSON.
+
+mod bare;
+mod check;
+mod cpu;
+mod document;
+mod error;
+mod machine;
+mod measure;
+mod network;
+mod options;
+mod process;
+mod promises;
+mod report;
+mod role;
+mod servers;
+mod supervise;
+mod table;
+mod wrk;
+
+pub use bare::run_bare;
+pub use error::BenchError;
+pub use machine::Machine;
+pub use options::{Contender, HttpOptions, Mode, PIPELINE_DEPTH, Point, SizeName};
+pub use promises::{Bar, Verdict};
+pub use report::{PointReport, Ratio, Report, Round, SCHEMA, Series, Summary};
+pub use role::run_role;
+pub use supervise::run_http;
+pub use wrk::ClientErrors;

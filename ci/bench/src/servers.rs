@@ -1,0 +1,232 @@
+//! The contenders as running processes: how each is started, where it serves, and which of its configurations is the
+//! best for a point.
+
+use crate::network::{Network, PEERS_ADDRESS, PREFIX_BITS, TapLink};
+use crate::options::{Contender, Mode, Point};
+use crate::process::{Background, pin};
+use crate::{BenchError, role};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long a server may take until it accepts connections.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// From this size on nginx is better with sendfile.
+const NGINX_SENDFILE_FROM_BYTES: u64 = 32 << 10;
+
+const CHEETAH_LINK: TapLink =
+    TapLink { name: "cheetah", client: Ipv4Addr::new(10, 80, 0, 1), server: Ipv4Addr::new(10, 80, 0, 2) };
+const CHEETAH_BOTH_CPUS_LINK: TapLink = TapLink {
+    name: "cheetah-both",
+    client: Ipv4Addr::new(10, 83, 0, 1),
+    server: Ipv4Addr::new(10, 83, 0, 2),
+};
+const BARE_LINK: TapLink =
+    TapLink { name: "bare", client: Ipv4Addr::new(10, 82, 0, 1), server: Ipv4Addr::new(10, 82, 0, 2) };
+
+/// The TAP that a contender needs.
+pub(crate) fn tap_link(contender: Contender) -> Option<TapLink> {
+    match contender {
+        Contender::Cheetah => Some(CHEETAH_LINK),
+        Contender::CheetahBothCpus => Some(CHEETAH_BOTH_CPUS_LINK),
+        Contender::Bare => Some(BARE_LINK),
+        Contender::Nginx | Contender::Lighttpd => None,
+    }
+}
+
+/// One server process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) contender: Contender,
+    /// What tells it from other configurations of the same contender.
+    pub(crate) configuration: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Background,
+}
+
+/// What starting needs to know.
+pub(crate) struct Setting<'a> {
+    pub(crate) network: &'a Network,
+    /// Holds configuration files, logs, and the documents in `docroot`.
+    pub(crate) folder: &'a Path,
+    /// The `exovm` program.
+    pub(crate) exovm: &'a Path,
+    pub(crate) client_cpu: usize,
+    pub(crate) server_cpu: usize,
+}
+
+/// The command line of a guest. With `--vcpu-cpu` below, all flags of `exovm` that the benchmark relies on are here and nowhere else.
+fn cheetah_command(setting: &Setting<'_>, link: &TapLink) -> Command {
+    let mut command = Command::new(setting.exovm);
+    command.args(["run", "cheetah", "--docroot"]).arg(setting.folder.join("docroot"));
+    command.args(["--net", &format!("tap={},ip={}/{PREFIX_BITS}", link.name, link.server)]);
+    command
+}
+
+/// A configuration of a Linux server: a file of peers/, which says the reason of each setting.
+struct Peer {
+    program: &'static str,
+    configuration: &'static str,
+    file: &'static str,
+    text: &'static str,
+    port: u16,
+}
+
+const NGINX_MEMORY: Peer = Peer {
+    program: "nginx",
+    configuration: "sendfile off",
+    file: "nginx-memory.conf",
+    text: include_str!("../peers/nginx-memory.conf"),
+    port: 8080,
+};
+const NGINX_SENDFILE: Peer = Peer {
+    program: "nginx",
+    configuration: "sendfile on",
+    file: "nginx-sendfile.conf",
+    text: include_str!("../peers/nginx-sendfile.conf"),
+    port: 8081,
+};
+const LIGHTTPD: Peer = Peer {
+    program: "lighttpd",
+    configuration: "",
+    file: "lighttpd.conf",
+    text: include_str!("../peers/lighttpd.conf"),
+    port: 8082,
+};
+
+/// The configuration of `contender` that is best for `point`, by its name. Measured: README.md has the numbers.
+pub(crate) fn best_configuration(contender: Contender, point: &Point) -> &'static str {
+    match contender {
+        Contender::Nginx if point.mode == Mode::Pipelined => NGINX_SENDFILE.configuration,
+        Contender::Nginx if point.size_bytes >= NGINX_SENDFILE_FROM_BYTES => NGINX_SENDFILE.configuration,
+        Contender::Nginx => NGINX_MEMORY.configuration,
+        _ => "",
+    }
+}
+
+/// Starts `contender` in each configuration that one of `points` wants, and waits until it accepts connections.
+pub(crate) fn start(
+    contender: Contender,
+    points: &[Point],
+    setting: &Setting<'_>,
+) -> Result<Vec<Server>, BenchError> {
+    let mut servers = match contender {
+        Contender::Cheetah => {
+            let mut command = cheetah_command(setting, &CHEETAH_LINK);
+            vec![start_on_tap(contender, &CHEETAH_LINK, pin(&mut command, &[setting.server_cpu]), setting)?]
+        }
+        Contender::CheetahBothCpus => {
+            let mut command = cheetah_command(setting, &CHEETAH_BOTH_CPUS_LINK);
+            // The vCPU stays where the peers are; only device work may go to the other CPU.
+            command.args(["--vcpu-cpu", &setting.server_cpu.to_string()]);
+            let cpus = [setting.client_cpu, setting.server_cpu];
+            vec![start_on_tap(contender, &CHEETAH_BOTH_CPUS_LINK, pin(&mut command, &cpus), setting)?]
+        }
+        Contender::Bare => {
+            let mut command = role::bare_command(setting.exovm, BARE_LINK.name, BARE_LINK.server);
+            vec![start_on_tap(contender, &BARE_LINK, pin(&mut command, &[setting.server_cpu]), setting)?]
+        }
+        Contender::Nginx => [NGINX_MEMORY, NGINX_SENDFILE]
+            .iter()
+            .filter(|peer| {
+                points.iter().any(|point| best_configuration(contender, point) == peer.configuration)
+            })
+            .map(|peer| start_peer(contender, peer, setting))
+            .collect::<Result<_, _>>()?,
+        Contender::Lighttpd => vec![start_peer(contender, &LIGHTTPD, setting)?],
+    };
+    for server in &mut servers {
+        wait_until_ready(server)?;
+    }
+    Ok(servers)
+}
+
+fn start_on_tap(
+    contender: Contender,
+    link: &TapLink,
+    command: &mut Command,
+    setting: &Setting<'_>,
+) -> Result<Server, BenchError> {
+    let process = Background::start(command, &setting.folder.join(format!("{}.log", link.name)))?;
+    Ok(Server { contender, configuration: "", address: SocketAddr::from((link.server, 80)), process })
+}
+
+fn start_peer(contender: Contender, peer: &Peer, setting: &Setting<'_>) -> Result<Server, BenchError> {
+    let failed = |source| BenchError::system(format!("write {}", peer.file), source);
+    std::fs::write(setting.folder.join(peer.file), peer.text).map_err(failed)?;
+    let mut command = Command::new(peer.program);
+    match contender {
+        Contender::Nginx => {
+            let temporary = setting.folder.join(peer.file.replace(".conf", "-temp"));
+            std::fs::create_dir_all(temporary).map_err(failed)?;
+            command
+                .arg("-p")
+                .arg(setting.folder)
+                .args(["-e", "stderr", "-c"])
+                .arg(setting.folder.join(peer.file));
+        }
+        _ => {
+            command.args(["-D", "-f", peer.file]);
+        }
+    }
+    command.current_dir(setting.folder).env("PATH", crate::machine::search_path());
+    setting.network.peers.start_here(&mut command);
+    pin(&mut command, &[setting.server_cpu]);
+    let process = Background::start(&mut command, &setting.folder.join(format!("{}.log", peer.file)))?;
+    let address = SocketAddr::from((PEERS_ADDRESS, peer.port));
+    Ok(Server { contender, configuration: peer.configuration, address, process })
+}
+
+fn wait_until_ready(server: &mut Server) -> Result<(), BenchError> {
+    let deadline = Instant::now() + START_LIMIT;
+    let down = |server: &Server, reason: String| BenchError::ServerDown {
+        server: server.contender.to_string(),
+        reason,
+        log: server.process.log_tail(),
+    };
+    loop {
+        if TcpStream::connect_timeout(&server.address, Duration::from_millis(250)).is_ok() {
+            return Ok(());
+        }
+        if let Some(status) = server.process.has_ended() {
+            return Err(down(server, format!("it ended at once ({status})")));
+        }
+        if Instant::now() >= deadline {
+            return Err(down(
+                server,
+                format!("no connection to {} in {} s", server.address, START_LIMIT.as_secs()),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(mode: Mode, size_bytes: u64) -> Point {
+        Point { mode, size_bytes, connections: 64 }
+    }
+
+    #[test]
+    fn best_configuration_of_nginx_depends_on_size_and_mode() {
+        let best = |mode, size| best_configuration(Contender::Nginx, &point(mode, size));
+        assert_eq!(best(Mode::KeepAlive, 64), "sendfile off");
+        assert_eq!(best(Mode::Close, 8192), "sendfile off");
+        assert_eq!(best(Mode::KeepAlive, 65536), "sendfile on");
+        assert_eq!(best(Mode::Pipelined, 64), "sendfile on");
+    }
+
+    #[test]
+    fn peers_listen_where_they_are_looked_for() {
+        for peer in [NGINX_MEMORY, NGINX_SENDFILE] {
+            assert!(peer.text.contains(&format!("listen {PEERS_ADDRESS}:{} ", peer.port)), "{}", peer.file);
+            assert!(peer.text.contains(&format!("{};", peer.configuration)), "{}", peer.file);
+        }
+        assert!(LIGHTTPD.text.contains(&format!("server.port = {}\n", LIGHTTPD.port)));
+        assert!(LIGHTTPD.text.contains(&format!("server.bind = \"{PEERS_ADDRESS}\"\n")));
+    }
+}

@@ -1,0 +1,1 @@
+//! A VM as a test fixture.

@@ -1,0 +1,220 @@
+//! The pages through which VMM, kernel and environment tell each other what there is.
+//!
+//! | page | written by | read by |
+//! | --- | --- | --- |
+//! | [`BootPage`] | VMM before boot | kernel |
+//! | [`EnvironmentPage`] | VMM or kernel before the environment starts | environment |
+//! | [`HostPage`] | VMM while running | environment |
+//! | [`StatusPage`] | environment | VMM (which believes none of it) |
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// "xokboot1", little endian.
+pub const BOOT_MAGIC: u64 = u64::from_le_bytes(*b"xokboot1");
+/// "xokenv01", little endian.
+pub const ENVIRONMENT_MAGIC: u64 = u64::from_le_bytes(*b"xokenv01");
+
+/// A run of guest-physical memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct MemoryRange {
+    /// First guest-physical address.
+    pub start_gpa: u64,
+    /// Length in bytes; 0 ends a list.
+    pub len_bytes: u64,
+}
+
+impl MemoryRange {
+    /// First address behind the range.
+    pub fn end_gpa(&self) -> u64 {
+        self.start_gpa + self.len_bytes
+    }
+}
+
+/// [`Device::kind`] of a virtio network device.
+pub const DEVICE_NET: u32 = 1;
+/// [`Device::kind`] of a virtio block device.
+pub const DEVICE_BLOCK: u32 = 2;
+
+/// One line of the device table. Where the standard PCI capabilities of the device point, found once by the VMM so that
+/// nobody enumerates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Device {
+    /// [`DEVICE_NET`] or [`DEVICE_BLOCK`]; 0 ends the table.
+    pub kind: u32,
+    /// Bus, device and function as in a PCI requester id.
+    pub requester_id: u32,
+    /// `struct virtio_pci_common_cfg` (VIRTIO 1.3 4.1.4.3), already at DRIVER_OK.
+    pub common_gpa: u64,
+    /// Doorbell of queue 0 (VIRTIO 1.3 4.1.4.4); queue `q` lies `q * doorbell_stride_bytes` further.
+    pub doorbell_gpa: u64,
+    /// MSI-X table; entry `q` belongs to queue `q`.
+    pub msix_table_gpa: u64,
+    /// `notify_off_multiplier`: one page, so that a doorbell can be mapped alone.
+    pub doorbell_stride_bytes: u32,
+    /// Number of queues that can be bound.
+    pub queues: u32,
+    /// Largest size of a queue, a power of two.
+    pub queue_size_max: u32,
+    /// For a network device: largest IP packet in bytes.
+    pub mtu_bytes: u32,
+    /// Feature bits accepted at start (VIRTIO 1.3 6).
+    pub features: u64,
+    /// For a network device: hardware address in the first six bytes.
+    pub mac: [u8; 8],
+}
+
+/// What the kernel finds when it starts. Its guest-physical address is in `rdi`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct BootPage {
+    /// [`BOOT_MAGIC`].
+    pub magic: u64,
+    /// [`crate::VERSION`].
+    pub abi_version: u32,
+    /// vCPUs of the machine.
+    pub vcpus: u32,
+    /// TSC ticks per millisecond.
+    pub tsc_khz: u64,
+    /// RAM of the machine; a range of length 0 ends it.
+    pub memory: [MemoryRange; 4],
+    /// Start of what the kernel may hand out: everything below is the kernel's own.
+    pub free_gpa: u64,
+    /// [`crate::domain::DomainEntry`] × [`crate::domain::DOMAINS`].
+    pub domains_gpa: u64,
+    /// [`crate::queue::QueueOwner`] × [`crate::queue::QUEUE_OWNERS`].
+    pub queue_owners_gpa: u64,
+    /// [`crate::flow::FlowTable`].
+    pub flows_gpa: u64,
+    /// [`crate::extent::ExtentEntry`] × [`crate::extent::EXTENTS`].
+    pub extents_gpa: u64,
+    /// [`crate::fault::FaultRecord`].
+    pub fault_gpa: u64,
+    /// The page mapped at [`crate::layout::GATE_VA`]; the kernel puts the gate instruction in.
+    pub gate_gpa: u64,
+    /// [`StatusPage`] of the first environment.
+    pub status_gpa: u64,
+    /// Control registers of the VMM ([`control`]), reachable from ring 0 only.
+    pub control_gpa: u64,
+    /// First instruction of the first environment.
+    pub environment_entry_va: u64,
+    /// Initial stack pointer of the first environment.
+    pub environment_stack_va: u64,
+    /// Page table root of the first environment.
+    pub environment_root_gpa: u64,
+    /// Host entropy for the kernel.
+    pub entropy: [u8; 64],
+    /// The device table; kind 0 ends it.
+    pub devices: [Device; 8],
+}
+
+/// Registers behind [`BootPage::control_gpa`]: 32-bit writes, from ring 0 only.
+pub mod control {
+    /// Ends the machine; the value is the exit status.
+    pub const POWER_OFF: u64 = 0;
+    /// The fault record is filled: report it and end the machine.
+    pub const FAULT: u64 = 4;
+}
+
+/// IPv4 configuration of an environment's interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Ipv4Config {
+    /// Address, network order; all zero: no address.
+    pub address: [u8; 4],
+    /// Default gateway, network order; all zero: none.
+    pub gateway: [u8; 4],
+    /// Length of the on-link prefix in bits.
+    pub prefix_len: u32,
+}
+
+/// How an environment waits when it has nothing to do and is not told to take a turn.
+pub mod wake {
+    /// A device's interrupt ends the halt without being delivered (KVM's "remote read" behaviour).
+    pub const SILENT: u32 = 1;
+    /// A device's interrupt is delivered to the kernel, which returns from the halt.
+    pub const INTERRUPT: u32 = 2;
+}
+
+/// Longest argument string in bytes.
+pub const ARGUMENTS_BYTES: usize = 1024;
+
+/// What an environment finds at [`crate::layout::ENVIRONMENT_VA`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct EnvironmentPage {
+    /// [`ENVIRONMENT_MAGIC`].
+    pub magic: u64,
+    /// [`crate::VERSION`].
+    pub abi_version: u32,
+    /// Number of this environment.
+    pub environment: u32,
+    /// TSC ticks per millisecond.
+    pub tsc_khz: u64,
+    /// Pages this environment owns, readable and writable at [`crate::layout::WINDOW_VA`]; length 0 ends the list.
+    pub heap: [MemoryRange; 4],
+    /// Read-only data that came with the image (a packed document root), in the window; length 0: none.
+    pub archive: MemoryRange,
+    /// Host entropy for this environment.
+    pub entropy: [u8; 64],
+    /// The devices it may bind queues of. Guest-physical register addresses are zero here.
+    pub devices: [Device; 8],
+    /// Address of the first network device.
+    pub ipv4: Ipv4Config,
+    /// Bytes of [`Self::arguments`] in use.
+    pub arguments_len: u32,
+    /// The image's arguments, UTF-8, separated by NUL.
+    pub arguments: [u8; ARGUMENTS_BYTES],
+}
+
+/// What the VMM tells an environment while it runs, at [`crate::layout::HOST_VA`].
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct HostPage {
+    /// 1: take a turn when the receive ring is empty. 0: device work runs elsewhere; poll, then halt.
+    pub take_turns: AtomicU32,
+    /// 1: the user wants the machine to end; finish what is cheap to finish and exit.
+    pub stop: AtomicU32,
+}
+
+/// Moments that the guest stamps with its TSC, in [`StatusPage::phases`].
+pub mod phase {
+    /// First instruction of the kernel.
+    pub const KERNEL: usize = 0;
+    /// The kernel leaves for ring 3.
+    pub const ENVIRONMENT: usize = 1;
+    /// The library OS is initialised.
+    pub const RUNTIME: usize = 2;
+    /// Queues are bound.
+    pub const NETWORK: usize = 3;
+    /// The service listens.
+    pub const READY: usize = 4;
+    /// The first request was answered.
+    pub const FIRST_RESPONSE: usize = 5;
+    /// How many there are.
+    pub const COUNT: usize = 6;
+    /// Their names, for tables.
+    pub const NAMES: [&str; COUNT] =
+        ["kernel", "environment", "library OS", "network", "ready", "first response"];
+}
+
+/// What an environment tells of itself, at [`crate::layout::STATUS_VA`]. Untrusted.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct StatusPage {
+    /// TSC of each [`phase`]; 0: not reached.
+    pub phases: [AtomicU64; phase::COUNT],
+    /// TCP port that is served; 0: none.
+    pub port: AtomicU32,
+    /// Gate in use: 1 `int3`, 2 `syscall` (written by the kernel).
+    pub gate: AtomicU32,
+    /// A value of [`wake`] (written by the kernel).
+    pub wake: AtomicU32,
+    /// Where the environment waits, for whoever places device work: 0 running, 1 halted.
+    pub halted: AtomicU32,
+}
+
+const _: () = assert!(size_of::<BootPage>() <= 4096);
+const _: () = assert!(size_of::<EnvironmentPage>() <= 4096);

@@ -1,0 +1,38 @@
+//! What the VMM, the kernel `xok` and the library OS `exos` agree on: addresses, pages, tables, kernel calls, trace
+//! records. Only shapes and the arithmetic on them live here; no code that touches a machine.
+//!
+//! Everything is `repr(C)`, little endian and of fixed size. [`VERSION`] changes with every change of a shape; the VMM
+//! refuses a kernel or an image that was built for another one.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`layout`] | guest-virtual and guest-physical addresses |
+//! | [`boot`] | boot page (kernel), environment page, status page, host page, device table |
+//! | [`header`] | what the kernel and an image carry in their ELF files for the VMM |
+//! | [`call`] | kernel calls: numbers, registers, errors |
+//! | [`queue`] | the shape of a virtqueue in memory and who owns it |
+//! | [`domain`] | DMA domains: two bits a page |
+//! | [`flow`] | the flow tree: which frames a queue pair gets and may send |
+//! | [`extent`] | disk extents |
+//! | [`time`] | the page that maps TSC to UTC |
+//! | [`fault`] | what the kernel reports of a fatal fault |
+//! | [`trace`] | spans, events, counters: sites, accumulators, records |
+//! | [`log`] | the log ring |
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod boot;
+pub mod call;
+pub mod domain;
+pub mod extent;
+pub mod fault;
+pub mod flow;
+pub mod header;
+pub mod layout;
+pub mod log;
+pub mod queue;
+pub mod time;
+pub mod trace;
+
+/// Version of every shape in this crate. The VMM, the kernel and each image carry it; all three must be equal.
+pub const VERSION: u32 = 1;

@@ -1,0 +1,354 @@
+//! How the processor enters and leaves ring 0: the kernel header for the VMM, the stubs of exceptions, interrupts and
+//! the gate, and the way into ring 3.
+//!
+//! Exceptions, interrupts and `int3` arrive on the stack of TSS.RSP0 with the five words of the interrupt frame pushed;
+//! SYSCALL builds the same frame itself, so that both leave by `iretq`: one way out, and none of SYSRET's pitfalls with
+//! non-canonical addresses.
+
+use super::write_msr;
+use abi::header::{KERNEL_MAGIC, KernelHeader, VECTORS, Vector};
+use abi::layout::{GATE_VA, TIMER_VECTOR, USER_CODE_SELECTOR, USER_DATA_SELECTOR, WAKE_VECTOR};
+use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicU8, Ordering};
+
+const STACK_BYTES: usize = 16 << 10;
+const IA32_LSTAR: u32 = 0xC000_0082;
+
+/// A stack; only its top is ever named.
+#[repr(C, align(4096))]
+struct Stack([u8; STACK_BYTES]);
+
+// SAFETY: never accessed through this name; the processor uses the memory as a stack. `.bss`, so nothing to load.
+#[unsafe(no_mangle)]
+static mut XOK_STACK: Stack = Stack([0; STACK_BYTES]);
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+static mut XOK_FAULT_STACK: Stack = Stack([0; STACK_BYTES]);
+
+/// Set by the timer's interrupt.
+// SAFETY: the name is the kernel's own; the entry stubs below use it.
+#[unsafe(no_mangle)]
+static XOK_TIMER_FIRED: AtomicU8 = AtomicU8::new(0);
+/// Set by a device's interrupt: the next halt returns at once.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+static XOK_WAKE_PENDING: AtomicU8 = AtomicU8::new(0);
+
+unsafe extern "C" {
+    fn xok_start();
+    fn xok_syscall();
+    fn xok_syscall_probe();
+    fn xok_gate_int3();
+    fn xok_timer();
+    fn xok_wake();
+    fn xok_halt_once();
+    fn xok_enter_ring3(rip: u64, rsp: u64) -> !;
+}
+
+/// Declares the stubs of the exceptions and the table of their addresses.
+macro_rules! exceptions {
+    ($($vector:literal $name:ident $error:literal $ist:literal;)*) => {
+        $(global_asm!(
+            concat!(".globl ", stringify!($name)),
+            concat!(stringify!($name), ":"),
+            concat!(".if ", $error, " == 0"),
+            "push 0",
+            ".endif",
+            concat!("push ", $vector),
+            "jmp xok_exception",
+        );)*
+        unsafe extern "C" { $(fn $name();)* }
+        const EXCEPTIONS: &[(u8, u8, unsafe extern "C" fn())] = &[$(($vector, $ist, $name)),*];
+    };
+}
+
+exceptions! {
+    0 xok_divide_error 0 0;
+    1 xok_debug 0 0;
+    2 xok_nmi 0 1;
+    4 xok_overflow 0 0;
+    5 xok_bound_range 0 0;
+    6 xok_invalid_opcode 0 0;
+    7 xok_device_not_available 0 0;
+    8 xok_double_fault 1 1;
+    10 xok_invalid_tss 1 0;
+    11 xok_segment_not_present 1 0;
+    12 xok_stack_fault 1 0;
+    13 xok_general_protection 1 0;
+    14 xok_page_fault 1 0;
+    16 xok_x87_error 0 0;
+    17 xok_alignment_check 1 0;
+    18 xok_machine_check 0 1;
+    19 xok_simd_error 0 0;
+    21 xok_control_protection 1 0;
+}
+
+/// A function's address in a static: the linker fills it in.
+#[repr(transparent)]
+struct Address(unsafe extern "C" fn());
+/// An address behind a stack.
+#[repr(transparent)]
+struct Top(*const Stack);
+
+/// [`Vector`] with an address that the linker fills in; same shape.
+#[repr(C)]
+struct Gate {
+    handler: Option<Address>,
+    vector: u8,
+    dpl: u8,
+    ist: u8,
+    reserved: [u8; 5],
+}
+
+/// [`KernelHeader`] with addresses that the linker fills in; same shape.
+#[repr(C)]
+struct Header {
+    magic: u64,
+    abi_version: u32,
+    reserved: u32,
+    entry: Address,
+    stack_top: Top,
+    fault_stack_top: Top,
+    syscall: Address,
+    vectors: [Gate; VECTORS],
+}
+
+// SAFETY: constants that only the VMM reads, from the file.
+unsafe impl Sync for Header {}
+
+const _: () =
+    assert!(size_of::<Header>() == size_of::<KernelHeader>() && size_of::<Gate>() == size_of::<Vector>());
+
+#[used]
+// SAFETY: the section is read by the VMM from the file; nothing else lies in it.
+#[unsafe(link_section = ".exovm.kernel")]
+static HEADER: Header = Header {
+    magic: KERNEL_MAGIC,
+    abi_version: abi::VERSION,
+    reserved: 0,
+    entry: Address(xok_start),
+    stack_top: Top((&raw const XOK_STACK).wrapping_add(1)),
+    fault_stack_top: Top((&raw const XOK_FAULT_STACK).wrapping_add(1)),
+    syscall: Address(xok_syscall_probe),
+    vectors: vectors(),
+};
+
+const fn vectors() -> [Gate; VECTORS] {
+    const NONE: Gate = Gate { handler: None, vector: 0, dpl: 0, ist: 0, reserved: [0; 5] };
+    let mut table = [NONE; VECTORS];
+    let mut i = 0;
+    while i < EXCEPTIONS.len() {
+        let (vector, ist, handler) = EXCEPTIONS[i];
+        table[i] = Gate { handler: Some(Address(handler)), vector, dpl: 0, ist, reserved: [0; 5] };
+        i += 1;
+    }
+    table[i] = Gate { handler: Some(Address(xok_gate_int3)), vector: 3, dpl: 3, ist: 0, reserved: [0; 5] };
+    table[i + 1] =
+        Gate { handler: Some(Address(xok_timer)), vector: TIMER_VECTOR, dpl: 0, ist: 0, reserved: [0; 5] };
+    table[i + 2] =
+        Gate { handler: Some(Address(xok_wake)), vector: WAKE_VECTOR, dpl: 0, ist: 0, reserved: [0; 5] };
+    table
+}
+
+/// What the exception stubs push, from the lowest address up.
+#[repr(C)]
+pub(crate) struct TrapFrame {
+    /// In the order of [`abi::fault::REGISTER_NAMES`].
+    pub(crate) registers: [u64; 15],
+    pub(crate) vector: u64,
+    pub(crate) error_code: u64,
+    pub(crate) rip: u64,
+    pub(crate) cs: u64,
+    pub(crate) rflags: u64,
+    pub(crate) rsp: u64,
+    pub(crate) ss: u64,
+}
+
+global_asm!(
+    ".globl xok_start",
+    "xok_start:", // rdi: boot page; rsp: XOK_STACK's top, set by the VMM
+    "xor ebp, ebp",
+    "call {start}",
+    "ud2",
+
+    // Ring 3 starts with nothing in its registers but its stack pointer.
+    "xok_enter_ring3:", // rdi: rip, rsi: rsp
+    "lea rsp, [rip + XOK_STACK + {stack_bytes}]",
+    "push {user_data}",
+    "push rsi",
+    "push 0x202",
+    "push {user_code}",
+    "push rdi",
+    "xor ebx, ebx",
+    "xor ebp, ebp",
+    "xor r12d, r12d",
+    "xor r13d, r13d",
+    "xor r14d, r14d",
+    "xor r15d, r15d",
+    "xor edx, edx",
+    "xor eax, eax",
+    "jmp xok_return",
+
+    // The gate by trap.
+    "xok_gate_int3:",
+    "cld",
+    "movabs r11, {gate_va} + 1",
+    "cmp [rsp], r11",
+    "jne xok_stray_int3",
+    "xok_call:",
+    "cmp eax, {halt}",
+    "je xok_call_halt",
+    "sub rsp, 8",
+    "mov rcx, r10",
+    "mov r8, rax",
+    "call {dispatch}",
+    "add rsp, 8",
+    "xok_return:", // rax and rdx hold the answer, the frame is on top
+    "xor ecx, ecx",
+    "xor esi, esi",
+    "xor edi, edi",
+    "xor r8d, r8d",
+    "xor r9d, r9d",
+    "xor r10d, r10d",
+    "xor r11d, r11d",
+    "iretq",
+
+    "xok_stray_int3:",
+    "push 0",
+    "push 3",
+    "jmp xok_exception",
+
+    // The gate by SYSCALL: rcx holds the return address, r11 the flags..
+    "xok_syscall:",
+    "mov [rip + XOK_SYSCALL_RSP], rsp",
+    "lea rsp, [rip + XOK_STACK + {stack_bytes}]",
+    "push {user_data}",
+    "push [rip + XOK_SYSCALL_RSP]",
+    "push r11",
+    "push {user_code}",
+    "push rcx",
+    "movabs r11, {gate_va} + 2",
+    "cmp rcx, r11",
+    "je xok_call",
+    "push 0",
+    "push {stray_syscall}",
+    "jmp xok_exception",
+
+    "xok_syscall_probe:",
+    "lea rsp, [rip + XOK_STACK + {stack_bytes}]",
+    "call {syscall_raised}",
+    "ud2",
+
+    // Call::Halt, the one that is on a warm path: rdi is the deadline.
+    "xok_call_halt:",
+    "test rdi, rdi",
+    "jz 2f",
+    "mov eax, edi",
+    "mov rdx, rdi",
+    "shr rdx, 32",
+    "mov ecx, {tsc_deadline}",
+    "wrmsr",
+    "2:",
+    // A device's interrupt that came while ring 3 was on its way here has left its mark.
+    "cmp byte ptr [rip + XOK_WAKE_PENDING], 0",
+    "jne 3f",
+    "sti",
+    "hlt",
+    "cli",
+    "3:",
+    "mov byte ptr [rip + XOK_WAKE_PENDING], 0",
+    "xor eax, eax",
+    "xor edx, edx",
+    "test rdi, rdi",
+    "jz xok_return",
+    "mov ecx, {tsc_deadline}",
+    "wrmsr",
+    "jmp xok_return",
+
+    "xok_halt_once:",
+    "mov byte ptr [rip + XOK_TIMER_FIRED], 0",
+    "sti",
+    "hlt",
+    "cli",
+    "ret",
+
+    "xok_timer:",
+    "mov byte ptr [rip + XOK_TIMER_FIRED], 1",
+    "jmp xok_end_of_interrupt",
+    "xok_wake:",
+    "mov byte ptr [rip + XOK_WAKE_PENDING], 1",
+    "xok_end_of_interrupt:",
+    "push rax",
+    "push rcx",
+    "push rdx",
+    "mov ecx, 0x80B", // x2APIC EOI
+    "xor eax, eax",
+    "xor edx, edx",
+    "wrmsr",
+    "pop rdx",
+    "pop rcx",
+    "pop rax",
+    "iretq",
+
+    // All other exceptions end here: vector and error code are on the stack.
+    "xok_exception:",
+    "cld",
+    "push r15",
+    "push r14",
+    "push r13",
+    "push r12",
+    "push r11",
+    "push r10",
+    "push r9",
+    "push r8",
+    "push rbp",
+    "push rdi",
+    "push rsi",
+    "push rdx",
+    "push rcx",
+    "push rbx",
+    "push rax",
+    "mov rdi, rsp",
+    "and rsp, -16",
+    "call {exception}",
+    "ud2",
+
+    ".section .bss",
+    "XOK_SYSCALL_RSP: .quad 0",
+    ".text",
+    start = sym crate::start,
+    dispatch = sym crate::calls::dispatch,
+    exception = sym crate::fault::exception,
+    syscall_raised = sym super::probe::syscall_raised,
+    stack_bytes = const STACK_BYTES,
+    user_data = const USER_DATA_SELECTOR as u64,
+    user_code = const USER_CODE_SELECTOR as u64,
+    gate_va = const GATE_VA,
+    halt = const abi::call::Call::Halt as u64,
+    tsc_deadline = const 0x6E0,
+    stray_syscall = const crate::fault::VECTOR_STRAY_SYSCALL,
+);
+
+/// Leaves for ring 3 and never comes back: the stack is given up.
+pub(crate) fn enter_ring3(rip: u64, rsp: u64) -> ! {
+    // SAFETY: the stub resets the stack and goes to ring 3; whatever the addresses are, ring 3 can only hurt itself.
+    unsafe { xok_enter_ring3(rip, rsp) }
+}
+
+/// From now on SYSCALL is a kernel call.
+pub(crate) fn use_syscall_gate() {
+    let entry: unsafe extern "C" fn() = xok_syscall;
+    // SAFETY: the address of the stub for SYSCALL.
+    unsafe { write_msr(IA32_LSTAR, entry as usize as u64) }
+}
+
+/// Halts with interrupts on, once.
+pub(crate) fn halt_once() {
+    // SAFETY: both interrupt handlers only set a flag and keep all registers.
+    unsafe { asm!("call {}", sym xok_halt_once) }
+}
+
+/// Whether the timer fired since the last [`halt_once`] began.
+pub(crate) fn timer_fired() -> bool {
+    XOK_TIMER_FIRED.load(Ordering::Relaxed) != 0
+}

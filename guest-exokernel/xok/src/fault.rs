@@ -1,0 +1,86 @@
+//! The way down: an exception that nobody handles, or the kernel's own surrender. The record is filled, the VMM told; it
+//! does the formatting, finds the symbols and ends the machine.
+
+use crate::arch::entry::TrapFrame;
+use crate::arch::{fault_address, probe};
+use crate::machine::{Machine, direct_map};
+use abi::boot::control;
+use abi::fault::{FaultRecord, KIND_ENVIRONMENT, KIND_KERNEL, KIND_PANIC, KIND_STRAY_GATE};
+use core::fmt::Write;
+
+/// Not a processor's vector: SYSCALL outside the gate page.
+pub(crate) const VECTOR_STRAY_SYSCALL: u64 = 0x100;
+const VECTOR_BREAKPOINT: u64 = 3;
+
+/// Every exception but a kernel call.
+pub(crate) extern "sysv64" fn exception(frame: &TrapFrame) -> ! {
+    let from_ring3 = frame.cs & 3 == 3;
+    if from_ring3 {
+        probe::gate_fault();
+    }
+    let kind = match (from_ring3, frame.vector) {
+        (false, _) => KIND_KERNEL,
+        (true, VECTOR_BREAKPOINT | VECTOR_STRAY_SYSCALL) => KIND_STRAY_GATE,
+        (true, _) => KIND_ENVIRONMENT,
+    };
+    report(|record| {
+        record.kind = kind;
+        record.vector = frame.vector;
+        record.error_code = frame.error_code;
+        record.address = fault_address();
+        record.rip = frame.rip;
+        record.cs = frame.cs;
+        record.rflags = frame.rflags;
+        record.rsp = frame.rsp;
+        record.ss = frame.ss;
+        record.registers = frame.registers;
+    })
+}
+
+/// The kernel cannot go on.
+pub(crate) fn give_up(why: &str) -> ! {
+    report(|record| {
+        record.kind = KIND_PANIC;
+        let len = why.len().min(record.message.len());
+        record.message[..len].copy_from_slice(&why.as_bytes()[..len]);
+        record.message_len = len as u64;
+    })
+}
+
+fn report(fill: impl FnOnce(&mut FaultRecord)) -> ! {
+    let machine = Machine::get();
+    // SAFETY: the record is RAM that the VMM reserved for this; nobody else has a reference, and this path runs once.
+    fill(unsafe { &mut *direct_map::<FaultRecord>(machine.boot().fault_gpa).cast_mut() });
+    machine.control(control::FAULT, 1);
+    loop {
+        // The VMM does not come back from that.
+        core::hint::spin_loop();
+    }
+}
+
+/// Formats into the record's message, cutting what does not fit.
+struct Message<'a> {
+    record: &'a mut FaultRecord,
+}
+
+impl Write for Message<'_> {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        for byte in text.bytes() {
+            let at = self.record.message_len as usize;
+            let Some(slot) = self.record.message.get_mut(at) else { return Ok(()) };
+            *slot = byte;
+            self.record.message_len += 1;
+        }
+        Ok(())
+    }
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    report(|record| {
+        record.kind = KIND_PANIC;
+        record.message_len = 0;
+        // Cannot fail: `Message` cuts instead.
+        let _ = write!(Message { record }, "{info}");
+    })
+}

@@ -1,0 +1,45 @@
+//! xok, the ring 0 kernel of an exovm machine. It hands hardware out securely and stays out of the way.
+//!
+//! 1. **No data path here.** Frames, blocks and timers go between ring 3 and the device; the kernel binds, blocks,
+//!    revokes.
+//! 2. **Binding is a store** into a table that the VMM, which is the hardware, reads: [`tables`].
+//! 3. **Every instruction counts.** Some hosts interpret ring 0 at a microsecond an instruction. The VMM prepares page
+//!    tables and descriptor tables; nothing is cleared, copied or formatted here except on the way down.
+//! 4. **Interrupts are off** except at the halt; an exception in ring 0 is a defect, reported and final.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`arch`] | entry stubs, instructions, probing the gate and the wake-up |
+//! | [`machine`] | boot page, direct map: the only place that makes references to physical memory |
+//! | [`tables`] | DMA domains and queue owners |
+//! | [`calls`] | the kernel calls |
+//! | [`fault`] | the way down |
+#![no_std]
+#![no_main]
+
+mod arch;
+mod calls;
+mod fault;
+mod machine;
+mod tables;
+
+use abi::boot::phase;
+use machine::Machine;
+
+/// First Rust code, on the kernel's own stack, with the tables that the VMM prepared.
+extern "sysv64" fn start(boot_gpa: u64) -> ! {
+    let machine = Machine::init(boot_gpa);
+    machine.stamp(phase::KERNEL);
+    arch::apic::enable();
+    let wake = arch::probe::wake();
+    machine.set_wake(wake);
+    arch::probe::gate(machine)
+}
+
+/// Second half of the start, once the probe said which instruction raises the privilege.
+fn start_with_gate(gate: arch::probe::Gate) -> ! {
+    let machine = Machine::get();
+    machine.install_gate(gate);
+    machine.stamp(phase::ENVIRONMENT);
+    arch::entry::enter_ring3(machine.boot().environment_entry_va, machine.boot().environment_stack_va)
+}

@@ -1,0 +1,35 @@
+//! What the NIC driver needs of the guest: addresses for the device, kernel calls to bind queues, doorbells.
+
+use abi::call::Error;
+use abi::layout::{DOORBELL_VA, PAGE_BYTES};
+use exos_nic::Hal;
+use exos_runtime::{dma, kernel};
+
+/// Ring 3 of an exovm machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GuestHal;
+
+// SAFETY: the window maps each guest-physical page at a fixed offset and nobody remaps it, so an address stays the
+// same as long as the memory does; the kernel binds only pages of this environment.
+unsafe impl Hal for GuestHal {
+    #[inline]
+    fn device_address(&self, start: *const u8, len_bytes: usize) -> Option<u64> {
+        dma::device_address(start, len_bytes)
+    }
+
+    fn bind(&mut self, device: u32, queue: u32, base: u64, size: u16) -> Result<(), Error> {
+        kernel::queue_bind(device, queue, base, size)
+    }
+
+    fn unbind(&mut self, device: u32, queue: u32) -> Result<(), Error> {
+        kernel::queue_unbind(device, queue)
+    }
+
+    #[inline]
+    fn doorbell(&self, _device: u32, queue: u32) {
+        let page = (DOORBELL_VA + u64::from(queue) * PAGE_BYTES) as *mut u16;
+        // SAFETY: the doorbell pages of the first device's queues are mapped for this environment; a ring has no
+        // effect on memory but what the bound queues allow.
+        unsafe { page.write_volatile(queue as u16) }
+    }
+}

@@ -1,0 +1,314 @@
+//! The loop of a network service: polls the NIC, gives frames to the TCP/IP stack, lets the service answer, and when
+//! nothing is left to do, hands the CPU to the device work.
+//!
+//! The service sees connections and bytes ([`Service`]); the specialist who wants to decide what is acknowledged when,
+//! or what is merged with what, uses [`exos_net`] and [`exos_nic`] directly, as this crate does.
+#![no_std]
+
+extern crate alloc;
+
+mod hal;
+mod transmit;
+
+use abi::boot::{DEVICE_NET, phase};
+use core::net::Ipv4Addr;
+use exos_net::{
+    AckDue, AckPolicy, Config, ConfigError, ConnId, Data, End, Input, Instant, ListenError, MacAddress,
+};
+use exos_net::{
+    RxChecksum, RxMeta, SegmentEvents, SendError, Stack, StaleConnection, TimerEvent, TxChecksum,
+};
+use exos_nic::{Arming, Interest, OpenError, QueuePair};
+use exos_runtime::clock::{self, Scale};
+use exos_runtime::{kernel, pages, turn};
+use hal::GuestHal;
+use transmit::{Held, Sender};
+
+/// Frames handled before transmit queue and timers get their turn.
+const BATCH: usize = 64;
+/// How long the loop polls before it halts, when device work runs elsewhere.
+const POLL_US: u64 = 20;
+/// Descriptors of the transmit queue.
+const TRANSMIT_SIZE: u16 = 1024;
+/// Descriptors that must be free for a batch to begin; otherwise the device gets time first.
+const TRANSMIT_ROOM: usize = 256;
+
+/// What runs on the loop.
+pub trait Service {
+    /// What is sent: references to bytes that stay put.
+    type Data: Data;
+
+    /// A connection is open. Its number is reused after [`Service::ended`].
+    fn opened(&mut self, connection: ConnId);
+
+    /// Bytes arrived in order. Returns how many are done with; the rest comes again, with what arrives later.
+    fn input(&mut self, io: &mut Io<'_, Self::Data>, connection: ConnId, bytes: &[u8]) -> usize;
+
+    /// The peer sends no more.
+    fn peer_closed(&mut self, io: &mut Io<'_, Self::Data>, connection: ConnId);
+
+    /// The peer has acknowledged everything that was sent. Returns whether bytes kept earlier should be offered again.
+    fn drained(&mut self, connection: ConnId) -> bool;
+
+    /// The connection is gone.
+    fn ended(&mut self, connection: ConnId, how: End);
+}
+
+/// What a service may do with its connections.
+pub struct Io<'a, D: Data> {
+    stack: &'a mut Stack<D>,
+    unix_seconds: u64,
+}
+
+impl<D: Data> Io<'_, D> {
+    /// UTC, for the Date of a response.
+    pub fn unix_seconds(&self) -> u64 {
+        self.unix_seconds
+    }
+
+    /// Queues a reference; the bytes are read when they are sent, and again should they have to be repeated.
+    pub fn send(&mut self, connection: ConnId, data: D) -> Result<(), SendError> {
+        self.stack.send(connection, data)
+    }
+
+    /// Sends FIN behind what is queued.
+    pub fn close(&mut self, connection: ConnId) -> Result<(), StaleConnection> {
+        self.stack.close(connection)
+    }
+
+    /// Bytes queued and not yet acknowledged.
+    pub fn unacknowledged_bytes(&self, connection: ConnId) -> usize {
+        self.stack.unacked_bytes(connection)
+    }
+}
+
+/// Why a service cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The machine has no network interface.
+    NoNic,
+    /// The interface has no address.
+    NoAddress,
+    /// The queues cannot be bound.
+    Nic(OpenError),
+    /// The stack does not take the configuration.
+    Stack(ConfigError),
+    /// The port cannot be listened on.
+    Listen(ListenError),
+}
+
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NoNic => f.write_str("the machine has no network interface; start it with --net tap=..."),
+            Self::NoAddress => {
+                f.write_str("the interface has no address; start the machine with --net tap=...,ip=...")
+            }
+            Self::Nic(error) => write!(f, "the NIC's queues cannot be bound: {error}"),
+            Self::Stack(error) => write!(f, "the TCP/IP stack does not start: {error}"),
+            Self::Listen(error) => write!(f, "cannot listen: {error}"),
+        }
+    }
+}
+
+/// Serves `port` until the user wants the machine to end.
+pub fn serve<S: Service>(service: &mut S, port: u16, max_connections: u32) -> Result<(), StartError> {
+    let mut event_loop = EventLoop::start(service, port, max_connections)?;
+    pages::status().port.store(u32::from(port), core::sync::atomic::Ordering::Relaxed);
+    pages::stamp(phase::READY);
+    event_loop.run();
+    Ok(())
+}
+
+struct EventLoop<'s, S: Service> {
+    service: &'s mut S,
+    stack: Stack<S::Data>,
+    nic: QueuePair<GuestHal, Held<S::Data>>,
+    scale: Scale,
+}
+
+impl<'s, S: Service> EventLoop<'s, S> {
+    fn start(service: &'s mut S, port: u16, max_connections: u32) -> Result<Self, StartError> {
+        let environment = pages::environment();
+        let devices = &environment.devices;
+        let index = devices.iter().position(|device| device.kind == DEVICE_NET).ok_or(StartError::NoNic)?;
+        let device = &devices[index];
+        if environment.ipv4.address == [0; 4] {
+            return Err(StartError::NoAddress);
+        }
+        let config = exos_nic::Config { transmit_size: TRANSMIT_SIZE, ..exos_nic::Config::default() };
+        let nic = QueuePair::open(GuestHal, index as u32, device, 0, &config).map_err(StartError::Nic)?;
+        pages::stamp(phase::NETWORK);
+        let scale = Scale::new();
+        let mut mac = [0; 6];
+        mac.copy_from_slice(&device.mac[..6]);
+        let mut secret = [0; 16];
+        secret.copy_from_slice(&environment.entropy[..16]);
+        let address = Ipv4Addr::from(environment.ipv4.address);
+        let mut config = Config::new(MacAddress(mac), address, environment.ipv4.prefix_len as u8, secret);
+        config.gateway =
+            Some(Ipv4Addr::from(environment.ipv4.gateway)).filter(|gateway| !gateway.is_unspecified());
+        config.mtu = device.mtu_bytes as u16;
+        config.max_connections = max_connections;
+        config.tx_checksum = TxChecksum::Offload;
+        config.tso_max_bytes = exos_net::MAX_TSO_BYTES;
+        let mut stack = Stack::new(config, now(scale)).map_err(StartError::Stack)?;
+        stack.listen(port).map_err(StartError::Listen)?;
+        Ok(Self { service, stack, nic, scale })
+    }
+
+    fn run(&mut self) {
+        while !turn::stop_wanted() {
+            let received = self.receive();
+            self.transmit();
+            if received == 0 {
+                self.idle();
+            } else if self.nic.transmit.room() < TRANSMIT_ROOM && turn::wanted() {
+                // Answers pile up: let the device send them before more is asked for. A deadline in the past: come back
+                // at once.
+                turn::take(1);
+            }
+        }
+    }
+
+    /// Handles up to [`BATCH`] received frames.
+    fn receive(&mut self) -> usize {
+        let _span = exos_trace::span!("event loop");
+        let now = now(self.scale);
+        let unix_seconds = clock::unix_seconds();
+        let mut frames = 0;
+        while frames < BATCH {
+            let Some(frame) = self.nic.receive.poll() else { break };
+            frames += 1;
+            let checksum = if frame.checksum().is_trustworthy() {
+                RxChecksum::TransportValid
+            } else {
+                RxChecksum::Unknown
+            };
+            let input = {
+                let _span = exos_trace::span!("tcp input");
+                self.stack.input(now, frame.bytes(), RxMeta { checksum })
+            };
+            let mut sender = Sender(&mut self.nic.transmit);
+            match input {
+                Input::Nothing => {}
+                Input::Reply(reply) => {
+                    // A lost ARP or ICMP answer is asked for again.
+                    let _ = exos_net::Transmit::<S::Data>::transmit_control(&mut sender, &reply);
+                }
+                Input::Segment(events) => {
+                    segment(self.service, &mut self.stack, &mut sender, &events, now, unix_seconds);
+                }
+            }
+        }
+        frames
+    }
+
+    /// Publishes what was queued, and sends what had to wait.
+    fn transmit(&mut self) {
+        let _span = exos_trace::span!("event loop");
+        let now = now(self.scale);
+        self.nic.transmit.reclaim();
+        let mut sender = Sender(&mut self.nic.transmit);
+        self.stack.retry_blocked(now, &mut sender);
+        if self.stack.next_deadline().is_some_and(|deadline| deadline <= now) {
+            let _span = exos_trace::span!("tcp timers");
+            let service = &mut *self.service;
+            self.stack.expire(now, &mut sender, |connection, event| {
+                if let TimerEvent::Ended(how) = event {
+                    service.ended(connection, how);
+                }
+            });
+        }
+        self.nic.transmit.publish();
+    }
+
+    /// Nothing to do: a turn, or poll and halt, as the VMM wants it.
+    fn idle(&mut self) {
+        let deadline = self.stack.next_deadline().map_or(0, |at| self.scale.ticks(at.as_nanos()).max(1));
+        if turn::wanted() {
+            turn::take(deadline);
+            return;
+        }
+        {
+            let _span = exos_trace::span!("idle poll");
+            let until = clock::tsc() + self.scale.ticks(POLL_US * 1000);
+            loop {
+                if self.nic.receive.is_ready() || turn::wanted() || turn::stop_wanted() {
+                    return;
+                }
+                let now = clock::tsc();
+                if now >= until || (deadline != 0 && now >= deadline) {
+                    break;
+                }
+                core::hint::spin_loop();
+            }
+        }
+        if self.nic.request_interrupts(Interest::Receive) == Arming::Sleep
+            && !turn::wanted()
+            && !turn::stop_wanted()
+        {
+            kernel::halt(deadline);
+        }
+        self.nic.suppress_interrupts();
+    }
+}
+
+/// What a segment means for the service, and its answer.
+fn segment<S: Service>(
+    service: &mut S,
+    stack: &mut Stack<S::Data>,
+    sender: &mut Sender<'_, GuestHal, S::Data>,
+    events: &SegmentEvents<'_>,
+    now: Instant,
+    unix_seconds: u64,
+) {
+    let connection = events.conn;
+    if events.opened {
+        service.opened(connection);
+    }
+    let mut ack = if events.reply == AckDue::Now { AckPolicy::Now } else { AckPolicy::IfDue };
+    {
+        let _span = exos_trace::span!("service");
+        let mut io = Io { stack, unix_seconds };
+        if !events.data.is_empty() {
+            let used = service.input(&mut io, connection, events.data);
+            if used < events.data.len() && io.stack.keep(connection, &events.data[used..]).is_err() {
+                log::warn!("a peer sent more than its window; the rest will come again");
+            }
+        } else if events.readable || (events.drained && service.drained(connection)) {
+            offer_kept(service, &mut io, connection, &mut ack);
+        }
+        if events.peer_closed {
+            service.peer_closed(&mut io, connection);
+        }
+    }
+    if let Some(how) = events.ended {
+        service.ended(connection, how);
+        return;
+    }
+    let _span = exos_trace::span!("tcp output");
+    // Stale only if the service aborted the connection, and then there is nothing to send.
+    let _ = stack.output(connection, now, sender, ack);
+}
+
+/// Offers bytes that were kept to the service. They are few and this is rare, so they are copied out of the stack.
+fn offer_kept<S: Service>(
+    service: &mut S,
+    io: &mut Io<'_, S::Data>,
+    connection: ConnId,
+    ack: &mut AckPolicy,
+) {
+    let kept = io.stack.pending(connection).to_vec();
+    if kept.is_empty() {
+        return;
+    }
+    let used = service.input(io, connection, &kept);
+    if io.stack.consume(connection, used) == Ok(AckDue::Now) {
+        *ack = AckPolicy::Now;
+    }
+}
+
+fn now(scale: Scale) -> Instant {
+    Instant::from_nanos(scale.ns(clock::tsc()))
+}

@@ -1,0 +1,204 @@
+//! What the caller decides once, before the first frame: addresses, bounds, timeouts, offloads. [`Config::check`] turns
+//! it into something the rest of the crate need not question again.
+
+use core::fmt;
+use core::net::Ipv4Addr;
+
+use crate::time::Duration;
+use crate::wire::ethernet::MacAddress;
+
+/// Smallest IPv4 MTU a link may have (RFC 791).
+const MIN_MTU_BYTES: u16 = 68;
+/// IPv4 and TCP headers without options.
+pub(crate) const IP_TCP_HEADER_BYTES: u16 = 40;
+/// The largest payload that still fits the IPv4 total length field in one segmentation-offload frame.
+pub const MAX_TSO_BYTES: u32 = 65_535 - IP_TCP_HEADER_BYTES as u32;
+/// The largest receive window that window scaling can express (RFC 7323 2.3: 65,535 << 14).
+const MAX_RECEIVE_WINDOW_BYTES: u32 = 65_535 << 14;
+
+/// Who fills in the TCP checksum of a segment that carries data. Segments without data are always finished here: their
+/// checksum is arithmetic on fields that are in registers anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxChecksum {
+    /// The stack sums the payload, or uses the sums that [`crate::Data::stored_sum`] has.
+    Software,
+    /// The device does (virtio-net's CSUM feature); the field holds the folded pseudo-header sum.
+    Offload,
+}
+
+/// Everything the stack must be told. Start from [`Config::new`] and change what differs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our Ethernet address.
+    pub mac: MacAddress,
+    /// Our IPv4 address.
+    pub ip: Ipv4Addr,
+    /// Length of the on-link prefix, 0 to 32.
+    pub prefix_len: u8,
+    /// The router for everything that is not on the link. Without one, off-link peers are not answered.
+    pub gateway: Option<Ipv4Addr>,
+    /// The link's MTU (IPv4 header and everything after it).
+    pub mtu: u16,
+    /// Connections in any state but TIME-WAIT; SYNs beyond it are dropped and counted.
+    pub max_connections: u32,
+    /// Connections that have not finished the handshake; SYNs beyond it are dropped and counted.
+    pub max_half_open: u32,
+    /// TIME-WAIT records; the oldest gives way when they are all in use.
+    pub max_time_wait: u32,
+    /// Receive window of a connection, and so the bound on what is buffered for it.
+    pub receive_window_bytes: u32,
+    /// Bound on receive buffers of all connections together; what would exceed it is dropped, for the peer to resend.
+    pub max_buffered_bytes: usize,
+    /// Largest payload of one segmentation-offload frame, at most [`MAX_TSO_BYTES`]; 0 when the device has no TSO.
+    pub tso_max_bytes: u32,
+    /// Who computes TCP checksums of data on the way out. TSO needs [`TxChecksum::Offload`].
+    pub tx_checksum: TxChecksum,
+    /// How long TIME-WAIT lasts (2 MSL).
+    pub time_wait: Duration,
+    /// How long FIN-WAIT-2 waits for a peer that says nothing.
+    pub fin_wait_2: Duration,
+    /// How long a pure acknowledgment may be put off (RFC 9293 3.8.6.3: below 0.5 s).
+    pub delayed_ack: Duration,
+    /// Lower bound of the retransmission timeout. RFC 6298 (2.4) says one second; what is used today is 200 ms.
+    pub min_rto: Duration,
+    /// How long data may stay unacknowledged before the connection is given up (RFC 9293 3.8.3, R2).
+    pub user_timeout: Duration,
+    /// How often a SYN-ACK is repeated before the half-open connection is forgotten.
+    pub syn_ack_retries: u8,
+    /// 128 random bits, fresh at every boot, for initial sequence numbers (RFC 6528) and the hash of the tables.
+    pub secret: [u8; 16],
+}
+
+impl Config {
+    /// A configuration with the usual bounds and timeouts, without offloads.
+    pub fn new(mac: MacAddress, ip: Ipv4Addr, prefix_len: u8, secret: [u8; 16]) -> Self {
+        Self {
+            mac,
+            ip,
+            prefix_len,
+            gateway: None,
+            mtu: 1500,
+            max_connections: 10_000,
+            max_half_open: 1_024,
+            max_time_wait: 65_536,
+            receive_window_bytes: 65_535,
+            max_buffered_bytes: 64 << 20,
+            tso_max_bytes: 0,
+            tx_checksum: TxChecksum::Software,
+            time_wait: Duration::from_secs(60),
+            fin_wait_2: Duration::from_secs(60),
+            delayed_ack: Duration::from_millis(40),
+            min_rto: Duration::from_millis(200),
+            user_timeout: Duration::from_secs(120),
+            syn_ack_retries: 5,
+            secret,
+        }
+    }
+
+    /// The largest segment we can receive, announced in our SYN-ACK (RFC 9293 3.7.1).
+    pub fn receive_mss(&self) -> u16 {
+        self.mtu - IP_TCP_HEADER_BYTES
+    }
+
+    /// Whether `address` is on our link.
+    pub(crate) fn is_on_link(&self, address: Ipv4Addr) -> bool {
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len)).unwrap_or(0);
+        (address.to_bits() ^ self.ip.to_bits()) & mask == 0
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if !self.mac.is_unicast() {
+            return Err(ConfigError::MacNotUnicast);
+        }
+        if self.ip.is_unspecified() || self.ip.is_multicast() || self.ip.is_broadcast() {
+            return Err(ConfigError::AddressNotUnicast);
+        }
+        if self.prefix_len > 32 {
+            return Err(ConfigError::PrefixLength);
+        }
+        if self.gateway.is_some_and(|gateway| gateway == self.ip || !self.is_on_link(gateway)) {
+            return Err(ConfigError::GatewayOffLink);
+        }
+        if self.mtu < MIN_MTU_BYTES {
+            return Err(ConfigError::MtuTooSmall);
+        }
+        if self.max_connections == 0 || self.max_half_open == 0 {
+            return Err(ConfigError::NoConnections);
+        }
+        if self.receive_window_bytes < u32::from(self.receive_mss())
+            || self.receive_window_bytes > MAX_RECEIVE_WINDOW_BYTES
+        {
+            return Err(ConfigError::ReceiveWindow);
+        }
+        if self.tso_max_bytes > MAX_TSO_BYTES {
+            return Err(ConfigError::TsoTooLarge);
+        }
+        if self.tso_max_bytes > 0 && self.tx_checksum == TxChecksum::Software {
+            return Err(ConfigError::TsoWithoutChecksum);
+        }
+        if self.delayed_ack > Duration::from_millis(500) {
+            return Err(ConfigError::DelayedAckTooLong);
+        }
+        if self.min_rto == Duration::ZERO {
+            return Err(ConfigError::MinRtoZero);
+        }
+        Ok(())
+    }
+}
+
+/// Why a [`Config`] was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// `mac` is a group or the zero address.
+    MacNotUnicast,
+    /// `ip` is not a unicast address.
+    AddressNotUnicast,
+    /// `prefix_len` is above 32.
+    PrefixLength,
+    /// `gateway` is not another host on our link.
+    GatewayOffLink,
+    /// `mtu` is below IPv4's minimum.
+    MtuTooSmall,
+    /// `max_connections` or `max_half_open` is 0.
+    NoConnections,
+    /// `receive_window_bytes` is below one segment or above what window scaling can say.
+    ReceiveWindow,
+    /// `tso_max_bytes` is above [`MAX_TSO_BYTES`].
+    TsoTooLarge,
+    /// `tso_max_bytes` is set while `tx_checksum` is [`TxChecksum::Software`].
+    TsoWithoutChecksum,
+    /// `delayed_ack` is above 500 ms.
+    DelayedAckTooLong,
+    /// `min_rto` is 0.
+    MinRtoZero,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MacNotUnicast => {
+                "the MAC address is not a unicast address; set one such as 02:00:00:00:00:01"
+            }
+            Self::AddressNotUnicast => "the IPv4 address is not a host address; set one such as 10.0.0.2",
+            Self::PrefixLength => "the prefix length is above 32; set it between 0 and 32",
+            Self::GatewayOffLink => {
+                "the gateway is not on the link; use an address inside our prefix, not our own"
+            }
+            Self::MtuTooSmall => "the MTU is below 68 bytes; set the link's real MTU, usually 1500",
+            Self::NoConnections => {
+                "no connections are allowed; set max_connections and max_half_open above 0"
+            }
+            Self::ReceiveWindow => {
+                "the receive window is out of range; set it between one segment and 1,073,725,440 bytes"
+            }
+            Self::TsoTooLarge => "tso_max_bytes is above 65,495; lower it, or set 0 for no TSO",
+            Self::TsoWithoutChecksum => {
+                "TSO needs checksum offload; set tx_checksum to Offload or tso_max_bytes to 0"
+            }
+            Self::DelayedAckTooLong => "delayed_ack is above 500 ms (RFC 9293 3.8.6.3); lower it",
+            Self::MinRtoZero => "min_rto is 0; set it to a few round-trip times, usually 200 ms",
+        })
+    }
+}
+
+impl core::error::Error for ConfigError {}

@@ -1,0 +1,142 @@
+//! What the stack has seen and done, as plain numbers. They only grow; a reader takes differences.
+
+macro_rules! counters {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl $name {
+            /// Every counter with its name, in declaration order.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field)),*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Numbers for statistics. Bytes are payload bytes unless a name says otherwise.
+    Counters {
+        /// Frames given to `input`.
+        frames_in,
+        /// ARP requests answered.
+        arp_replies,
+        /// ARP packets by which another host claims our address.
+        arp_conflicts,
+        /// Echo requests answered.
+        echo_replies,
+        /// TCP segments that reached a connection, a TIME-WAIT record or a listener.
+        segments_in,
+        /// Payload bytes accepted in order.
+        bytes_in,
+        /// Segments kept out of order.
+        out_of_order_in,
+        /// Segments that brought nothing new.
+        duplicates_in,
+        /// TCP frames handed to the driver; one of segmentation offload counts once.
+        segments_out,
+        /// Payload bytes handed to the driver, retransmissions included.
+        bytes_out,
+        /// Payload bytes that were summed here because neither device nor data had the sum.
+        bytes_summed,
+        /// Acknowledgments sent without data.
+        pure_acks_out,
+        /// Segments sent again, by timeout or fast retransmit.
+        retransmits,
+        /// Retransmission timeouts.
+        timeouts,
+        /// Losses found by duplicate acknowledgments.
+        fast_retransmits,
+        /// Probes of a closed window.
+        window_probes,
+        /// Times that the driver was full.
+        driver_full,
+        /// RSTs sent.
+        resets_out,
+        /// Valid RSTs received.
+        resets_in,
+        /// Challenge ACKs sent (RFC 5961).
+        challenge_acks,
+        /// Challenge ACKs and acknowledgments of unacceptable segments that the rate limit kept back.
+        challenge_acks_limited,
+        /// SYNs that became half-open connections.
+        half_opened,
+        /// Half-open connections forgotten: reset, or the SYN-ACK was never answered.
+        half_open_dropped,
+        /// Connections opened.
+        opened,
+        /// Connections that ended in order.
+        closed,
+        /// Connections ended by the peer's RST.
+        reset_by_peer,
+        /// Connections given up because the peer did not answer.
+        timed_out,
+        /// Connections aborted by the application.
+        aborted,
+        /// SYNs accepted over a TIME-WAIT record (RFC 9293 3.10.7.4).
+        time_wait_reused,
+        /// TIME-WAIT records given up early because all were in use.
+        time_wait_evicted,
+        /// Path MTU reductions (RFC 1191).
+        path_mtu_reduced,
+        /// Dropped: shorter than its headers, or lengths or fields that contradict each other.
+        dropped_malformed,
+        /// Dropped: not addressed to us.
+        dropped_not_for_us,
+        /// Dropped: a source address that no host can have.
+        dropped_bad_source,
+        /// Dropped: an EtherType, IP protocol or ICMP message that we do not handle.
+        dropped_unsupported,
+        /// Dropped: an IPv4, ICMP or TCP checksum is wrong.
+        dropped_checksum,
+        /// Dropped: an IPv4 fragment.
+        dropped_fragment,
+        /// Dropped: the sender is off-link and there is no gateway.
+        dropped_no_route,
+        /// Dropped: a TCP segment that RFC 9293 says to drop silently.
+        dropped_unacceptable,
+        /// Dropped: a SYN while all connections are in use.
+        refused_connections_full,
+        /// Dropped: a SYN while all half-open connections are in use.
+        refused_half_open_full,
+        /// Dropped: data that no receive buffer had room for; the peer sends it again.
+        dropped_no_buffer,
+    }
+}
+
+/// Why a frame was dropped; each has its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DropReason {
+    Malformed,
+    NotForUs,
+    BadSource,
+    Unsupported,
+    Checksum,
+    Fragment,
+    NoRoute,
+    Unacceptable,
+    ConnectionsFull,
+    HalfOpenFull,
+}
+
+impl Counters {
+    #[cold]
+    pub(crate) fn count_drop(&mut self, reason: DropReason) {
+        let counter = match reason {
+            DropReason::Malformed => &mut self.dropped_malformed,
+            DropReason::NotForUs => &mut self.dropped_not_for_us,
+            DropReason::BadSource => &mut self.dropped_bad_source,
+            DropReason::Unsupported => &mut self.dropped_unsupported,
+            DropReason::Checksum => &mut self.dropped_checksum,
+            DropReason::Fragment => &mut self.dropped_fragment,
+            DropReason::NoRoute => &mut self.dropped_no_route,
+            DropReason::Unacceptable => &mut self.dropped_unacceptable,
+            DropReason::ConnectionsFull => &mut self.refused_connections_full,
+            DropReason::HalfOpenFull => &mut self.refused_half_open_full,
+        };
+        *counter += 1;
+    }
+}

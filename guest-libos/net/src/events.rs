@@ -1,0 +1,214 @@
+//! What the stack tells the application: connection identifiers, what a segment meant, how a connection ended.
+
+use core::fmt;
+
+use crate::frame::ControlFrame;
+
+/// A connection. Checked by generation: once the connection has ended, the identifier is refused everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl ConnId {
+    /// A small number, below `Config::max_connections`, that no other living connection has: the application keeps its
+    /// state of a connection in a slab of its own at this place.
+    pub const fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// Tells connections apart that had the same index one after the other.
+    pub const fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
+/// What became of a received frame.
+#[derive(Debug)]
+#[must_use = "a reply must be sent and events must be handled"]
+pub enum Input<'f> {
+    /// Dropped or consumed; a counter says why.
+    Nothing,
+    /// Answer with this frame; no application is concerned (ARP, echo, SYN-ACK, RST, challenge ACK).
+    Reply(ControlFrame<'f>),
+    /// A segment of a connection: what happened, and whether an acknowledgment is owed.
+    Segment(SegmentEvents<'f>),
+}
+
+/// What one segment meant for its connection. Handle the fields from the top down; then, unless `ended` is set, call
+/// `Stack::output` if `output_due` or the application has queued something.
+#[derive(Debug)]
+pub struct SegmentEvents<'f> {
+    /// The connection.
+    pub conn: ConnId,
+    /// The handshake is complete: the connection is new to the application. Reported once.
+    pub opened: bool,
+    /// Bytes acknowledged by the peer with this segment.
+    pub acked_bytes: u32,
+    /// This segment acknowledged the last of the queued data.
+    pub drained: bool,
+    /// New bytes in order, lent from the frame. What is not given back by `Stack::keep` counts as consumed.
+    pub data: &'f [u8],
+    /// New bytes in order went to the connection's buffer, because older ones wait there: see `Stack::pending`. Never
+    /// together with `data`.
+    pub readable: bool,
+    /// The peer has sent all it will send (FIN), reported once. Sending is still possible.
+    pub peer_closed: bool,
+    /// The connection is gone and so is its identifier. Reported once, here or by `Stack::expire`. Data that came with
+    /// it cannot be kept.
+    pub ended: Option<End>,
+    /// To be sent: the acknowledgment of the peer's FIN, when the connection has ended with it and only a TIME-WAIT
+    /// record is left.
+    pub last_ack: Option<ControlFrame<'static>>,
+    /// Whether an acknowledgment is owed for this segment.
+    pub reply: AckDue,
+    /// `Stack::output` has something to send now: data that a window has opened for, a retransmission.
+    pub output_due: bool,
+}
+
+impl SegmentEvents<'_> {
+    /// Nothing happened on `conn` yet.
+    #[inline]
+    pub(crate) fn none(conn: ConnId) -> Self {
+        Self {
+            conn,
+            opened: false,
+            acked_bytes: 0,
+            drained: false,
+            data: &[],
+            readable: false,
+            peer_closed: false,
+            ended: None,
+            last_ack: None,
+            reply: AckDue::None,
+            output_due: false,
+        }
+    }
+}
+
+/// The acknowledgment a segment asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AckDue {
+    /// None is owed.
+    None,
+    /// One is owed but may wait for data to ride on; a timer sends it at the latest.
+    Delayed,
+    /// RFC 9293 or 5681 asks for one at once; data sent now carries it as well.
+    Now,
+}
+
+/// What `Stack::output` does with an acknowledgment that is owed when there was no data to carry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckPolicy {
+    /// Wait for data; the delayed-ACK timer sends it at the latest.
+    Merge,
+    /// Send it if it is due now, leave a delayed one to wait.
+    IfDue,
+    /// Send whatever is owed.
+    Now,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Both sides closed; all data was acknowledged.
+    Closed,
+    /// The peer sent a valid RST.
+    Reset,
+    /// The peer stopped answering: the user timeout, or FIN-WAIT-2's.
+    TimedOut,
+}
+
+/// What a timer did that an application must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TimerEvent {
+    /// The connection is gone and so is its identifier.
+    Ended(End),
+}
+
+/// What `Stack::output` did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Segments handed to the driver.
+    pub segments: u32,
+    /// Payload bytes in them.
+    pub bytes: usize,
+    /// The driver was full before all was sent: call `Stack::retry_blocked` when it has room again.
+    pub blocked: bool,
+}
+
+/// The connection has ended: forget the identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaleConnection;
+
+impl fmt::Display for StaleConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection has ended; drop its identifier when an event says so")
+    }
+}
+
+impl core::error::Error for StaleConnection {}
+
+/// Why data was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The connection has ended.
+    Stale,
+    /// `Stack::close` was called before: nothing can follow the FIN.
+    Closing,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stale => "the connection has ended; drop its identifier when an event says so",
+            Self::Closing => "the sending side is closed; send before calling close",
+        })
+    }
+}
+
+impl core::error::Error for SendError {}
+
+/// Why bytes could not be given back by `Stack::keep`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepError {
+    /// The connection has ended.
+    Stale,
+    /// More bytes than the last segment lent, or the connection has received since.
+    NotLent,
+}
+
+impl fmt::Display for KeepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stale => "the connection has ended; drop its identifier when an event says so",
+            Self::NotLent => {
+                "only the tail of the data just lent can be kept; call keep before the next input"
+            }
+        })
+    }
+}
+
+impl core::error::Error for KeepError {}
+
+/// Why a port was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenError {
+    /// Port 0 cannot be listened on.
+    PortZero,
+    /// The port is open already.
+    InUse,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PortZero => "port 0 cannot be listened on; choose one from 1 to 65535",
+            Self::InUse => "the port is open already; close it first or choose another",
+        })
+    }
+}
+
+impl core::error::Error for ListenError {}

@@ -1,0 +1,49 @@
+//! The TCP/IP stack of the library OS, without input and output: it takes frames, a clock and random bits as arguments
+//! and returns events and frames. The same code runs in the guest, in a host test, under a fuzzer and over a TAP.
+//!
+//! A segment in gives events and a prepared reply; the application sends, merges or delays it. Data to send is a list of
+//! references to bytes that stay put, and retransmission reads them again: there is no socket buffer. Data received is
+//! lent from the frame it came in. Sockets, if somebody wants them, are a layer on top.
+//!
+//! - [`Stack`] is the whole of it: frames in ([`Stack::input`]), data out ([`Stack::send`], [`Stack::output`]), time
+//!   ([`Stack::expire`], [`Stack::next_deadline`]).
+//! - [`driver`] is the device's side: [`Transmit`] and what it is handed. [`events`] is the application's side.
+//! - [`wire`] turns bytes into packets and back.
+//!
+//! Nobody trusts the wire: any bytes of any length may come in; what they can take up is bounded by [`Config`]. On the hot
+//! path (a request in, a response out) nothing is allocated, formatted or copied but headers.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod config;
+pub mod counters;
+pub mod data;
+pub mod driver;
+pub mod events;
+mod frame;
+mod stack;
+mod tcp;
+pub mod time;
+pub mod wire;
+
+pub use config::{Config, ConfigError, MAX_TSO_BYTES, TxChecksum};
+pub use counters::Counters;
+pub use data::Data;
+pub use driver::{
+    ChecksumRequest, Full, Gso, MAX_HEADER_BYTES, MAX_PIECES, Payload, Piece, RxChecksum, RxMeta, Transmit,
+    TxSegment,
+};
+pub use events::{
+    AckDue, AckPolicy, ConnId, End, Input, KeepError, ListenError, SegmentEvents, SendError, Sent,
+    StaleConnection, TimerEvent,
+};
+pub use frame::ControlFrame;
+pub use stack::Stack;
+pub use tcp::Seq;
+pub use time::{Duration, Instant};
+pub use wire::ethernet::MacAddress;

@@ -1,0 +1,108 @@
+//! Time passes: retransmissions, probes, delayed acknowledgments, the ends of connections and TIME-WAIT records.
+
+use super::Stack;
+use crate::data::Data;
+use crate::driver::Transmit;
+use crate::events::{AckPolicy, ConnId, End, TimerEvent};
+use crate::tcp::Context;
+use crate::tcp::connection::State;
+use crate::tcp::transmit::TimerOutcome;
+use crate::time::Instant;
+
+/// What became of a connection whose timer was due.
+enum Fired {
+    Alive,
+    Ended(End),
+    /// The end of a connection that waited in TIME-WAIT for its application.
+    Consumed,
+    Forget,
+}
+
+impl<D: Data> Stack<D> {
+    /// When to call [`Self::expire`] at the latest; `None` when no timer runs. It may be earlier than anything is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let deadline = self.wheel.next_deadline().min(self.time_wait.next_deadline());
+        (deadline != Instant::NEVER).then_some(deadline)
+    }
+
+    /// Does what is due at `now`, sends through `tx`, and tells `event` what applications must know. An event's
+    /// connection is gone already.
+    pub fn expire<T: Transmit<D>>(
+        &mut self,
+        now: Instant,
+        tx: &mut T,
+        mut event: impl FnMut(ConnId, TimerEvent),
+    ) {
+        self.time_wait.expire(now);
+        while let Some(index) = self.wheel.pop_expired(now) {
+            let Some((conn, fired)) = self.fire(index, now, tx) else { continue };
+            match fired {
+                Fired::Alive => {}
+                Fired::Ended(end) => {
+                    self.finish(conn, end);
+                    event(conn, TimerEvent::Ended(end));
+                }
+                Fired::Consumed => {
+                    self.remember(conn, now);
+                    self.finish(conn, End::Closed);
+                    event(conn, TimerEvent::Ended(End::Closed));
+                }
+                Fired::Forget => {
+                    self.counters.half_open_dropped += 1;
+                    self.forget(conn);
+                }
+            }
+        }
+    }
+
+    fn fire<T: Transmit<D>>(&mut self, index: u32, now: Instant, tx: &mut T) -> Option<(ConnId, Fired)> {
+        let (conn, connection) = self.table.at(index)?;
+        let mut ctx = Context {
+            config: &self.config,
+            counters: &mut self.counters,
+            buffered_bytes: &mut self.buffered_bytes,
+            now,
+        };
+        if connection.linger_at <= now {
+            let fired = match connection.state {
+                State::TimeWait if connection.receive.buffer.ready().is_empty() => Fired::Consumed,
+                State::TimeWait => Fired::Ended(End::Closed),
+                _ => Fired::Ended(End::TimedOut),
+            };
+            return Some((conn, fired));
+        }
+        let mut blocked = false;
+        if connection.send.timer_at <= now {
+            match connection.on_send_timer(&mut ctx, tx) {
+                TimerOutcome::Done => {}
+                TimerOutcome::Blocked => blocked = true,
+                TimerOutcome::Ended(end) => return Some((conn, Fired::Ended(end))),
+                TimerOutcome::Forget => return Some((conn, Fired::Forget)),
+            }
+        }
+        if connection.receive.ack_at <= now {
+            blocked |= connection.output(&mut ctx, tx, AckPolicy::Now).blocked;
+            // What could not leave is in the list below; the timer need not come back for it.
+            connection.receive.ack_at = Instant::NEVER;
+        }
+        if blocked && !connection.blocked {
+            connection.blocked = true;
+            self.blocked.push_back(conn);
+        }
+        self.wheel.arm(index, connection.deadline());
+        Some((conn, Fired::Alive))
+    }
+
+    /// Leaves a TIME-WAIT record behind.
+    pub(super) fn remember(&mut self, conn: ConnId, now: Instant) {
+        let Some(connection) = self.table.get(conn) else { return };
+        let ctx = Context {
+            config: &self.config,
+            counters: &mut self.counters,
+            buffered_bytes: &mut self.buffered_bytes,
+            now,
+        };
+        let (key, record) = (connection.key, connection.time_wait_record(&ctx));
+        self.counters.time_wait_evicted += self.time_wait.insert(key, record);
+    }
+}

@@ -1,0 +1,407 @@
+//! A frame arrives: Ethernet, ARP, IPv4 and ICMP (RFC 1122's rules for hosts), then TCP for ports we listen on and for
+//! nobody (RFC 9293 3.10.7.1, 3.10.7.2). What a segment means for its connection is `tcp::receive`'s part.
+
+use core::net::Ipv4Addr;
+
+use super::Stack;
+use crate::counters::DropReason;
+use crate::data::Data;
+use crate::driver::{RxChecksum, RxMeta};
+use crate::events::{ConnId, End, Input, SegmentEvents};
+use crate::frame::ControlFrame;
+use crate::tcp::connection::{Connection, State};
+use crate::tcp::receive::Verdict;
+use crate::tcp::table::FlowKey;
+use crate::tcp::template::{Fields, HeaderTemplate, PayloadSum};
+use crate::tcp::timewait::TimeWaitAnswer;
+use crate::tcp::{Context, Seq};
+use crate::time::Instant;
+use crate::wire::WireError;
+use crate::wire::arp::{self, ArpPacket, Operation};
+use crate::wire::ethernet::{self, EtherType, EthernetHeader, MacAddress};
+use crate::wire::icmp::{self, IcmpMessage, QuotedSegment};
+use crate::wire::ipv4::{self, Ipv4Header, Protocol, Verify};
+use crate::wire::tcp::{Control, Segment, flags};
+
+/// The least path MTU that an ICMP message can make us believe in: IPv4's minimum for receivers (RFC 791) guards against
+/// forgeries that would have us send headers only.
+const MIN_PATH_MTU: u16 = 576;
+
+impl From<WireError> for DropReason {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Malformed => Self::Malformed,
+            WireError::Checksum => Self::Checksum,
+            WireError::Unsupported => Self::Unsupported,
+            WireError::Fragment => Self::Fragment,
+        }
+    }
+}
+
+/// Where a datagram came from.
+#[derive(Clone, Copy)]
+struct Sender {
+    mac: MacAddress,
+    ip: Ipv4Addr,
+}
+
+impl<D: Data> Stack<D> {
+    /// Takes one received Ethernet frame. Nothing of it is kept, and data is lent from it.
+    #[inline]
+    pub fn input<'f>(&mut self, now: Instant, frame: &'f [u8], meta: RxMeta) -> Input<'f> {
+        self.counters.frames_in += 1;
+        match self.frame_arrives(now, frame, meta) {
+            Ok(input) => input,
+            Err(reason) => {
+                self.counters.count_drop(reason);
+                Input::Nothing
+            }
+        }
+    }
+
+    #[inline]
+    fn frame_arrives<'f>(
+        &mut self,
+        now: Instant,
+        frame: &'f [u8],
+        meta: RxMeta,
+    ) -> Result<Input<'f>, DropReason> {
+        let (ethernet, payload) = EthernetHeader::parse(frame)?;
+        let to_us = ethernet.destination == self.config.mac;
+        if !to_us && ethernet.destination != MacAddress::BROADCAST {
+            return Err(DropReason::NotForUs);
+        }
+        if !ethernet.source.is_unicast() || ethernet.source == self.config.mac {
+            return Err(DropReason::BadSource);
+        }
+        match ethernet.ether_type {
+            // RFC 1122 3.3.6: what was broadcast on the link but not to a broadcast address is dropped; and to a
+            // broadcast address nobody talks TCP, and echo requests there are left unanswered.
+            EtherType::Ipv4 if to_us => self.datagram_arrives(now, ethernet.source, payload, meta),
+            EtherType::Ipv4 => Err(DropReason::NotForUs),
+            EtherType::Arp => self.arp_arrives(payload),
+        }
+    }
+
+    #[cold]
+    fn arp_arrives<'f>(&mut self, payload: &[u8]) -> Result<Input<'f>, DropReason> {
+        let packet = ArpPacket::parse(payload)?;
+        if packet.sender_ip == self.config.ip {
+            // RFC 5227 2.4: we keep our address and let people see it.
+            self.counters.arp_conflicts += 1;
+            return Ok(Input::Nothing);
+        }
+        if Some(packet.sender_ip) == self.config.gateway {
+            self.gateway_mac = Some(packet.sender_mac);
+        }
+        if packet.operation != Operation::Request || packet.target_ip != self.config.ip {
+            return Ok(Input::Nothing);
+        }
+        let reply = ArpPacket {
+            operation: Operation::Reply,
+            sender_mac: self.config.mac,
+            sender_ip: self.config.ip,
+            target_mac: packet.sender_mac,
+            target_ip: packet.sender_ip,
+        };
+        self.counters.arp_replies += 1;
+        Ok(Input::Reply(ControlFrame::build(&[], |out| {
+            let (header, rest) = out.split_at_mut(ethernet::HEADER_BYTES);
+            self.emit_ethernet(packet.sender_mac, EtherType::Arp, header);
+            if let Some(out) = rest.first_chunk_mut() {
+                reply.emit(out);
+            }
+            ethernet::HEADER_BYTES + arp::PACKET_BYTES
+        })))
+    }
+
+    #[inline]
+    fn datagram_arrives<'f>(
+        &mut self,
+        now: Instant,
+        source_mac: MacAddress,
+        bytes: &'f [u8],
+        meta: RxMeta,
+    ) -> Result<Input<'f>, DropReason> {
+        let verify = if meta.checksum == RxChecksum::AllValid { Verify::Done } else { Verify::Here };
+        let (ip, payload) = Ipv4Header::parse(bytes, verify)?;
+        if ip.destination != self.config.ip {
+            return Err(DropReason::NotForUs);
+        }
+        if !ipv4::is_host(ip.source) || ip.source == self.config.ip {
+            return Err(DropReason::BadSource);
+        }
+        let sender = Sender { mac: source_mac, ip: ip.source };
+        match ip.protocol {
+            Protocol::Tcp => {
+                let verify = (meta.checksum == RxChecksum::Unknown).then_some(&ip);
+                let segment = Segment::parse(payload, verify)?;
+                self.segment_arrives(now, sender, &segment)
+            }
+            Protocol::Icmp => self.icmp_arrives(now, sender, payload),
+        }
+    }
+
+    #[cold]
+    fn icmp_arrives<'f>(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        payload: &'f [u8],
+    ) -> Result<Input<'f>, DropReason> {
+        match IcmpMessage::parse(payload)? {
+            IcmpMessage::EchoRequest { id_and_sequence, data } => {
+                if data.len() > usize::from(self.config.mtu) - ipv4::HEADER_BYTES - icmp::HEADER_BYTES {
+                    return Err(DropReason::Malformed);
+                }
+                let next_hop = self.next_hop(sender)?;
+                self.counters.echo_replies += 1;
+                Ok(Input::Reply(self.echo_reply(next_hop, sender.ip, id_and_sequence, data)))
+            }
+            IcmpMessage::FragmentationNeeded { next_mtu, quoted } => {
+                self.path_mtu_reduced(now, next_mtu, &quoted)
+            }
+        }
+    }
+
+    fn echo_reply<'f>(
+        &self,
+        next_hop: MacAddress,
+        to: Ipv4Addr,
+        id_and_sequence: u32,
+        data: &'f [u8],
+    ) -> ControlFrame<'f> {
+        ControlFrame::build(data, |out| {
+            let (header, rest) = out.split_at_mut(ethernet::HEADER_BYTES);
+            self.emit_ethernet(next_hop, EtherType::Ipv4, header);
+            let (ip, rest) = rest.split_at_mut(ipv4::HEADER_BYTES);
+            if let Ok(out) = ip.try_into() {
+                Ipv4Header { source: self.config.ip, destination: to, protocol: Protocol::Icmp }
+                    .emit(icmp::HEADER_BYTES + data.len(), out);
+            }
+            if let Some(out) = rest.first_chunk_mut() {
+                icmp::emit_echo_reply(id_and_sequence, data, out);
+            }
+            ethernet::HEADER_BYTES + ipv4::HEADER_BYTES + icmp::HEADER_BYTES
+        })
+    }
+
+    /// RFC 1191 6.3, believed only if it quotes what is on its way (RFC 5927 7.2).
+    fn path_mtu_reduced<'f>(
+        &mut self,
+        now: Instant,
+        next_mtu: u16,
+        quoted: &QuotedSegment,
+    ) -> Result<Input<'f>, DropReason> {
+        let key = FlowKey::new(quoted.destination, quoted.destination_port, quoted.source_port);
+        let (conn, connection) = self.table.find(key).ok_or(DropReason::Unacceptable)?;
+        let send = &mut connection.send;
+        let in_flight = send.max.since(send.una);
+        if quoted.source != self.config.ip
+            || !connection.state.is_synchronized()
+            || !quoted.sequence.is_within(send.una, in_flight)
+        {
+            return Err(DropReason::Unacceptable);
+        }
+        let mss = u32::from(next_mtu.max(MIN_PATH_MTU) - crate::config::IP_TCP_HEADER_BYTES);
+        if mss >= send.mss {
+            return Err(DropReason::Unacceptable);
+        }
+        send.reduce_mss(mss);
+        self.counters.path_mtu_reduced += 1;
+        let ctx = Context {
+            config: &self.config,
+            counters: &mut self.counters,
+            buffered_bytes: &mut self.buffered_bytes,
+            now,
+        };
+        send.update_timer(&ctx);
+        self.wheel.arm(conn.index, connection.deadline());
+        Ok(Input::Segment(SegmentEvents { output_due: true, ..SegmentEvents::none(conn) }))
+    }
+
+    #[inline]
+    fn segment_arrives<'f>(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        segment: &Segment<'f>,
+    ) -> Result<Input<'f>, DropReason> {
+        let key = FlowKey::new(sender.ip, segment.source_port, segment.destination_port);
+        let Some((conn, connection)) = self.table.find(key) else {
+            return self.segment_for_nobody(now, sender, key, segment);
+        };
+        self.counters.segments_in += 1;
+        let was_open = connection.is_open();
+        let mut ctx = Context {
+            config: &self.config,
+            counters: &mut self.counters,
+            buffered_bytes: &mut self.buffered_bytes,
+            now,
+        };
+        match connection.segment_arrives(conn, segment, &mut ctx) {
+            Verdict::Events(events) => {
+                if !was_open && events.opened {
+                    self.half_open -= 1;
+                    self.counters.opened += 1;
+                }
+                if let Some(end) = events.ended {
+                    self.end_by_segment(conn, end, now);
+                    return Ok(Input::Segment(events));
+                }
+                // The peer (or the router in between) has a new address on the link: follow a segment that was in the
+                // window, as ARP would follow an announcement.
+                if connection.template.next_hop() != sender.mac && self.config.is_on_link(sender.ip) {
+                    connection.template.set_next_hop(sender.mac);
+                }
+                self.wheel.arm(conn.index, connection.deadline());
+                Ok(Input::Segment(events))
+            }
+            Verdict::Reply(frame) => {
+                self.wheel.arm(conn.index, connection.deadline());
+                Ok(Input::Reply(frame))
+            }
+            Verdict::Reset(sequence) => {
+                let reset = Fields { sequence, acknowledgment: Seq::new(0), flags: flags::RST, window: 0 };
+                self.counters.resets_out += 1;
+                Ok(Input::Reply(connection.control_frame(&reset)))
+            }
+            Verdict::Forget => {
+                self.counters.half_open_dropped += 1;
+                self.forget(conn);
+                Ok(Input::Nothing)
+            }
+            Verdict::Silence => Ok(Input::Nothing),
+            Verdict::Drop(reason) => Err(reason),
+        }
+    }
+
+    fn end_by_segment(&mut self, conn: ConnId, end: End, now: Instant) {
+        let in_time_wait = self.table.get(conn).is_some_and(|gone| gone.state == State::TimeWait);
+        if end == End::Closed && in_time_wait {
+            self.remember(conn, now);
+        }
+        self.finish(conn, end);
+    }
+
+    /// There is no connection: a TIME-WAIT record (RFC 9293 3.10.7.4), a listening port (3.10.7.2), or nothing
+    /// (3.10.7.1).
+    fn segment_for_nobody<'f>(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        key: FlowKey,
+        segment: &Segment<'f>,
+    ) -> Result<Input<'f>, DropReason> {
+        let next_hop = self.next_hop(sender)?;
+        self.counters.segments_in += 1;
+        let mut isn_floor = None;
+        match self.time_wait.segment_arrives(key, segment, now, self.config.time_wait) {
+            None => {}
+            Some(TimeWaitAnswer::Ignore) => return Ok(Input::Nothing),
+            Some(TimeWaitAnswer::Acknowledge { sequence, acknowledgment }) => {
+                self.counters.pure_acks_out += 1;
+                let fields = Fields { sequence, acknowledgment, flags: flags::ACK, window: 0 };
+                return Ok(self.reply(next_hop, sender, segment, &fields));
+            }
+            Some(TimeWaitAnswer::Reopen { after }) => {
+                self.counters.time_wait_reused += 1;
+                isn_floor = Some(after);
+            }
+        }
+        match (segment.control, segment.acknowledgment) {
+            // "If the RST bit is set, ... ignored."
+            (Control::Rst, _) => Err(DropReason::Unacceptable),
+            (Control::Syn, None) if self.listening.binary_search(&segment.destination_port).is_ok() => {
+                self.syn_arrives(now, next_hop, sender, key, segment, isn_floor)
+            }
+            (_, Some(sequence)) => {
+                self.counters.resets_out += 1;
+                let fields = Fields { sequence, acknowledgment: Seq::new(0), flags: flags::RST, window: 0 };
+                Ok(self.reply(next_hop, sender, segment, &fields))
+            }
+            (_, None) => {
+                self.counters.resets_out += 1;
+                let acknowledgment = segment.sequence + segment.sequence_len();
+                let flags = flags::RST | flags::ACK;
+                let fields = Fields { sequence: Seq::new(0), acknowledgment, flags, window: 0 };
+                Ok(self.reply(next_hop, sender, segment, &fields))
+            }
+        }
+    }
+
+    fn syn_arrives<'f>(
+        &mut self,
+        now: Instant,
+        next_hop: MacAddress,
+        sender: Sender,
+        key: FlowKey,
+        syn: &Segment<'f>,
+        isn_floor: Option<Seq>,
+    ) -> Result<Input<'f>, DropReason> {
+        if self.table.len() >= self.config.max_connections as usize {
+            return Err(DropReason::ConnectionsFull);
+        }
+        if self.half_open >= self.config.max_half_open {
+            return Err(DropReason::HalfOpenFull);
+        }
+        let mut isn = self.isn.next(key, now);
+        if let Some(floor) = isn_floor
+            && !isn.is_after(floor)
+        {
+            // The old connection sent faster than the clock ticks: stay clear of its last window.
+            isn = floor + 65_536;
+        }
+        let template = self.template(next_hop, sender, syn);
+        let ctx = Context {
+            config: &self.config,
+            counters: &mut self.counters,
+            buffered_bytes: &mut self.buffered_bytes,
+            now,
+        };
+        let (conn, connection) =
+            self.table.insert(key, |queue| Connection::accept(key, syn, isn, template, queue, &ctx));
+        self.half_open += 1;
+        self.wheel.arm(conn.index, connection.deadline());
+        self.counters.half_opened += 1;
+        self.counters.segments_out += 1;
+        Ok(Input::Reply(connection.syn_ack(&self.config)))
+    }
+
+    /// The Ethernet address to answer at: the gateway's for peers beyond it, as far as we know it, else the one that the
+    /// frame came from.
+    fn next_hop(&self, sender: Sender) -> Result<MacAddress, DropReason> {
+        if self.config.is_on_link(sender.ip) {
+            return Ok(sender.mac);
+        }
+        if self.config.gateway.is_none() {
+            return Err(DropReason::NoRoute);
+        }
+        Ok(self.gateway_mac.unwrap_or(sender.mac))
+    }
+
+    fn template(&self, next_hop: MacAddress, sender: Sender, segment: &Segment<'_>) -> HeaderTemplate {
+        let ip = Ipv4Header { source: self.config.ip, destination: sender.ip, protocol: Protocol::Tcp };
+        HeaderTemplate::new(self.config.mac, next_hop, &ip, segment.destination_port, segment.source_port)
+    }
+
+    /// A segment without a connection.
+    #[cold]
+    fn reply<'f>(
+        &mut self,
+        next_hop: MacAddress,
+        sender: Sender,
+        segment: &Segment<'_>,
+        fields: &Fields,
+    ) -> Input<'f> {
+        self.counters.segments_out += 1;
+        let template = self.template(next_hop, sender, segment);
+        Input::Reply(ControlFrame::build(&[], |out| template.fill(out, fields, &[], 0, PayloadSum::Known(0))))
+    }
+
+    fn emit_ethernet(&self, destination: MacAddress, ether_type: EtherType, out: &mut [u8]) {
+        if let Some(out) = out.first_chunk_mut() {
+            EthernetHeader { destination, source: self.config.mac, ether_type }.emit(out);
+        }
+    }
+}

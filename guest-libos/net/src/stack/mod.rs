@@ -1,0 +1,249 @@
+//! The stack: one interface with its connections, and the calls that an application makes. Frames come in through
+//! `input`, time through `expire`; both are in files of their own.
+
+mod expire;
+mod input;
+
+use core::net::SocketAddrV4;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::config::{Config, ConfigError};
+use crate::counters::Counters;
+use crate::data::Data;
+use crate::driver::Transmit;
+use crate::events::{
+    AckDue, AckPolicy, ConnId, End, KeepError, ListenError, SendError, Sent, StaleConnection,
+};
+use crate::frame::ControlFrame;
+use crate::tcp::Context;
+use crate::tcp::isn::{FlowHash, IsnGenerator};
+use crate::tcp::table::Table;
+use crate::tcp::timers::TimerWheel;
+use crate::tcp::timewait::TimeWaitTable;
+use crate::time::Instant;
+use crate::wire::ethernet::MacAddress;
+
+/// A TCP/IP stack on one interface. It does nothing by itself: see [`Stack::input`], [`Stack::output`] and
+/// [`Stack::expire`].
+#[derive(Debug)]
+pub struct Stack<D> {
+    config: Config,
+    counters: Counters,
+    table: Table<D>,
+    wheel: TimerWheel,
+    time_wait: TimeWaitTable,
+    listening: Vec<u16>,
+    isn: IsnGenerator,
+    half_open: u32,
+    buffered_bytes: usize,
+    /// Connections that met a full driver; stale ones are skipped.
+    blocked: VecDeque<ConnId>,
+    /// The gateway's Ethernet address, once it was seen in an ARP packet.
+    gateway_mac: Option<MacAddress>,
+}
+
+impl<D: Data> Stack<D> {
+    /// A stack without connections that listens on no port.
+    pub fn new(config: Config, now: Instant) -> Result<Self, ConfigError> {
+        config.check()?;
+        let hash = FlowHash::new(config.secret);
+        Ok(Self {
+            counters: Counters::default(),
+            table: Table::new(hash.clone()),
+            wheel: TimerWheel::new(now),
+            time_wait: TimeWaitTable::new(config.max_time_wait as usize, hash),
+            listening: Vec::new(),
+            isn: IsnGenerator::new(config.secret),
+            half_open: 0,
+            buffered_bytes: 0,
+            blocked: VecDeque::new(),
+            gateway_mac: None,
+            config,
+        })
+    }
+
+    /// Accepts connections to `port` from now on.
+    pub fn listen(&mut self, port: u16) -> Result<(), ListenError> {
+        if port == 0 {
+            return Err(ListenError::PortZero);
+        }
+        match self.listening.binary_search(&port) {
+            Ok(_) => Err(ListenError::InUse),
+            Err(place) => {
+                self.listening.insert(place, port);
+                Ok(())
+            }
+        }
+    }
+
+    /// Accepts no more connections to `port`; those that exist stay. Returns whether it was open.
+    pub fn unlisten(&mut self, port: u16) -> bool {
+        let place = self.listening.binary_search(&port);
+        place.map(|place| self.listening.remove(place)).is_ok()
+    }
+
+    /// Gives back the tail of the data that the last segment lent: what the application cannot use before more arrives.
+    /// The bytes are copied to the connection's buffer, where [`Self::pending`] shows them. To be called before the
+    /// next [`Self::input`].
+    pub fn keep(&mut self, conn: ConnId, rest: &[u8]) -> Result<(), KeepError> {
+        let connection = self.table.get_mut(conn).ok_or(KeepError::Stale)?;
+        connection.receive.keep(rest, &mut self.buffered_bytes)
+    }
+
+    /// All bytes in order that were received and not consumed. Nothing for a connection that has ended.
+    pub fn pending(&self, conn: ConnId) -> &[u8] {
+        self.table.get(conn).map_or(&[], |connection| connection.receive.buffer.ready())
+    }
+
+    /// The application is done with the first `bytes` of [`Self::pending`]. With [`AckDue::Now`], the peer should learn
+    /// of the room with the next [`Self::output`].
+    pub fn consume(&mut self, conn: ConnId, bytes: usize) -> Result<AckDue, StaleConnection> {
+        let connection = self.table.get_mut(conn).ok_or(StaleConnection)?;
+        let due = connection.receive.consume(bytes, &mut self.buffered_bytes);
+        connection.leave_time_wait_if_consumed();
+        let deadline = connection.deadline();
+        self.wheel.arm(conn.index, deadline);
+        Ok(due)
+    }
+
+    /// Queues data; [`Self::output`] sends it.
+    pub fn send(&mut self, conn: ConnId, data: D) -> Result<(), SendError> {
+        let connection = self.table.get_mut(conn).ok_or(SendError::Stale)?;
+        if !connection.can_send() {
+            return Err(SendError::Closing);
+        }
+        connection.send.queue.push(data);
+        Ok(())
+    }
+
+    /// Closes the sending side: a FIN follows what is queued, on the same segment where possible. [`Self::output`] sends
+    /// it. Receiving goes on until the peer closes too. Closing twice is closing once.
+    pub fn close(&mut self, conn: ConnId) -> Result<(), StaleConnection> {
+        self.table.get_mut(conn).ok_or(StaleConnection)?.close();
+        Ok(())
+    }
+
+    /// Ends the connection at once and forgets it; no event follows. Returns the RST to send, if there is one.
+    pub fn abort(&mut self, conn: ConnId) -> Option<ControlFrame<'static>> {
+        let connection = self.table.get(conn)?;
+        let reset = connection.abort_frame();
+        if reset.is_some() {
+            self.counters.resets_out += 1;
+        }
+        self.counters.aborted += 1;
+        self.forget(conn);
+        reset
+    }
+
+    /// Sends what may be sent now: lost segments, then queued data and FIN as far as the windows allow, each carrying
+    /// the acknowledgment that is owed; without any, `policy` says what happens to the acknowledgment.
+    #[inline]
+    pub fn output<T: Transmit<D>>(
+        &mut self,
+        conn: ConnId,
+        now: Instant,
+        tx: &mut T,
+        policy: AckPolicy,
+    ) -> Result<Sent, StaleConnection> {
+        let connection = self.table.get_mut(conn).ok_or(StaleConnection)?;
+        let mut ctx = Context {
+            config: &self.config,
+            counters: &mut self.counters,
+            buffered_bytes: &mut self.buffered_bytes,
+            now,
+        };
+        let sent = connection.output(&mut ctx, tx, policy);
+        self.wheel.arm(conn.index, connection.deadline());
+        if sent.blocked && !connection.blocked {
+            connection.blocked = true;
+            self.blocked.push_back(conn);
+        }
+        Ok(sent)
+    }
+
+    /// Calls [`Self::output`] for the connections that met a full driver, in their order, until it is full again. To be
+    /// called when the driver has room.
+    pub fn retry_blocked<T: Transmit<D>>(&mut self, now: Instant, tx: &mut T) {
+        for _ in 0..self.blocked.len() {
+            let Some(conn) = self.blocked.pop_front() else { return };
+            let Some(connection) = self.table.get_mut(conn) else { continue };
+            connection.blocked = false;
+            if self.output(conn, now, tx, AckPolicy::IfDue).is_ok_and(|sent| sent.blocked) {
+                // It went to the end of the list; its turn stays first.
+                self.blocked.rotate_right(1);
+                return;
+            }
+        }
+    }
+
+    /// What the stack has seen and done.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What it was configured with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Connections in any state but TIME-WAIT, half-open ones included.
+    pub fn connections(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Connections that have not finished the handshake.
+    pub fn half_open(&self) -> usize {
+        self.half_open as usize
+    }
+
+    /// TIME-WAIT records.
+    pub fn time_wait(&self) -> usize {
+        self.time_wait.len()
+    }
+
+    /// Bytes that receive buffers hold.
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+
+    /// The other end of a connection.
+    pub fn peer(&self, conn: ConnId) -> Option<SocketAddrV4> {
+        self.table.get(conn).map(|connection| connection.key.peer())
+    }
+
+    /// Our port of a connection.
+    pub fn local_port(&self, conn: ConnId) -> Option<u16> {
+        self.table.get(conn).map(|connection| connection.key.local_port())
+    }
+
+    /// Bytes queued and not sent yet (or to be sent again).
+    pub fn unsent_bytes(&self, conn: ConnId) -> usize {
+        self.table.get(conn).map_or(0, |connection| connection.send.queue.unsent())
+    }
+
+    /// Bytes queued and not acknowledged yet.
+    pub fn unacked_bytes(&self, conn: ConnId) -> usize {
+        self.table.get(conn).map_or(0, |connection| connection.send.queue.len())
+    }
+
+    /// Removes a connection from everywhere.
+    fn forget(&mut self, conn: ConnId) {
+        if self.table.get(conn).is_some_and(|connection| !connection.is_open()) {
+            self.half_open -= 1;
+        }
+        self.wheel.disarm(conn.index);
+        self.buffered_bytes -= self.table.remove(conn);
+    }
+
+    /// Removes a connection that ended by itself.
+    fn finish(&mut self, conn: ConnId, end: End) {
+        match end {
+            End::Closed => self.counters.closed += 1,
+            End::Reset => self.counters.reset_by_peer += 1,
+            End::TimedOut => self.counters.timed_out += 1,
+        }
+        self.forget(conn);
+    }
+}

@@ -1,0 +1,203 @@
+//! One connection: its state, its two sides, its header template. How a segment changes it is in `receive`, what it
+//! sends in `transmit`; here are its birth, its small answers and its deadlines.
+
+use super::receive_side::ReceiveSide;
+use super::send_queue::SendQueue;
+use super::send_side::SendSide;
+use super::table::FlowKey;
+use super::template::{Fields, HeaderTemplate, PayloadSum};
+use super::timewait::TimeWaitRecord;
+use super::{Context, Seq};
+use crate::config::Config;
+use crate::data::Data;
+use crate::frame::ControlFrame;
+use crate::time::{Duration, Instant};
+use crate::wire::tcp::{Segment, SynOptions, flags};
+
+/// RFC 9293 3.7.1 (MUST-15): the peer's segment size if its SYN does not say.
+const DEFAULT_MSS: u16 = 536;
+/// A peer that announces less would make us send headers only.
+const MIN_MSS: u16 = 48;
+/// RFC 5961 7: challenge ACKs are limited; per connection, so that nobody can count somebody else's.
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The states of RFC 9293 3.3.2 that a connection opened by the peer can be in. LISTEN is a port in the stack's list,
+/// TIME-WAIT is usually a [`TimeWaitRecord`], CLOSED is nothing at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    SynReceived,
+    Established,
+    FinWait1,
+    FinWait2,
+    CloseWait,
+    Closing,
+    LastAck,
+    /// Only while the application has not consumed what arrived in order before.
+    TimeWait,
+}
+
+impl State {
+    /// RFC 9293 3.3.2's synchronized states.
+    pub(crate) fn is_synchronized(self) -> bool {
+        self != Self::SynReceived
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection<D> {
+    pub(crate) key: FlowKey,
+    pub(crate) state: State,
+    pub(crate) send: SendSide<D>,
+    pub(crate) receive: ReceiveSide,
+    pub(crate) template: HeaderTemplate,
+    /// IRS: a SYN with it is a repetition.
+    pub(crate) peer_isn: Seq,
+    /// Whether the peer's SYN had the window scale option; ours then has it too.
+    offers_scale: bool,
+    /// End of FIN-WAIT-2 or TIME-WAIT.
+    pub(crate) linger_at: Instant,
+    next_challenge_at: Instant,
+    /// The driver was full: the connection is in the stack's list of those to retry.
+    pub(crate) blocked: bool,
+}
+
+impl<D: Data> Connection<D> {
+    /// RFC 9293 3.10.7.2, third: a SYN arrived for a port we listen on.
+    pub(crate) fn accept(
+        key: FlowKey,
+        syn: &Segment<'_>,
+        isn: Seq,
+        template: HeaderTemplate,
+        queue: SendQueue<D>,
+        ctx: &Context<'_>,
+    ) -> Self {
+        let options = SynOptions::parse(syn.options);
+        let mss = options.mss.unwrap_or(DEFAULT_MSS).clamp(MIN_MSS, ctx.config.receive_mss().max(MIN_MSS));
+        let offers_scale = options.window_scale.is_some();
+        let capacity = ctx.config.receive_window_bytes;
+        let receive_scale = if offers_scale { ReceiveSide::scale_for(capacity) } else { 0 };
+        let receive_mss = u32::from(ctx.config.receive_mss());
+        Self {
+            key,
+            state: State::SynReceived,
+            send: SendSide::new(isn, u32::from(mss), options.window_scale.unwrap_or(0), queue, ctx),
+            receive: ReceiveSide::new(syn.sequence, capacity, receive_mss, receive_scale),
+            template,
+            peer_isn: syn.sequence,
+            offers_scale,
+            linger_at: Instant::NEVER,
+            next_challenge_at: Instant::ZERO,
+            blocked: false,
+        }
+    }
+
+    /// Whether the application knows of the connection.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.is_synchronized()
+    }
+
+    /// Whether the application may still queue data.
+    #[inline]
+    pub(crate) fn can_send(&self) -> bool {
+        matches!(self.state, State::Established | State::CloseWait) && !self.send.fin_queued
+    }
+
+    /// RFC 9293 3.10.4: a FIN follows what is queued. The state changes right away, the FIN leaves with the next output.
+    pub(crate) fn close(&mut self) {
+        self.state = match self.state {
+            State::Established => State::FinWait1,
+            State::CloseWait => State::LastAck,
+            _ => return,
+        };
+        self.send.fin_queued = true;
+    }
+
+    /// The application has consumed something: a connection that only waited for it can become a record. No clock here:
+    /// the next `expire` does it.
+    pub(crate) fn leave_time_wait_if_consumed(&mut self) {
+        if self.state == State::TimeWait && self.receive.buffer.ready().is_empty() {
+            self.linger_at = Instant::ZERO;
+        }
+    }
+
+    /// Our SYN-ACK.
+    pub(crate) fn syn_ack(&self, config: &Config) -> ControlFrame<'static> {
+        let options = SynOptions {
+            mss: Some(config.receive_mss()),
+            window_scale: self.offers_scale.then_some(self.receive.scale),
+        };
+        let mut bytes = [0; SynOptions::MAX_BYTES];
+        let len = options.emit(&mut bytes);
+        let fields = Fields {
+            sequence: self.send.una,
+            acknowledgment: self.receive.next,
+            flags: flags::SYN | flags::ACK,
+            window: self.receive.window().min(65_535) as u16,
+        };
+        ControlFrame::build(&[], |out| {
+            self.template.fill(out, &fields, &bytes[..len], 0, PayloadSum::Known(0))
+        })
+    }
+
+    /// The fields of an acknowledgment without data.
+    pub(crate) fn ack_fields(&mut self) -> Fields {
+        let sequence = if self.is_open() { self.send.sequence_of_pure_ack() } else { self.send.next };
+        Fields {
+            sequence,
+            acknowledgment: self.receive.next,
+            flags: flags::ACK,
+            window: self.receive.window_field(),
+        }
+    }
+
+    /// An acknowledgment to be sent now.
+    pub(crate) fn ack_frame(&mut self, ctx: &mut Context<'_>) -> ControlFrame<'static> {
+        let fields = self.ack_fields();
+        self.receive.ack_sent();
+        ctx.counters.pure_acks_out += 1;
+        self.control_frame(&fields)
+    }
+
+    /// RFC 5961's challenge ACK, unless there was one a moment ago.
+    pub(crate) fn challenge_ack(&mut self, ctx: &mut Context<'_>) -> Option<ControlFrame<'static>> {
+        if ctx.now < self.next_challenge_at {
+            ctx.counters.challenge_acks_limited += 1;
+            return None;
+        }
+        self.next_challenge_at = ctx.now + CHALLENGE_INTERVAL;
+        ctx.counters.challenge_acks += 1;
+        Some(self.ack_frame(ctx))
+    }
+
+    /// RFC 9293 3.10.5: the RST of an abort, in the states that send one.
+    pub(crate) fn abort_frame(&self) -> Option<ControlFrame<'static>> {
+        match self.state {
+            State::Closing | State::LastAck | State::TimeWait => None,
+            _ => Some(self.control_frame(&Fields {
+                sequence: self.send.sequence_of_pure_ack(),
+                acknowledgment: self.receive.next,
+                flags: flags::RST | flags::ACK,
+                window: 0,
+            })),
+        }
+    }
+
+    pub(crate) fn control_frame(&self, fields: &Fields) -> ControlFrame<'static> {
+        ControlFrame::build(&[], |out| self.template.fill(out, fields, &[], 0, PayloadSum::Known(0)))
+    }
+
+    /// What TIME-WAIT must remember.
+    pub(crate) fn time_wait_record(&self, ctx: &Context<'_>) -> TimeWaitRecord {
+        TimeWaitRecord {
+            sequence: self.send.max,
+            acknowledgment: self.receive.next,
+            expires_at: ctx.now + ctx.config.time_wait,
+        }
+    }
+
+    /// When a timer of this connection is due.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Instant {
+        self.send.timer_at.min(self.receive.ack_at).min(self.linger_at)
+    }
+}

@@ -1,0 +1,107 @@
+//! Secrets and what is made of them: initial sequence numbers (RFC 6528) and the hash of the connection tables. Both
+//! come from `Config::secret`, each with a key of its own, so learning one tells nothing about the other.
+
+use core::hash::{BuildHasher, Hasher};
+
+use siphasher::sip::{SipHasher13, SipHasher24};
+
+use super::Seq;
+use super::table::FlowKey;
+use crate::time::Instant;
+
+/// Draws initial sequence numbers.
+#[derive(Debug)]
+pub(crate) struct IsnGenerator {
+    secret: [u8; 16],
+}
+
+impl IsnGenerator {
+    pub(crate) fn new(secret: [u8; 16]) -> Self {
+        Self { secret }
+    }
+
+    /// RFC 6528 3: ISN = M + F(connection), M a clock that ticks every 4 microseconds.
+    pub(crate) fn next(&self, key: FlowKey, now: Instant) -> Seq {
+        let mut hasher = SipHasher24::new_with_key(&self.secret);
+        hasher.write(b"isn");
+        hasher.write_u64(key.0);
+        Seq::new(hasher.finish() as u32) + (now.as_nanos() / 4_000) as u32
+    }
+}
+
+/// Hashes connection keys with a secret, so that nobody outside can aim at one bucket. SipHash-1-3 would do it as well;
+/// a multiplication folded to itself does it in a few cycles, and its results never leave the machine.
+#[derive(Clone, Debug)]
+pub(crate) struct FlowHash {
+    addend: u64,
+    factor: u64,
+}
+
+impl FlowHash {
+    pub(crate) fn new(secret: [u8; 16]) -> Self {
+        let derive = |label: &[u8]| {
+            let mut hasher = SipHasher13::new_with_key(&secret);
+            hasher.write(label);
+            hasher.finish()
+        };
+        Self { addend: derive(b"table addend"), factor: derive(b"table factor") | 1 }
+    }
+}
+
+impl BuildHasher for FlowHash {
+    type Hasher = FlowHasher;
+
+    fn build_hasher(&self) -> FlowHasher {
+        FlowHasher { keys: self.clone(), hash: 0 }
+    }
+}
+
+pub(crate) struct FlowHasher {
+    keys: FlowHash,
+    hash: u64,
+}
+
+impl Hasher for FlowHasher {
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    #[inline]
+    fn write_u64(&mut self, value: u64) {
+        let fold = |x: u64, y: u64| {
+            let product = u128::from(x) * u128::from(y);
+            product as u64 ^ (product >> 64) as u64
+        };
+        self.hash = fold(self.hash ^ value ^ self.keys.addend, self.keys.factor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn isn_advances_with_the_clock_and_differs_by_connection_and_secret() {
+        let isn = IsnGenerator::new([7; 16]);
+        let (key, later) = (FlowKey(1), Instant::from_micros(400));
+        assert_eq!(isn.next(key, later).since(isn.next(key, Instant::ZERO)), 100);
+        assert_ne!(isn.next(key, Instant::ZERO), isn.next(FlowKey(2), Instant::ZERO));
+        assert_ne!(isn.next(key, Instant::ZERO), IsnGenerator::new([8; 16]).next(key, Instant::ZERO));
+    }
+
+    #[test]
+    fn flow_hash_spreads_neighbouring_ports() {
+        let hash = FlowHash::new([3; 16]);
+        let mut buckets = [0u32; 256];
+        for port in 0..25_600u64 {
+            buckets[(hash.hash_one(FlowKey(0x0a00_0001_0000_0050 | port << 16)) >> 56) as usize] += 1;
+        }
+        assert!(buckets.iter().all(|&count| count > 30 && count < 300), "{buckets:?}");
+    }
+}

@@ -1,0 +1,199 @@
+//! The receive buffer: bytes in order that the application has not consumed, and behind them bytes that arrived before
+//! their turn. Both lie in one allocation at their final distance, so that filling a hole moves nothing. Empty on the
+//! hot path: data in order is lent from the frame.
+
+use alloc::vec::Vec;
+
+/// More separate runs out of order than a window of honest segments with losses makes.
+const MAX_RUNS: usize = 64;
+/// An empty buffer keeps this much for a request that arrives in parts time and again.
+const KEPT_BYTES: usize = 2_048;
+
+/// Bytes `start..end` of the buffer hold data out of order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    start: usize,
+    end: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ReceiveBuffer {
+    bytes: Vec<u8>,
+    /// `head..tail` is in order and not consumed; RCV.NXT is at `tail`.
+    head: usize,
+    tail: usize,
+    /// Sorted, disjoint, not adjacent, all beyond `tail`.
+    runs: Vec<Run>,
+}
+
+/// There are too many separate runs already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooManyRuns;
+
+impl ReceiveBuffer {
+    /// Whether nothing is here, in order or out of it.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head == self.tail && self.runs.is_empty()
+    }
+
+    /// Bytes in order that were not consumed.
+    #[inline]
+    pub(crate) fn ready(&self) -> &[u8] {
+        &self.bytes[self.head..self.tail]
+    }
+
+    /// Whether a hole is open.
+    #[cfg(test)]
+    pub(crate) fn has_holes(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
+    /// Memory held.
+    #[inline]
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Bytes from RCV.NXT to the end of the last run: what is in use behind it.
+    fn extent(&self) -> usize {
+        self.runs.last().map_or(self.tail, |run| run.end)
+    }
+
+    /// How much memory an insertion would add at most.
+    pub(crate) fn growth(&self, offset: usize, len: usize) -> usize {
+        let needed = self.tail - self.head + offset + len;
+        if needed <= self.bytes.capacity() { 0 } else { needed.max(2 * self.bytes.capacity()) }
+    }
+
+    /// Stores `data` whose first byte is `offset` bytes after RCV.NXT. Returns by how much RCV.NXT moves on. The caller
+    /// has cut the data to the window, which bounds the buffer.
+    pub(crate) fn insert(&mut self, offset: usize, data: &[u8]) -> Result<usize, TooManyRuns> {
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let start = self.tail + offset;
+        let first = self.runs.partition_point(|run| run.end < start);
+        let after = self.runs.partition_point(|run| run.start <= start + data.len());
+        if offset > 0 && first == after && self.runs.len() == MAX_RUNS {
+            return Err(TooManyRuns);
+        }
+        let moved = self.make_room(start + data.len());
+        let (start, end) = (start - moved, start - moved + data.len());
+        self.bytes[start..end].copy_from_slice(data);
+
+        let touched = &self.runs[first..after];
+        let merged = Run {
+            start: touched.first().map_or(start, |run| run.start.min(start)),
+            end: touched.last().map_or(end, |run| run.end.max(end)),
+        };
+        if offset == 0 {
+            self.runs.drain(first..after);
+            let advanced = merged.end - self.tail;
+            self.tail = merged.end;
+            return Ok(advanced);
+        }
+        self.runs.splice(first..after, [merged]);
+        Ok(0)
+    }
+
+    /// Makes indices up to `end` usable and returns by how much everything moved towards the front.
+    fn make_room(&mut self, end: usize) -> usize {
+        if end <= self.bytes.len() {
+            return 0;
+        }
+        let mut moved = 0;
+        if end > self.bytes.capacity() && self.head > 0 {
+            moved = self.head;
+            let extent = self.extent();
+            self.bytes.copy_within(moved..extent, 0);
+            self.head = 0;
+            self.tail -= moved;
+            for run in &mut self.runs {
+                run.start -= moved;
+                run.end -= moved;
+            }
+        }
+        if end - moved > self.bytes.len() {
+            self.bytes.resize(end - moved, 0);
+        }
+        moved
+    }
+
+    /// Drops the first `len` bytes in order.
+    pub(crate) fn consume(&mut self, len: usize) {
+        self.head = (self.head + len).min(self.tail);
+        if self.is_empty() {
+            (self.head, self.tail) = (0, 0);
+            self.bytes.clear();
+            if self.bytes.capacity() > KEPT_BYTES {
+                self.bytes = Vec::new();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn hole_filled_returns_everything_behind_it() {
+        let mut buffer = ReceiveBuffer::default();
+        assert_eq!(buffer.insert(3, b"def"), Ok(0));
+        assert!(buffer.has_holes() && buffer.ready().is_empty());
+        assert_eq!(buffer.insert(0, b"abc"), Ok(6));
+        assert_eq!(buffer.ready(), b"abcdef");
+        buffer.consume(6);
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn run_beyond_limit_returns_too_many_runs_and_changes_nothing() {
+        let mut buffer = ReceiveBuffer::default();
+        for run in 0..MAX_RUNS {
+            assert_eq!(buffer.insert(1 + 2 * run, b"x"), Ok(0));
+        }
+        assert_eq!(buffer.insert(1 + 2 * MAX_RUNS, b"x"), Err(TooManyRuns));
+        assert_eq!(buffer.insert(2, b"y"), Ok(0));
+        assert_eq!(buffer.insert(1 + 2 * MAX_RUNS, b"x"), Ok(0));
+    }
+
+    #[test]
+    fn large_buffer_is_freed_when_consumed() {
+        let mut buffer = ReceiveBuffer::default();
+        buffer.insert(0, &[0; 60_000]).unwrap();
+        buffer.consume(60_000);
+        assert_eq!(buffer.capacity(), 0);
+    }
+
+    proptest! {
+        /// Segments of a string in any order, with overlaps, consumed at any pace, against the string itself.
+        #[test]
+        fn reassembly_equals_reference(
+            segments in proptest::collection::vec((0usize..600, 1usize..80, 0usize..60), 0..120)
+        ) {
+            const WINDOW: usize = 300;
+            let source: Vec<u8> = (0..700u32).map(|i| (i * 7 + i / 256) as u8).collect();
+            let mut buffer = ReceiveBuffer::default();
+            let mut have = [false; 700];
+            let (mut consumed, mut next) = (0, 0);
+            for (start, len, eat) in segments {
+                let (start, end) = (start.max(next), (start + len).min(consumed + WINDOW));
+                if start < end {
+                    let advanced = buffer.insert(start - next, &source[start..end]).unwrap();
+                    have[start..end].fill(true);
+                    let expected = have.iter().position(|&byte| !byte).unwrap_or(700);
+                    prop_assert_eq!(next + advanced, expected);
+                    next = expected;
+                }
+                prop_assert_eq!(buffer.ready(), &source[consumed..next]);
+                buffer.consume(eat);
+                consumed = (consumed + eat).min(next);
+                prop_assert_eq!(buffer.has_holes(), have[next..].contains(&true));
+                prop_assert!(buffer.bytes.len() <= 2 * WINDOW);
+            }
+        }
+    }
+}

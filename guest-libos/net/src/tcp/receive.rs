@@ -1,0 +1,218 @@
+//! SEGMENT ARRIVES in the synchronized states, in the order of RFC 9293 3.10.7.4, with RFC 5961's checks against blind
+//! attackers. LISTEN and CLOSED (3.10.7.1, 3.10.7.2) are the stack's part, TIME-WAIT records `timewait`'s.
+
+use super::connection::{Connection, State};
+use super::{Context, Seq};
+use crate::counters::DropReason;
+use crate::data::Data;
+use crate::events::{AckDue, ConnId, End, SegmentEvents};
+use crate::frame::ControlFrame;
+use crate::wire::tcp::{Control, Segment};
+
+/// What became of a segment.
+#[derive(Debug)]
+pub(crate) enum Verdict<'f> {
+    /// Nothing to tell anybody.
+    Drop(DropReason),
+    /// Consumed; the answer is held back by a rate limit.
+    Silence,
+    /// Answer with this.
+    Reply(ControlFrame<'static>),
+    /// RFC 9293 3.5.2: answer with `<SEQ=SEG.ACK><CTL=RST>`.
+    Reset(Seq),
+    /// A connection that the application never saw is gone.
+    Forget,
+    /// Something for the application. With `ended`, the connection is gone.
+    Events(SegmentEvents<'f>),
+}
+
+impl From<Option<ControlFrame<'static>>> for Verdict<'_> {
+    fn from(reply: Option<ControlFrame<'static>>) -> Self {
+        reply.map_or(Self::Silence, Self::Reply)
+    }
+}
+
+impl<D: Data> Connection<D> {
+    #[inline]
+    pub(crate) fn segment_arrives<'f>(
+        &mut self,
+        id: ConnId,
+        segment: &Segment<'f>,
+        ctx: &mut Context<'_>,
+    ) -> Verdict<'f> {
+        // First, check the sequence number.
+        self.receive.end_loan();
+        if !self.receive.is_acceptable(segment.sequence, segment.sequence_len()) {
+            return self.unacceptable(segment, ctx);
+        }
+        // Second, check the RST bit. Third would be security, which nobody has. Fourth, check the SYN bit.
+        match segment.control {
+            Control::Rst => return self.reset_arrives(id, segment, ctx),
+            Control::Syn => return self.syn_arrives(segment, ctx),
+            Control::None | Control::Fin => {}
+        }
+        // Fifth, check the ACK field.
+        let Some(ack) = segment.acknowledgment else { return Verdict::Drop(DropReason::Unacceptable) };
+        let mut events = SegmentEvents::none(id);
+        if self.state == State::SynReceived {
+            if !(ack.is_after(self.send.una) && ack.is_at_or_before(self.send.next)) {
+                return Verdict::Reset(ack);
+            }
+            self.send.open(segment, ack, ctx);
+            self.state = State::Established;
+            events.opened = true;
+        } else if let Err(verdict) = self.acknowledgment_arrives(ack, segment, &mut events, ctx) {
+            return verdict;
+        }
+        // Sixth would be the URG bit: urgent data is data (RFC 6093).
+        if events.ended.is_none() {
+            self.text_arrives(segment, &mut events, ctx);
+            if self.state == State::TimeWait {
+                self.enter_time_wait(&mut events, ctx);
+            }
+        }
+        if events.ended.is_none() {
+            self.send.update_timer(ctx);
+            events.reply = self.receive.ack;
+            events.output_due = events.reply == AckDue::Now
+                || self.send.plan_fast_retransmit().is_some()
+                || (self.send.has_unsent() && self.send.plan(self.send.mss as usize).is_some());
+        }
+        Verdict::Events(events)
+    }
+
+    /// "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set)".
+    #[cold]
+    fn unacceptable<'f>(&mut self, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
+        if segment.control == Control::Rst {
+            return Verdict::Drop(DropReason::Unacceptable);
+        }
+        if segment.control == Control::Syn {
+            return self.syn_arrives(segment, ctx);
+        }
+        ctx.counters.duplicates_in += 1;
+        if segment.payload.is_empty() && segment.control != Control::Fin {
+            // Acknowledging a bare acknowledgment can go back and forth without end.
+            return self.challenge_ack(ctx).into();
+        }
+        if self.state == State::TimeWait {
+            self.linger_at = ctx.now + ctx.config.time_wait;
+        }
+        Verdict::Reply(self.ack_frame(ctx))
+    }
+
+    /// RFC 9293 3.10.7.4, fourth, with RFC 5961 4.2: a challenge ACK whatever the sequence number.
+    #[cold]
+    fn syn_arrives<'f>(&mut self, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
+        if self.state == State::SynReceived && segment.sequence == self.peer_isn {
+            // The SYN again: the SYN-ACK was lost or is late. An ACK, as the letter has it, would not help the peer.
+            return Verdict::Reply(self.syn_ack(ctx.config));
+        }
+        self.challenge_ack(ctx).into()
+    }
+
+    /// RFC 9293 3.10.7.4, second, with RFC 5961 3.2: only the exact sequence number resets.
+    #[cold]
+    fn reset_arrives<'f>(&mut self, id: ConnId, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
+        if segment.sequence != self.receive.next {
+            return self.challenge_ack(ctx).into();
+        }
+        ctx.counters.resets_in += 1;
+        if self.state == State::SynReceived {
+            return Verdict::Forget;
+        }
+        // RFC 1337: TIME-WAIT ignores it.
+        if self.state == State::TimeWait {
+            return Verdict::Silence;
+        }
+        Verdict::Events(SegmentEvents { ended: Some(End::Reset), ..SegmentEvents::none(id) })
+    }
+
+    /// RFC 9293 3.10.7.4, fifth, for the states from ESTABLISHED on.
+    #[inline]
+    fn acknowledgment_arrives<'f>(
+        &mut self,
+        ack: Seq,
+        segment: &Segment<'f>,
+        events: &mut SegmentEvents<'f>,
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Verdict<'f>> {
+        let send = &mut self.send;
+        if ack == send.una {
+            send.on_same_ack(segment, ctx);
+            send.update_window(segment, ack);
+            return Ok(());
+        }
+        // RFC 5961 5.2: SND.UNA - MAX.SND.WND =< SEG.ACK =< SND.NXT, or the segment is somebody else's.
+        if ack.is_after(send.max) || ack.is_before(send.una - send.max_window) {
+            return Err(self.challenge_ack(ctx).into());
+        }
+        if ack.is_before(send.una) {
+            // An old acknowledgment, late; the segment's text may be new.
+            return Ok(());
+        }
+        let acked = send.acknowledge(ack, ctx);
+        send.update_window(segment, ack);
+        events.acked_bytes = acked.bytes;
+        events.drained = acked.drained;
+        if acked.fin {
+            self.fin_acknowledged(events, ctx);
+        }
+        Ok(())
+    }
+
+    fn fin_acknowledged(&mut self, events: &mut SegmentEvents<'_>, ctx: &mut Context<'_>) {
+        match self.state {
+            State::FinWait1 => {
+                self.state = State::FinWait2;
+                self.linger_at = ctx.now + ctx.config.fin_wait_2;
+            }
+            State::Closing => self.state = State::TimeWait,
+            State::LastAck => events.ended = Some(End::Closed),
+            _ => {}
+        }
+    }
+
+    /// RFC 9293 3.10.7.4, seventh and eighth: text and FIN.
+    #[inline]
+    fn text_arrives<'f>(
+        &mut self,
+        segment: &Segment<'f>,
+        events: &mut SegmentEvents<'f>,
+        ctx: &mut Context<'_>,
+    ) {
+        let with_fin = segment.control == Control::Fin;
+        if segment.payload.is_empty() && !with_fin {
+            return;
+        }
+        if !matches!(self.state, State::Established | State::FinWait1 | State::FinWait2) {
+            // The peer has closed: there cannot be more ("this should not occur").
+            self.receive.owe_ack(AckDue::Now, ctx);
+            return;
+        }
+        if self.state == State::FinWait2 {
+            self.linger_at = ctx.now + ctx.config.fin_wait_2;
+        }
+        let text = self.receive.accept(segment.sequence, segment.payload, with_fin, ctx);
+        events.data = text.lent;
+        events.readable = text.readable;
+        if text.fin {
+            events.peer_closed = true;
+            self.state = match self.state {
+                State::Established => State::CloseWait,
+                State::FinWait1 => State::Closing,
+                _ => State::TimeWait,
+            };
+        }
+    }
+
+    /// Both sides have closed and ours was first. Usually nothing but a record is left of the connection.
+    fn enter_time_wait(&mut self, events: &mut SegmentEvents<'_>, ctx: &mut Context<'_>) {
+        if self.receive.buffer.ready().is_empty() {
+            events.ended = Some(End::Closed);
+            events.last_ack = (self.receive.ack != AckDue::None).then(|| self.ack_frame(ctx));
+        } else {
+            self.linger_at = ctx.now + ctx.config.time_wait;
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What a connection sends: pure acknowledgments, lost segments, new data as far as the windows allow, probes. Each
+//! segment carries the acknowledgment. If the driver is full, the state is as if nothing had been tried.
+
+use super::connection::{Connection, State};
+use super::send_side::{Planned, SendTimer};
+use super::template::{Fields, PayloadSum, TCP};
+use super::{Context, Seq};
+use crate::config::TxChecksum;
+use crate::data::Data;
+use crate::driver::{
+    ChecksumRequest, Full, Gso, MAX_HEADER_BYTES, MAX_TSO_SEGMENTS, Payload, Transmit, TxSegment,
+};
+use crate::events::{AckDue, AckPolicy, End, Sent};
+use crate::wire::checksum::{Sum, at_odd_offset, sum_bytes};
+use crate::wire::tcp::{CHECKSUM_OFFSET, flags};
+
+/// Which part of the send queue a segment carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    /// SND.NXT on.
+    Next,
+    /// SND.UNA on.
+    Una,
+}
+
+impl<D: Data> Connection<D> {
+    /// Sends all that may be sent now.
+    #[inline]
+    pub(crate) fn output<T: Transmit<D>>(
+        &mut self,
+        ctx: &mut Context<'_>,
+        tx: &mut T,
+        policy: AckPolicy,
+    ) -> Sent {
+        let mut sent = Sent::default();
+        if !self.is_open() {
+            return sent;
+        }
+        if self.output_all(ctx, tx, policy, &mut sent).is_err() {
+            sent.blocked = true;
+            ctx.counters.driver_full += 1;
+        }
+        self.send.end_output(ctx);
+        sent
+    }
+
+    #[inline]
+    fn output_all<T: Transmit<D>>(
+        &mut self,
+        ctx: &mut Context<'_>,
+        tx: &mut T,
+        policy: AckPolicy,
+        sent: &mut Sent,
+    ) -> Result<(), Full> {
+        if self.receive.pure_ack_due && policy != AckPolicy::Merge {
+            self.output_pure_ack(ctx, tx, sent)?;
+        }
+        if let Some(planned) = self.send.plan_fast_retransmit() {
+            self.emit(ctx, tx, From::Una, planned, sent)?;
+            self.send.fast_retransmit_sent(ctx);
+            ctx.counters.retransmits += 1;
+        }
+        if self.send.has_unsent() {
+            self.send.begin_output(ctx);
+            let max_payload = self.max_payload(ctx);
+            while let Some(planned) = self.send.plan(max_payload) {
+                self.emit(ctx, tx, From::Next, planned, sent)?;
+                self.send.sent(planned, ctx);
+            }
+        }
+        let pure_ack = match policy {
+            AckPolicy::Merge => false,
+            AckPolicy::IfDue => self.receive.ack == AckDue::Now,
+            AckPolicy::Now => self.receive.ack != AckDue::None,
+        };
+        if pure_ack { self.output_pure_ack(ctx, tx, sent) } else { Ok(()) }
+    }
+
+    /// The largest payload of one frame: whole segments if the device cuts them.
+    #[inline]
+    fn max_payload(&self, ctx: &Context<'_>) -> usize {
+        let (mss, tso) = (self.send.mss, ctx.config.tso_max_bytes);
+        if tso <= mss {
+            return mss as usize;
+        }
+        (mss * (tso / mss).min(MAX_TSO_SEGMENTS)) as usize
+    }
+
+    fn output_pure_ack<T: Transmit<D>>(
+        &mut self,
+        ctx: &mut Context<'_>,
+        tx: &mut T,
+        sent: &mut Sent,
+    ) -> Result<(), Full> {
+        let fields = self.ack_fields();
+        let mut header = [0; MAX_HEADER_BYTES];
+        let len = self.template.fill(&mut header, &fields, &[], 0, PayloadSum::Known(0));
+        let payload = self.send.queue.at_next(0);
+        tx.transmit(TxSegment { header: &header[..len], payload, checksum: None, gso: None })?;
+        self.receive.ack_sent();
+        ctx.counters.segments_out += 1;
+        ctx.counters.pure_acks_out += 1;
+        sent.segments += 1;
+        Ok(())
+    }
+
+    /// Hands one segment to the driver. The acknowledgment's state changes with it, the send side's is the caller's.
+    #[inline]
+    fn emit<T: Transmit<D>>(
+        &mut self,
+        ctx: &mut Context<'_>,
+        tx: &mut T,
+        from: From,
+        planned: Planned,
+        sent: &mut Sent,
+    ) -> Result<(), Full> {
+        let (sequence, payload, last): (Seq, Payload<'_, D>, bool) = match from {
+            From::Next => {
+                let last = planned.len == self.send.queue.unsent();
+                (self.send.next, self.send.queue.at_next(planned.len), last)
+            }
+            From::Una => (self.send.una, self.send.queue.at_head(planned.len), false),
+        };
+        let mut bits = flags::ACK;
+        if planned.fin {
+            bits |= flags::FIN;
+        }
+        if last && planned.len > 0 {
+            bits |= flags::PSH;
+        }
+        let fields = Fields {
+            sequence,
+            acknowledgment: self.receive.next,
+            flags: bits,
+            window: self.receive.window_field(),
+        };
+        let offload = ctx.config.tx_checksum == TxChecksum::Offload && planned.len > 0;
+        let payload_sum = if offload {
+            PayloadSum::Device
+        } else {
+            PayloadSum::Known(sum_payload(&payload, &mut ctx.counters.bytes_summed))
+        };
+        let mut header = [0; MAX_HEADER_BYTES];
+        let header_len = self.template.fill(&mut header, &fields, &[], planned.len, payload_sum);
+        tx.transmit(TxSegment {
+            header: &header[..header_len],
+            payload,
+            checksum: offload
+                .then_some(ChecksumRequest { start: TCP as u16, offset: CHECKSUM_OFFSET as u16 }),
+            gso: (planned.len > self.send.mss as usize).then_some(Gso { mss: self.send.mss as u16 }),
+        })?;
+        self.receive.ack_sent();
+        ctx.counters.segments_out += 1;
+        ctx.counters.bytes_out += planned.len as u64;
+        sent.segments += 1;
+        sent.bytes += planned.len;
+        Ok(())
+    }
+
+    /// The send timer is due.
+    #[cold]
+    pub(crate) fn on_send_timer<T: Transmit<D>>(
+        &mut self,
+        ctx: &mut Context<'_>,
+        tx: &mut T,
+    ) -> TimerOutcome {
+        if self.state == State::SynReceived {
+            return self.on_syn_ack_timer(ctx, tx);
+        }
+        if ctx.now.since(self.send.progress_at) >= ctx.config.user_timeout {
+            return TimerOutcome::Ended(End::TimedOut);
+        }
+        let sent = match self.send.timer {
+            SendTimer::Off => return TimerOutcome::Done,
+            SendTimer::Retransmit => {
+                self.send.on_retransmit_timeout(ctx);
+                self.output(ctx, tx, AckPolicy::Merge)
+            }
+            SendTimer::Persist => self.on_persist_timer(ctx, tx),
+        };
+        if sent.blocked { TimerOutcome::Blocked } else { TimerOutcome::Done }
+    }
+
+    fn on_persist_timer<T: Transmit<D>>(&mut self, ctx: &mut Context<'_>, tx: &mut T) -> Sent {
+        let mut sent = self.output(ctx, tx, AckPolicy::Merge);
+        if self.send.timer != SendTimer::Persist || sent.blocked {
+            return sent;
+        }
+        let planned = self.send.plan_probe();
+        match self.emit(ctx, tx, From::Next, planned, &mut sent) {
+            Ok(()) => self.send.probe_sent(planned, ctx),
+            Err(Full) => ctx.counters.driver_full += 1,
+        }
+        self.send.back_off_persist(ctx);
+        sent
+    }
+
+    fn on_syn_ack_timer<T: Transmit<D>>(&mut self, ctx: &mut Context<'_>, tx: &mut T) -> TimerOutcome {
+        if self.send.rto.backoff() >= ctx.config.syn_ack_retries {
+            return TimerOutcome::Forget;
+        }
+        self.send.syn_ack_repeated(ctx);
+        ctx.counters.timeouts += 1;
+        match tx.transmit_control(&self.syn_ack(ctx.config)) {
+            Ok(()) => {
+                ctx.counters.retransmits += 1;
+                ctx.counters.segments_out += 1;
+            }
+            // The timer comes again.
+            Err(Full) => ctx.counters.driver_full += 1,
+        }
+        TimerOutcome::Done
+    }
+}
+
+/// What the send timer did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimerOutcome {
+    /// What there was to do.
+    Done,
+    /// The driver was full.
+    Blocked,
+    /// The connection is given up.
+    Ended(End),
+    /// A connection that the application never saw is given up.
+    Forget,
+}
+
+/// The sum of a payload, from stored sums where the data has them.
+fn sum_payload<D: Data>(payload: &Payload<'_, D>, bytes_summed: &mut u64) -> u16 {
+    let mut sum = Sum::ZERO;
+    let mut at = 0;
+    for piece in payload.clone() {
+        let piece_sum = piece.data.stored_sum(piece.offset, piece.len).unwrap_or_else(|| {
+            *bytes_summed += piece.len as u64;
+            sum_bytes(piece.bytes())
+        });
+        sum = sum.word(if at % 2 == 0 { piece_sum } else { at_odd_offset(piece_sum) });
+        at += piece.len;
+    }
+    sum.fold()
+}

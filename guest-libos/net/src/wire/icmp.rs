@@ -1,0 +1,146 @@
+//! The ICMP messages we understand (RFC 792): echo requests, and "fragmentation needed" (RFC 1191) about a TCP segment
+//! of ours. Everything else is `Unsupported`.
+
+use core::net::Ipv4Addr;
+
+use super::checksum::{Sum, sum_bytes};
+use super::{WireError, u16_at, u32_at};
+use crate::tcp::Seq;
+
+/// Length of an ICMP header.
+pub const HEADER_BYTES: usize = 8;
+
+/// An ICMP message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpMessage<'f> {
+    /// Answer me with the same data.
+    EchoRequest {
+        /// Identifier and sequence number, unchanged in the reply.
+        id_and_sequence: u32,
+        /// The data to return.
+        data: &'f [u8],
+    },
+    /// A router could not pass on a TCP segment that was larger than its next link's MTU.
+    FragmentationNeeded {
+        /// MTU of the next link; zero from routers older than RFC 1191.
+        next_mtu: u16,
+        /// Which segment.
+        quoted: QuotedSegment,
+    },
+}
+
+/// The beginning of a TCP segment as an ICMP error quotes it. An attacker can make it up: check it against the
+/// connection's sequence numbers (RFC 5927 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotedSegment {
+    /// Who sent the segment.
+    pub source: Ipv4Addr,
+    /// Who it was for.
+    pub destination: Ipv4Addr,
+    /// The sender's port.
+    pub source_port: u16,
+    /// The receiver's port.
+    pub destination_port: u16,
+    /// The segment's sequence number.
+    pub sequence: Seq,
+}
+
+impl<'f> IcmpMessage<'f> {
+    /// Reads a message, checksum included.
+    pub fn parse(bytes: &'f [u8]) -> Result<Self, WireError> {
+        let (header, data) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(WireError::Malformed)?;
+        if sum_bytes(bytes) != 0xffff {
+            return Err(WireError::Checksum);
+        }
+        match (header[0], header[1]) {
+            (8, 0) => Ok(Self::EchoRequest { id_and_sequence: u32_at(header, 4), data }),
+            (3, 4) => Ok(Self::FragmentationNeeded {
+                next_mtu: u16_at(header, 6),
+                quoted: QuotedSegment::parse(data)?,
+            }),
+            _ => Err(WireError::Unsupported),
+        }
+    }
+}
+
+impl QuotedSegment {
+    /// An error quotes an IPv4 header and at least eight bytes (RFC 792), whatever its total length field says.
+    fn parse(bytes: &[u8]) -> Result<Self, WireError> {
+        let header_len = bytes.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
+        if bytes.len() < header_len + 8 || header_len < super::ipv4::HEADER_BYTES || bytes[0] >> 4 != 4 {
+            return Err(WireError::Malformed);
+        }
+        if bytes[9] != super::ipv4::Protocol::Tcp.to_wire() {
+            return Err(WireError::Unsupported);
+        }
+        Ok(Self {
+            source: Ipv4Addr::from_bits(u32_at(bytes, 12)),
+            destination: Ipv4Addr::from_bits(u32_at(bytes, 16)),
+            source_port: u16_at(bytes, header_len),
+            destination_port: u16_at(bytes, header_len + 2),
+            sequence: Seq::new(u32_at(bytes, header_len + 4)),
+        })
+    }
+}
+
+/// Writes the header of an echo reply that returns `data`.
+pub fn emit_echo_reply(id_and_sequence: u32, data: &[u8], out: &mut [u8; HEADER_BYTES]) {
+    out.fill(0);
+    out[4..].copy_from_slice(&id_and_sequence.to_be_bytes());
+    let checksum = Sum::ZERO.double(id_and_sequence).bytes(data).checksum();
+    out[2..4].copy_from_slice(&checksum.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+        bytes[2..4].fill(0);
+        let checksum = Sum::ZERO.bytes(&bytes).checksum();
+        bytes[2..4].copy_from_slice(&checksum.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn icmp_echo_reply_differs_from_request_in_type_only() {
+        let request = sealed([&[8, 0, 0, 0, 0x12, 0x34, 0, 7][..], b"odd"].concat());
+        let Ok(IcmpMessage::EchoRequest { id_and_sequence, data }) = IcmpMessage::parse(&request) else {
+            panic!("not an echo request");
+        };
+        let mut reply = [0; HEADER_BYTES];
+        emit_echo_reply(id_and_sequence, data, &mut reply);
+        let mut expected = request.clone();
+        expected[0] = 0;
+        assert_eq!([&reply[..], data].concat(), sealed(expected));
+    }
+
+    #[test]
+    fn icmp_wrong_checksum_returns_checksum() {
+        let mut request = sealed([8, 0, 0, 0, 1, 2, 3, 4].to_vec());
+        request[7] ^= 1;
+        assert_eq!(IcmpMessage::parse(&request), Err(WireError::Checksum));
+    }
+
+    #[test]
+    fn icmp_redirect_returns_unsupported() {
+        assert_eq!(
+            IcmpMessage::parse(&sealed([5, 0, 0, 0, 10, 0, 0, 1].to_vec())),
+            Err(WireError::Unsupported)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn icmp_garbage_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 8..64)) {
+            let _ = IcmpMessage::parse(&sealed(bytes));
+        }
+
+        #[test]
+        fn icmp_garbage_in_quotation_does_not_panic(rest in proptest::collection::vec(any::<u8>(), 4..64)) {
+            let _ = IcmpMessage::parse(&sealed([&[3, 4, 0, 0][..], &rest].concat()));
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! IPv4 headers (RFC 791). Options are skipped, fragments refused.
+
+use core::net::Ipv4Addr;
+
+use super::checksum::{Sum, sum_bytes};
+use super::{WireError, u16_at, u32_at};
+
+/// Length of an IPv4 header without options.
+pub const HEADER_BYTES: usize = 20;
+/// Time to live of what we send (the assigned number, RFC 1700).
+pub const TIME_TO_LIVE: u8 = 64;
+/// Flags and fragment offset of what we send: don't fragment. With it the identification may be any value (RFC 6864
+/// 4.1), so it is zero.
+const DONT_FRAGMENT: u16 = 0x4000;
+
+/// The protocol of a datagram's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// 1.
+    Icmp,
+    /// 6.
+    Tcp,
+}
+
+impl Protocol {
+    /// The protocol's number in the IPv4 header.
+    pub const fn to_wire(self) -> u8 {
+        match self {
+            Self::Icmp => 1,
+            Self::Tcp => 6,
+        }
+    }
+}
+
+/// Whether the header checksum is verified here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Verify it.
+    Here,
+    /// The device has done so.
+    Done,
+}
+
+/// An IPv4 datagram's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4Header {
+    /// Sender.
+    pub source: Ipv4Addr,
+    /// Receiver.
+    pub destination: Ipv4Addr,
+    /// What the datagram carries.
+    pub protocol: Protocol,
+}
+
+impl Ipv4Header {
+    /// Reads the header and returns it with the payload, cut to the datagram's length.
+    #[inline]
+    pub fn parse(bytes: &[u8], verify: Verify) -> Result<(Self, &[u8]), WireError> {
+        let header = bytes.first_chunk::<HEADER_BYTES>().ok_or(WireError::Malformed)?;
+        let header_len = usize::from(header[0] & 0x0f) * 4;
+        let total_len = usize::from(u16_at(header, 2));
+        if header[0] >> 4 != 4
+            || header_len < HEADER_BYTES
+            || total_len < header_len
+            || total_len > bytes.len()
+        {
+            return Err(WireError::Malformed);
+        }
+        if verify == Verify::Here && sum_bytes(&bytes[..header_len]) != 0xffff {
+            return Err(WireError::Checksum);
+        }
+        // More fragments, or not the first one; reserved and DF bits do not matter.
+        if u16_at(header, 6) & 0x3fff != 0 {
+            return Err(WireError::Fragment);
+        }
+        let protocol = match header[9] {
+            1 => Protocol::Icmp,
+            6 => Protocol::Tcp,
+            _ => return Err(WireError::Unsupported),
+        };
+        let source = Ipv4Addr::from_bits(u32_at(header, 12));
+        let destination = Ipv4Addr::from_bits(u32_at(header, 16));
+        Ok((Self { source, destination, protocol }, &bytes[header_len..total_len]))
+    }
+
+    /// The sum of everything in the header that [`Self::emit`] writes, except the total length.
+    pub fn sum_without_length(&self) -> Sum {
+        Sum::ZERO
+            .word(0x4500)
+            .word(DONT_FRAGMENT)
+            .word(u16::from_be_bytes([TIME_TO_LIVE, self.protocol.to_wire()]))
+            .double(self.source.to_bits())
+            .double(self.destination.to_bits())
+    }
+
+    /// The sum of the pseudo-header (RFC 9293 3.1) except the length.
+    pub fn pseudo_sum_without_length(&self) -> Sum {
+        Sum::ZERO
+            .double(self.source.to_bits())
+            .double(self.destination.to_bits())
+            .word(u16::from(self.protocol.to_wire()))
+    }
+
+    /// Writes the header of a datagram with `payload_len` bytes of payload. A length that does not fit is cut to 16
+    /// bits; callers are bounded by the MTU or by `MAX_TSO_BYTES`.
+    pub fn emit(&self, payload_len: usize, out: &mut [u8; HEADER_BYTES]) {
+        let total_len = (HEADER_BYTES + payload_len) as u16;
+        out[0] = 0x45;
+        out[1] = 0;
+        out[2..4].copy_from_slice(&total_len.to_be_bytes());
+        out[4..6].copy_from_slice(&[0, 0]);
+        out[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
+        out[8] = TIME_TO_LIVE;
+        out[9] = self.protocol.to_wire();
+        out[10..12].copy_from_slice(&self.sum_without_length().word(total_len).checksum().to_be_bytes());
+        out[12..16].copy_from_slice(&self.source.octets());
+        out[16..20].copy_from_slice(&self.destination.octets());
+    }
+}
+
+/// Whether a host can have `address` as its source: not unspecified, multicast, reserved, broadcast or loopback
+/// (RFC 1122 3.2.1.3).
+#[inline]
+pub fn is_host(address: Ipv4Addr) -> bool {
+    !matches!(address.octets()[0], 0 | 127 | 224..=255)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    fn emitted(payload: &[u8]) -> (Ipv4Header, Vec<u8>) {
+        let header = Ipv4Header {
+            source: Ipv4Addr::new(10, 0, 0, 1),
+            destination: Ipv4Addr::new(10, 0, 0, 2),
+            protocol: Protocol::Tcp,
+        };
+        let mut out = [0; HEADER_BYTES];
+        header.emit(payload.len(), &mut out);
+        (header, [&out[..], payload].concat())
+    }
+
+    fn reseal(bytes: &mut [u8]) {
+        bytes[10..12].fill(0);
+        let checksum = Sum::ZERO.bytes(&bytes[..usize::from(bytes[0] & 15) * 4]).checksum();
+        bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+    }
+
+    #[test]
+    fn ipv4_emit_then_parse_returns_same_and_cuts_padding() {
+        let (header, mut bytes) = emitted(b"payload");
+        bytes.extend_from_slice(&[0; 20]);
+        assert_eq!(Ipv4Header::parse(&bytes, Verify::Here), Ok((header, &b"payload"[..])));
+    }
+
+    #[test]
+    fn ipv4_wrong_checksum_returns_checksum_unless_verified_by_device() {
+        let (header, mut bytes) = emitted(b"");
+        bytes[10] ^= 1;
+        assert_eq!(Ipv4Header::parse(&bytes, Verify::Here), Err(WireError::Checksum));
+        assert_eq!(Ipv4Header::parse(&bytes, Verify::Done), Ok((header, &b""[..])));
+    }
+
+    #[test]
+    fn ipv4_options_are_skipped() {
+        let (header, mut bytes) = emitted(b"");
+        bytes[0] = 0x46;
+        bytes[3] += 8;
+        bytes.extend_from_slice(&[1, 1, 1, 0, b'd', b'a', b't', b'a']);
+        reseal(&mut bytes);
+        assert_eq!(Ipv4Header::parse(&bytes, Verify::Here), Ok((header, &b"data"[..])));
+    }
+
+    #[test]
+    fn ipv4_fragment_returns_fragment() {
+        let (_, mut bytes) = emitted(b"12345678");
+        bytes[6] = 0x20;
+        reseal(&mut bytes);
+        assert_eq!(Ipv4Header::parse(&bytes, Verify::Here), Err(WireError::Fragment));
+    }
+
+    #[test]
+    fn ipv4_lengths_that_contradict_return_malformed() {
+        let (_, good) = emitted(b"12345678");
+        let version = |bytes: &mut Vec<u8>| bytes[0] = 0x65;
+        let header_len = |bytes: &mut Vec<u8>| bytes[0] = 0x44;
+        let total_above_frame = |bytes: &mut Vec<u8>| bytes[3] += 1;
+        let total_below_header = |bytes: &mut Vec<u8>| bytes[3] = 19;
+        for break_it in [version, header_len, total_above_frame, total_below_header] {
+            let mut bytes = good.clone();
+            break_it(&mut bytes);
+            assert_eq!(Ipv4Header::parse(&bytes, Verify::Done), Err(WireError::Malformed));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ipv4_garbage_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = Ipv4Header::parse(&bytes, Verify::Done);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Bytes to meaning and back, one file a protocol. Parsing checks once and yields a type that cannot hold an illegal
+//! packet; nobody behind this door reads raw bytes. Nothing here keeps state, and nobody trusts the wire: any bytes of
+//! any length go in.
+
+pub mod arp;
+pub mod checksum;
+pub mod ethernet;
+pub mod icmp;
+pub mod ipv4;
+pub mod tcp;
+
+use core::fmt;
+
+/// Why bytes are not a packet of the protocol they were read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireError {
+    /// Shorter than the header, or lengths or fields contradict each other.
+    Malformed,
+    /// The checksum is wrong.
+    Checksum,
+    /// A well-formed packet of a kind we do not handle.
+    Unsupported,
+    /// A fragment of an IPv4 datagram.
+    Fragment,
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "the packet contradicts itself; look at its length fields in a capture",
+            Self::Checksum => "the checksum is wrong; look for damage or a missing offload flag on the way",
+            Self::Unsupported => "the packet is of a kind that is not handled here; it is dropped",
+            Self::Fragment => "the packet is a fragment; lower the sender's packet size to the path MTU",
+        })
+    }
+}
+
+impl core::error::Error for WireError {}
+
+/// Big-endian 16 bits at `at`; zero outside. Callers have checked the length: the fallback only keeps panics out.
+#[inline]
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    match bytes.get(at..at + 2) {
+        Some(&[high, low]) => u16::from_be_bytes([high, low]),
+        _ => 0,
+    }
+}
+
+/// Big-endian 32 bits at `at`; zero outside, as [`u16_at`].
+#[inline]
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    match bytes.get(at..at + 4) {
+        Some(&[a, b, c, d]) => u32::from_be_bytes([a, b, c, d]),
+        _ => 0,
+    }
+}

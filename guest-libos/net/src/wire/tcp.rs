@@ -1,0 +1,242 @@
+//! TCP segments (RFC 9293 3.1, 3.2) as they arrive, and the options of a SYN. What we send is written by
+//! `tcp::template`, which has most of it ready beforehand.
+
+use super::ipv4::Ipv4Header;
+use super::{WireError, u16_at, u32_at};
+use crate::tcp::Seq;
+
+/// Length of a TCP header without options.
+pub const HEADER_BYTES: usize = 20;
+/// Offset of the checksum in the header.
+pub const CHECKSUM_OFFSET: usize = 16;
+/// The largest shift count of the window scale option (RFC 7323 2.3).
+pub const MAX_WINDOW_SCALE: u8 = 14;
+
+/// Control bits on the wire.
+pub mod flags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronize sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// Push.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgment field is significant.
+    pub const ACK: u8 = 0x10;
+}
+
+/// The control bit that decides what a segment is. SYN with FIN or RST does not exist; RST overrules FIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Data or acknowledgment only.
+    None,
+    /// Opens.
+    Syn,
+    /// Closes after the payload.
+    Fin,
+    /// Aborts.
+    Rst,
+}
+
+/// A received segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment<'f> {
+    /// The sender's port.
+    pub source_port: u16,
+    /// Our port.
+    pub destination_port: u16,
+    /// SEG.SEQ.
+    pub sequence: Seq,
+    /// SEG.ACK, if the ACK bit is set.
+    pub acknowledgment: Option<Seq>,
+    /// SYN, FIN, RST or none.
+    pub control: Control,
+    /// SEG.WND as on the wire, not scaled.
+    pub window: u16,
+    /// The options, unread: only those of a SYN matter.
+    pub options: &'f [u8],
+    /// The data.
+    pub payload: &'f [u8],
+}
+
+impl<'f> Segment<'f> {
+    /// Reads a segment from an IPv4 payload. With `verify`, the checksum is verified against that pseudo-header.
+    #[inline]
+    pub fn parse(bytes: &'f [u8], verify: Option<&Ipv4Header>) -> Result<Self, WireError> {
+        let header = bytes.first_chunk::<HEADER_BYTES>().ok_or(WireError::Malformed)?;
+        let header_len = usize::from(header[12] >> 4) * 4;
+        if header_len < HEADER_BYTES || header_len > bytes.len() {
+            return Err(WireError::Malformed);
+        }
+        if let Some(ip) = verify
+            && !ip.pseudo_sum_without_length().double(bytes.len() as u32).bytes(bytes).is_valid()
+        {
+            return Err(WireError::Checksum);
+        }
+        let bits = header[13];
+        let control = match bits & (flags::SYN | flags::FIN | flags::RST) {
+            0 => Control::None,
+            flags::SYN => Control::Syn,
+            flags::FIN => Control::Fin,
+            // Nobody sends SYN with FIN or RST but scanners.
+            combined if combined & flags::SYN != 0 => return Err(WireError::Malformed),
+            _ => Control::Rst,
+        };
+        Ok(Self {
+            source_port: u16_at(header, 0),
+            destination_port: u16_at(header, 2),
+            sequence: Seq::new(u32_at(header, 4)),
+            acknowledgment: (bits & flags::ACK != 0).then(|| Seq::new(u32_at(header, 8))),
+            control,
+            window: u16_at(header, 14),
+            options: &bytes[HEADER_BYTES..header_len],
+            payload: &bytes[header_len..],
+        })
+    }
+
+    /// SEG.LEN: the payload, and one each for SYN and FIN.
+    #[inline]
+    pub fn sequence_len(&self) -> u32 {
+        self.payload.len() as u32 + u32::from(matches!(self.control, Control::Syn | Control::Fin))
+    }
+}
+
+/// The options of a SYN that we act on. Timestamps and SACK-permitted are read over; absence is the answer to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynOptions {
+    /// Maximum segment size (RFC 9293 3.7.1).
+    pub mss: Option<u16>,
+    /// Window scale shift (RFC 7323 2), at most [`MAX_WINDOW_SCALE`].
+    pub window_scale: Option<u8>,
+}
+
+impl SynOptions {
+    /// The most bytes [`Self::emit`] writes.
+    pub const MAX_BYTES: usize = 8;
+
+    /// Reads options; whatever follows a malformed one is ignored (RFC 9293 3.1: MUST-7 asks only not to crash).
+    pub fn parse(mut options: &[u8]) -> Self {
+        let mut parsed = Self::default();
+        loop {
+            match *options {
+                // End of list, or nothing left.
+                [] | [0, ..] => break,
+                // No-operation.
+                [1, ref rest @ ..] => options = rest,
+                [kind, len, ..] if len >= 2 && usize::from(len) <= options.len() => {
+                    match (kind, &options[2..usize::from(len)]) {
+                        (2, &[high, low]) => parsed.mss = Some(u16::from_be_bytes([high, low])),
+                        (3, &[shift]) => parsed.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
+                        _ => {}
+                    }
+                    options = &options[usize::from(len)..];
+                }
+                _ => break,
+            }
+        }
+        parsed
+    }
+
+    /// Writes the options, padded to a multiple of four bytes, and returns their length.
+    pub fn emit(&self, out: &mut [u8; Self::MAX_BYTES]) -> usize {
+        let mut len = 0;
+        if let Some(mss) = self.mss {
+            let [high, low] = mss.to_be_bytes();
+            out[..4].copy_from_slice(&[2, 4, high, low]);
+            len = 4;
+        }
+        if let Some(shift) = self.window_scale {
+            out[len..len + 4].copy_from_slice(&[1, 3, 3, shift]);
+            len += 4;
+        }
+        len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv4Addr;
+    use proptest::prelude::*;
+
+    fn header(bits: u8) -> [u8; 20] {
+        let mut bytes = [0, 80, 0x12, 0x34, 0, 0, 0, 5, 0, 0, 0, 9, 0x50, bits, 1, 0, 0, 0, 0, 0];
+        let sum = ip().pseudo_sum_without_length().double(20).bytes(&bytes).checksum();
+        bytes[16..18].copy_from_slice(&sum.to_be_bytes());
+        bytes
+    }
+
+    fn ip() -> Ipv4Header {
+        Ipv4Header {
+            source: Ipv4Addr::new(10, 0, 0, 1),
+            destination: Ipv4Addr::new(10, 0, 0, 2),
+            protocol: super::super::ipv4::Protocol::Tcp,
+        }
+    }
+
+    #[test]
+    fn tcp_parse_returns_fields() {
+        let bytes = header(flags::FIN | flags::ACK);
+        let segment = Segment::parse(&bytes, Some(&ip())).unwrap();
+        assert_eq!((segment.source_port, segment.destination_port), (80, 0x1234));
+        assert_eq!((segment.sequence, segment.acknowledgment), (Seq::new(5), Some(Seq::new(9))));
+        assert_eq!((segment.control, segment.window, segment.sequence_len()), (Control::Fin, 256, 1));
+    }
+
+    #[test]
+    fn tcp_wrong_checksum_returns_checksum() {
+        let mut bytes = header(flags::ACK);
+        bytes[7] ^= 1;
+        assert_eq!(Segment::parse(&bytes, Some(&ip())), Err(WireError::Checksum));
+        assert!(Segment::parse(&bytes, None).is_ok());
+    }
+
+    #[test]
+    fn tcp_syn_with_fin_or_rst_returns_malformed() {
+        for bits in [flags::SYN | flags::FIN, flags::SYN | flags::RST] {
+            assert_eq!(Segment::parse(&header(bits), None), Err(WireError::Malformed));
+        }
+    }
+
+    #[test]
+    fn tcp_header_length_outside_segment_returns_malformed() {
+        for offset in [0x40, 0x60] {
+            let mut bytes = header(flags::ACK);
+            bytes[12] = offset;
+            assert_eq!(Segment::parse(&bytes, None), Err(WireError::Malformed));
+        }
+    }
+
+    #[test]
+    fn syn_options_of_linux_are_read() {
+        let options = [2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
+        assert_eq!(SynOptions::parse(&options), SynOptions { mss: Some(1460), window_scale: Some(7) });
+    }
+
+    #[test]
+    fn syn_options_invalid_length_ends_list() {
+        assert_eq!(SynOptions::parse(&[3, 3, 15, 2, 0, 5, 180]).window_scale, Some(MAX_WINDOW_SCALE));
+        assert_eq!(SynOptions::parse(&[2, 1, 5, 180, 3, 3, 7, 0]), SynOptions::default());
+        assert_eq!(SynOptions::parse(&[2, 200, 5, 180]), SynOptions::default());
+        assert_eq!(SynOptions::parse(&[2]), SynOptions::default());
+    }
+
+    proptest! {
+        #[test]
+        fn syn_options_emit_then_parse_returns_same(mss: Option<u16>, shift in proptest::option::of(0u8..=14)) {
+            let options = SynOptions { mss, window_scale: shift };
+            let mut out = [0; SynOptions::MAX_BYTES];
+            let len = options.emit(&mut out);
+            prop_assert_eq!(SynOptions::parse(&out[..len]), options);
+        }
+
+        #[test]
+        fn tcp_garbage_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            if let Ok(segment) = Segment::parse(&bytes, None) {
+                let _ = SynOptions::parse(segment.options);
+                prop_assert_eq!(segment.payload.len() + segment.options.len() + HEADER_BYTES, bytes.len());
+            }
+        }
+    }
+}

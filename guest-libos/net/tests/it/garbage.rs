@@ -1,0 +1,210 @@
+//! Anything may arrive. Random bytes, random segments that are close to valid, random calls: no panic, bounds kept, and
+//! an honest connection beside it still works.
+
+use exos_net::{AckPolicy, Config, ConnId, RxChecksum, RxMeta};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use smoltcp::wire::TcpControl;
+
+use crate::harness::{Client, Host, Outcome, SERVER_MAC, config};
+
+type StaticHost = Host<&'static [u8]>;
+
+fn small() -> Config {
+    Config { max_connections: 8, max_half_open: 4, max_buffered_bytes: 300_000, max_time_wait: 4, ..config() }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Segment { client: usize, control: u8, seq: i32, ack: Option<i32>, len: usize, window: u16 },
+    Send(usize),
+    Close(usize),
+    Abort(usize),
+    Consume(usize, usize),
+    Keep(usize),
+    Output(usize),
+    Room(Option<usize>),
+    Wait(u64),
+}
+
+fn near() -> impl Strategy<Value = i32> {
+    prop_oneof![4 => -3i32..8, 2 => -2_000i32..70_000, 1 => any::<i32>()]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let segment =
+        (0usize..4, 0u8..5, near(), proptest::option::weighted(0.9, near()), 0usize..2_000, any::<u16>());
+    prop_oneof![
+        12 => segment.prop_map(|(client, control, seq, ack, len, window)| Step::Segment {
+            client, control, seq, ack, len, window
+        }),
+        2 => (0usize..4).prop_map(Step::Send),
+        1 => (0usize..4).prop_map(Step::Close),
+        1 => (0usize..4).prop_map(Step::Abort),
+        2 => (0usize..4, 0usize..3_000).prop_map(|(client, len)| Step::Consume(client, len)),
+        2 => (0usize..4).prop_map(Step::Keep),
+        4 => (0usize..4).prop_map(Step::Output),
+        1 => proptest::option::of(0usize..3).prop_map(Step::Room),
+        2 => (0u64..3_000).prop_map(Step::Wait),
+    ]
+}
+
+/// Connections as an application knows them: opened once, ended once.
+#[derive(Default)]
+struct Known([Option<ConnId>; 4]);
+
+impl Known {
+    fn handle(&mut self, client: usize, outcome: &Outcome) {
+        let Outcome::Events(events) = outcome else { return };
+        if events.opened {
+            assert!(self.0[client].is_none(), "opened twice");
+            self.0[client] = Some(events.conn);
+        }
+        assert_eq!(self.0[client], Some(events.conn), "events of an unknown connection");
+        if events.ended.is_some() {
+            self.0[client] = None;
+        }
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        let known = self.0.iter_mut().find(|known| **known == Some(conn)).expect("ended twice");
+        *known = None;
+    }
+}
+
+fn control(number: u8) -> TcpControl {
+    [TcpControl::None, TcpControl::Psh, TcpControl::Syn, TcpControl::Fin, TcpControl::Rst]
+        [usize::from(number)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_bytes_do_not_panic(frames in vec(vec(any::<u8>(), 0..200), 0..50)) {
+        let mut host = StaticHost::with(small());
+        for mut frame in frames {
+            host.input(&frame);
+            if frame.len() >= 40 {
+                // Further in: our address, IPv4, TCP or ICMP or ARP.
+                frame[..6].copy_from_slice(&SERVER_MAC.0);
+                frame[6] &= 0xfe;
+                frame[12] = 8;
+                frame[13] = [0, 6][usize::from(frame[13] & 1)];
+                frame[14] = 0x45;
+                let total_len = (frame.len() - 14) as u16;
+                frame[16..18].copy_from_slice(&total_len.to_be_bytes());
+                frame[20..22].fill(0);
+                frame[23] = [1, 6][usize::from(frame[23] & 1)];
+                frame[26] = 10;
+                frame[30..34].copy_from_slice(&[10, 0, 0, 1]);
+                let _ = host.stack.input(host.now, &frame, RxMeta { checksum: RxChecksum::AllValid });
+            }
+        }
+        host.wait_ms(100);
+    }
+
+    #[test]
+    fn bit_flips_in_valid_frames_do_not_panic(flips in vec((0usize..4, any::<prop::sample::Index>(), 0u8..8), 0..200)) {
+        let mut host = StaticHost::with(small());
+        let mut client = Client::default();
+        client.connect(&mut host);
+        let frames = [client.syn(), client.ack(1, 1), client.data(1, 1, b"some data"), client.fin(1, 1)];
+        for (which, at, bit) in flips {
+            let mut frame = frames[which].clone();
+            let at = at.index(frame.len());
+            frame[at] ^= 1 << bit;
+            let _ = host.stack.input(host.now, &frame, RxMeta { checksum: RxChecksum::AllValid });
+        }
+        host.wait_ms(100);
+    }
+
+    #[test]
+    fn random_segments_and_calls_keep_the_books(steps in vec(step(), 0..150)) {
+        let mut host = StaticHost::with(small());
+        let mut clients: Vec<_> = (0..4).map(|i| Client { isn: 1_000, ..Client::on_port(10 + i) }).collect();
+        let mut known = Known::default();
+        for client in 0..4 {
+            clients[client].handshake_begin(&mut host);
+            if client < 2 {
+                let outcome = host.input(&clients[client].ack(1, 1));
+                known.handle(client, &outcome);
+            }
+        }
+        let mut honest = Client::on_port(99);
+        let honest_conn = honest.connect(&mut host);
+        for step in steps {
+            match step {
+                Step::Segment { client, control: number, seq, ack, len, window } => {
+                    clients[client].window = window;
+                    let payload = vec![7; len];
+                    let frame = clients[client].frame(control(number), seq as u32, ack.map(|ack| ack as u32), &payload);
+                    let outcome = host.input(&frame);
+                    known.handle(client, &outcome);
+                }
+                Step::Send(client) => {
+                    if let Some(conn) = known.0[client] {
+                        let _ = host.stack.send(conn, &[9; 4_000]);
+                    }
+                }
+                Step::Close(client) => {
+                    if let Some(conn) = known.0[client] {
+                        host.stack.close(conn).unwrap();
+                    }
+                }
+                Step::Abort(client) => {
+                    if let Some(conn) = known.0[client].take() {
+                        let _ = host.stack.abort(conn);
+                    }
+                }
+                Step::Consume(client, len) => {
+                    if let Some(conn) = known.0[client] {
+                        host.stack.consume(conn, len).unwrap();
+                    }
+                }
+                Step::Keep(client) => {
+                    if let Some(conn) = known.0[client] {
+                        let _ = host.stack.keep(conn, &[7; 10]);
+                    }
+                }
+                Step::Output(client) => {
+                    if let Some(conn) = known.0[client] {
+                        host.output(conn, AckPolicy::IfDue);
+                    }
+                }
+                Step::Room(room) => {
+                    host.nic.room = room;
+                    host.stack.retry_blocked(host.now, &mut host.nic);
+                }
+                Step::Wait(ms) => {
+                    host.now += exos_net::Duration::from_millis(ms);
+                    host.wait_ms(1);
+                    for (conn, _) in std::mem::take(&mut host.ended) {
+                        known.forget(conn);
+                    }
+                }
+            }
+            host.nic.frames.clear();
+            prop_assert!(host.stack.connections() <= 8 && host.stack.half_open() <= 4 && host.stack.time_wait() <= 4);
+            prop_assert!(host.stack.buffered_bytes() <= 300_000);
+        }
+        // The honest one was not touched.
+        host.nic.room = None;
+        let events = host.input(&honest.data(1, 1, b"GET")).events();
+        prop_assert_eq!(events.data, b"GET");
+        host.stack.send(honest_conn, b"OK").unwrap();
+        host.nic.frames.clear();
+        host.output(honest_conn, AckPolicy::Merge);
+        prop_assert_eq!(honest.seen_one(&mut host).payload, b"OK");
+        // And everything ends: with nobody answering, only idle connections are left.
+        host.stack.abort(honest_conn);
+        for conn in known.0.iter_mut().filter_map(Option::take) {
+            let _ = host.stack.abort(conn);
+        }
+        host.wait_secs(400);
+        prop_assert_eq!(host.stack.connections(), 0);
+        prop_assert_eq!(host.stack.time_wait(), 0);
+        prop_assert_eq!(host.stack.buffered_bytes(), 0);
+        prop_assert_eq!(host.stack.next_deadline(), None);
+    }
+}

@@ -1,0 +1,15 @@
+//! The stack from outside: frames in at a time, frames out. Scripted segments for single rules, smoltcp as an
+//! independent client over a bad link for the whole, garbage for robustness.
+
+mod attacks;
+mod close;
+mod data_path;
+mod garbage;
+mod handshake;
+mod harness;
+mod link;
+mod many;
+mod receive;
+mod retransmission;
+mod transfer;
+mod windows;

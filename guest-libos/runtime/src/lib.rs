@@ -1,0 +1,38 @@
+//! What every image starts with: the entry, kernel calls, the clock, the heap, the log, and the turn.
+//!
+//! An image is a `no_std` program with a `main`:
+//!
+//! ```ignore
+//! #![no_std]
+//! #![no_main]
+//! exos_runtime::entry!(main);
+//! fn main() -> u32 { log::info!("hello"); 0 }
+//! ```
+//!
+//! `unsafe` for ring 3 lives here: the fixed pages, the gate, the allocator. Everything above works with references.
+#![no_std]
+
+extern crate alloc;
+
+pub mod clock;
+pub mod dma;
+mod heap;
+pub mod kernel;
+mod logger;
+mod memory;
+pub mod pages;
+mod start;
+pub mod turn;
+
+pub use start::run;
+
+/// Declares `main`, a `fn() -> u32` that returns the machine's exit status, as the image's entry.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        extern "sysv64" fn exos_main() -> ! {
+            $crate::run($main)
+        }
+    };
+}

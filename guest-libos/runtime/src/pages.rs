@@ -1,0 +1,59 @@
+//! The fixed pages of an environment, as references.
+
+use abi::boot::{EnvironmentPage, HostPage, StatusPage};
+use abi::layout::{ENVIRONMENT_VA, HOST_VA, STATUS_VA, TIME_VA};
+use abi::time::TimePage;
+use core::sync::atomic::Ordering;
+
+/// What this environment has.
+pub fn environment() -> &'static EnvironmentPage {
+    // SAFETY: mapped read-only for the environment's whole life, written before it started and never since.
+    unsafe { &*(ENVIRONMENT_VA as *const EnvironmentPage) }
+}
+
+/// What the VMM says while the environment runs.
+pub fn host() -> &'static HostPage {
+    // SAFETY: mapped read-only for the environment's whole life; the VMM writes it, so all fields are atomics.
+    unsafe { &*(HOST_VA as *const HostPage) }
+}
+
+/// What the environment says.
+pub fn status() -> &'static StatusPage {
+    // SAFETY: mapped for the environment's whole life; the VMM reads it, so all fields are atomics.
+    unsafe { &*(STATUS_VA as *const StatusPage) }
+}
+
+/// TSC and UTC.
+pub(crate) fn time() -> &'static TimePage {
+    // SAFETY: as for `host`.
+    unsafe { &*(TIME_VA as *const TimePage) }
+}
+
+/// The image's arguments.
+pub fn arguments() -> impl Iterator<Item = &'static str> {
+    let page = environment();
+    let len = (page.arguments_len as usize).min(page.arguments.len());
+    core::str::from_utf8(&page.arguments[..len])
+        .unwrap_or_default()
+        .split('\0')
+        .filter(|word| !word.is_empty())
+}
+
+/// Data that came with the image, such as a packed document root. Empty if there is none.
+pub fn archive() -> &'static [u8] {
+    let range = environment().archive;
+    if range.len_bytes == 0 {
+        return &[];
+    }
+    let start = (abi::layout::WINDOW_VA + range.start_gpa) as *const u8;
+    // SAFETY: the VMM mapped the range read-only into the window before the start and nobody writes it.
+    unsafe { core::slice::from_raw_parts(start, range.len_bytes as usize) }
+}
+
+/// Stamps a phase of the start, once.
+pub fn stamp(phase: usize) {
+    let slot = &status().phases[phase];
+    if slot.load(Ordering::Relaxed) == 0 {
+        slot.store(crate::clock::tsc(), Ordering::Relaxed);
+    }
+}

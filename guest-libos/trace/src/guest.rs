@@ -1,0 +1,71 @@
+//! The edge to the machine: the areas at their fixed addresses, the TSC, and where the section of sites begins. The only
+//! unsafe code of the crate. May assume that it runs in an environment (feature `guest`).
+
+use crate::Span;
+use crate::ledger::{Ledger, Machine, SiteId};
+use abi::boot::EnvironmentPage;
+use abi::layout::{ACCOUNT_VA, ENVIRONMENT_VA, TRACE_VA};
+use abi::trace::{AccountArea, Site, TraceRing};
+use core::marker::PhantomData;
+use core::ptr::with_exposed_provenance;
+
+unsafe extern "C" {
+    /// Start of the section: defined by the linker for every section whose name is a C identifier.
+    #[link_name = "__start_exovm_sites"]
+    static SITES_START: Site;
+}
+
+/// The vCPU and the environment page.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment;
+
+impl Machine for Environment {
+    #[inline(always)]
+    fn tsc(&self) -> u64 {
+        // SAFETY: RDTSC is in the baseline, and CR4.TSD is clear: the VMM leaves it so for every environment.
+        unsafe { core::arch::x86_64::_rdtsc() }
+    }
+
+    fn environment(&self) -> u16 {
+        // SAFETY: the page is mapped read-only before the environment starts and its number does not change.
+        unsafe { (*with_exposed_provenance::<EnvironmentPage>(ENVIRONMENT_VA as usize)).environment as u16 }
+    }
+}
+
+/// The ledger of this environment.
+#[inline(always)]
+pub fn ledger() -> Ledger<'static, Environment> {
+    // SAFETY: both areas are mapped, writable and aligned from before the environment's first instruction to its end,
+    // and consist of atomics only, so the VMM may touch them at any time.
+    unsafe {
+        Ledger::new(
+            &*with_exposed_provenance::<AccountArea>(ACCOUNT_VA as usize),
+            &*with_exposed_provenance::<TraceRing>(TRACE_VA as usize),
+            Environment,
+        )
+    }
+}
+
+#[inline(always)]
+fn id(site: &'static Site) -> SiteId {
+    let start = &raw const SITES_START;
+    SiteId::at((&raw const *site).addr().wrapping_sub(start.addr()))
+}
+
+/// What `span!` calls.
+#[inline(always)]
+pub fn enter(site: &'static Site, subject: u64) -> Span {
+    Span { outer: ledger().enter(id(site), subject), _not_send: PhantomData }
+}
+
+/// What `event!` calls.
+#[inline(always)]
+pub fn event(site: &'static Site, subject: u64, argument: u64) {
+    ledger().event(id(site), subject, argument);
+}
+
+/// What `counter!` calls.
+#[inline(always)]
+pub fn counter(site: &'static Site, n: u64) {
+    ledger().counter(id(site), n);
+}

@@ -1,0 +1,234 @@
+//! `--net`: what the guest's interface is connected to, and which address the guest gets.
+
+use super::Failure;
+use crate::backend::tap::Tap;
+use crate::machine::NetSetup;
+use abi::boot::Ipv4Config;
+use exovm_netns::Interface;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+/// Queue pairs offered to the guest.
+const QUEUE_PAIRS: u16 = 4;
+/// A tap that exovm makes itself.
+const AUTO_NAME_PREFIX: &str = "exovm";
+const AUTO_HOST: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 1);
+const AUTO_PREFIX_LEN: u8 = 24;
+const AUTO_TRANSMIT_QUEUE_FRAMES: u32 = 4000;
+
+/// The parsed argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NetArgument {
+    kind: Kind,
+    address: Option<(Ipv4Addr, u8)>,
+    gateway: Option<Ipv4Addr>,
+    mac: Option<[u8; 6]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    None,
+    AutoTap,
+    Tap(String),
+}
+
+/// An opened network: what the machine takes, and what must be kept until it has ended.
+pub(super) struct OpenNet {
+    pub(super) setup: NetSetup,
+    /// The interface on the host, if exovm made it.
+    pub(super) host: Option<Interface>,
+}
+
+impl FromStr for NetArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let kind = match parts.next().unwrap_or_default() {
+            "none" => Kind::None,
+            "tap=auto" => Kind::AutoTap,
+            other => match other.strip_prefix("tap=") {
+                Some(name) if !name.is_empty() => Kind::Tap(name.to_owned()),
+                _ => return Err(format!("{other:?} is none of tap=NAME, tap=auto, none")),
+            },
+        };
+        let mut argument = Self { kind, address: None, gateway: None, mac: None };
+        for part in parts {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            match key {
+                "ip" => argument.address = Some(parse_address(value)?),
+                "gw" => {
+                    argument.gateway =
+                        Some(value.parse().map_err(|_| format!("gw={value}: not an IPv4 address"))?)
+                }
+                "mac" => argument.mac = Some(parse_mac(value)?),
+                _ => return Err(format!("{part:?} is none of ip=ADDRESS/BITS, gw=ADDRESS, mac=MAC")),
+            }
+        }
+        Ok(argument)
+    }
+}
+
+fn parse_address(text: &str) -> Result<(Ipv4Addr, u8), String> {
+    let wrong = || format!("ip={text}: write it as ADDRESS/BITS, for example 10.80.0.2/24");
+    let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
+    let bits = bits.parse().ok().filter(|bits| (1..=30).contains(bits)).ok_or_else(wrong)?;
+    Ok((address.parse().map_err(|_| wrong())?, bits))
+}
+
+fn parse_mac(text: &str) -> Result<[u8; 6], String> {
+    let wrong =
+        || format!("mac={text}: write it as six bytes, for example 02:00:00:00:00:02, not a group address");
+    let bytes: Vec<u8> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect::<Result<_, _>>()
+        .map_err(|_| wrong())?;
+    let mac: [u8; 6] = bytes.try_into().map_err(|_| wrong())?;
+    if mac[0] & 1 != 0 || mac == [0; 6] { Err(wrong()) } else { Ok(mac) }
+}
+
+impl NetArgument {
+    /// Opens the tap and finds the guest's address.
+    pub(super) fn open(&self) -> Result<Option<OpenNet>, Failure> {
+        let (tap, host) = match &self.kind {
+            Kind::None => return Ok(None),
+            Kind::Tap(name) => (Tap::open(name)?, None),
+            Kind::AutoTap => {
+                let (tap, interface) = make_tap()?;
+                (tap, Some(interface))
+            }
+        };
+        let (address, prefix_len) = match self.address {
+            Some(address) => address,
+            None => next_address(tap.name())?,
+        };
+        let mtu_bytes = tap.mtu_bytes()?.min(u32::from(u16::MAX)) as u16;
+        if !tap.is_up()? {
+            return Err(
+                format!("tap {0} is down; switch it on:  sudo ip link set dev {0} up", tap.name()).into()
+            );
+        }
+        let octets = address.octets();
+        let setup = NetSetup {
+            backend: Box::new(tap),
+            ipv4: Ipv4Config {
+                address: octets,
+                gateway: self.gateway.map_or([0; 4], |gateway| gateway.octets()),
+                prefix_len: u32::from(prefix_len),
+            },
+            mac: self.mac.unwrap_or([0x02, 0x78, octets[0], octets[1], octets[2], octets[3]]),
+            mtu_bytes,
+            queue_pairs: QUEUE_PAIRS,
+        };
+        Ok(Some(OpenNet { setup, host }))
+    }
+}
+
+/// Makes a tap that vanishes with its descriptor, with an address on the host's side.
+fn make_tap() -> Result<(Tap, Interface), Failure> {
+    let name = (0..100)
+        .map(|number| format!("{AUTO_NAME_PREFIX}{number}"))
+        .find(|name| Interface::named(name).is_ok_and(|interface| !interface.exists()))
+        .ok_or("there are a hundred exovm taps already; remove some with `sudo ip link del exovm0`")?;
+    let interface = Interface::named(&name)?;
+    let explain = |error: &dyn std::fmt::Display| {
+        format!(
+            "cannot make a tap: {error}\n\
+             Making network interfaces takes root or CAP_NET_ADMIN. Either let root make one for you,\n{}\n\
+             and use --net tap=tap0, or run in a network namespace of your own:  unshare -rn exovm run ...",
+            crate::backend::tap::commands("tap0")
+        )
+    };
+    let tap = Tap::create(&name).map_err(|error| explain(&error))?;
+    let number: u8 = name[AUTO_NAME_PREFIX.len()..].parse().unwrap_or(0);
+    let [a, b, _, d] = AUTO_HOST.octets();
+    let host = IpAddr::V4(Ipv4Addr::new(a, b, number, d));
+    interface.add_address(host, AUTO_PREFIX_LEN).map_err(|error| explain(&error))?;
+    interface.set_transmit_queue_length(AUTO_TRANSMIT_QUEUE_FRAMES).map_err(|error| explain(&error))?;
+    interface.up().map_err(|error| explain(&error))?;
+    Ok((tap, interface))
+}
+
+/// The address behind the tap's own: the host has .1, the guest gets .2.
+fn next_address(name: &str) -> Result<(Ipv4Addr, u8), Failure> {
+    let (host, bits) = ipv4_of(name).ok_or_else(|| {
+        format!(
+            "tap {name} has no IPv4 address, so the guest's cannot be guessed. Give it one:\n  \
+             sudo ip addr add 10.80.0.1/24 dev {name}\nor say the guest's: --net tap={name},ip=10.80.0.2/24"
+        )
+    })?;
+    let mask = u32::MAX << (32 - u32::from(bits.clamp(1, 30)));
+    let host = u32::from(host);
+    let next = (host + 1) & !mask | host & mask;
+    // Not the network's own address, not its broadcast address.
+    let usable = |address: u32| address & !mask != 0 && address & !mask != !mask;
+    let guest = [next, host.wrapping_sub(1)].into_iter().find(|&address| usable(address));
+    Ok((Ipv4Addr::from(guest.ok_or("the tap's network has no second address")?), bits))
+}
+
+/// First IPv4 address of an interface and its prefix length.
+fn ipv4_of(name: &str) -> Option<(Ipv4Addr, u8)> {
+    let mut list = std::ptr::null_mut();
+    // SAFETY: getifaddrs fills `list` with a list that freeifaddrs frees below.
+    if unsafe { libc::getifaddrs(&mut list) } != 0 {
+        return None;
+    }
+    let mut found = None;
+    let mut entry = list;
+    while !entry.is_null() && found.is_none() {
+        // SAFETY: entries of the list are valid until it is freed, names end with NUL, and an address of family
+        // AF_INET is a sockaddr_in.
+        unsafe {
+            let ifa = &*entry;
+            let matches = std::ffi::CStr::from_ptr(ifa.ifa_name).to_bytes() == name.as_bytes();
+            if matches
+                && !ifa.ifa_addr.is_null()
+                && !ifa.ifa_netmask.is_null()
+                && (*ifa.ifa_addr).sa_family == libc::AF_INET as u16
+            {
+                let address = (*ifa.ifa_addr.cast::<libc::sockaddr_in>()).sin_addr.s_addr;
+                let mask = (*ifa.ifa_netmask.cast::<libc::sockaddr_in>()).sin_addr.s_addr;
+                found = Some((Ipv4Addr::from(u32::from_be(address)), mask.count_ones() as u8));
+            }
+            entry = ifa.ifa_next;
+        }
+    }
+    // SAFETY: the list came from getifaddrs and is not used any more.
+    unsafe { libc::freeifaddrs(list) };
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parse_tap_with_address() {
+        let argument: NetArgument =
+            "tap=tap7,ip=10.1.2.3/16,gw=10.1.0.1,mac=02:00:00:00:00:09".parse().expect("good");
+        assert_eq!(argument.kind, Kind::Tap("tap7".to_owned()));
+        assert_eq!(argument.address, Some((Ipv4Addr::new(10, 1, 2, 3), 16)));
+        assert_eq!(argument.gateway, Some(Ipv4Addr::new(10, 1, 0, 1)));
+        assert_eq!(argument.mac, Some([2, 0, 0, 0, 0, 9]));
+        assert_eq!("none".parse::<NetArgument>().expect("good").kind, Kind::None);
+        assert_eq!("tap=auto".parse::<NetArgument>().expect("good").kind, Kind::AutoTap);
+    }
+
+    #[test]
+    fn parse_nonsense_says_what_there_is() {
+        for (text, expected) in [
+            ("tun=x", "tap=NAME"),
+            ("tap=", "tap=NAME"),
+            ("tap=a,ip=10.0.0.1", "ADDRESS/BITS"),
+            ("tap=a,ip=10.0.0.1/33", "ADDRESS/BITS"),
+            ("tap=a,ip=x/24", "ADDRESS/BITS"),
+            ("tap=a,gw=1", "not an IPv4 address"),
+            ("tap=a,mac=01:00:00:00:00:00", "group address"),
+            ("tap=a,speed=9", "ip=ADDRESS/BITS"),
+        ] {
+            let error = text.parse::<NetArgument>().expect_err(text);
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Feature bits (VIRTIO 1.3 6 and 5.1.3), as masks.
+
+/// The device handles packets with partial checksums.
+pub const NET_CSUM: u64 = 1 << 0;
+/// The driver handles packets with partial checksums.
+pub const NET_GUEST_CSUM: u64 = 1 << 1;
+/// The device says the MTU.
+pub const NET_MTU: u64 = 1 << 3;
+/// The device has a hardware address.
+pub const NET_MAC: u64 = 1 << 5;
+/// The driver can receive TSOv4.
+pub const NET_GUEST_TSO4: u64 = 1 << 7;
+/// The driver can receive TSOv6.
+pub const NET_GUEST_TSO6: u64 = 1 << 8;
+/// The device can receive TSOv4.
+pub const NET_HOST_TSO4: u64 = 1 << 11;
+/// The device can receive TSOv6.
+pub const NET_HOST_TSO6: u64 = 1 << 12;
+/// The driver can merge receive buffers.
+pub const NET_MRG_RXBUF: u64 = 1 << 15;
+/// There is a control queue.
+pub const NET_CTRL_VQ: u64 = 1 << 17;
+/// There are several queue pairs.
+pub const NET_MQ: u64 = 1 << 22;
+/// Indirect descriptors.
+pub const INDIRECT_DESC: u64 = 1 << 28;
+/// `used_event` and `avail_event`.
+pub const EVENT_IDX: u64 = 1 << 29;
+/// Not a legacy device.
+pub const VERSION_1: u64 = 1 << 32;
+/// The device reaches memory only as the platform lets it: here, through DMA domains.
+pub const ACCESS_PLATFORM: u64 = 1 << 33;
+/// Queues can be reset one by one.
+pub const RING_RESET: u64 = 1 << 40;
+
+/// Pairs (feature, what it requires) of the above (VIRTIO 1.3 5.1.3.1).
+const REQUIRES: [(u64, u64); 5] = [
+    (NET_HOST_TSO4, NET_CSUM),
+    (NET_HOST_TSO6, NET_CSUM),
+    (NET_GUEST_TSO4, NET_GUEST_CSUM),
+    (NET_GUEST_TSO6, NET_GUEST_CSUM),
+    (NET_MQ, NET_CTRL_VQ),
+];
+
+/// Whether a set of features has all that its members require, and is not a legacy driver's.
+pub fn consistent(features: u64) -> bool {
+    features & VERSION_1 != 0
+        && REQUIRES.iter().all(|(feature, required)| features & feature == 0 || features & required != 0)
+}
+
+/// Takes out what lacks something it requires.
+pub fn make_consistent(features: u64) -> u64 {
+    REQUIRES.iter().fold(
+        features,
+        |features, (feature, required)| {
+            if features & required == 0 { features & !feature } else { features }
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tso_without_checksums_is_inconsistent() {
+        assert!(consistent(VERSION_1 | NET_CSUM | NET_HOST_TSO4));
+        assert!(!consistent(VERSION_1 | NET_GUEST_CSUM | NET_HOST_TSO4));
+        assert!(!consistent(NET_CSUM));
+        assert_eq!(make_consistent(VERSION_1 | NET_HOST_TSO4 | NET_MQ), VERSION_1);
+    }
+}

@@ -1,0 +1,278 @@
+//! Receive: from the backend into the guest's buffers.
+//!
+//! While the flows are undivided and their target is one queue pair, a frame is read straight into that pair's window of
+//! buffers. Otherwise it is read into a bounce buffer, looked up, and copied to where it belongs. A frame that does not fit
+//! into what the driver has given is held and delivered later while the NIC is undivided (as on a socket, nothing is lost and
+//! the backend is left alone meanwhile); with divided flows it is dropped, so that nobody waits for somebody else's buffers.
+
+use super::super::QueueInterrupt;
+use super::super::features as bits;
+use super::super::queue::{Publication, QueueError, Virtqueue};
+use super::window::{Merging, Window};
+use super::{Clock, Net, Slot, Worked, notify, stop};
+use crate::account::ledger::Bucket;
+use crate::backend::{Backend, FRAME_BYTES_MAX, HEADER_BYTES, IoVecMut, PinnedMemory};
+use crate::tables::{Flows, FrameKey};
+
+/// A receive queue and its window. The window's pieces lie in the queue's memory, so they go together.
+#[derive(Debug)]
+pub(super) struct ReceiveQueue<M> {
+    window: Window,
+    pub(super) ring: Virtqueue<M>,
+    /// What the driver did wrong in this batch; the queue stops at the batch's end.
+    failed: Option<QueueError>,
+}
+
+impl<M: PinnedMemory> ReceiveQueue<M> {
+    pub(super) fn new(ring: Virtqueue<M>) -> Self {
+        Self { window: Window::new(ring.size()), ring, failed: None }
+    }
+
+    /// Begins a batch.
+    #[inline]
+    fn begin(&mut self) -> Result<(), QueueError> {
+        self.ring.begin()?;
+        self.window.check(&self.ring)
+    }
+}
+
+/// What reception keeps between calls.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    /// One byte more than a frame has, so that a longer one is noticed.
+    bounce: Box<[u8]>,
+    /// Bytes of a frame in `bounce` that waits for buffers.
+    held: Option<usize>,
+    starved: bool,
+    /// Which pairs began a batch in this call.
+    begun: u32,
+    /// Whether the last read failed; the log gets one line.
+    backend_failed: bool,
+}
+
+impl Receiver {
+    pub(super) fn new() -> Self {
+        Self {
+            bounce: vec![0; FRAME_BYTES_MAX + 1].into_boxed_slice(),
+            held: None,
+            starved: false,
+            begun: 0,
+            backend_failed: false,
+        }
+    }
+
+    pub(super) fn starved(&self) -> bool {
+        self.starved
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.held = None;
+        self.starved = false;
+    }
+}
+
+/// What became of one attempt to receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    /// A frame was received or dropped.
+    Done,
+    /// The guest has no buffers.
+    Starved,
+    /// The backend has no frame.
+    Nothing,
+}
+
+impl<M: PinnedMemory, B: Backend> Net<M, B> {
+    /// Receives what there is.
+    pub(super) fn receive_all(
+        &mut self,
+        clock: &mut Clock<'_>,
+        budget: u32,
+        interrupt: &mut impl QueueInterrupt,
+        worked: &mut Worked,
+    ) {
+        let received_before = self.metrics.received_frames;
+        self.receiver.begun = 0;
+        self.receiver.starved = false;
+        clock.enter(Bucket::NetReceive);
+        let mut left = budget;
+        loop {
+            if left == 0 {
+                worked.more_to_receive = true;
+                break;
+            }
+            match self.receive_one(clock) {
+                Attempt::Done => left -= 1,
+                Attempt::Nothing => break,
+                Attempt::Starved => {
+                    self.receiver.starved = true;
+                    self.metrics.receive_starved += 1;
+                    break;
+                }
+            }
+        }
+        for pair in 0..self.receive.len() {
+            if self.receiver.begun & 1 << pair == 0 {
+                continue;
+            }
+            let slot = &mut self.receive[pair];
+            let Some(queue) = slot.running() else { continue };
+            let publication = queue.ring.publish();
+            self.metrics.receive_batches += u64::from(publication != Publication::Nothing);
+            notify(publication, 2 * pair, interrupt, &mut self.metrics);
+            if let Some(error) = queue.failed {
+                let environment = queue.ring.environment();
+                stop(slot, 2 * pair, environment, error, &mut self.metrics);
+            }
+        }
+        worked.receive_starved = self.receiver.starved;
+        worked.received = (self.metrics.received_frames - received_before) as u32;
+    }
+
+    /// Receives one frame.
+    #[inline]
+    fn receive_one(&mut self, clock: &mut Clock<'_>) -> Attempt {
+        if let Some(bytes) = self.receiver.held {
+            return self.deliver(bytes);
+        }
+        match self.only_pair() {
+            Some(pair) => self.receive_direct(pair, clock),
+            None if self.receive.iter().any(Slot::is_running) => self.receive_bounced(clock),
+            // Nobody is there yet: frames wait in the backend.
+            None => Attempt::Starved,
+        }
+    }
+
+    /// The pair that gets every frame, if there is one.
+    #[inline]
+    fn only_pair(&mut self) -> Option<usize> {
+        let target = self.flows.undivided()?.filter(|target| target.queue_pairs == 1)?;
+        let pair = usize::from(target.queue_pair);
+        let queue = self.receive.get_mut(pair)?.running()?;
+        (queue.ring.environment() == u32::from(target.environment)).then_some(pair)
+    }
+
+    fn merging(&self) -> Merging {
+        if self.features & bits::NET_MRG_RXBUF != 0 { Merging::Allowed } else { Merging::Forbidden }
+    }
+
+    /// Begins the pair's batch if it has not begun, and takes buffers for `bytes`. The room that there is then; `None`: the
+    /// queue is not in service.
+    #[inline]
+    fn prepare(&mut self, pair: usize, bytes: usize) -> Option<usize> {
+        let merging = self.merging();
+        let queue = self.receive.get_mut(pair)?.running().filter(|queue| queue.failed.is_none())?;
+        let begun = &mut self.receiver.begun;
+        let result = if *begun & 1 << pair == 0 { queue.begin() } else { Ok(()) };
+        *begun |= 1 << pair;
+        queue.failed = result.and_then(|()| queue.window.fill(&mut queue.ring, bytes)).err();
+        if queue.failed.is_some() {
+            // Also what was translated is not to be touched any more.
+            queue.window.clear();
+            return None;
+        }
+        Some(queue.window.room(merging))
+    }
+
+    /// Reads a frame straight into the buffers of a pair.
+    #[inline]
+    fn receive_direct(&mut self, pair: usize, clock: &mut Clock<'_>) -> Attempt {
+        let (merging, bytes_max) = (self.merging(), self.receive_bytes_max());
+        // One more than the longest frame: then one that fills all of it was cut.
+        let Some(room) = self.prepare(pair, bytes_max + 1) else { return Attempt::Starved };
+        let Some(queue) = self.receive[pair].running() else { return Attempt::Starved };
+        if room == 0 {
+            return Attempt::Starved;
+        }
+        let overflow = self.receiver.bounce.get_mut(room..).unwrap_or(&mut []);
+        let backend = &mut self.backend;
+        clock.enter(Bucket::BackendRead);
+        let read = queue.window.read(merging, bytes_max + 1, overflow, |pieces| backend.read_frame(pieces));
+        clock.enter(Bucket::NetReceive);
+        let bytes = match read {
+            Ok(Some(bytes)) => bytes,
+            other => return self.no_frame(other.err()),
+        };
+        if !(HEADER_BYTES + 14..=bytes_max).contains(&bytes) {
+            self.metrics.receive_dropped_length += 1;
+        } else if bytes <= room {
+            queue.window.complete(&mut queue.ring, bytes);
+            self.metrics.received_frames += 1;
+            self.metrics.received_bytes += (bytes - HEADER_BYTES) as u64;
+        } else {
+            queue.window.copy_out(&mut self.receiver.bounce[..room]);
+            self.receiver.bounce[10..12].fill(0);
+            return self.deliver(bytes);
+        }
+        Attempt::Done
+    }
+
+    /// Reads a frame into the bounce buffer and takes it to where it belongs.
+    fn receive_bounced(&mut self, clock: &mut Clock<'_>) -> Attempt {
+        clock.enter(Bucket::BackendRead);
+        let read = self.backend.read_frame(&[IoVecMut::of(&mut self.receiver.bounce)]);
+        clock.enter(Bucket::NetReceive);
+        let bytes = match read {
+            Ok(Some(bytes)) => bytes,
+            other => return self.no_frame(other.err()),
+        };
+        if !(HEADER_BYTES + 14..=self.receive_bytes_max()).contains(&bytes) {
+            self.metrics.receive_dropped_length += 1;
+            return Attempt::Done;
+        }
+        self.receiver.bounce[10..12].fill(0);
+        self.deliver(bytes)
+    }
+
+    /// Takes the frame in the bounce buffer to its flow's queue.
+    fn deliver(&mut self, bytes: usize) -> Attempt {
+        self.receiver.held = None;
+        let key = FrameKey::parse(&self.receiver.bounce[HEADER_BYTES..bytes]);
+        let undivided = self.flows.undivided().is_some();
+        let Some(target) = self.flows.lookup(key.as_ref()) else {
+            self.metrics.receive_dropped_flow += 1;
+            return Attempt::Done;
+        };
+        let pair = usize::from(Flows::queue_pair(&target, key.as_ref()));
+        let queue = self.receive.get_mut(pair).and_then(Slot::running);
+        if queue.is_none_or(|queue| queue.ring.environment() != u32::from(target.environment)) {
+            self.metrics.receive_dropped_queue += 1;
+            return Attempt::Done;
+        }
+        let merging = self.merging();
+        let room = self.prepare(pair, bytes);
+        let (Some(room), Some(queue)) = (room, self.receive[pair].running()) else {
+            self.metrics.receive_dropped_queue += 1;
+            return Attempt::Done;
+        };
+        if room >= bytes {
+            queue.window.copy_in(&self.receiver.bounce[..bytes]);
+            queue.window.complete(&mut queue.ring, bytes);
+            self.metrics.received_frames += 1;
+            self.metrics.received_bytes += (bytes - HEADER_BYTES) as u64;
+            self.metrics.receive_copied += 1;
+            return Attempt::Done;
+        }
+        // It can never fit if the driver has given all it can, or if buffers are not merged.
+        let hopeless = queue.window.buffers() >= usize::from(queue.ring.size())
+            || (merging == Merging::Forbidden && queue.window.buffers() > 0);
+        if hopeless || !undivided {
+            self.metrics.receive_dropped_buffers += 1;
+            return Attempt::Done;
+        }
+        self.receiver.held = Some(bytes);
+        Attempt::Starved
+    }
+
+    /// The backend had no frame.
+    fn no_frame(&mut self, error: Option<crate::backend::BackendError>) -> Attempt {
+        if let Some(error) = &error {
+            self.metrics.backend_errors += 1;
+            if !self.receiver.backend_failed {
+                tracing::error!("no frames from the network backend: {error}");
+            }
+        }
+        self.receiver.backend_failed = error.is_some();
+        Attempt::Nothing
+    }
+}

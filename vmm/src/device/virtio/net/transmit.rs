@@ -1,0 +1,169 @@
+//! Transmit: from the guest's pages into the backend by one gathering write a frame, without a copy. Only the header, and
+//! the fields by which flows are told apart where flows are divided, are copied first, so that what was checked is what is
+//! sent.
+
+use super::super::QueueInterrupt;
+use super::super::queue::{Limits, QueueError, Virtqueue};
+use super::{Clock, Net, NetMetrics, Slot, header, notify, stop};
+use crate::account::ledger::Bucket;
+use crate::backend::iovec::gather;
+use crate::backend::{Backend, FRAME_BYTES_MAX, Gather, HEADER_BYTES, PinnedMemory, SEGMENTS_MAX, Written};
+use crate::tables::Flows;
+use crate::tables::frame::KEY_BYTES;
+
+/// Header and Ethernet header: a frame has no less.
+const FRAME_BYTES_MIN: u32 = HEADER_BYTES as u32 + 14;
+/// What a chain may have; one piece is left for the copied front.
+const LIMITS: Limits = Limits { bytes: FRAME_BYTES_MAX as u32, segments: SEGMENTS_MAX - 1 };
+
+/// What transmission keeps between calls.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pieces: Gather,
+}
+
+impl Sender {
+    pub(super) fn new() -> Self {
+        Self { pieces: Gather::with_capacity(SEGMENTS_MAX) }
+    }
+
+    /// A queue goes: its memory may go with it.
+    pub(super) fn forget(&mut self) {
+        self.pieces.refill();
+    }
+}
+
+/// Why a queue was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Nothing more to send.
+    Empty,
+    /// The budget is used up.
+    Budget,
+    /// The backend has no room.
+    Full,
+}
+
+/// Everything that sending from one queue needs of the NIC.
+struct Transmission<'n, 'c, 'l, B> {
+    pieces: &'n mut Gather,
+    backend: &'n mut B,
+    flows: &'n mut Flows,
+    metrics: &'n mut NetMetrics,
+    features: u64,
+    clock: &'c mut Clock<'l>,
+}
+
+impl<M: PinnedMemory, B: Backend> Net<M, B> {
+    /// Serves all transmit queues, each time beginning with the next one.
+    pub(super) fn transmit_all(
+        &mut self,
+        clock: &mut Clock<'_>,
+        budget: u32,
+        interrupt: &mut impl QueueInterrupt,
+        worked: &mut super::Worked,
+    ) {
+        let pairs = self.transmit.len();
+        let mut left = budget;
+        let first = self.first_pair;
+        self.first_pair = (first + 1) % pairs;
+        for pair in (0..pairs).map(|turn| (first + turn) % pairs) {
+            let slot = &mut self.transmit[pair];
+            let Slot::Running(queue) = slot else { continue };
+            let mut transmission = Transmission {
+                pieces: &mut self.sender.pieces,
+                backend: &mut self.backend,
+                flows: &mut self.flows,
+                metrics: &mut self.metrics,
+                features: self.features,
+                clock,
+            };
+            let end = transmission.serve(queue, &mut left);
+            let publication = queue.publish();
+            self.metrics.send_batches += u64::from(publication != super::Publication::Nothing);
+            notify(publication, 2 * pair + 1, interrupt, &mut self.metrics);
+            match end {
+                Ok(Left::Empty) => {}
+                Ok(Left::Budget) => worked.more_to_send = true,
+                Ok(Left::Full) => worked.backend_full = true,
+                Err(error) => {
+                    let environment = queue.environment();
+                    self.sender.forget();
+                    stop(slot, 2 * pair + 1, environment, error, &mut self.metrics);
+                }
+            }
+            if worked.backend_full {
+                break;
+            }
+        }
+        worked.sent = budget - left;
+    }
+}
+
+impl<B: Backend> Transmission<'_, '_, '_, B> {
+    /// Sends what a queue has.
+    #[inline]
+    fn serve<M: PinnedMemory>(
+        &mut self,
+        queue: &mut Virtqueue<M>,
+        budget: &mut u32,
+    ) -> Result<Left, QueueError> {
+        if !queue.begin()? {
+            return Ok(Left::Empty);
+        }
+        self.clock.enter(Bucket::NetTransmit);
+        loop {
+            if *budget == 0 {
+                return Ok(Left::Budget);
+            }
+            let Some(chain) = queue.next_chain(LIMITS, self.pieces.refill())? else { return Ok(Left::Empty) };
+            if chain.bytes < FRAME_BYTES_MIN {
+                return Err(QueueError::TooShort { bytes: chain.bytes, min: FRAME_BYTES_MIN });
+            }
+            if self.send(queue.environment(), chain.bytes as usize) == Written::WouldBlock {
+                self.metrics.backend_full += 1;
+                return Ok(Left::Full);
+            }
+            *budget -= 1;
+            queue.advance();
+            queue.complete(chain.head, 0);
+        }
+    }
+
+    /// Sends the frame in `pieces`, if it may be sent. Dropped frames are counted.
+    #[inline]
+    fn send(&mut self, environment: u32, bytes: usize) -> Written {
+        let mut front = [0; HEADER_BYTES + KEY_BYTES];
+        // An undivided NIC needs nothing of the frame; whose it is follows from the queue.
+        let divided = self.flows.undivided().is_none();
+        let front_bytes = if divided { front.len().min(bytes) } else { HEADER_BYTES };
+        let front = &mut front[..front_bytes];
+        gather(self.pieces.pieces(), 0, front);
+        let (header, key_bytes) = front.split_at_mut(HEADER_BYTES);
+        let checked = <&mut [u8; HEADER_BYTES]>::try_from(header).ok().and_then(|header| {
+            *header = header::check(header, bytes - HEADER_BYTES, self.features)?;
+            Some(())
+        });
+        if checked.is_none() {
+            self.metrics.send_dropped_header += 1;
+            return Written::Dropped;
+        }
+        if !self.flows.may_send(environment, key_bytes) {
+            self.metrics.send_dropped_flow += 1;
+            return Written::Dropped;
+        }
+        self.clock.enter(Bucket::BackendWrite);
+        let backend = &mut *self.backend;
+        let written = self.pieces.send_with_front(front, |frame| backend.write_frame(frame));
+        self.clock.enter(Bucket::NetTransmit);
+        match written {
+            Written::Sent => {
+                self.metrics.sent_frames += 1;
+                self.metrics.sent_bytes += (bytes - HEADER_BYTES) as u64;
+            }
+            Written::Dropped => self.metrics.send_dropped_backend += 1,
+            Written::WouldBlock => {}
+        }
+        written
+    }
+}

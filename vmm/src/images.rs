@@ -1,0 +1,57 @@
+//! The images embedded in this binary by its build script, and image files on disk.
+
+use exovm_image::container::{Image, ImageError};
+use std::path::PathBuf;
+
+/// Name and content of each.
+static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// Why an image cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No embedded image of that name.
+    #[error("there is no image called {name:?}; built in are {known}; a file needs a '/' in its name")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The file cannot be read.
+    #[error("{path}: {error}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It can be read but not booted.
+    #[error("image {name}: {error}")]
+    Refused {
+        /// Which.
+        name: String,
+        /// Why.
+        error: ImageError,
+    },
+}
+
+/// Names of the embedded images.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    EMBEDDED.iter().map(|(name, _)| *name)
+}
+
+/// The image called `name`, or the image file if `name` has a `/` in it.
+pub fn load(name: &str) -> Result<Image, LoadError> {
+    let refuse = |error| LoadError::Refused { name: name.to_owned(), error };
+    if name.contains('/') {
+        let path = PathBuf::from(name);
+        let file = std::fs::read(&path).map_err(|error| LoadError::Unreadable { path, error })?;
+        return Image::parse(&file).map_err(refuse);
+    }
+    match EMBEDDED.iter().find(|(known, _)| *known == name) {
+        Some((_, file)) => Image::parse(file).map_err(refuse),
+        None => {
+            Err(LoadError::Unknown { name: name.to_owned(), known: names().collect::<Vec<_>>().join(", ") })
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The VMM of exovm: plays the hardware for an exokernel guest and accounts for every cycle from outside.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`machine`] | a VM: memory, boot, vCPU, start and end |
+//! | [`device`] | PCI and virtio; knows only `abi` |
+//! | [`tables`] | the hardware's view of the kernel's tables: DMA domains, flows, extents, queue owners |
+//! | [`backend`] | where frames go: a tap |
+//! | [`placement`] | who does device work, and when |
+//! | [`account`] | where the cycles went |
+//! | [`control`] | how tools speak to a running machine |
+//! | [`images`] | the images embedded in this binary |
+//! | [`cli`] | the `exovm` command |
+
+pub mod account;
+pub mod backend;
+pub mod cli;
+pub mod control;
+pub mod device;
+pub mod images;
+pub mod machine;
+pub mod placement;
+pub mod tables;

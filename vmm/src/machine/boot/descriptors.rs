@@ -1,0 +1,135 @@
+//! Descriptor tables and the initial state of a vCPU: straight into long mode, at the kernel's entry.
+
+use crate::machine::MachineError;
+use crate::machine::memory::Placer;
+use crate::tables::Memory;
+use abi::header::KernelHeader;
+use abi::layout::{KERNEL_CODE_SELECTOR, KERNEL_DATA_SELECTOR, PAGE_BYTES, STAR_SELECTORS, TSS_SELECTOR};
+use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_ioctls::VcpuFd;
+use vm_memory::{Bytes, GuestAddress};
+
+/// Bytes of a 64-bit TSS without its I/O bitmap; a limit right behind it forbids all ports in ring 3.
+const TSS_BYTES: u64 = 104;
+
+const GDT_KERNEL_CODE: u64 = 0x00AF_9B00_0000_FFFF;
+const GDT_KERNEL_DATA: u64 = 0x00CF_9300_0000_FFFF;
+const GDT_USER_DATA: u64 = 0x00CF_F300_0000_FFFF;
+const GDT_USER_CODE: u64 = 0x00AF_FB00_0000_FFFF;
+const GDT_TSS_BUSY: u64 = 0x0000_8B00_0000_0000;
+
+const MSR_STAR: u32 = 0xC000_0081;
+const MSR_LSTAR: u32 = 0xC000_0082;
+const MSR_SFMASK: u32 = 0xC000_0084;
+/// Flags cleared by SYSCALL: trap, interrupt, direction, I/O privilege, nested task, alignment check.
+const SFMASK: u64 = 0x4_7700;
+
+/// CR0: protection, monitor coprocessor, extension type, numeric error, write protect, paging.
+const CR0: u64 = 0x8001_0033;
+/// CR4: physical address extension, FXSAVE, unmasked SIMD exceptions.
+const CR4: u64 = 0x620;
+/// EFER: SYSCALL enable, long mode enable and active, no-execute enable.
+const EFER: u64 = 0xD01;
+
+/// Where the tables lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptors {
+    gdt_va: u64,
+    idt_va: u64,
+    tss_va: u64,
+}
+
+impl Descriptors {
+    /// Writes GDT, IDT and TSS. `direct_map_va` is where ring 0 sees guest-physical memory.
+    pub fn place(
+        memory: &Memory,
+        placer: &mut Placer,
+        kernel: &KernelHeader,
+        direct_map_va: u64,
+    ) -> Result<Self, MachineError> {
+        let gdt = placer.pages(PAGE_BYTES)?;
+        let idt = placer.pages(PAGE_BYTES)?;
+        let tss = placer.pages(PAGE_BYTES)?;
+        let tss_va = direct_map_va + tss;
+        let write = |gpa: u64, value: u64| memory.write_obj(value, GuestAddress(gpa));
+        write(gdt + u64::from(KERNEL_CODE_SELECTOR), GDT_KERNEL_CODE)?;
+        write(gdt + u64::from(KERNEL_DATA_SELECTOR), GDT_KERNEL_DATA)?;
+        write(gdt + 0x28, GDT_USER_DATA)?;
+        write(gdt + 0x30, GDT_USER_CODE)?;
+        let low = (tss_va & 0xFF_FFFF) << 16 | (tss_va >> 24 & 0xFF) << 56 | (TSS_BYTES - 1);
+        write(gdt + u64::from(TSS_SELECTOR), GDT_TSS_BUSY | low)?;
+        write(gdt + u64::from(TSS_SELECTOR) + 8, tss_va >> 32)?;
+        write(tss + 4, kernel.stack_top_va)?; // RSP0
+        write(tss + 0x24, kernel.fault_stack_top_va)?; // IST1
+        memory.write_obj(TSS_BYTES as u16, GuestAddress(tss + 102))?; // I/O map base: behind the limit
+        for vector in kernel.vectors.iter().take_while(|vector| vector.handler_va != 0) {
+            let at = idt + 16 * u64::from(vector.vector);
+            let handler = vector.handler_va;
+            let flags = 0x8E00 | u64::from(vector.dpl & 3) << 13 | u64::from(vector.ist & 7);
+            let low = (handler & 0xFFFF)
+                | u64::from(KERNEL_CODE_SELECTOR) << 16
+                | flags << 32
+                | (handler >> 16 & 0xFFFF) << 48;
+            write(at, low)?;
+            write(at + 8, handler >> 32)?;
+        }
+        Ok(Self { gdt_va: direct_map_va + gdt, idt_va: direct_map_va + idt, tss_va })
+    }
+
+    /// Sets a vCPU up to execute the kernel's first instruction with `rdi` pointing at the boot page.
+    pub fn load(
+        &self,
+        vcpu: &VcpuFd,
+        kernel: &KernelHeader,
+        root_gpa: u64,
+        boot_page_gpa: u64,
+    ) -> Result<(), MachineError> {
+        let segment = |selector: u16, type_: u8, long: u8| kvm_segment {
+            base: 0,
+            limit: 0xFFFF_FFFF,
+            selector,
+            type_,
+            present: 1,
+            s: 1,
+            l: long,
+            db: 1 - long,
+            g: 1,
+            ..Default::default()
+        };
+        let mut sregs = vcpu.get_sregs().map_err(MachineError::kvm("KVM_GET_SREGS"))?;
+        let data = segment(KERNEL_DATA_SELECTOR, 3, 0);
+        sregs.cs = segment(KERNEL_CODE_SELECTOR, 11, 1);
+        (sregs.ds, sregs.es, sregs.ss, sregs.fs, sregs.gs) = (data, data, data, data, data);
+        sregs.tr = kvm_segment {
+            base: self.tss_va,
+            limit: TSS_BYTES as u32 - 1,
+            selector: TSS_SELECTOR,
+            type_: 11,
+            present: 1,
+            ..Default::default()
+        };
+        (sregs.gdt.base, sregs.gdt.limit) = (self.gdt_va, 0x4F);
+        (sregs.idt.base, sregs.idt.limit) = (self.idt_va, 0xFFF);
+        (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (CR0, root_gpa, CR4, EFER);
+        vcpu.set_sregs(&sregs).map_err(MachineError::kvm("KVM_SET_SREGS"))?;
+        let msr = |index, data| kvm_msr_entry { index, data, ..Default::default() };
+        let msrs = Msrs::from_entries(&[
+            msr(MSR_STAR, u64::from(STAR_SELECTORS) << 32),
+            msr(MSR_LSTAR, kernel.syscall_va),
+            msr(MSR_SFMASK, SFMASK),
+        ])
+        .map_err(|_| MachineError::Internal("MSR list"))?;
+        let set = vcpu.set_msrs(&msrs).map_err(MachineError::kvm("KVM_SET_MSRS"))?;
+        if set != 3 {
+            return Err(MachineError::Internal("KVM refused one of STAR, LSTAR, SFMASK"));
+        }
+        let regs = kvm_regs {
+            rip: kernel.entry_va,
+            rsp: kernel.stack_top_va,
+            rdi: boot_page_gpa,
+            rflags: 2,
+            ..Default::default()
+        };
+        vcpu.set_regs(&regs).map_err(MachineError::kvm("KVM_SET_REGS"))
+    }
+}

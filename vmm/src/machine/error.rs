@@ -1,0 +1,114 @@
+//! Why a machine could not be made or did not go on.
+
+use crate::backend::BackendError;
+use crate::device::pci::BusError;
+use crate::device::virtio::PciError;
+use crate::device::virtio::firmware::StartError;
+use crate::device::virtio::net::NetError;
+use crate::tables::{DomainError, FlowTableError, TableError};
+
+/// An error of the machine itself. Every message says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// `/dev/kvm` is not there.
+    #[error(
+        "there is no /dev/kvm: this host offers no KVM. Load it (`sudo modprobe kvm_amd` or `kvm_intel`), switch \
+         virtualisation on in the firmware, or, in a VM, enable nested virtualisation"
+    )]
+    NoKvm,
+    /// `/dev/kvm` may not be opened.
+    #[error(
+        "no permission to use /dev/kvm. Join the kvm group (`sudo usermod -aG kvm $USER`, then log in again) or run \
+         as root"
+    )]
+    KvmPermission,
+    /// A KVM call failed.
+    #[error("{call} failed: {error}")]
+    Kvm {
+        /// Which.
+        call: &'static str,
+        /// Why.
+        error: kvm_ioctls::Error,
+    },
+    /// The host has no memory for the guest.
+    #[error("cannot map {mib} MiB of guest memory: {reason}; use a smaller --memory")]
+    Memory {
+        /// How much.
+        mib: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The guest has no room for what must go in.
+    #[error(
+        "the machine's memory is too small: at least {needed_mib} MiB are needed; give it more with --memory"
+    )]
+    MemoryTooSmall {
+        /// How much would do.
+        needed_mib: u64,
+    },
+    /// More than a machine can have.
+    #[error("--memory {mib} is more than a machine can have ({max} MiB)", max = super::memory::MEMORY_MAX_BYTES >> 20)]
+    MemoryTooLarge {
+        /// What was asked for.
+        mib: u64,
+    },
+    /// The document root could not be packed.
+    #[error(transparent)]
+    Docroot(#[from] exos_docroot::pack::PackError),
+    /// The backend of the NIC.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A PCI function.
+    #[error("the NIC cannot be set up: {0}")]
+    Pci(#[from] PciError),
+    /// The bus.
+    #[error("the NIC cannot be set up: {0}")]
+    Bus(#[from] BusError),
+    /// The NIC itself.
+    #[error("the NIC cannot be set up: {0}")]
+    Net(#[from] NetError),
+    /// Its start.
+    #[error("the NIC does not start: {0}")]
+    NicStart(#[from] StartError),
+    /// A table of the kernel.
+    #[error("a table cannot be set up: {0}")]
+    Table(#[from] TableError),
+    /// A DMA domain.
+    #[error("the DMA domain cannot be set up: {0}")]
+    Domain(#[from] DomainError),
+    /// The flow table.
+    #[error("the flow table cannot be set up: {0}")]
+    Flow(#[from] FlowTableError),
+    /// Guest memory, at an address that the VMM itself chose.
+    #[error("guest memory: {0}")]
+    GuestMemory(#[from] vm_memory::GuestMemoryError),
+    /// A host resource (event descriptor, thread).
+    #[error("{what}: {error}")]
+    Host {
+        /// What was wanted.
+        what: &'static str,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The arguments do not fit.
+    #[error("the image's arguments are {len} bytes long, at most {max} fit", max = abi::boot::ARGUMENTS_BYTES)]
+    ArgumentsTooLong {
+        /// How long they are.
+        len: usize,
+    },
+    /// A defect of the VMM.
+    #[error("internal error: {0}; please report this")]
+    Internal(&'static str),
+}
+
+impl MachineError {
+    /// For `map_err` on KVM calls.
+    pub(crate) fn kvm(call: &'static str) -> impl Fn(kvm_ioctls::Error) -> Self {
+        move |error| Self::Kvm { call, error }
+    }
+
+    /// For `map_err` on host calls.
+    pub(crate) fn host(what: &'static str) -> impl Fn(std::io::Error) -> Self {
+        move |error| Self::Host { what, error }
+    }
+}

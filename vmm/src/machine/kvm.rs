@@ -1,0 +1,109 @@
+//! KVM: the machine's descriptor, memory slots, interrupt routes, doorbells.
+
+use super::MachineError;
+use crate::device::pci::{Interrupt, MsiMessage, MsixRoutes};
+use crate::tables::Memory;
+use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_userspace_memory_region};
+use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// Three pages below 4 GiB that VMX hosts without unrestricted guest want to have.
+const TSS_GPA: usize = 0xFFFB_D000;
+
+/// Opens `/dev/kvm`.
+pub fn open() -> Result<Kvm, MachineError> {
+    Kvm::new().map_err(|error| match error.errno() {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => MachineError::NoKvm,
+        libc::EACCES | libc::EPERM => MachineError::KvmPermission,
+        _ => MachineError::Kvm { call: "opening /dev/kvm", error },
+    })
+}
+
+/// Makes a VM with this memory and an in-kernel interrupt controller. `memory` must live as long as the VM.
+pub fn create(kvm: &Kvm, memory: &Memory) -> Result<VmFd, MachineError> {
+    let vm = kvm.create_vm().map_err(MachineError::kvm("KVM_CREATE_VM"))?;
+    vm.set_tss_address(TSS_GPA).map_err(MachineError::kvm("KVM_SET_TSS_ADDR"))?;
+    vm.create_irq_chip().map_err(MachineError::kvm("KVM_CREATE_IRQCHIP"))?;
+    for (slot, region) in memory.iter().enumerate() {
+        let slot = kvm_userspace_memory_region {
+            slot: slot as u32,
+            flags: 0,
+            guest_phys_addr: region.start_addr().raw_value(),
+            memory_size: region.len(),
+            userspace_addr: region.as_ptr() as u64,
+        };
+        // SAFETY: the range is mapped, belongs to guest memory, and the caller keeps it mapped while the VM exists.
+        unsafe { vm.set_user_memory_region(slot) }
+            .map_err(MachineError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    Ok(vm)
+}
+
+/// One interrupt line of a device: an event descriptor that KVM turns into an MSI without waking a thread.
+pub struct IrqLine(EventFd);
+
+impl Interrupt for IrqLine {
+    fn signal(&self) {
+        // A full counter means that a signal is pending already.
+        let _ = self.0.write(1);
+    }
+}
+
+/// The MSI-X routes of a device: line `n` goes where entry `n` of its MSI-X table says.
+pub struct Routes {
+    vm: Arc<VmFd>,
+    messages: Mutex<Vec<Option<MsiMessage>>>,
+}
+
+impl Routes {
+    /// `count` lines without a destination.
+    pub fn new(vm: Arc<VmFd>, count: usize) -> Result<(Arc<Self>, Vec<Arc<dyn Interrupt>>), MachineError> {
+        let mut lines: Vec<Arc<dyn Interrupt>> = Vec::new();
+        for line in 0..count {
+            let event = EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?;
+            vm.register_irqfd(&event, line as u32).map_err(MachineError::kvm("KVM_IRQFD"))?;
+            lines.push(Arc::new(IrqLine(event)));
+        }
+        Ok((Arc::new(Self { vm, messages: Mutex::new(vec![None; count]) }), lines))
+    }
+}
+
+impl MsixRoutes for Routes {
+    fn set(&self, vector: u16, message: Option<MsiMessage>) {
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(slot) = messages.get_mut(usize::from(vector)) else { return };
+        *slot = message;
+        let entries: Vec<_> = messages
+            .iter()
+            .enumerate()
+            .filter_map(|(line, message)| message.map(|message| entry(line as u32, message)))
+            .collect();
+        let result = KvmIrqRouting::from_entries(&entries)
+            .map_err(|_| "too many routes".to_owned())
+            .and_then(|routing| self.vm.set_gsi_routing(&routing).map_err(|error| error.to_string()));
+        if let Err(error) = result {
+            tracing::error!(vector, "interrupt route refused: {error}");
+        }
+    }
+}
+
+fn entry(line: u32, message: MsiMessage) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry { gsi: line, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    entry.u.msi.address_lo = message.address as u32;
+    entry.u.msi.address_hi = (message.address >> 32) as u32;
+    entry.u.msi.data = message.data;
+    entry
+}
+
+/// Connects doorbells (queue number and address) to one event descriptor, so that ringing them does not leave the guest
+/// for the VMM.
+pub fn connect_doorbells(vm: &VmFd, doorbells: &[(u64, u16)]) -> Result<EventFd, MachineError> {
+    let event = EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?;
+    for &(gpa, queue) in doorbells {
+        vm.register_ioevent(&event, &IoEventAddress::Mmio(gpa), queue)
+            .map_err(MachineError::kvm("KVM_IOEVENTFD"))?;
+    }
+    Ok(event)
+}

@@ -1,0 +1,485 @@
+//! A virtual machine: memory, one vCPU, a NIC, and the threads that run them. Nothing here is global to the process, so
+//! several machines live side by side.
+//!
+//! [`Machine::start`] does everything up to the guest's first instruction; [`Machine::wait`] waits for the end;
+//! dropping a machine stops it.
+
+pub mod boot;
+mod error;
+pub mod kvm;
+pub mod memory;
+mod report;
+mod service;
+mod vcpu;
+
+pub use error::MachineError;
+pub use service::LogSink;
+
+use crate::account::{
+    self, AccountSnapshot,
+    ledger::{Bucket, Ledger},
+};
+use crate::backend::Backend;
+use crate::device::pci::{Bus, Interrupt};
+use crate::device::virtio::net::{Net, NetConfig, NetMetrics};
+use crate::device::virtio::{Binder, PciPlace, VirtioDevice, VirtioPci, firmware};
+use crate::placement::{IoMode, Nic, Placement};
+use crate::tables::{DmaDomain, Memory};
+use abi::boot::{Ipv4Config, MemoryRange, phase};
+
+use boot::pages::SharedPages;
+use boot::{Attached, EnvironmentConfig};
+use exovm_image::container::Image;
+use report::Reporter;
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use vcpu::{Vcpu, VcpuEnd};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use zerocopy::FromBytes;
+
+/// Where the NIC's registers lie, and the configuration space of the bus.
+const NIC_BAR_GPA: u32 = 0xD000_0000;
+const ECAM_GPA: u64 = 0xE000_0000;
+const NIC_DEVICE_NUMBER: u8 = 1;
+/// Largest virtqueue offered.
+const QUEUE_SIZE_MAX: u16 = 1024;
+/// The signal that ends KVM_RUN: its handler does nothing, the interruption is all.
+const KICK_SIGNAL: i32 = 1;
+
+/// A machine's network interface.
+pub struct NetSetup {
+    /// Where frames go.
+    pub backend: Box<dyn Backend>,
+    /// The guest's address.
+    pub ipv4: Ipv4Config,
+    /// The guest's hardware address.
+    pub mac: [u8; 6],
+    /// Largest IP packet.
+    pub mtu_bytes: u16,
+    /// Queue pairs offered.
+    pub queue_pairs: u16,
+}
+
+/// What a machine is made of.
+pub struct MachineConfig {
+    /// What it boots.
+    pub image: Image,
+    /// Its memory; `None`: what the image asks for, plus the document root.
+    pub memory_bytes: Option<u64>,
+    /// A document root to pack into its memory.
+    pub docroot: Option<exos_docroot::pack::Plan>,
+    /// Its network interface.
+    pub net: Option<NetSetup>,
+    /// Where device work is done.
+    pub io: IoMode,
+    /// CPU that the vCPU's thread is bound to.
+    pub vcpu_cpu: Option<u32>,
+    /// The image's arguments.
+    pub arguments: Vec<String>,
+    /// Where the guest's log goes, line by line.
+    pub log: LogSink,
+}
+
+/// How a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The guest switched it off with this status.
+    PowerOff {
+        /// Exit status.
+        status: u32,
+    },
+    /// It was asked to stop and did.
+    Stopped,
+    /// A fault; the report is for people, several lines.
+    Fault {
+        /// The report.
+        report: String,
+    },
+}
+
+/// A moment of the start, in the order of happening.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PhaseStamp {
+    /// What was reached.
+    pub name: &'static str,
+    /// When, on the TSC.
+    pub tsc: u64,
+}
+
+/// State shared by a machine's threads and its owner.
+pub(crate) struct Shared {
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) pages: SharedPages,
+    pub(crate) placement: Option<Arc<Placement>>,
+    pub(crate) ledgers: Vec<(&'static str, Arc<Ledger>)>,
+    pub(crate) tsc_khz: u64,
+    sites: Vec<exovm_image::program::Site>,
+    stop: Arc<AtomicBool>,
+    end: Mutex<Option<End>>,
+    ended: Condvar,
+    /// Readable once the machine has ended.
+    end_event: EventFd,
+}
+
+/// A running machine.
+pub struct Machine {
+    shared: Arc<Shared>,
+    host_phases: Vec<PhaseStamp>,
+    vcpu: Option<JoinHandle<()>>,
+    others: Vec<JoinHandle<()>>,
+    memory_bytes: u64,
+}
+
+impl Machine {
+    /// Makes a machine and lets it run.
+    pub fn start(config: MachineConfig) -> Result<Self, MachineError> {
+        let mut host_phases = Vec::new();
+        let mut reached = |name| host_phases.push(PhaseStamp { name, tsc: account::ledger::now_tsc() });
+        let kvm = kvm::open()?;
+        let archive_bytes = config.docroot.as_ref().map_or(0, |plan| plan.packed_bytes());
+        let base_bytes = config.image.manifest.memory_mib << 20;
+        let memory_bytes = config.memory_bytes.unwrap_or_else(|| boot::memory_for(base_bytes, archive_bytes));
+        let tsc_khz = host_tsc_khz(&kvm)?;
+        let (net, environment) = split(config.net, config.arguments, tsc_khz);
+        let mut parts = None;
+        let prepared = boot::prepare(
+            &config.image,
+            memory_bytes,
+            archive_bytes,
+            &environment,
+            |memory, range| match &config.docroot {
+                Some(plan) => pack(plan, memory, range),
+                None => Ok(()),
+            },
+            |tables, memory| {
+                let vm = Arc::new(kvm::create(&kvm, memory)?);
+                let mut bus = Bus::new(ECAM_GPA);
+                let (nic, attached) = match net {
+                    Some(net) => {
+                        let (nic, attached) = attach_nic(net, &vm, &mut bus, tables)?;
+                        (Some(nic), vec![attached])
+                    }
+                    None => (None, Vec::new()),
+                };
+                parts = Some((vm, Arc::new(bus), nic));
+                Ok(attached)
+            },
+        )?;
+        let (vm, bus, nic) = parts.ok_or(MachineError::Internal("no devices"))?;
+        reached("memory");
+        let fd = vcpu::create(&kvm, &vm)?;
+        prepared.descriptors.load(&fd, &prepared.kernel, prepared.root_gpa, prepared.boot_page_gpa)?;
+        service::refresh_time(&prepared.pages.time, tsc_khz);
+
+        let placement = match nic {
+            Some((nic, doorbell, wake)) => {
+                Some(Placement::new(config.io, nic, doorbell, prepared.pages.host.clone(), wake, tsc_khz)?)
+            }
+            None => None,
+        };
+        let vcpu_ledger = Arc::new(Ledger::default());
+        let mut ledgers = vec![("vcpu", Arc::clone(&vcpu_ledger))];
+        let io_ledger = placement.as_ref().filter(|p| p.needs_thread()).map(|_| Arc::new(Ledger::default()));
+        ledgers.extend(io_ledger.iter().map(|ledger| ("io", Arc::clone(ledger))));
+        let stop = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new(Shared {
+            memory: Arc::clone(&prepared.memory),
+            pages: prepared.pages,
+            placement: placement.clone(),
+            ledgers,
+            tsc_khz,
+            sites: config.image.program.sites.clone(),
+            stop: Arc::clone(&stop),
+            end: Mutex::new(None),
+            ended: Condvar::new(),
+            end_event: EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?,
+        });
+        register_kick_signal()?;
+        let mut others = Vec::new();
+        if let (Some(placement), Some(ledger)) = (&placement, io_ledger) {
+            let placement = Arc::clone(placement);
+            others.push(spawn("exovm-io", move || {
+                ledger.enter(Bucket::Other);
+                placement.run_thread(&ledger);
+            })?);
+        }
+        others.push(service::start(Arc::clone(&shared), config.log)?);
+        reached("devices");
+
+        let memory = Arc::clone(&prepared.memory);
+        let fault_gpa = prepared.fault_gpa;
+        let read_fault = Box::new(move || read_fault(&memory, fault_gpa));
+        let mut vcpu = Vcpu::new(fd, bus, placement, vcpu_ledger, stop, read_fault);
+        let reporter = Reporter::new(config.image, prepared.root_gpa);
+        let thread_shared = Arc::clone(&shared);
+        let vcpu_cpu = config.vcpu_cpu;
+        let vcpu = spawn("exovm-vcpu", move || {
+            if let Some(cpu) = vcpu_cpu {
+                crate::placement::pin_this_thread(&[cpu]);
+            }
+            let end = vcpu.run();
+            // The VM goes before the memory that it maps.
+            drop(vcpu);
+            drop(vm);
+            thread_shared.finish(&reporter, &end);
+        })?;
+        Ok(Self { shared, host_phases, vcpu: Some(vcpu), others, memory_bytes })
+    }
+
+    /// Waits until the machine has ended, at most for `timeout`.
+    pub fn wait(&self, timeout: Option<Duration>) -> Option<End> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut end = self.shared.end();
+        while end.is_none() {
+            end = match deadline {
+                None => self.shared.ended.wait(end).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    let waited = self.shared.ended.wait_timeout(end, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        end.clone()
+    }
+
+    /// Waits until the guest serves, or has ended. Returns the TCP port that it serves, if any.
+    pub fn wait_ready(&self, timeout: Duration) -> Option<u16> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let status = &self.shared.pages.status;
+            if status.phases[phase::READY].load(Ordering::Acquire) != 0 {
+                return u16::try_from(status.port.load(Ordering::Relaxed)).ok().filter(|&port| port != 0);
+            }
+            if Instant::now() >= deadline || self.shared.end().is_some() {
+                return None;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Asks the guest to finish, and ends the machine when it did or after `grace`.
+    pub fn stop(&mut self, grace: Duration) -> End {
+        self.shared.pages.host.stop.store(1, Ordering::Release);
+        self.shared.wake_guest();
+        if self.wait(Some(grace)).is_none() {
+            self.shared.stop.store(true, Ordering::Release);
+            if let Some(placement) = &self.shared.placement {
+                placement.stop();
+            }
+            while self.wait(Some(Duration::from_millis(1))).is_none() {
+                self.kick();
+            }
+        }
+        self.join();
+        self.wait(None).unwrap_or(End::Stopped)
+    }
+
+    /// Interrupts KVM_RUN.
+    fn kick(&self) {
+        if let Some(thread) = self.vcpu.as_ref().filter(|thread| !thread.is_finished()) {
+            // SAFETY: the thread is not joined yet, so its id is valid; the signal's handler does nothing.
+            unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, kick_signal()) };
+        }
+    }
+
+    fn join(&mut self) {
+        for thread in self.vcpu.take().into_iter().chain(self.others.drain(..)) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the machine panicked");
+            }
+        }
+    }
+
+    /// When each phase of the start was reached: the VMM's, then the guest's so far.
+    pub fn phases(&self) -> Vec<PhaseStamp> {
+        let mut phases = self.host_phases.clone();
+        for (name, tsc) in phase::NAMES.into_iter().zip(&self.shared.pages.status.phases) {
+            let tsc = tsc.load(Ordering::Relaxed);
+            if tsc != 0 {
+                phases.push(PhaseStamp { name, tsc });
+            }
+        }
+        phases
+    }
+
+    /// TSC ticks per millisecond.
+    pub fn tsc_khz(&self) -> u64 {
+        self.shared.tsc_khz
+    }
+
+    /// Bytes of guest memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    /// Guest memory, for tests and tools.
+    pub fn memory(&self) -> &Memory {
+        &self.shared.memory
+    }
+
+    /// The pages shared with the guest, for tests and tools.
+    pub fn pages(&self) -> &SharedPages {
+        &self.shared.pages
+    }
+
+    /// The placement of device work, if there is a NIC.
+    pub fn placement(&self) -> Option<&Arc<Placement>> {
+        self.shared.placement.as_ref()
+    }
+
+    /// The account up to now.
+    pub fn account(&self) -> AccountSnapshot {
+        self.shared.account()
+    }
+
+    /// A handle for the control socket.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Readable once the machine has ended.
+    pub fn end_event(&self) -> &EventFd {
+        &self.shared.end_event
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.vcpu.is_some() {
+            self.stop(Duration::ZERO);
+        }
+    }
+}
+
+impl Shared {
+    fn end(&self) -> MutexGuard<'_, Option<End>> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The vCPU has ended: say so, and end everything else.
+    fn finish(&self, reporter: &Reporter, end: &VcpuEnd) {
+        let report = reporter.report(&self.memory, end);
+        let end = match (end, report) {
+            (VcpuEnd::PowerOff { status }, _) => End::PowerOff { status: *status },
+            (_, Some(report)) => End::Fault { report },
+            (_, None) => End::Stopped,
+        };
+        if let Some(placement) = &self.placement {
+            placement.stop();
+        }
+        *self.end() = Some(end);
+        self.ended.notify_all();
+        let _ = self.end_event.write(1);
+    }
+
+    /// Whether the machine has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end().is_some()
+    }
+
+    /// Makes a guest that waits look around.
+    fn wake_guest(&self) {
+        if let Some(placement) = &self.placement {
+            placement.wake_guest();
+        }
+    }
+
+    /// What every thread and every span has taken so far.
+    pub(crate) fn account(&self) -> AccountSnapshot {
+        let nic = self.placement.as_ref().map(|placement| {
+            (placement.nic().metrics(), placement.turns(), placement.changes(), placement.mode())
+        });
+        AccountSnapshot::take(&self.ledgers, &self.sites, &self.pages.account, self.tsc_khz, nic)
+    }
+}
+
+type NicParts = (Arc<Mutex<Nic>>, EventFd, Arc<dyn Interrupt>);
+
+/// Makes the NIC and brings it to DRIVER_OK, as firmware would.
+fn attach_nic(
+    net: NetSetup,
+    vm: &Arc<kvm_ioctls::VmFd>,
+    bus: &mut Bus,
+    tables: &Arc<crate::tables::Tables>,
+) -> Result<(NicParts, Attached), MachineError> {
+    let config = NetConfig {
+        device_index: 0,
+        queue_pairs: net.queue_pairs,
+        queue_size_max: QUEUE_SIZE_MAX,
+        mac: net.mac,
+        mtu_bytes: net.mtu_bytes,
+    };
+    let binder: Arc<dyn Binder<DmaDomain>> = Arc::clone(tables) as _;
+    let device = Net::new(config, binder, tables.flows(), net.backend)?;
+    // One a queue, and one for changes of the configuration.
+    let lines = device.queues() + 1;
+    let (routes, interrupts) = kvm::Routes::new(Arc::clone(vm), usize::from(lines))?;
+    let wake = Arc::clone(&interrupts[0]);
+    let place = PciPlace { device_number: NIC_DEVICE_NUMBER, bar_gpa: NIC_BAR_GPA };
+    let mut function = VirtioPci::new(device, place, interrupts, routes)?;
+    firmware::start(&mut function, !0)?;
+    let doorbell = kvm::connect_doorbells(vm, &function.doorbells())?;
+    // One queue pair is used until the environment binds more.
+    let attached = Attached { entry: function.device_entry(), queue_pairs: 1 };
+    let nic = Arc::new(Mutex::new(function));
+    bus.attach(NIC_DEVICE_NUMBER, Arc::clone(&nic) as _)?;
+    Ok(((nic, doorbell, wake), attached))
+}
+
+fn split(
+    net: Option<NetSetup>,
+    arguments: Vec<String>,
+    tsc_khz: u64,
+) -> (Option<NetSetup>, EnvironmentConfig) {
+    let ipv4 = net.as_ref().map_or(Ipv4Config::default(), |net| net.ipv4);
+    (net, EnvironmentConfig { ipv4, arguments, tsc_khz })
+}
+
+/// Packs the document root straight into guest memory.
+fn pack(plan: &exos_docroot::pack::Plan, memory: &Memory, range: MemoryRange) -> Result<(), MachineError> {
+    let slice = memory.get_slice(GuestAddress(range.start_gpa), range.len_bytes as usize)?;
+    let guard = slice.ptr_guard_mut();
+    // SAFETY: the range is mapped, in one region, and the guest does not run yet, so nobody else uses it.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(guard.as_ptr(), slice.len()) };
+    Ok(plan.pack_into(bytes)?)
+}
+
+fn read_fault(memory: &Memory, gpa: u64) -> abi::fault::FaultRecord {
+    let mut bytes = vec![0; size_of::<abi::fault::FaultRecord>()];
+    // An unreadable record reads as zeros: "a fault of unknown kind".
+    let _ = memory.read_slice(&mut bytes, GuestAddress(gpa));
+    abi::fault::FaultRecord::read_from_bytes(&bytes).unwrap_or_else(|_| zerocopy::FromZeros::new_zeroed())
+}
+
+/// The host's TSC frequency, as KVM knows it.
+fn host_tsc_khz(kvm: &kvm_ioctls::Kvm) -> Result<u64, MachineError> {
+    let vm = kvm.create_vm().map_err(MachineError::kvm("KVM_CREATE_VM"))?;
+    let vcpu = vm.create_vcpu(0).map_err(MachineError::kvm("KVM_CREATE_VCPU"))?;
+    Ok(u64::from(vcpu.get_tsc_khz().map_err(MachineError::kvm("KVM_GET_TSC_KHZ"))?))
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, MachineError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(MachineError::host("thread"))
+}
+
+fn kick_signal() -> i32 {
+    vmm_sys_util::signal::SIGRTMIN() + KICK_SIGNAL
+}
+
+/// The handler that does nothing; setting it again changes nothing.
+fn register_kick_signal() -> Result<(), MachineError> {
+    extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    vmm_sys_util::signal::register_signal_handler(kick_signal(), ignore)
+        .map_err(|error| MachineError::host("signal handler")(error.into()))
+}
+
+/// Counters of a machine's NIC, with turns taken, changes of place, and the mode in force.
+pub(crate) type NicAccount = (NetMetrics, u64, u64, IoMode);

@@ -1,0 +1,160 @@
+//! What a person reads when a guest ends badly: where, in which function, with which registers, called from where.
+
+use super::boot::paging::translate;
+use super::vcpu::VcpuEnd;
+use crate::tables::Memory;
+use abi::fault::{FaultRecord, KIND_ENVIRONMENT, KIND_KERNEL, KIND_PANIC, KIND_STRAY_GATE, REGISTER_NAMES};
+use exovm_image::container::Image;
+use kvm_bindings::kvm_regs;
+use std::fmt::Write;
+use vm_memory::{Bytes, GuestAddress};
+
+/// Deepest back trace that is printed.
+const FRAMES: usize = 16;
+
+/// Everything that a report looks at.
+pub(crate) struct Reporter {
+    image: Image,
+    root_gpa: u64,
+}
+
+impl Reporter {
+    /// For one machine.
+    pub(crate) fn new(image: Image, root_gpa: u64) -> Self {
+        Self { image, root_gpa }
+    }
+
+    /// The report, several lines; `None` for an end that needs none.
+    pub(crate) fn report(&self, memory: &Memory, end: &VcpuEnd) -> Option<String> {
+        match end {
+            VcpuEnd::PowerOff { .. } | VcpuEnd::Stopped => None,
+            VcpuEnd::Fault(record) => Some(self.fault(memory, record)),
+            VcpuEnd::Broken { reason, registers } => Some(self.broken(memory, reason, registers.as_deref())),
+        }
+    }
+
+    fn fault(&self, memory: &Memory, record: &FaultRecord) -> String {
+        let len = (record.message_len as usize).min(record.message.len());
+        let message = String::from_utf8_lossy(&record.message[..len]);
+        let what = match record.kind {
+            KIND_PANIC => return format!("the kernel gave up: {message}"),
+            KIND_ENVIRONMENT => format!("environment {}: {}", record.environment, exception(record)),
+            KIND_STRAY_GATE => format!(
+                "environment {}: a gate instruction outside the gate page ({})",
+                record.environment,
+                if record.vector == 3 { "int3" } else { "syscall" }
+            ),
+            KIND_KERNEL => format!("the kernel itself: {}", exception(record)),
+            other => format!("a fault of unknown kind {other}"),
+        };
+        let mut text = format!("{what}\n  at {}\n", self.place(record.rip));
+        let named =
+            |name: &str| REGISTER_NAMES.iter().position(|n| *n == name).map_or(0, |i| record.registers[i]);
+        for (row, names) in REGISTER_NAMES.chunks(5).enumerate() {
+            for (column, name) in names.iter().enumerate() {
+                let value = record.registers[row * 5 + column];
+                let _ = write!(text, "  {name:>3} {value:016x}");
+            }
+            text.push('\n');
+        }
+        let _ = writeln!(
+            text,
+            "  rip {:016x}  rsp {:016x}  rflags {:x}  cs {:x}  ss {:x}  cr2 {:x}",
+            record.rip, record.rsp, record.rflags, record.cs, record.ss, record.address
+        );
+        self.back_trace(memory, named("rbp"), &mut text);
+        text
+    }
+
+    fn broken(&self, memory: &Memory, reason: &str, registers: Option<&kvm_regs>) -> String {
+        let mut text = format!("the vCPU stopped: {reason}\n");
+        if let Some(regs) = registers {
+            let _ = writeln!(text, "  at {}", self.place(regs.rip));
+            let _ = writeln!(
+                text,
+                "  rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}\n  rsi {:016x}  rdi {:016x}  rbp {:016x}  rsp {:016x}",
+                regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rbp, regs.rsp
+            );
+            self.back_trace(memory, regs.rbp, &mut text);
+        }
+        text
+    }
+
+    /// An address with its function.
+    fn place(&self, va: u64) -> String {
+        let symbol = self.image.kernel.symbol(va).filter(|_| va >= abi::layout::KERNEL_VA);
+        let symbol = symbol.or_else(|| {
+            let in_image = (abi::layout::IMAGE_VA..abi::layout::WINDOW_VA).contains(&va);
+            self.image.program.symbol(va).filter(|_| in_image)
+        });
+        match symbol {
+            Some((symbol, offset)) => {
+                format!("{va:#x}  {:#}+{offset:#x}", rustc_demangle::demangle(&symbol.name))
+            }
+            None if va & !0xFFF == abi::layout::GATE_VA => format!("{va:#x}  (gate page)"),
+            None => format!("{va:#x}  (no function of the image)"),
+        }
+    }
+
+    /// Follows frame pointers through the guest's page tables. Anything may be wrong with them, so it goes as far as
+    /// they make sense: upwards in memory, never more than [`FRAMES`].
+    fn back_trace(&self, memory: &Memory, mut frame: u64, text: &mut String) {
+        for _ in 0..FRAMES {
+            let word = |va| {
+                let gpa = translate(memory, self.root_gpa, va)?;
+                memory.read_obj::<u64>(GuestAddress(gpa)).ok()
+            };
+            let (Some(caller_frame), Some(return_va)) = (word(frame), frame.checked_add(8).and_then(word))
+            else {
+                return;
+            };
+            if return_va == 0 {
+                return;
+            }
+            let _ = writeln!(text, "  from {}", self.place(return_va));
+            if caller_frame <= frame {
+                return;
+            }
+            frame = caller_frame;
+        }
+    }
+}
+
+fn exception(record: &FaultRecord) -> String {
+    let name = match record.vector {
+        0 => "divide error",
+        1 => "debug exception",
+        2 => "non-maskable interrupt",
+        3 => "breakpoint",
+        4 => "overflow",
+        5 => "bound range exceeded",
+        6 => "invalid opcode",
+        7 => "device not available",
+        8 => "double fault",
+        10 => "invalid TSS",
+        11 => "segment not present",
+        12 => "stack fault",
+        13 => "general protection fault",
+        14 => return page_fault(record),
+        16 => "x87 error",
+        17 => "alignment check",
+        18 => "machine check",
+        19 => "SIMD error",
+        21 => "control protection",
+        _ => "exception",
+    };
+    format!("{name} (vector {}, error code {:#x})", record.vector, record.error_code)
+}
+
+fn page_fault(record: &FaultRecord) -> String {
+    let code = record.error_code;
+    let how = if code & 16 != 0 {
+        "executing"
+    } else if code & 2 != 0 {
+        "writing"
+    } else {
+        "reading"
+    };
+    let why = if code & 1 != 0 { "not permitted" } else { "not mapped" };
+    format!("page fault {how} {:#x}: {why} (error code {code:#x})", record.address)
+}

@@ -1,0 +1,356 @@
+//! Where and when the NIC's device work runs: in the guest's turns, on an I/O thread, or wherever the load says.
+//!
+//! The work itself is one function ([`Nic::work`]); this module only decides who calls it. Whoever does holds the NIC's
+//! lock, so a change of place never lets two at it.
+//!
+//! - **turn**: the guest, out of work, writes its turn register; the vCPU's thread does the work in that exit and waits
+//!   there, polling briefly, until something comes or the guest's deadline passes.
+//! - **thread**: the I/O thread does the work, on another core than the vCPU; the guest polls briefly, then halts, and
+//!   is woken by an interrupt.
+//! - **poll**: as thread, but the thread never sleeps.
+//! - **auto**: turns or thread, by [`policy`]; only turns where no second core is to be had.
+
+pub mod policy;
+pub mod wait;
+
+use crate::account::ledger::{Bucket, Ledger, now_tsc};
+use crate::backend::Backend;
+use crate::device::pci::Interrupt;
+use crate::device::virtio::VirtioPci;
+use crate::device::virtio::net::{Budget, Net, Worked};
+use crate::machine::MachineError;
+use crate::tables::{DmaDomain, shared::Shared};
+use abi::boot::HostPage;
+use policy::{Place, Policy};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use wait::Interest;
+
+/// The machine's NIC.
+pub type Nic = VirtioPci<Net<DmaDomain, Box<dyn Backend>>>;
+
+/// How the user wants device work placed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum IoMode {
+    /// In the guest's turns: one core, cheapest under load.
+    Turn,
+    /// On an I/O thread: two cores, soonest at low load.
+    Thread,
+    /// On an I/O thread that never sleeps: two cores, always busy.
+    Poll,
+    /// Turns or thread, by load and by free cores.
+    #[default]
+    Auto,
+}
+
+/// How long a turn polls before it blocks.
+const TURN_POLL_US: u64 = 50;
+/// How long the I/O thread polls after it had something to do.
+const THREAD_POLL_US: u64 = 3;
+/// Longest block, so that stopping and idling are noticed in any case.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+/// How long the thread blocks before it asks whether it is idle for good.
+const THREAD_WAIT: Duration = Duration::from_millis(2);
+
+/// What decides about and does the device work of one NIC.
+pub struct Placement {
+    mode: IoMode,
+    nic: Arc<Mutex<Nic>>,
+    /// The queues' doorbells, as one event.
+    doorbell: EventFd,
+    /// Ends any wait: the machine stops, or the place changes.
+    kick: EventFd,
+    host: Shared<HostPage>,
+    /// Wakes the guest when it may have halted for the thread's sake.
+    wake: Arc<dyn Interrupt>,
+    policy: Mutex<Policy>,
+    stopping: AtomicBool,
+    /// The next turn ends at once.
+    attention: AtomicBool,
+    /// CPU on which the vCPU ran last.
+    vcpu_cpu: AtomicU32,
+    ticks_per_us: u64,
+    /// Turns taken, and changes of place.
+    turns: AtomicU64,
+    changes: AtomicU64,
+}
+
+impl Placement {
+    /// Places the work of `nic` as `mode` says.
+    pub fn new(
+        mode: IoMode,
+        nic: Arc<Mutex<Nic>>,
+        doorbell: EventFd,
+        host: Shared<HostPage>,
+        wake: Arc<dyn Interrupt>,
+        tsc_khz: u64,
+    ) -> Result<Arc<Self>, MachineError> {
+        let mode = if mode == IoMode::Auto && allowed_cpus().len() < 2 { IoMode::Turn } else { mode };
+        let turns = matches!(mode, IoMode::Turn | IoMode::Auto);
+        host.take_turns.store(u32::from(turns), Ordering::Release);
+        Ok(Arc::new(Self {
+            mode,
+            nic,
+            doorbell,
+            kick: EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?,
+            host,
+            wake,
+            policy: Mutex::new(Policy::new()),
+            stopping: AtomicBool::new(false),
+            attention: AtomicBool::new(false),
+            vcpu_cpu: AtomicU32::new(u32::MAX),
+            ticks_per_us: (tsc_khz / 1000).max(1),
+            turns: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+        }))
+    }
+
+    /// Whether an I/O thread is needed.
+    pub fn needs_thread(&self) -> bool {
+        self.mode != IoMode::Turn
+    }
+
+    /// The mode in force; `auto` has become `turn` where there is only one core.
+    pub fn mode(&self) -> IoMode {
+        self.mode
+    }
+
+    /// Turns taken so far.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Changes of place so far.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// The NIC, for registers and counters.
+    pub fn nic(&self) -> MutexGuard<'_, Nic> {
+        self.nic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A doorbell that arrived as a register write, because its value was not the queue's number.
+    pub fn ring(&self) {
+        // A full counter means that it has been rung already.
+        let _ = self.doorbell.write(1);
+    }
+
+    /// Makes a guest that waits, in a turn or halted, look around once.
+    pub fn wake_guest(&self) {
+        self.attention.store(true, Ordering::Release);
+        let _ = self.kick.write(1);
+        self.wake.signal();
+    }
+
+    /// Ends all waits, for good.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let _ = self.kick.write(1);
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The guest's turn, in the exit of its write to the turn register: returns when frames were received or the
+    /// deadline (0: none) passed.
+    pub fn turn(&self, ledger: &Ledger, deadline_tsc: u64) {
+        let before = ledger.enter(Bucket::NetTransmit);
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        self.vcpu_cpu.store(current_cpu(), Ordering::Relaxed);
+        let poll_until = now_tsc() + TURN_POLL_US * self.ticks_per_us;
+        loop {
+            let worked = self.nic().work(ledger, Budget::default());
+            if worked.received > 0 {
+                self.received_in_turn(worked.received);
+                break;
+            }
+            let now = now_tsc();
+            let over = self.stopping() || (deadline_tsc != 0 && now >= deadline_tsc);
+            if over || self.attention.load(Ordering::Acquire) {
+                self.attention.store(false, Ordering::Relaxed);
+                break;
+            }
+            if worked.more_to_send || worked.more_to_receive {
+                continue;
+            }
+            if now < poll_until {
+                ledger.enter(Bucket::Poll);
+                std::hint::spin_loop();
+                continue;
+            }
+            ledger.enter(Bucket::Wait);
+            self.wait(&worked, self.until(deadline_tsc, now));
+        }
+        ledger.enter(before);
+    }
+
+    fn received_in_turn(&self, frames: u32) {
+        if self.mode != IoMode::Auto {
+            return;
+        }
+        let change = lock(&self.policy).received(frames);
+        if change == Some(Place::Thread) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+            self.host.take_turns.store(0, Ordering::Release);
+            let _ = self.kick.write(1);
+        }
+    }
+
+    /// How long to block until a deadline.
+    fn until(&self, deadline_tsc: u64, now: u64) -> Duration {
+        if deadline_tsc == 0 {
+            return WAIT_MAX;
+        }
+        Duration::from_micros(deadline_tsc.saturating_sub(now) / self.ticks_per_us + 1).min(WAIT_MAX)
+    }
+
+    /// Blocks on backend, doorbell and kick. Returns whether it was kicked.
+    fn wait(&self, worked: &Worked, timeout: Duration) -> bool {
+        let backend = self.backend_fd();
+        let mut list = [(self.kick.as_raw_fd(), Interest::Readable); 3];
+        list[1] = (self.doorbell.as_raw_fd(), Interest::Readable);
+        let mut count = 2;
+        // A starved queue leaves frames in the backend: watching it would not block.
+        if let (Some(fd), false) = (backend, worked.receive_starved && !worked.backend_full) {
+            let interest =
+                if worked.backend_full { Interest::ReadableOrWritable } else { Interest::Readable };
+            list[2] = (fd, interest);
+            count = 3;
+        }
+        let ready = wait::wait(&list[..count], Some(timeout));
+        if ready & 2 != 0 {
+            let _ = self.doorbell.read();
+        }
+        ready & 1 != 0
+    }
+
+    fn backend_fd(&self) -> Option<RawFd> {
+        self.nic().event_fd()
+    }
+
+    /// The I/O thread's life.
+    pub fn run_thread(&self, ledger: &Ledger) {
+        while !self.stopping() {
+            if self.host.take_turns.load(Ordering::Acquire) != 0 {
+                ledger.enter(Bucket::Wait);
+                wait::wait(&[(self.kick.as_raw_fd(), Interest::Readable)], None);
+                self.take_kick();
+                continue;
+            }
+            self.avoid_vcpu();
+            self.serve(ledger);
+        }
+    }
+
+    /// Does device work until the place changes or the machine stops.
+    fn serve(&self, ledger: &Ledger) {
+        let mut last_work = now_tsc();
+        let mut worked;
+        loop {
+            ledger.enter(Bucket::NetTransmit);
+            worked = self.nic().work(ledger, Budget::default());
+            if self.stopping() {
+                return;
+            }
+            let busy = worked.received > 0 || worked.sent > 0;
+            let now = now_tsc();
+            if busy {
+                last_work = now;
+            }
+            if worked.received > 0 && self.change(|policy| policy.received(worked.received)) {
+                return;
+            }
+            let spin = self.mode == IoMode::Poll || now - last_work < THREAD_POLL_US * self.ticks_per_us;
+            if busy || worked.more_to_send || worked.more_to_receive || spin {
+                if !busy {
+                    ledger.enter(Bucket::Poll);
+                    std::hint::spin_loop();
+                }
+                continue;
+            }
+            if self.change(|policy| policy.idle((now - last_work) / self.ticks_per_us)) {
+                return;
+            }
+            if self.nic().arm() {
+                self.nic().disarm();
+                continue;
+            }
+            ledger.enter(Bucket::Wait);
+            let timeout = if self.mode == IoMode::Auto { THREAD_WAIT } else { WAIT_MAX };
+            if self.wait(&worked, timeout) {
+                self.take_kick();
+            }
+            self.nic().disarm();
+        }
+    }
+
+    /// Consumes a kick. Only the I/O thread does: a turn that sees one just goes round once more.
+    fn take_kick(&self) {
+        if !self.stopping() {
+            let _ = self.kick.read();
+        }
+    }
+
+    /// Asks the policy; if it says "turns", hands over and says so.
+    fn change(&self, ask: impl FnOnce(&mut Policy) -> Option<Place>) -> bool {
+        if self.mode != IoMode::Auto || ask(&mut lock(&self.policy)) != Some(Place::Turn) {
+            return false;
+        }
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.host.take_turns.store(1, Ordering::SeqCst);
+        // The guest may be halted, waiting for the thread that now rests.
+        self.wake.signal();
+        true
+    }
+
+    /// Moves this thread off the CPU of the vCPU, if there is another.
+    fn avoid_vcpu(&self) {
+        let vcpu = self.vcpu_cpu.load(Ordering::Relaxed);
+        let others: Vec<u32> = allowed_cpus().into_iter().filter(|&cpu| cpu != vcpu).collect();
+        if !others.is_empty() {
+            pin_this_thread(&others);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// CPUs that this process may use.
+pub fn allowed_cpus() -> Vec<u32> {
+    // SAFETY: an all-zero CPU set is a value; the kernel fills what fits.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is writable and of the size given. The process (not thread) mask: the main thread's.
+    let result =
+        unsafe { libc::sched_getaffinity(libc::getpid(), size_of::<libc::cpu_set_t>(), &raw mut set) };
+    if result != 0 {
+        return vec![0];
+    }
+    // SAFETY: the numbers lie below CPU_SETSIZE.
+    (0..libc::CPU_SETSIZE as u32).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu as usize, &set) }).collect()
+}
+
+/// Restricts the calling thread to these CPUs. Failure leaves it where it is, which is only slower.
+pub fn pin_this_thread(cpus: &[u32]) {
+    // SAFETY: an all-zero CPU set is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for &cpu in cpus.iter().filter(|&&cpu| cpu < libc::CPU_SETSIZE as u32) {
+        // SAFETY: the number lies below CPU_SETSIZE.
+        unsafe { libc::CPU_SET(cpu as usize, &mut set) };
+    }
+    // SAFETY: the set is readable and of the size given; 0 is the calling thread.
+    if unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) } != 0 {
+        tracing::debug!("cannot choose CPUs: {}", std::io::Error::last_os_error());
+    }
+}
+
+fn current_cpu() -> u32 {
+    // SAFETY: no arguments, no memory.
+    unsafe { libc::sched_getcpu() }.try_into().unwrap_or(u32::MAX)
+}

@@ -1,0 +1,192 @@
+//! Flow look-up: whose is a received frame, and may a frame be sent.
+//!
+//! The walk takes one hash a level and at most [`PROBES`] slots a hash, whatever the table holds, so it ends on any content.
+//! The kernel's changes are noticed by the table's sequence number; a table that stays in the middle of a change counts as
+//! one without children: its frames go to the guardian, and only the guardian may send.
+
+use std::hint::spin_loop;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use abi::flow::{FlowTable, LIVE, Level, NODES, PROBES, ROOT, SEND_ANY, Target, prefix, slot};
+
+use super::frame::FrameKey;
+use super::shared::{Shared, TableError};
+use super::{Memory, Tables};
+
+/// How often a look-up waits for the end of a change: some 50 us, more than any change takes natively.
+const RETRIES: u32 = 2000;
+
+/// A reader of the flow table.
+#[derive(Clone, Debug)]
+pub struct Flows {
+    table: Shared<FlowTable>,
+    /// The sequence number at which a look-up gave up; the next one does not wait for it again.
+    stuck_at: Option<u32>,
+    stuck_lookups: u64,
+    send_any: Option<SendAny>,
+}
+
+/// Environments that hold [`SEND_ANY`], as of one state of the table.
+#[derive(Clone, Copy, Debug)]
+struct SendAny {
+    sequence: u32,
+    environments: u64,
+}
+
+impl Flows {
+    /// The table at `gpa`.
+    pub fn open(memory: &Arc<Memory>, gpa: u64) -> Result<Self, TableError> {
+        let table = Shared::open(memory, "the flow table", gpa)?;
+        Ok(Self { table, stuck_at: None, stuck_lookups: 0, send_any: None })
+    }
+
+    /// A reader of the tables' flows.
+    pub fn of(tables: &Tables) -> Self {
+        tables.flows()
+    }
+
+    /// How many look-ups met a table that stayed in the middle of a change.
+    pub fn stuck_lookups(&self) -> u64 {
+        self.stuck_lookups
+    }
+
+    /// Who gets every frame, if the root has no children: then nobody needs to look into frames. One cache line.
+    #[inline]
+    pub fn undivided(&self) -> Option<Option<Target>> {
+        let root = &self.table.nodes[ROOT as usize];
+        (root.children.load(Ordering::Acquire) == 0)
+            .then(|| Target::unpack(root.target.load(Ordering::Acquire)))
+    }
+
+    /// Who gets a received frame: the deepest node with a target on the way that the frame's fields lead. A frame without
+    /// a key goes to the root. `None`: nobody, not even a guardian.
+    pub fn lookup(&mut self, key: Option<&FrameKey>) -> Option<Target> {
+        let root = &self.table.nodes[ROOT as usize];
+        let guardian = || Target::unpack(root.target.load(Ordering::Acquire));
+        let Some(key) = key else { return guardian() };
+        if root.children.load(Ordering::Acquire) == 0 {
+            return guardian();
+        }
+        for _ in 0..RETRIES {
+            let sequence = self.table.sequence.load(Ordering::Acquire);
+            if sequence.is_multiple_of(2) {
+                let target = walk(&self.table, key);
+                fence(Ordering::Acquire);
+                if self.table.sequence.load(Ordering::Relaxed) == sequence {
+                    return target;
+                }
+            } else if self.stuck_at == Some(sequence) {
+                break;
+            }
+            spin_loop();
+        }
+        self.stuck_at =
+            Some(self.table.sequence.load(Ordering::Relaxed)).filter(|sequence| sequence % 2 == 1);
+        self.stuck_lookups += 1;
+        guardian()
+    }
+
+    /// Which queue pair of a target gets this frame: by a hash that is the same for both directions of a connection.
+    #[inline]
+    pub fn queue_pair(target: &Target, key: Option<&FrameKey>) -> u16 {
+        let hash = match key {
+            Some(key) if target.queue_pairs > 1 => key.symmetric_hash() as u16,
+            _ => 0,
+        };
+        target.queue_pair.wrapping_add(hash % target.queue_pairs.max(1))
+    }
+
+    /// Whether `environment` may send this frame: its reverse would arrive there, or the environment may send anything.
+    /// An ICMP error must besides go from the address that the quoted packet went to, to the one that it came from.
+    pub fn may_send(&mut self, environment: u32, frame: &[u8]) -> bool {
+        let arrives = |target: Option<Target>| {
+            target.is_some_and(|target| u32::from(target.environment) == environment)
+        };
+        if let Some(target) = self.undivided() {
+            return arrives(target);
+        }
+        let key = FrameKey::parse(frame);
+        let forwarder_error = key.is_some_and(|key| key.forwarder_error);
+        let reverse = key.map(FrameKey::reversed);
+        (!forwarder_error && arrives(self.lookup(reverse.as_ref()))) || self.may_send_any(environment)
+    }
+
+    /// Whether a target of the environment carries [`SEND_ANY`]. Reads the whole table, once for each of its states.
+    fn may_send_any(&mut self, environment: u32) -> bool {
+        let sequence = self.table.sequence.load(Ordering::Acquire);
+        let known = self.send_any.filter(|known| known.sequence == sequence);
+        let known = known.unwrap_or_else(|| {
+            let targets = self.table.nodes.iter().enumerate().filter_map(|(index, node)| {
+                let live = index == ROOT as usize || node.state.load(Ordering::Acquire) == LIVE;
+                Target::unpack(node.target.load(Ordering::Acquire)).filter(|_| live)
+            });
+            let environments = targets
+                .filter(|target| u32::from(target.rights) & SEND_ANY != 0)
+                .fold(0, |set, target| set | 1u64.checked_shl(target.environment.into()).unwrap_or(0));
+            SendAny { sequence, environments }
+        });
+        // Not kept while the kernel is in the middle of a change.
+        self.send_any = Some(known).filter(|known| known.sequence.is_multiple_of(2));
+        known.environments & 1u64.checked_shl(environment).unwrap_or(0) != 0
+    }
+}
+
+/// One pass from the root to the deepest node that fits.
+fn walk(table: &FlowTable, key: &FrameKey) -> Option<Target> {
+    let mut index = ROOT;
+    let mut best = Target::unpack(table.nodes[ROOT as usize].target.load(Ordering::Acquire));
+    let levels = [
+        Level::DestinationPrefix,
+        Level::Protocol,
+        Level::DestinationPort,
+        Level::SourcePrefix,
+        Level::SourcePort,
+    ];
+    for level in levels {
+        let parent = &table.nodes[index as usize];
+        if parent.children.load(Ordering::Acquire) == 0 {
+            break;
+        }
+        let prefix_len = parent.child_prefix_len.load(Ordering::Acquire);
+        let field = match (level, key.ports) {
+            (Level::DestinationPrefix, _) => prefix(key.destination, prefix_len),
+            (Level::SourcePrefix, _) => prefix(key.source, prefix_len),
+            (Level::Protocol, _) => [0, key.protocol.into()],
+            (Level::DestinationPort, Some((_, port))) | (Level::SourcePort, Some((port, _))) => {
+                [0, port.into()]
+            }
+            _ => break,
+        };
+        let Some(child) = find(table, index, level, field) else { break };
+        index = child;
+        best = Target::unpack(table.nodes[child as usize].target.load(Ordering::Acquire)).or(best);
+    }
+    best
+}
+
+/// The child of `parent` with this field.
+pub(super) fn find(table: &FlowTable, parent: u32, level: Level, field: [u64; 2]) -> Option<u32> {
+    let first = slot(parent, level, field);
+    for probe in 0..PROBES {
+        let index = (first + probe) % NODES as u32;
+        let node = &table.nodes[index as usize];
+        match node.state.load(Ordering::Acquire) {
+            abi::flow::EMPTY => return None,
+            LIVE => {
+                let fits = node.parent.load(Ordering::Relaxed) == parent
+                    && node.level.load(Ordering::Relaxed) == level as u32
+                    && node.field[0].load(Ordering::Relaxed) == field[0]
+                    && node.field[1].load(Ordering::Relaxed) == field[1];
+                if fits {
+                    return Some(index);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
