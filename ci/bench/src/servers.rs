@@ -57,11 +57,13 @@ pub(crate) struct Setting<'a> {
     pub(crate) server_cpu: usize,
 }
 
-/// The command line of a guest. With `--vcpu-cpu` below, all flags of `exovm` that the benchmark relies on are here and nowhere else.
+/// The command line of a guest. All flags of `exovm` that the benchmark relies on are here and nowhere else.
 fn cheetah_command(setting: &Setting<'_>, link: &TapLink) -> Command {
     let mut command = Command::new(setting.exovm);
     command.args(["run", "cheetah", "--docroot"]).arg(setting.folder.join("docroot"));
     command.args(["--net", &format!("tap={},ip={}/{PREFIX_BITS}", link.name, link.server)]);
+    // The vCPU stays where the peers are; only device work may go to another CPU, where the process may use one.
+    command.args(["--vcpu-cpu", &setting.server_cpu.to_string()]);
     command
 }
 
@@ -119,8 +121,6 @@ pub(crate) fn start(
         }
         Contender::CheetahBothCpus => {
             let mut command = cheetah_command(setting, &CHEETAH_BOTH_CPUS_LINK);
-            // The vCPU stays where the peers are; only device work may go to the other CPU.
-            command.args(["--vcpu-cpu", &setting.server_cpu.to_string()]);
             let cpus = [setting.client_cpu, setting.server_cpu];
             vec![start_on_tap(contender, &CHEETAH_BOTH_CPUS_LINK, pin(&mut command, &cpus), setting)?]
         }

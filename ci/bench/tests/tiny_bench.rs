@@ -25,13 +25,23 @@ fn main() -> ExitCode {
         assert!(matches!(error, BenchError::Interrupted), "{error}");
         return ExitCode::SUCCESS;
     }
-    tiny_bench_measures_bare_and_peers();
-    guest_that_ends_at_once_is_a_clear_error();
-    missing_tools_are_named();
-    interrupted_bench_leaves_nothing_behind();
-    println!("tiny_bench: 4 passed");
+    // As libtest does: words without dashes choose tests by parts of their names.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    for (name, test) in TESTS {
+        if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {
+            test();
+            println!("test {name} ... ok");
+        }
+    }
     ExitCode::SUCCESS
 }
+
+const TESTS: [(&str, fn()); 4] = [
+    ("tiny_bench_measures_bare_and_peers", tiny_bench_measures_bare_and_peers),
+    ("guest_that_ends_at_once_is_a_clear_error", guest_that_ends_at_once_is_a_clear_error),
+    ("missing_tools_are_named", missing_tools_are_named),
+    ("interrupted_bench_leaves_nothing_behind", interrupted_bench_leaves_nothing_behind),
+];
 
 const INTERRUPT_ME: &str = "TINY_BENCH_INTERRUPT_ME";
 

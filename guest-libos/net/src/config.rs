@@ -1,5 +1,5 @@
-//! What the caller decides once, before the first frame: addresses, bounds, timeouts, offloads. [`Config::check`] turns
-//! it into something the rest of the crate need not question again.
+//! What the caller decides once, before the first frame: addresses, bounds, timeouts, offloads. It is checked
+//! when a stack is made of it; after that nothing questions it again.
 
 use core::fmt;
 use core::net::Ipv4Addr;

@@ -110,11 +110,7 @@ impl<D> Clone for Payload<'_, D> {
 impl<'a, D: Data> Payload<'a, D> {
     /// `len` bytes from `offset` inside piece `index` on. The caller has checked that they exist.
     pub(crate) fn new(queue: &'a VecDeque<Queued<D>>, index: usize, offset: usize, len: usize) -> Self {
-        let mut pieces = queue.iter();
-        if index > 0 {
-            // `nth` skips `index` pieces: VecDeque's iterator does it in constant time.
-            pieces.nth(index - 1);
-        }
+        let pieces = queue.range(index.min(queue.len())..);
         Self { pieces, offset, remaining: len }
     }
 

@@ -57,3 +57,8 @@ pub fn stamp(phase: usize) {
         slot.store(crate::clock::tsc(), Ordering::Relaxed);
     }
 }
+
+/// Stamps the first response of a service.
+pub fn stamp_first_response() {
+    stamp(abi::boot::phase::FIRST_RESPONSE);
+}

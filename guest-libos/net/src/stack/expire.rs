@@ -85,11 +85,10 @@ impl<D: Data> Stack<D> {
             // What could not leave is in the list below; the timer need not come back for it.
             connection.receive.ack_at = Instant::NEVER;
         }
-        if blocked && !connection.blocked {
-            connection.blocked = true;
-            self.blocked.push_back(conn);
-        }
         self.wheel.arm(index, connection.deadline());
+        if blocked {
+            self.mark_blocked(conn);
+        }
         Some((conn, Fired::Alive))
     }
 

@@ -156,11 +156,26 @@ impl<D: Data> Stack<D> {
         };
         let sent = connection.output(&mut ctx, tx, policy);
         self.wheel.arm(conn.index, connection.deadline());
-        if sent.blocked && !connection.blocked {
-            connection.blocked = true;
-            self.blocked.push_back(conn);
+        if sent.blocked {
+            self.mark_blocked(conn);
         }
         Ok(sent)
+    }
+
+    /// Puts a connection that met a full driver into the list of those to retry, once.
+    #[cold]
+    fn mark_blocked(&mut self, conn: ConnId) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        if connection.blocked {
+            return;
+        }
+        connection.blocked = true;
+        if self.blocked.len() >= 2 * self.table.len() {
+            // A driver that is full for long collects connections that have ended since.
+            let table = &self.table;
+            self.blocked.retain(|&other| table.get(other).is_some());
+        }
+        self.blocked.push_back(conn);
     }
 
     /// Calls [`Self::output`] for the connections that met a full driver, in their order, until it is full again. To be

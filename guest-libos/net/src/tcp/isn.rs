@@ -74,11 +74,8 @@ impl Hasher for FlowHasher {
 
     #[inline]
     fn write_u64(&mut self, value: u64) {
-        let fold = |x: u64, y: u64| {
-            let product = u128::from(x) * u128::from(y);
-            product as u64 ^ (product >> 64) as u64
-        };
-        self.hash = fold(self.hash ^ value ^ self.keys.addend, self.keys.factor);
+        let product = u128::from(self.hash ^ value ^ self.keys.addend) * u128::from(self.keys.factor);
+        self.hash = product as u64 ^ (product >> 64) as u64;
     }
 }
 

@@ -26,6 +26,9 @@ pub(crate) enum Verdict<'f> {
     Events(SegmentEvents<'f>),
 }
 
+/// The acknowledgment is of nothing that was sent lately: a challenge ACK is due.
+struct NotOurs;
+
 impl From<Option<ControlFrame<'static>>> for Verdict<'_> {
     fn from(reply: Option<ControlFrame<'static>>) -> Self {
         reply.map_or(Self::Silence, Self::Reply)
@@ -61,8 +64,8 @@ impl<D: Data> Connection<D> {
             self.send.open(segment, ack, ctx);
             self.state = State::Established;
             events.opened = true;
-        } else if let Err(verdict) = self.acknowledgment_arrives(ack, segment, &mut events, ctx) {
-            return verdict;
+        } else if self.acknowledgment_arrives(ack, segment, &mut events, ctx).is_err() {
+            return self.challenge_ack(ctx).into();
         }
         // Sixth would be the URG bit: urgent data is data (RFC 6093).
         if events.ended.is_none() {
@@ -130,13 +133,13 @@ impl<D: Data> Connection<D> {
 
     /// RFC 9293 3.10.7.4, fifth, for the states from ESTABLISHED on.
     #[inline]
-    fn acknowledgment_arrives<'f>(
+    fn acknowledgment_arrives(
         &mut self,
         ack: Seq,
-        segment: &Segment<'f>,
-        events: &mut SegmentEvents<'f>,
+        segment: &Segment<'_>,
+        events: &mut SegmentEvents<'_>,
         ctx: &mut Context<'_>,
-    ) -> Result<(), Verdict<'f>> {
+    ) -> Result<(), NotOurs> {
         let send = &mut self.send;
         if ack == send.una {
             send.on_same_ack(segment, ctx);
@@ -145,7 +148,7 @@ impl<D: Data> Connection<D> {
         }
         // RFC 5961 5.2: SND.UNA - MAX.SND.WND =< SEG.ACK =< SND.NXT, or the segment is somebody else's.
         if ack.is_after(send.max) || ack.is_before(send.una - send.max_window) {
-            return Err(self.challenge_ack(ctx).into());
+            return Err(NotOurs);
         }
         if ack.is_before(send.una) {
             // An old acknowledgment, late; the segment's text may be new.

@@ -6,6 +6,9 @@ use alloc::collections::VecDeque;
 use crate::data::{Data, Queued};
 use crate::driver::{MAX_PIECES, Payload};
 
+/// Room for this many references stays with an ended connection's place.
+const KEPT_PIECES: usize = 64;
+
 /// A place in the queue.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
@@ -31,9 +34,10 @@ impl<D: Data> SendQueue<D> {
         Self { pieces: VecDeque::new(), head_offset: 0, next: Place::default(), sent: 0, len: 0 }
     }
 
-    /// Drops all references and keeps the memory for the next connection.
+    /// Drops all references and keeps the memory for the next connection, unless it is unusually much.
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();
+        self.pieces.shrink_to(KEPT_PIECES);
         (self.head_offset, self.next, self.sent, self.len) = (0, Place::default(), 0, 0);
     }
 

@@ -124,12 +124,12 @@ proptest! {
         let mut host = StaticHost::with(small());
         let mut clients: Vec<_> = (0..4).map(|i| Client { isn: 1_000, ..Client::on_port(10 + i) }).collect();
         let mut known = Known::default();
-        for client in 0..4 {
-            clients[client].handshake_begin(&mut host);
-            if client < 2 {
-                let outcome = host.input(&clients[client].ack(1, 1));
-                known.handle(client, &outcome);
-            }
+        for client in &mut clients {
+            client.handshake_begin(&mut host);
+        }
+        for (number, client) in clients.iter().take(2).enumerate() {
+            let outcome = host.input(&client.ack(1, 1));
+            known.handle(number, &outcome);
         }
         let mut honest = Client::on_port(99);
         let honest_conn = honest.connect(&mut host);

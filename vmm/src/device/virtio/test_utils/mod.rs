@@ -14,6 +14,7 @@ use crate::device::pci::{Interrupt, MsiMessage, MsixRoutes};
 use crate::tables::{FlowTableWriter, Memory, TableAddresses, Tables, domain};
 
 mod driver;
+pub(crate) mod nic;
 
 pub(crate) use driver::{Driver, Piece};
 

@@ -1,8 +1,6 @@
 //! However requests are cut into segments, and however little room there is for responses, the same goes out.
 
-mod common;
-
-use common::{Client, FILES, ask, site};
+use crate::common::{Client, FILES, ask, site};
 use exos_http::{Next, Stage};
 use proptest::prelude::*;
 

@@ -1,11 +1,9 @@
 //! What responses say: fields, bodies, conditions, dates, and that prepared headers are shared and never changed
 //! under someone who holds them.
 
-mod common;
-
 use std::time::{Duration, UNIX_EPOCH};
 
-use common::{FILES, MODIFIED, NOW, ask, ask_one, fields, site, site_of};
+use crate::common::{FILES, MODIFIED, NOW, ask, ask_one, fields, site, site_of};
 use exos_http::{Piece, Status, Then};
 
 fn get(path: &str) -> Vec<u8> {

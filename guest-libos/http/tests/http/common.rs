@@ -8,12 +8,12 @@ use exos_docroot::pack::Plan;
 use exos_http::{HttpConnection, Next, Response, Responses, Site, Stage, Then};
 
 /// Sun, 06 Nov 1994 08:49:37 GMT: when all files of the site were modified.
-pub const MODIFIED: u64 = 784_111_777;
+pub(crate) const MODIFIED: u64 = 784_111_777;
 /// Sun, 15 Jun 2025 15:06:40 GMT
-pub const NOW: u64 = 1_750_000_000;
+pub(crate) const NOW: u64 = 1_750_000_000;
 
 /// The files of the site, with their content.
-pub const FILES: &[(&str, &[u8])] = &[
+pub(crate) const FILES: &[(&str, &[u8])] = &[
     ("index.html", b"<p>root</p>"),
     ("hello.txt", b"hello\n"),
     ("empty.css", b""),
@@ -28,7 +28,7 @@ pub const FILES: &[(&str, &[u8])] = &[
 ];
 
 /// A site with [`FILES`].
-pub fn site() -> Site {
+pub(crate) fn site() -> Site {
     let directory = tempfile::tempdir().unwrap();
     for (name, content) in FILES {
         let path = directory.path().join(name);
@@ -41,16 +41,16 @@ pub fn site() -> Site {
 }
 
 /// A site with the files below a directory.
-pub fn site_of(directory: &std::path::Path) -> Site {
+pub(crate) fn site_of(directory: &std::path::Path) -> Site {
     let mut memory = Vec::new();
     Plan::scan(directory).unwrap().write_to(&mut memory).unwrap();
     Site::new(Archive::parse(memory.leak()).unwrap())
 }
 
 /// Keeps responses, as many as it has room for.
-pub struct Kept {
-    pub responses: Vec<Response>,
-    pub room: usize,
+pub(crate) struct Kept {
+    pub(crate) responses: Vec<Response>,
+    pub(crate) room: usize,
 }
 
 impl Default for Kept {
@@ -76,29 +76,27 @@ impl Responses for Kept {
 
 /// What came of a stretch of input: all bytes that would be sent, and where the connection is.
 #[derive(Debug, PartialEq, Eq)]
-#[allow(dead_code)]
-pub struct Outcome {
-    pub sent: Vec<u8>,
-    pub statuses: Vec<u16>,
-    pub stage: Stage,
+pub(crate) struct Outcome {
+    pub(crate) sent: Vec<u8>,
+    pub(crate) statuses: Vec<u16>,
+    pub(crate) stage: Stage,
 }
 
 /// A connection with its receive buffer.
-pub struct Client<'a> {
-    pub connection: HttpConnection,
-    pub site: &'a mut Site,
-    pub kept: Kept,
+pub(crate) struct Client<'a> {
+    pub(crate) connection: HttpConnection,
+    pub(crate) site: &'a mut Site,
+    pub(crate) kept: Kept,
     buffer: Vec<u8>,
 }
 
-#[allow(dead_code)]
 impl<'a> Client<'a> {
-    pub fn new(site: &'a mut Site) -> Client<'a> {
+    pub(crate) fn new(site: &'a mut Site) -> Client<'a> {
         Client { connection: HttpConnection::new(), site, kept: Kept::default(), buffer: Vec::new() }
     }
 
     /// Receives a segment, as a transport would: behind what the input before left.
-    pub fn receive(&mut self, segment: &[u8]) -> Next {
+    pub(crate) fn receive(&mut self, segment: &[u8]) -> Next {
         self.buffer.extend_from_slice(segment);
         let consumed = self.connection.input(&self.buffer, self.site, NOW, &mut self.kept);
         self.buffer.drain(..consumed.bytes);
@@ -106,7 +104,7 @@ impl<'a> Client<'a> {
         consumed.next
     }
 
-    pub fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> Outcome {
         Outcome {
             sent: self
                 .kept
@@ -121,16 +119,14 @@ impl<'a> Client<'a> {
 }
 
 /// The outcome of one segment on a new connection.
-#[allow(dead_code)]
-pub fn ask(site: &mut Site, bytes: &[u8]) -> Outcome {
+pub(crate) fn ask(site: &mut Site, bytes: &[u8]) -> Outcome {
     let mut client = Client::new(site);
     client.receive(bytes);
     client.outcome()
 }
 
 /// The only response to a request, with its header's fields by name.
-#[allow(dead_code)]
-pub fn ask_one(site: &mut Site, bytes: &[u8], now: u64) -> (Response, BTreeMap<String, String>) {
+pub(crate) fn ask_one(site: &mut Site, bytes: &[u8], now: u64) -> (Response, BTreeMap<String, String>) {
     let mut kept = Kept::default();
     HttpConnection::new().input(bytes, site, now, &mut kept);
     assert_eq!(kept.responses.len(), 1, "{}", bytes.escape_ascii());
@@ -140,8 +136,7 @@ pub fn ask_one(site: &mut Site, bytes: &[u8], now: u64) -> (Response, BTreeMap<S
 }
 
 /// The fields of a header; checks its form as it goes.
-#[allow(dead_code)]
-pub fn fields(response: &Response) -> BTreeMap<String, String> {
+pub(crate) fn fields(response: &Response) -> BTreeMap<String, String> {
     let header = std::str::from_utf8(response.header.bytes()).unwrap();
     let (line, fields) = header.strip_suffix("\r\n\r\n").unwrap().split_once("\r\n").unwrap();
     assert!(line.starts_with(&format!("HTTP/1.1 {} ", response.status.code())), "{line}");
@@ -151,4 +146,32 @@ pub fn fields(response: &Response) -> BTreeMap<String, String> {
         assert!(map.insert(name.to_string(), value.to_string()).is_none(), "{name} twice");
     }
     map
+}
+
+/// Each request on a connection of its own, the statuses that it gets, and where the connection is after it.
+pub(crate) fn assert_table(cases: &[(&[u8], &[u16], Stage)]) {
+    let mut site = site();
+    for (request, statuses, stage) in cases {
+        let outcome = ask(&mut site, request);
+        let shown = request[..request.len().min(300)].escape_ascii();
+        assert_eq!((&outcome.statuses[..], outcome.stage), (*statuses, *stage), "{shown}");
+    }
+}
+
+/// Each of the requests gets this status and the connection stays open.
+pub(crate) fn assert_open(status: u16, requests: &[&str]) {
+    for request in requests {
+        assert_table(&[(request.as_bytes(), &[status], Stage::Idle)]);
+    }
+}
+
+/// Each of the requests gets this status, once, and the connection closes, whatever follows.
+pub(crate) fn assert_closed<R: AsRef<[u8]>>(status: u16, requests: &[R]) {
+    for request in requests {
+        let with_another = [request.as_ref(), b"GET /hello.txt HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
+        assert_table(&[
+            (request.as_ref(), &[status], Stage::Closing),
+            (&with_another, &[status], Stage::Closing),
+        ]);
+    }
 }

@@ -1,0 +1,119 @@
+//! In steady state nothing is allocated: a thousand requests and responses, their acknowledgments and timers, counted by
+//! the allocator itself. A test binary of its own, because it replaces the global allocator.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use exos_net::{
+    AckPolicy, Config, ControlFrame, Duration, Full, Input, Instant, MacAddress, RxChecksum, RxMeta, Stack,
+    Transmit, TxChecksum, TxSegment,
+};
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator with its arguments unchanged; the counter is a
+// thread-local without destructor, so touching it allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises about `layout` are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from `alloc` above, which is the system's.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[derive(Default)]
+struct Wire {
+    segments: u32,
+    server_isn: u32,
+}
+
+impl Transmit<&'static [u8]> for Wire {
+    fn transmit(&mut self, segment: TxSegment<'_, &'static [u8]>) -> Result<(), Full> {
+        assert_eq!(segment.payload.map(|piece| piece.bytes().len()).sum::<usize>(), 1_200);
+        self.segments += 1;
+        Ok(())
+    }
+
+    fn transmit_control(&mut self, frame: &ControlFrame<'_>) -> Result<(), Full> {
+        let head = frame.head();
+        self.server_isn = u32::from_be_bytes([head[38], head[39], head[40], head[41]]);
+        Ok(())
+    }
+}
+
+const META: RxMeta = RxMeta { checksum: RxChecksum::AllValid };
+
+fn frame(flags: u8, seq: u32, ack: u32, payload: usize) -> Vec<u8> {
+    let mut frame = vec![0; 54 + payload];
+    frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
+    frame[12] = 8;
+    frame[14] = 0x45;
+    frame[16..18].copy_from_slice(&(40 + payload as u16).to_be_bytes());
+    frame[23] = 6;
+    frame[26..34].copy_from_slice(&[10, 0, 0, 2, 10, 0, 0, 1]);
+    frame[35] = 99;
+    frame[37] = 80;
+    frame[38..42].copy_from_slice(&seq.to_be_bytes());
+    frame[42..46].copy_from_slice(&ack.to_be_bytes());
+    frame[46] = 0x50;
+    frame[47] = flags;
+    frame[48] = 0xff;
+    frame
+}
+
+#[test]
+fn requests_in_steady_state_allocate_nothing() {
+    let mut config = Config::new(MacAddress([2, 0, 0, 0, 0, 1]), [10, 0, 0, 1].into(), 24, [1; 16]);
+    config.tx_checksum = TxChecksum::Offload;
+    let mut stack = Stack::<&'static [u8]>::new(config, Instant::ZERO).unwrap();
+    stack.listen(80).unwrap();
+    let mut wire = Wire::default();
+    let mut now = Instant::ZERO;
+    let syn = frame(2, 0, 0, 0);
+    let Input::Reply(syn_ack) = stack.input(now, &syn, META) else { panic!("no SYN-ACK") };
+    wire.transmit_control(&syn_ack).unwrap();
+    let mut ack = wire.server_isn.wrapping_add(1);
+    let Input::Segment(_) = stack.input(now, &frame(16, 1, ack, 0), META) else { panic!("not opened") };
+
+    let mut seq = 1;
+    let mut request = frame(24, seq, ack, 100);
+    let mut after_warm_up = 0;
+    for round in 0..1_100 {
+        if round == 100 {
+            after_warm_up = ALLOCATIONS.with(Cell::get);
+        }
+        request[38..42].copy_from_slice(&u32::to_be_bytes(seq));
+        request[42..46].copy_from_slice(&ack.to_be_bytes());
+        let Input::Segment(events) = stack.input(now, &request, META) else { panic!("no events") };
+        assert_eq!(events.data.len(), 100);
+        let conn = events.conn;
+        // Every third request is not used up at once.
+        if round % 3 == 0 {
+            stack.keep(conn, &request[54 + 40..]).unwrap();
+            stack.consume(conn, 60).unwrap();
+        }
+        stack.send(conn, &[7; 200]).unwrap();
+        stack.send(conn, &[8; 1_000]).unwrap();
+        stack.output(conn, now, &mut wire, AckPolicy::IfDue).unwrap();
+        seq += 100;
+        ack = ack.wrapping_add(1_200);
+        now += Duration::from_millis(7);
+        stack.expire(now, &mut wire, |_, event| panic!("{event:?}"));
+    }
+    assert_eq!(ALLOCATIONS.with(Cell::get) - after_warm_up, 0);
+    assert_eq!(wire.segments, 1_100);
+    assert_eq!(stack.counters().retransmits, 0);
+}
