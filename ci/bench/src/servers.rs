@@ -62,6 +62,8 @@ fn cheetah_command(setting: &Setting<'_>, link: &TapLink) -> Command {
     let mut command = Command::new(setting.exovm);
     command.args(["run", "cheetah", "--docroot"]).arg(setting.folder.join("docroot"));
     command.args(["--net", &format!("tap={},ip={}/{PREFIX_BITS}", link.name, link.server)]);
+    // Two guests may run at once, and each wants a name of its own.
+    command.args(["--name", link.name]);
     // The vCPU stays where the peers are; only device work may go to another CPU, where the process may use one.
     command.args(["--vcpu-cpu", &setting.server_cpu.to_string()]);
     command

@@ -1,12 +1,89 @@
-//! `exovm bench`: beside today's servers.
+//! `exovm bench`: beside today's servers. The measuring is in `exovm-bench`; here are its flags.
 
 use super::Failure;
+use exovm_bench::{ClientErrors, Contender, HttpOptions, Mode};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Arguments of `bench`.
 #[derive(clap::Args, Debug)]
-pub(super) struct BenchArguments {}
+pub(super) struct BenchArguments {
+    #[command(subcommand)]
+    what: What,
+}
 
-pub(super) fn bench(_: BenchArguments) -> Result<ExitCode, Failure> {
-    Err("not yet".into())
+#[derive(clap::Subcommand, Debug)]
+enum What {
+    /// Requests per second of cheetah, nginx, lighttpd and a bare responder, in turn, with wrk as the client.
+    Http(HttpArguments),
+}
+
+/// Arguments of `bench http`.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = "Needs wrk, nginx and lighttpd:  sudo apt-get install wrk nginx-light lighttpd
+Everything runs in network namespaces of its own; nothing on the host is changed. A quiet machine with two CPUs
+or more gives figures worth quoting; compare ratios, not absolute numbers.
+
+Examples
+  exovm bench http --quick
+  exovm bench http --sizes 64,8192 --connections 1,8,64 --modes keep-alive,close --json result.json
+  exovm bench http --contenders cheetah,nginx --seconds 5 --rounds 7")]
+struct HttpArguments {
+    /// A few points only, in a few minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Document sizes in bytes.
+    #[arg(long, value_delimiter = ',', value_name = "BYTES")]
+    sizes: Vec<u64>,
+    /// Numbers of connections.
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    connections: Vec<u32>,
+    /// How connections are used: keep-alive, close, pipelined.
+    #[arg(long, value_delimiter = ',', value_name = "MODE")]
+    modes: Vec<Mode>,
+    /// Who takes part: cheetah, cheetah-both-cpus, bare, nginx, lighttpd.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    contenders: Vec<Contender>,
+    /// Seconds for each measurement.
+    #[arg(long, value_name = "N")]
+    seconds: Option<u32>,
+    /// How often each point is measured; the median counts.
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+    /// CPU of the client.
+    #[arg(long, value_name = "CPU")]
+    client_cpu: Option<usize>,
+    /// CPU of the server.
+    #[arg(long, value_name = "CPU")]
+    server_cpu: Option<usize>,
+    /// Also write the result as JSON (schema in ci/bench/README.md).
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode, Failure> {
+    let What::Http(arguments) = arguments.what;
+    let options = options(arguments);
+    let report = exovm_bench::run_http(options, &std::env::current_exe()?)?;
+    print!("{report}");
+    Ok(if report.errors() == ClientErrors::default() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn options(arguments: HttpArguments) -> HttpOptions {
+    let mut options = if arguments.quick { HttpOptions::quick() } else { HttpOptions::default() };
+    fn replace<T>(option: &mut Vec<T>, given: Vec<T>) {
+        if !given.is_empty() {
+            *option = given;
+        }
+    }
+    replace(&mut options.sizes_bytes, arguments.sizes);
+    replace(&mut options.connections, arguments.connections);
+    replace(&mut options.modes, arguments.modes);
+    replace(&mut options.contenders, arguments.contenders);
+    options.seconds_per_point = arguments.seconds.unwrap_or(options.seconds_per_point);
+    options.rounds = arguments.rounds.unwrap_or(options.rounds);
+    options.client_cpu = arguments.client_cpu.unwrap_or(options.client_cpu);
+    options.server_cpu = arguments.server_cpu.unwrap_or(options.server_cpu);
+    options.json_path = arguments.json;
+    options
 }

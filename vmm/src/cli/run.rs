@@ -168,7 +168,8 @@ fn announce(
         println!("  document root: {served}");
     }
     let io = machine.placement().map_or("none".to_owned(), |p| format!("{:?}", p.mode()).to_lowercase());
-    println!("  machine: {name}, {} MiB, device work: {io}\n", machine.memory_bytes() >> 20);
+    println!("  machine: {name}, {} MiB, device work: {io}", machine.memory_bytes() >> 20);
+    println!("  kernel calls: {}\n", gate(machine));
     println!("  {:<16} {:>10} {:>10}", "boot phase", "ms", "since start");
     let mut last = start_tsc;
     for phase in machine.phases() {
@@ -178,6 +179,16 @@ fn announce(
         last = phase.tsc;
     }
     println!("\nCtrl-C ends it; `exovm account {name}` shows where its cycles go.");
+}
+
+/// What the kernel found out about the host.
+fn gate(machine: &Machine) -> &'static str {
+    use abi::call::gate::{KIND_INT3, KIND_SYSCALL};
+    match machine.pages().status.gate.load(std::sync::atomic::Ordering::Relaxed) {
+        KIND_INT3 => "by int3 (SYSCALL does not raise the privilege here)",
+        KIND_SYSCALL => "by syscall",
+        _ => "not yet",
+    }
 }
 
 /// Takes SIGINT, SIGTERM and SIGHUP away from their default, for all threads started from now on, and gives a

@@ -148,6 +148,8 @@ fn queue_is_rebound_to_another_environment_while_others_run() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Garbage in the rings of one environment: the NIC survives, writes nothing outside of that environment's memory, and
     /// serves the next environment as before.
     #[test]

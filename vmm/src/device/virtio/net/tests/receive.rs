@@ -26,8 +26,8 @@ fn small_frames_take_one_buffer_each_and_show_once_a_batch() {
     assert_eq!(worked, Worked { received: 5, ..Worked::default() });
     assert_eq!(receive.used_index(), 5);
     for (port, (head, bytes)) in receive.all_used().into_iter().enumerate() {
-        assert_eq!((usize::from(head), bytes), (port, 57 - 12 + 12));
         let expected = as_received(&request(port as u16, b"GET"), 1);
+        assert_eq!((usize::from(head), bytes as usize), (port, expected.len()));
         assert_eq!(buffer(&nic, 1, port as u64, expected.len()), expected);
     }
     assert_eq!(nic.interrupts[0].count(), 1);
@@ -65,7 +65,7 @@ fn window_costs_one_buffer_a_small_frame() {
         fake.wire().to_guest.push_back(request(at, b"GET"));
         assert_eq!(nic.work().received, 1);
         let (_, bytes) = receive.next_used().expect("one");
-        assert_eq!(bytes, 57);
+        assert_eq!(bytes as usize, request(at, b"GET").len());
         receive.add(&[Piece::into(buffer_gpa(1, u64::from(at) % 60 * 4096), 4096)]);
     }
     assert!(fake.wire().read_pieces.iter().all(|&pieces| pieces == 17), "65 KiB, always");
@@ -97,7 +97,8 @@ fn without_merging_a_frame_takes_one_buffer_or_is_dropped() {
     fake.wire().to_guest.push_back(request(81, b"fits"));
     assert_eq!(nic.work().received, 1);
     assert_eq!(receive.all_used(), vec![(0, request(81, b"fits").len() as u32)]);
-    assert_eq!(nic.guest.read(buffer_gpa(1, 0), 58), as_received(&request(81, b"fits"), 1));
+    let fits = as_received(&request(81, b"fits"), 1);
+    assert_eq!(nic.guest.read(buffer_gpa(1, 0), fits.len()), fits);
     assert_eq!(nic.function.metrics().receive_dropped_buffers, 1);
 }
 
@@ -162,7 +163,7 @@ fn frame_that_never_fits_into_a_full_ring_is_dropped() {
     fake.wire().to_guest.push_back(request(81, b"next"));
     assert_eq!(nic.work().received, 1);
     assert_eq!(nic.function.metrics().receive_dropped_buffers, 1);
-    assert_eq!(receive.all_used().len(), 1);
+    assert_eq!(receive.all_used().len(), 2, "a small one takes two of them");
 }
 
 #[test]
