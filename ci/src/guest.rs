@@ -1,0 +1,243 @@
+//! A guest under test: an image started in this process, on a TAP of the test's own namespace.
+
+use crate::http::{Client, Response};
+use crate::network::Network;
+use crate::{Site, host};
+use exos_docroot::pack::Plan;
+use exovm::account::AccountSnapshot;
+use exovm::machine::{End, Machine, MachineConfig, MachineError};
+use exovm::placement::IoMode;
+use exovm_image::container::Image;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a guest may take until it serves or ends. Long, for hosts that are emulated.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a guest may take to finish when asked.
+const GRACE: Duration = Duration::from_secs(10);
+/// Name of the guest's counter of requests.
+const REQUESTS: &str = "requests";
+
+/// A machine to be.
+pub struct GuestBuilder {
+    image: Image,
+    docroot: Option<PathBuf>,
+    io: IoMode,
+    memory_mib: Option<u64>,
+    arguments: Vec<String>,
+    tap: Option<u8>,
+}
+
+impl GuestBuilder {
+    /// Serves this site.
+    pub fn site(self, site: &Site) -> Self {
+        self.docroot(site.path())
+    }
+
+    /// Serves this directory.
+    pub fn docroot(mut self, dir: &Path) -> Self {
+        self.docroot = Some(dir.to_owned());
+        self
+    }
+
+    /// Where device work is done; turns if not said, which is deterministic.
+    pub fn io(mut self, io: IoMode) -> Self {
+        self.io = io;
+        self
+    }
+
+    /// Memory of the machine.
+    pub fn memory_mib(mut self, mib: u64) -> Self {
+        self.memory_mib = Some(mib);
+        self
+    }
+
+    /// The image's arguments.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self
+    }
+
+    /// Number of the TAP, for tests with several guests; 0 if not said.
+    pub fn tap(mut self, number: u8) -> Self {
+        self.tap = Some(number);
+        self
+    }
+
+    /// No network interface.
+    pub fn no_network(mut self) -> Self {
+        self.tap = None;
+        self
+    }
+
+    /// Replaces the first instructions of the image's function `symbol`, so that a test can have the guest do what no
+    /// compiler would let it.
+    pub fn patch(mut self, symbol: &str, code: &[u8]) -> Self {
+        let program = &mut self.image.program;
+        let va = program
+            .symbols
+            .iter()
+            .find(|have| have.name == symbol)
+            .unwrap_or_else(|| panic!("the image has no function {symbol}"))
+            .va;
+        let segment = program
+            .segments
+            .iter_mut()
+            .find(|segment| (segment.va..segment.va + segment.bytes.len() as u64).contains(&va))
+            .expect("a function lies in a segment");
+        let at = (va - segment.va) as usize;
+        segment.bytes[at..at + code.len()].copy_from_slice(code);
+        self
+    }
+
+    /// Starts the machine, or says why it does not start.
+    pub fn try_launch(self) -> Result<Guest, MachineError> {
+        host::require();
+        let docroot = match &self.docroot {
+            Some(dir) => Some(Plan::scan(dir)?),
+            None => None,
+        };
+        let (network, net) = self.tap.map(Network::create).unzip();
+        let log = Log::default();
+        let sink = log.clone();
+        let machine = Machine::start(MachineConfig {
+            image: self.image,
+            memory_bytes: self.memory_mib.map(|mib| mib << 20),
+            docroot,
+            net,
+            io: self.io,
+            vcpu_cpu: None,
+            arguments: self.arguments,
+            log: Box::new(move |line| sink.push(line)),
+        })?;
+        Ok(Guest { machine, network, log, port: 0 })
+    }
+
+    /// Starts the machine; it need not serve anything.
+    pub fn launch(self) -> Guest {
+        self.try_launch().unwrap_or_else(|error| panic!("the machine does not start: {error}"))
+    }
+
+    /// Starts the machine and waits until it serves.
+    pub fn start(self) -> Guest {
+        let mut guest = self.launch();
+        match guest.machine.wait_ready(PATIENCE) {
+            Some(port) => guest.port = port,
+            None => panic!(
+                "the guest does not serve; it ended with {:?} and logged {:#?}",
+                guest.machine.wait(Some(Duration::ZERO)),
+                guest.log()
+            ),
+        }
+        guest
+    }
+}
+
+/// The guest's log so far, shared with the thread that drains it.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn push(&self, line: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A running guest. Dropping it ends the machine without any check; [`Guest::stop`] checks.
+pub struct Guest {
+    machine: Machine,
+    network: Option<Network>,
+    log: Log,
+    port: u16,
+}
+
+impl Guest {
+    /// The built-in image of this name, on TAP 0.
+    pub fn image(name: &str) -> GuestBuilder {
+        let image = exovm::images::load(name).unwrap_or_else(|error| panic!("{error}"));
+        GuestBuilder {
+            image,
+            docroot: None,
+            io: IoMode::Turn,
+            memory_mib: None,
+            arguments: Vec::new(),
+            tap: Some(0),
+        }
+    }
+
+    /// Cheetah, serving a site on TAP 0 in turns.
+    pub fn serving(site: &Site) -> Guest {
+        Self::image("cheetah").site(site).start()
+    }
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddrV4::new(self.network().guest_address(), self.port).into()
+    }
+
+    /// Its TAP.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("this guest was started without a network")
+    }
+
+    /// A connection to it.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address()).unwrap_or_else(|error| panic!("cannot connect to the guest: {error}"))
+    }
+
+    /// One GET on a connection of its own.
+    pub fn get(&self, target: &str) -> Response {
+        self.connect().get(target).unwrap_or_else(|error| panic!("GET {target}: {error}"))
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// What the guest logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    /// What `body` cost, by the account.
+    pub fn account_of(&self, body: impl FnOnce()) -> AccountSnapshot {
+        let before = self.machine.account();
+        body();
+        self.machine.account().since(&before)
+    }
+
+    /// How many requests the guest counted while `body` ran.
+    pub fn requests_during(&self, body: impl FnOnce()) -> u64 {
+        self.account_of(body).site(REQUESTS).map_or(0, |site| site.total)
+    }
+
+    /// Waits until the guest ends by itself. Gives back how, and the whole log.
+    pub fn wait(mut self) -> (End, Vec<String>) {
+        if self.machine.wait(Some(PATIENCE)).is_none() {
+            panic!("the guest did not end by itself; it logged {:#?}", self.log());
+        }
+        // Joins the threads, so that the log is complete.
+        let end = self.machine.stop(Duration::ZERO);
+        (end, self.log())
+    }
+
+    /// Asks the guest to finish.
+    ///
+    /// # Panics
+    /// If it does not finish by itself with status 0, or said anything worse than "info".
+    pub fn stop(mut self) {
+        let end = self.machine.stop(GRACE);
+        let log = self.log();
+        assert_eq!(end, End::PowerOff { status: 0 }, "the guest should have finished; it logged {log:#?}");
+        let complaints: Vec<_> =
+            log.iter().filter(|line| line.starts_with("WARN") || line.starts_with("ERROR")).collect();
+        assert!(complaints.is_empty(), "the guest complained: {complaints:#?}");
+    }
+}

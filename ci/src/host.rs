@@ -1,0 +1,67 @@
+//! What a test needs of the host, and what this process uses of it.
+
+use std::fs::OpenOptions;
+
+/// Fails the test, with one sentence, where no VM can be started. A skipped test would be a promise that nobody checks.
+pub fn require() {
+    for (device, what) in
+        [("/dev/kvm", "it boots a virtual machine"), ("/dev/net/tun", "its guest is on a TAP")]
+    {
+        if let Err(error) = OpenOptions::new().read(true).write(true).open(device) {
+            panic!("this test needs {device} ({what}), which cannot be opened: {error}");
+        }
+    }
+}
+
+/// Bytes of private memory of this process that are backed, by mapping: address range and `Private_Dirty` plus
+/// `Private_Clean` (proc(5), smaps).
+pub fn private_mappings(pid: u32) -> Vec<Mapping> {
+    let path = format!("/proc/{pid}/smaps");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let mut mappings: Vec<Mapping> = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        if let Some((start, end)) = first.split_once('-').filter(|_| !first.ends_with(':')) {
+            let address = |text| u64::from_str_radix(text, 16).expect("smaps begins a mapping with its range");
+            let name = line.splitn(6, ' ').nth(5).unwrap_or_default().trim().to_owned();
+            mappings.push(Mapping { len_bytes: address(end) - address(start), private_bytes: 0, name });
+        } else if matches!(first, "Private_Dirty:" | "Private_Clean:") {
+            let kib: u64 = second.parse().expect("smaps counts in kB");
+            mappings.last_mut().expect("a mapping came before").private_bytes += kib << 10;
+        }
+    }
+    mappings
+}
+
+/// A mapping of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Its length.
+    pub len_bytes: u64,
+    /// How much of it this process alone has in memory.
+    pub private_bytes: u64,
+    /// File or kind; empty for anonymous memory.
+    pub name: String,
+}
+
+/// Threads and open descriptors of this process.
+pub fn threads_and_descriptors() -> (usize, usize) {
+    let count = |dir| std::fs::read_dir(dir).map_or(0, Iterator::count);
+    (count("/proc/self/task"), count("/proc/self/fd"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_mappings_of_this_process_count_what_it_touches() {
+        const BYTES: usize = 64 << 20;
+        let before: u64 = private_mappings(std::process::id()).iter().map(|m| m.private_bytes).sum();
+        let touched = vec![1u8; BYTES];
+        let after: u64 = private_mappings(std::process::id()).iter().map(|m| m.private_bytes).sum();
+        assert!(after - before >= BYTES as u64, "{before} {after}");
+        drop(touched);
+    }
+}
