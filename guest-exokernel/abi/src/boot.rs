@@ -212,8 +212,8 @@ pub struct StatusPage {
     pub gate: AtomicU32,
     /// A value of [`wake`] (written by the kernel).
     pub wake: AtomicU32,
-    /// Where the environment waits, for whoever places device work: 0 running, 1 halted.
-    pub halted: AtomicU32,
+    /// Zero.
+    pub reserved: AtomicU32,
 }
 
 const _: () = assert!(size_of::<BootPage>() <= 4096);

@@ -28,6 +28,8 @@ use transmit::{Held, Sender};
 const BATCH: usize = 64;
 /// How long the loop polls before it halts, when device work runs elsewhere.
 const POLL_US: u64 = 20;
+/// How long to wait at most while the transmit queue has no room.
+const CROWDED_WAIT_US: u64 = 100;
 /// Descriptors of the transmit queue.
 const TRANSMIT_SIZE: u16 = 1024;
 /// Descriptors that must be free for a batch to begin; otherwise the device gets time first.
@@ -225,7 +227,13 @@ impl<'s, S: Service> EventLoop<'s, S> {
 
     /// Nothing to do: a turn, or poll and halt, as the VMM wants it.
     fn idle(&mut self) {
-        let deadline = self.stack.next_deadline().map_or(0, |at| self.scale.ticks(at.as_nanos()).max(1));
+        let mut deadline = self.stack.next_deadline().map_or(0, |at| self.scale.ticks(at.as_nanos()).max(1));
+        // Without room to send, what is waited for is not only frames.
+        let crowded = self.nic.transmit.room() < TRANSMIT_ROOM;
+        if crowded {
+            let soon = clock::tsc() + self.scale.ticks(CROWDED_WAIT_US * 1000);
+            deadline = if deadline == 0 { soon } else { deadline.min(soon) };
+        }
         if turn::wanted() {
             turn::take(deadline);
             return;
@@ -244,7 +252,8 @@ impl<'s, S: Service> EventLoop<'s, S> {
                 core::hint::spin_loop();
             }
         }
-        if self.nic.request_interrupts(Interest::Receive) == Arming::Sleep
+        let interest = if crowded { Interest::ReceiveAndTransmit } else { Interest::Receive };
+        if self.nic.request_interrupts(interest) == Arming::Sleep
             && !turn::wanted()
             && !turn::stop_wanted()
         {

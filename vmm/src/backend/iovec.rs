@@ -5,19 +5,30 @@
 
 use std::marker::PhantomData;
 
-use vm_memory::{GuestMemory, Permissions, VolatileSlice};
+use vm_memory::{GuestAddress, GuestMemory, Permissions, VolatileSlice};
 
 /// Guest memory whose slices stay where they are.
 ///
 /// # Safety
 /// Every slice that [`GuestMemory::get_slices`] of a value gives out must stay mapped at its address until that value and
 /// all its clones are gone, however it is moved. Permissions may change; addresses may not.
-pub unsafe trait PinnedMemory: GuestMemory<Bitmap = ()> + Send + 'static {}
+pub unsafe trait PinnedMemory: GuestMemory<Bitmap = ()> + Send + 'static {
+    /// Whether a range that was translated before may still be accessed: what may have changed is asked, what cannot is not.
+    #[inline]
+    fn still_allows(&self, gpa: u64, count: usize, access: Permissions) -> bool {
+        self.check_range(GuestAddress(gpa), count, access)
+    }
+}
 
 // SAFETY: regions are mapped when the object is made and owned by reference counts within; there is no way to replace one.
 unsafe impl PinnedMemory for vm_memory::GuestMemoryMmap<()> {}
 // SAFETY: its slices lie in the regions of a `GuestMemoryMmap` that it keeps alive.
-unsafe impl PinnedMemory for crate::tables::DmaDomain {}
+unsafe impl PinnedMemory for crate::tables::DmaDomain {
+    #[inline]
+    fn still_allows(&self, gpa: u64, count: usize, access: Permissions) -> bool {
+        self.allows(gpa, count, access)
+    }
+}
 
 /// A piece of memory to read from.
 #[derive(Clone, Copy, Debug)]

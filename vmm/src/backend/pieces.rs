@@ -3,7 +3,7 @@
 //! An edge: the lists hold pieces without a lifetime. Their owner, a queue, keeps the memory they lie in mapped for as long
 //! as it has the list. For the time of one call, a piece of the VMM's own memory can be put beside them.
 
-use vm_memory::{GuestAddress, Permissions, VolatileSlice};
+use vm_memory::{Permissions, VolatileSlice};
 
 use super::iovec::{IoVec, IoVecMut, PieceList, PinnedMemory};
 
@@ -185,7 +185,7 @@ impl PieceList for Scatter {
 /// Whether a run of memory may be written.
 #[inline]
 fn check_run<M: PinnedMemory>(memory: &M, (gpa, len): (u64, usize)) -> Result<(), (u64, u32)> {
-    if memory.check_range(GuestAddress(gpa), len, Permissions::Write) {
+    if memory.still_allows(gpa, len, Permissions::Write) {
         Ok(())
     } else {
         Err((gpa, len as u32))

@@ -91,6 +91,8 @@ impl Placement {
         let mode = if mode == IoMode::Auto && allowed_cpus().len() < 2 { IoMode::Turn } else { mode };
         let turns = matches!(mode, IoMode::Turn | IoMode::Auto);
         host.take_turns.store(u32::from(turns), Ordering::Release);
+        // Whoever works polls the rings; doorbells are asked for before it sleeps.
+        lock(&nic).disarm();
         Ok(Arc::new(Self {
             mode,
             nic,

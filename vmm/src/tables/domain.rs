@@ -122,7 +122,7 @@ impl DmaDomain {
 
     /// Whether the domain allows `access` to all pages of `addr..addr + count`. Says nothing about what lies there.
     #[inline]
-    fn allows(&self, addr: u64, count: usize, access: Permissions) -> bool {
+    pub(crate) fn allows(&self, addr: u64, count: usize, access: Permissions) -> bool {
         if count == 0 {
             return true;
         }

@@ -2,6 +2,7 @@
 //! never leave the root.
 
 use crate::common::{ask, assert_closed, assert_open, site};
+use exos_http::request::{Method, Progress, RequestParser};
 
 const HOST: &str = "Host: h\r\n\r\n";
 
@@ -286,4 +287,15 @@ fn errors_to_head_requests_have_no_body() {
     }
     // What was refused before a HEAD on another connection has nothing to do with it.
     assert!(ask(&mut site, b"HEAX / HTTP/9.9\r\n\r\n").sent.ends_with(b"</html>\n"));
+}
+
+#[test]
+fn parser_used_again_after_a_malformed_request_begins_anew() {
+    let mut parser = RequestParser::default();
+    assert!(matches!(parser.parse(b"HEAD / HTTP/1.1\r\nBad\r\n"), Progress::Malformed(_)));
+    assert_eq!(parser.method(), Some(Method::Head));
+    assert!(matches!(parser.parse(b"\0"), Progress::Malformed(_)));
+    assert_eq!(parser.method(), None);
+    let request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    assert!(matches!(parser.parse(request), Progress::Complete { bytes, .. } if bytes == request.len()));
 }

@@ -137,7 +137,7 @@ impl Rings {
     #[inline]
     pub(super) fn check<M: PinnedMemory>(&self, memory: &M) -> Result<(), QueueError> {
         for (part, gpa, bytes, access) in self.config.parts() {
-            if !memory.check_range(GuestAddress(gpa), bytes, access) {
+            if !memory.still_allows(gpa, bytes, access) {
                 return Err(QueueError::RingForeign { part, gpa });
             }
         }
@@ -187,13 +187,13 @@ impl Rings {
     /// `flags` of the available ring.
     #[inline]
     pub(super) fn available_flags(&self) -> u16 {
-        self.available_word(0).load(Ordering::Relaxed)
+        self.available_word(0).load(Ordering::SeqCst)
     }
 
     /// `used_event`.
     #[inline]
     pub(super) fn used_event(&self) -> u16 {
-        self.available_word(2 + usize::from(self.config.size)).load(Ordering::Relaxed)
+        self.available_word(2 + usize::from(self.config.size)).load(Ordering::SeqCst)
     }
 
     /// An element of the used ring; not yet published.
@@ -207,10 +207,11 @@ impl Rings {
         words[1].store(written, Ordering::Relaxed);
     }
 
-    /// Publishes all elements below `index`.
+    /// Publishes all elements below `index`, and is itself visible before anything that is read afterwards.
     #[inline]
     pub(super) fn set_used_index(&self, index: u16) {
-        self.used_word(1).store(index, Ordering::Release);
+        // One locked exchange on x86: cheaper than a store and a fence.
+        self.used_word(1).swap(index, Ordering::SeqCst);
     }
 
     /// `flags` of the used ring.

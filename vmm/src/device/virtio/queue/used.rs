@@ -1,8 +1,6 @@
 //! The used ring: completions are written as they come and shown by one store of the index for a whole batch, followed by
 //! the one question whether the driver wants to be told (VIRTIO 1.3 2.7.7, 2.7.8).
 
-use std::sync::atomic::{Ordering, fence};
-
 use super::RingFeatures;
 use super::rings::{AVAILABLE_NO_INTERRUPT, Rings};
 
@@ -41,10 +39,9 @@ impl UsedRing {
             return Publication::Nothing;
         }
         let old = std::mem::replace(&mut self.published, self.next);
+        // The index is visible before we look at what the driver wants, as the driver writes what it wants before it looks
+        // at the index.
         rings.set_used_index(self.next);
-        // The index must be visible before we look at what the driver wants, as the driver writes what it wants before it
-        // looks at the index.
-        fence(Ordering::SeqCst);
         let wanted = if features.event_index {
             // `vring_need_event`: the event lies in [old, next).
             self.next.wrapping_sub(rings.used_event()).wrapping_sub(1) < self.next.wrapping_sub(old)

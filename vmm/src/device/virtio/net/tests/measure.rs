@@ -50,6 +50,8 @@ fn pairs(name: &str, divide: impl Fn(&mut Nic<Sink>)) {
         divide(&mut nic);
         let (mut receive, mut transmit) = (nic.bind(0, 1), nic.bind(1, 1));
         give_buffers(&mut receive, buffer_gpa(1, 0), 4096, SIZE.into());
+        receive.available = SIZE / 2;
+        receive.set_available_index(SIZE / 2);
         // A response is a header and a payload, as a server sends it; the descriptors are used again and again.
         let gpa = buffer_gpa(1, 0x5_0000);
         nic.guest.write(gpa, &response(80, &[1; 200]));
@@ -64,10 +66,8 @@ fn pairs(name: &str, divide: impl Fn(&mut Nic<Sink>)) {
         nic.function.disarm();
         receive.set_used_event(u16::MAX / 2);
         nic.work();
-        let rounds = 2_000_000 / u32::from(batch);
-        let mut elapsed = std::time::Duration::ZERO;
-        for part in 0..rounds / 100 {
-            // The driver's own work is not measured, and must not be measured frame by frame.
+        let mut best_ns = f64::MAX;
+        for part in 0..2000 {
             let start = Instant::now();
             for _ in 0..100 {
                 again(&mut transmit, batch);
@@ -76,11 +76,10 @@ fn pairs(name: &str, divide: impl Fn(&mut Nic<Sink>)) {
                 let worked = nic.work();
                 assert_eq!((worked.sent, worked.received), (batch.into(), batch.into()), "{part}");
             }
-            elapsed += start.elapsed();
+            // The best of many parts: whatever else runs on the machine only adds.
+            best_ns = best_ns.min(start.elapsed().as_nanos() as f64 / 100.0 / f64::from(batch));
         }
-        let frames = u64::from(rounds / 100 * 100) * u64::from(batch);
-        let pair_ns = elapsed.as_nanos() as f64 / frames as f64;
-        println!("{name}: {pair_ns:6.1} ns a request and response, {batch} a batch");
+        println!("{name}: {best_ns:6.1} ns a request and response, {batch} a batch");
     }
 }
 
@@ -111,9 +110,9 @@ fn measure_chain_walk() {
         }
         let mut list = Gather::with_capacity(16);
         let limits = Limits { bytes: 1 << 17, segments: 16 };
-        let rounds = 100_000u32;
-        let start = Instant::now();
-        for _ in 0..rounds {
+        let mut best_ns = f64::MAX;
+        for _ in 0..20_000 {
+            let start = Instant::now();
             queue.begin().expect("good");
             for _ in 0..SIZE {
                 let chain = queue.next_chain(limits, list.refill()).expect("good").expect("one");
@@ -121,9 +120,24 @@ fn measure_chain_walk() {
                 queue.complete(chain.head, 0);
             }
             queue.publish();
+            best_ns = best_ns.min(start.elapsed().as_nanos() as f64 / f64::from(SIZE));
             again(&mut driver, SIZE);
         }
-        let ns = start.elapsed().as_nanos() as f64 / f64::from(rounds) / f64::from(SIZE);
-        println!("chain of {pieces}: {ns:5.1} ns, used ring included");
+        println!("chain of {pieces}: {best_ns:5.1} ns, used ring included");
     }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn measure_time_stamp() {
+    let ledger = crate::account::ledger::Ledger::default();
+    let mut best_ns = f64::MAX;
+    for _ in 0..2000 {
+        let start = Instant::now();
+        for _ in 0..100 {
+            ledger.enter(Bucket::NetTransmit);
+        }
+        best_ns = best_ns.min(start.elapsed().as_nanos() as f64 / 100.0);
+    }
+    println!("a time stamp of the ledger: {best_ns:4.1} ns");
 }
