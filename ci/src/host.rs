@@ -23,7 +23,8 @@ pub fn private_mappings(pid: u32) -> Vec<Mapping> {
         let mut words = line.split_whitespace();
         let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         if let Some((start, end)) = first.split_once('-').filter(|_| !first.ends_with(':')) {
-            let address = |text| u64::from_str_radix(text, 16).expect("smaps begins a mapping with its range");
+            let address =
+                |text| u64::from_str_radix(text, 16).expect("smaps begins a mapping with its range");
             let name = line.splitn(6, ' ').nth(5).unwrap_or_default().trim().to_owned();
             mappings.push(Mapping { len_bytes: address(end) - address(start), private_bytes: 0, name });
         } else if matches!(first, "Private_Dirty:" | "Private_Clean:") {

@@ -225,7 +225,8 @@ mod tests {
     #[test]
     fn get_reads_status_fields_and_body() {
         let mut client =
-            Client::connect(server(b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 3\r\nConnection: close\r\n\r\nabc")).unwrap();
+            Client::connect(server(b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 3\r\nConnection: close\r\n\r\nabc"))
+                .unwrap();
         let response = client.get("/").unwrap();
         assert_eq!((response.status(), response.text().as_str()), (200, "abc"));
         assert!(response.head.closes());

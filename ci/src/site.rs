@@ -158,7 +158,10 @@ mod tests {
         let mut other = Pattern::bytes(1, 500_000);
         assert_eq!(compare(&other[..], Pattern::new(1), 500_000), Ok(()));
         other[300_001] ^= 1;
-        assert_eq!(compare(&other[..], Pattern::new(1), 500_000).unwrap_err(), "byte 300001 of 500000 differs");
+        assert_eq!(
+            compare(&other[..], Pattern::new(1), 500_000).unwrap_err(),
+            "byte 300001 of 500000 differs"
+        );
         assert!(compare(&other[..10], Pattern::new(1), 11).unwrap_err().contains("from byte 0"));
     }
 }

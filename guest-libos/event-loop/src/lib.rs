@@ -253,10 +253,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
             }
         }
         let interest = if crowded { Interest::ReceiveAndTransmit } else { Interest::Receive };
-        if self.nic.request_interrupts(interest) == Arming::Sleep
-            && !turn::wanted()
-            && !turn::stop_wanted()
-        {
+        if self.nic.request_interrupts(interest) == Arming::Sleep && !turn::wanted() && !turn::stop_wanted() {
             kernel::halt(deadline);
         }
         self.nic.suppress_interrupts();

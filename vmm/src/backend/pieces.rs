@@ -185,11 +185,7 @@ impl PieceList for Scatter {
 /// Whether a run of memory may be written.
 #[inline]
 fn check_run<M: PinnedMemory>(memory: &M, (gpa, len): (u64, usize)) -> Result<(), (u64, u32)> {
-    if memory.still_allows(gpa, len, Permissions::Write) {
-        Ok(())
-    } else {
-        Err((gpa, len as u32))
-    }
+    if memory.still_allows(gpa, len, Permissions::Write) { Ok(()) } else { Err((gpa, len as u32)) }
 }
 
 #[cfg(test)]

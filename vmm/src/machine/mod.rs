@@ -8,27 +8,27 @@ pub mod boot;
 mod error;
 pub mod kvm;
 pub mod memory;
+mod nic;
 mod report;
 mod service;
 mod vcpu;
 
 pub use error::MachineError;
+pub use nic::NetSetup;
 pub use service::LogSink;
 
 use crate::account::{
     self, AccountSnapshot,
     ledger::{Bucket, Ledger},
 };
-use crate::backend::Backend;
-use crate::device::pci::{Bus, Interrupt};
-use crate::device::virtio::net::{Net, NetConfig, NetMetrics};
-use crate::device::virtio::{Binder, PciPlace, VirtioDevice, VirtioPci, firmware};
-use crate::placement::{IoMode, Nic, Placement};
-use crate::tables::{DmaDomain, Memory};
+use crate::device::pci::Bus;
+use crate::device::virtio::net::NetMetrics;
+use crate::placement::{IoMode, Placement};
+use crate::tables::Memory;
 use abi::boot::{Ipv4Config, MemoryRange, phase};
 
+use boot::EnvironmentConfig;
 use boot::pages::SharedPages;
-use boot::{Attached, EnvironmentConfig};
 use exovm_image::container::Image;
 use report::Reporter;
 use std::os::unix::thread::JoinHandleExt;
@@ -41,28 +41,10 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use zerocopy::FromBytes;
 
-/// Where the NIC's registers lie, and the configuration space of the bus.
-const NIC_BAR_GPA: u32 = 0xD000_0000;
+/// Configuration space of the bus.
 const ECAM_GPA: u64 = 0xE000_0000;
-const NIC_DEVICE_NUMBER: u8 = 1;
-/// Largest virtqueue offered.
-const QUEUE_SIZE_MAX: u16 = 1024;
 /// The signal that ends KVM_RUN: its handler does nothing, the interruption is all.
 const KICK_SIGNAL: i32 = 1;
-
-/// A machine's network interface.
-pub struct NetSetup {
-    /// Where frames go.
-    pub backend: Box<dyn Backend>,
-    /// The guest's address.
-    pub ipv4: Ipv4Config,
-    /// The guest's hardware address.
-    pub mac: [u8; 6],
-    /// Largest IP packet.
-    pub mtu_bytes: u16,
-    /// Queue pairs offered.
-    pub queue_pairs: u16,
-}
 
 /// What a machine is made of.
 pub struct MachineConfig {
@@ -160,7 +142,7 @@ impl Machine {
                 let mut bus = Bus::new(ECAM_GPA);
                 let (nic, attached) = match net {
                     Some(net) => {
-                        let (nic, attached) = attach_nic(net, &vm, &mut bus, tables)?;
+                        let (nic, attached) = nic::attach(net, &vm, &mut bus, tables)?;
                         (Some(nic), vec![attached])
                     }
                     None => (None, Vec::new()),
@@ -399,39 +381,6 @@ impl Shared {
         });
         AccountSnapshot::take(&self.ledgers, &self.sites, &self.pages.account, self.tsc_khz, nic)
     }
-}
-
-type NicParts = (Arc<Mutex<Nic>>, EventFd, Arc<dyn Interrupt>);
-
-/// Makes the NIC and brings it to DRIVER_OK, as firmware would.
-fn attach_nic(
-    net: NetSetup,
-    vm: &Arc<kvm_ioctls::VmFd>,
-    bus: &mut Bus,
-    tables: &Arc<crate::tables::Tables>,
-) -> Result<(NicParts, Attached), MachineError> {
-    let config = NetConfig {
-        device_index: 0,
-        queue_pairs: net.queue_pairs,
-        queue_size_max: QUEUE_SIZE_MAX,
-        mac: net.mac,
-        mtu_bytes: net.mtu_bytes,
-    };
-    let binder: Arc<dyn Binder<DmaDomain>> = Arc::clone(tables) as _;
-    let device = Net::new(config, binder, tables.flows(), net.backend)?;
-    // One a queue, and one for changes of the configuration.
-    let lines = device.queues() + 1;
-    let (routes, interrupts) = kvm::Routes::new(Arc::clone(vm), usize::from(lines))?;
-    let wake = Arc::clone(&interrupts[0]);
-    let place = PciPlace { device_number: NIC_DEVICE_NUMBER, bar_gpa: NIC_BAR_GPA };
-    let mut function = VirtioPci::new(device, place, interrupts, routes)?;
-    firmware::start(&mut function, !0)?;
-    let doorbell = kvm::connect_doorbells(vm, &function.doorbells())?;
-    // One queue pair is used until the environment binds more.
-    let attached = Attached { entry: function.device_entry(), queue_pairs: 1 };
-    let nic = Arc::new(Mutex::new(function));
-    bus.attach(NIC_DEVICE_NUMBER, Arc::clone(&nic) as _)?;
-    Ok(((nic, doorbell, wake), attached))
 }
 
 fn split(
