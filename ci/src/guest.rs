@@ -72,24 +72,34 @@ impl GuestBuilder {
         self
     }
 
-    /// Replaces the first instructions of the image's function `symbol`, so that a test can have the guest do what no
-    /// compiler would let it.
-    pub fn patch(mut self, symbol: &str, code: &[u8]) -> Self {
-        let program = &mut self.image.program;
-        let va = program
-            .symbols
-            .iter()
-            .find(|have| have.name == symbol)
-            .unwrap_or_else(|| panic!("the image has no function {symbol}"))
-            .va;
-        let segment = program
+    /// Has the image run `code` instead of its own, so that a test can have the guest do what no compiler would let it.
+    /// The code lies at the beginning of the image's longest function.
+    ///
+    /// # Panics
+    /// If it is longer than that function.
+    pub fn execute(mut self, code: &[u8]) -> Self {
+        let symbols = &self.image.program.symbols;
+        let place = symbols.iter().max_by_key(|symbol| symbol.len_bytes).expect("an image has functions");
+        assert!(code.len() as u64 <= place.len_bytes, "{} bytes are too long", code.len());
+        let (place_va, entry_va) = (place.va, self.image.program.entry_va);
+        // jmp rel32, relative to the next instruction
+        let distance = place_va.wrapping_sub(entry_va + 5) as u32;
+        let jump = [&[0xE9][..], &distance.to_le_bytes()].concat();
+        self.overwrite(place_va, code);
+        self.overwrite(entry_va, &jump);
+        self
+    }
+
+    fn overwrite(&mut self, va: u64, code: &[u8]) {
+        let segment = self
+            .image
+            .program
             .segments
             .iter_mut()
             .find(|segment| (segment.va..segment.va + segment.bytes.len() as u64).contains(&va))
-            .expect("a function lies in a segment");
+            .expect("code lies in a segment");
         let at = (va - segment.va) as usize;
         segment.bytes[at..at + code.len()].copy_from_slice(code);
-        self
     }
 
     /// Starts the machine, or says why it does not start.

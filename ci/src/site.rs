@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Site {
     dir: tempfile::TempDir,
+    served: PathBuf,
 }
 
 impl Default for Site {
@@ -22,9 +23,9 @@ impl Site {
     /// An empty one.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let site = Self { dir };
-        fs::create_dir(site.path()).expect("a directory in a fresh directory");
-        site
+        let served = dir.path().join("site");
+        fs::create_dir(&served).expect("a directory in a fresh directory");
+        Self { dir, served }
     }
 
     /// Adds a file; directories are made.
@@ -55,8 +56,8 @@ impl Site {
     }
 
     /// The served directory.
-    pub fn path(&self) -> PathBuf {
-        self.dir.path().join("site")
+    pub fn path(&self) -> &Path {
+        &self.served
     }
 }
 

@@ -47,7 +47,8 @@ pub struct Config {
     pub max_time_wait: u32,
     /// Receive window of a connection, and so the bound on what is buffered for it.
     pub receive_window_bytes: u32,
-    /// Bound on receive buffers of all connections together; what would exceed it is dropped, for the peer to resend.
+    /// Bound on receive buffers of all connections together; what would exceed it is dropped, for the peer to resend,
+    /// and refused by `Stack::keep`.
     pub max_buffered_bytes: usize,
     /// Largest payload of one segmentation-offload frame, at most [`MAX_TSO_BYTES`]; 0 when the device has no TSO.
     pub tso_max_bytes: u32,

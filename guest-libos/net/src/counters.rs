@@ -36,7 +36,7 @@ counters! {
         out_of_order_in,
         /// Segments that brought nothing new.
         duplicates_in,
-        /// TCP frames handed to the driver; one of segmentation offload counts once.
+        /// TCP frames handed to the driver or returned as replies; one of segmentation offload counts once.
         segments_out,
         /// Payload bytes handed to the driver, retransmissions included.
         bytes_out,

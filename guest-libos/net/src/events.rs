@@ -178,6 +178,8 @@ pub enum KeepError {
     Stale,
     /// More bytes than the last segment lent, or the connection has received since.
     NotLent,
+    /// `Config::max_buffered_bytes` is in use. The bytes count as consumed; without them the connection is of no use.
+    NoBuffer,
 }
 
 impl fmt::Display for KeepError {
@@ -186,6 +188,9 @@ impl fmt::Display for KeepError {
             Self::Stale => "the connection has ended; drop its identifier when an event says so",
             Self::NotLent => {
                 "only the tail of the data just lent can be kept; call keep before the next input"
+            }
+            Self::NoBuffer => {
+                "all receive buffers are in use; abort the connection, or raise max_buffered_bytes"
             }
         })
     }

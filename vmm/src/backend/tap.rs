@@ -236,20 +236,4 @@ impl Backend for Tap {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn open_invalid_name_returns_bad_name() {
-        for name in ["", "a/b", "sixteen-bytes-xx", "with space", "nul\0", "tap%d"] {
-            assert!(matches!(Tap::open(name), Err(TapError::BadName { .. })), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn missing_interface_message_has_the_commands() {
-        let message = TapError::Missing { name: "exo0".into() }.to_string();
-        assert!(message.contains("ip tuntap add dev exo0 mode tap user $USER"), "{message}");
-        assert!(message.contains("ip link set dev exo0 up"), "{message}");
-    }
-}
+mod tests;

@@ -21,11 +21,16 @@ pub fn open() -> Result<Kvm, MachineError> {
     })
 }
 
-/// Makes a VM with this memory and an in-kernel interrupt controller. `memory` must live as long as the VM.
-pub fn create(kvm: &Kvm, memory: &Memory) -> Result<VmFd, MachineError> {
+/// Makes a VM with an in-kernel interrupt controller and no memory.
+pub fn create(kvm: &Kvm) -> Result<VmFd, MachineError> {
     let vm = kvm.create_vm().map_err(MachineError::kvm("KVM_CREATE_VM"))?;
     vm.set_tss_address(TSS_GPA).map_err(MachineError::kvm("KVM_SET_TSS_ADDR"))?;
     vm.create_irq_chip().map_err(MachineError::kvm("KVM_CREATE_IRQCHIP"))?;
+    Ok(vm)
+}
+
+/// Gives the VM its memory, which must stay mapped as long as the VM exists.
+pub fn add_memory(vm: &VmFd, memory: &Memory) -> Result<(), MachineError> {
     for (slot, region) in memory.iter().enumerate() {
         let slot = kvm_userspace_memory_region {
             slot: slot as u32,
@@ -38,7 +43,7 @@ pub fn create(kvm: &Kvm, memory: &Memory) -> Result<VmFd, MachineError> {
         unsafe { vm.set_user_memory_region(slot) }
             .map_err(MachineError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
     }
-    Ok(vm)
+    Ok(())
 }
 
 /// One interrupt line of a device: an event descriptor that KVM turns into an MSI without waking a thread.

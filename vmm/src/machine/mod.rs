@@ -125,7 +125,10 @@ impl Machine {
         let archive_bytes = config.docroot.as_ref().map_or(0, |plan| plan.packed_bytes());
         let base_bytes = config.image.manifest.memory_mib << 20;
         let memory_bytes = config.memory_bytes.unwrap_or_else(|| boot::memory_for(base_bytes, archive_bytes));
-        let tsc_khz = host_tsc_khz(&kvm)?;
+        let vm = Arc::new(kvm::create(&kvm)?);
+        let fd = vcpu::create(&kvm, &vm)?;
+        let tsc_khz = u64::from(fd.get_tsc_khz().map_err(MachineError::kvm("KVM_GET_TSC_KHZ"))?);
+        reached("virtual machine");
         let (net, environment) = split(config.net, config.arguments, tsc_khz);
         let mut parts = None;
         let prepared = boot::prepare(
@@ -138,7 +141,7 @@ impl Machine {
                 None => Ok(()),
             },
             |tables, memory| {
-                let vm = Arc::new(kvm::create(&kvm, memory)?);
+                kvm::add_memory(&vm, memory)?;
                 let mut bus = Bus::new(ECAM_GPA);
                 let (nic, attached) = match net {
                     Some(net) => {
@@ -147,13 +150,12 @@ impl Machine {
                     }
                     None => (None, Vec::new()),
                 };
-                parts = Some((vm, Arc::new(bus), nic));
+                parts = Some((Arc::new(bus), nic));
                 Ok(attached)
             },
         )?;
-        let (vm, bus, nic) = parts.ok_or(MachineError::Internal("no devices"))?;
+        let (bus, nic) = parts.ok_or(MachineError::Internal("no devices"))?;
         reached("memory");
-        let fd = vcpu::create(&kvm, &vm)?;
         prepared.descriptors.load(&fd, &prepared.kernel, prepared.root_gpa, prepared.boot_page_gpa)?;
         service::refresh_time(&prepared.pages.time, tsc_khz);
 
@@ -406,13 +408,6 @@ fn read_fault(memory: &Memory, gpa: u64) -> abi::fault::FaultRecord {
     // An unreadable record reads as zeros: "a fault of unknown kind".
     let _ = memory.read_slice(&mut bytes, GuestAddress(gpa));
     abi::fault::FaultRecord::read_from_bytes(&bytes).unwrap_or_else(|_| zerocopy::FromZeros::new_zeroed())
-}
-
-/// The host's TSC frequency, as KVM knows it.
-fn host_tsc_khz(kvm: &kvm_ioctls::Kvm) -> Result<u64, MachineError> {
-    let vm = kvm.create_vm().map_err(MachineError::kvm("KVM_CREATE_VM"))?;
-    let vcpu = vm.create_vcpu(0).map_err(MachineError::kvm("KVM_CREATE_VCPU"))?;
-    Ok(u64::from(vcpu.get_tsc_khz().map_err(MachineError::kvm("KVM_GET_TSC_KHZ"))?))
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, MachineError> {

@@ -35,9 +35,14 @@ pub(super) fn start(shared: Arc<Shared>, log: LogSink) -> Result<JoinHandle<()>,
             Err(error) => return tracing::error!("no event loop for the machine: {error}"),
         };
         manager.add_subscriber(housekeeping);
-        while !shared.has_ended() {
+        loop {
+            // Once more after the end, so that the last words of the guest are read.
+            let ended = shared.has_ended();
             if let Err(error) = manager.run() {
                 return tracing::error!("the machine's event loop ended: {error}");
+            }
+            if ended {
+                return;
             }
         }
     })

@@ -1,7 +1,7 @@
 //! References into guest memory that stay valid: the one place where a table's address becomes a Rust reference.
 //!
-//! What is reached through [`Shared`] consists of atomics only, so the guest may change it at any time; every value read is
-//! just a number. `unsafe` lives here and in the two constructors' callers nowhere.
+//! An edge. What is reached through [`Shared`] consists of atomics only, so the guest may change it at any time; every value
+//! read is just a number, to be judged by the reader.
 
 use std::ops::Deref;
 use std::ptr::NonNull;

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::{Archive, ArchiveError, Lookup};
-use crate::format::{self, ENTRY_BYTES, HEADER_BYTES};
+use crate::format::{self, ENTRY_BYTES, HEADER_BYTES, SLOT_BYTES};
 use crate::pack::Plan;
 
 /// Entries: 0 root, 1 `a.txt` (3 bytes), 2 `d`, 3 `d/index.html` (5000 bytes), 4 `z` (empty).
@@ -101,6 +101,40 @@ fn parse_invalid_header_field_returns_its_name() {
     assert_eq!(wrong(56, &u64::MAX.to_le_bytes()), "index_bytes");
 }
 
+/// An archive of only these entries of [`archive`] with this many slots, all empty. Its data stay where they are.
+fn with_counts(entry_count: u32, slot_count: u32) -> Vec<u8> {
+    let bytes = archive();
+    let tables_end = entry(5) + 16 * SLOT_BYTES;
+    let mut changed = bytes[..entry(entry_count as usize)].to_vec();
+    changed.extend(core::iter::repeat_n(0, slot_count as usize * SLOT_BYTES));
+    changed.extend_from_slice(&bytes[tables_end..index_bytes(&bytes)]);
+    let new_index_bytes = changed.len() as u64;
+    changed.resize(4096, 0);
+    changed.extend_from_slice(&bytes[4096..]);
+    changed[32..40].copy_from_slice(&new_index_bytes.to_le_bytes());
+    changed[40..44].copy_from_slice(&entry_count.to_le_bytes());
+    changed[48..52].copy_from_slice(&slot_count.to_le_bytes());
+    correct_checksum(&mut changed);
+    changed
+}
+
+#[test]
+fn parse_invalid_counts_return_wrong_header() {
+    for (entry_count, slot_count, expected) in [
+        (5, 0, "slot_count"),
+        (5, 4, "slot_count"),
+        (5, 8, "slot_count"),
+        (5, 17, "slot_count"),
+        (0, 2, "entry_count"),
+    ] {
+        let error = Archive::parse(&with_counts(entry_count, slot_count)).unwrap_err();
+        assert_eq!(error, ArchiveError::WrongHeader { field: expected }, "{entry_count} {slot_count}");
+    }
+    // The archives are otherwise well-formed: with right counts only the hash table is left to object to.
+    let error = Archive::parse(&with_counts(5, 32)).unwrap_err();
+    assert!(matches!(error, ArchiveError::WrongHashTable { .. }), "{error}");
+}
+
 #[test]
 fn parse_longer_total_than_the_files_need_returns_wrong_header() {
     let mut bytes = archive();
@@ -151,6 +185,10 @@ fn parse_invalid_hash_table_returns_an_error() {
     let occupied = (0..16).map(|slot| slots + slot * 8).find(|&at| bytes[at] != 0).unwrap();
     let other = error_with(occupied, &[bytes[occupied] % 5 + 1]);
     assert!(matches!(other, ArchiveError::WrongHashTable { .. }), "{other}");
+    // A second slot for an entry that is found already.
+    let free = (0..16).map(|slot| slots + slot * 8).find(|&at| bytes[at] == 0).unwrap();
+    let twice = error_with(free, &[1]);
+    assert!(matches!(twice, ArchiveError::WrongHashTable { .. }), "{twice}");
 }
 
 #[test]

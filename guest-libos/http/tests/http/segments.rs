@@ -71,6 +71,13 @@ fn pipelined_100_requests_are_answered_in_order() {
 }
 
 #[test]
+fn empty_lines_before_each_of_many_requests_are_passed_over() {
+    let mut site = site();
+    let input = b"\r\n\r\nGET /hello.txt HTTP/1.1\r\nHost: h\r\n\r\n".repeat(20);
+    assert_eq!(ask(&mut site, &input).statuses, [200; 20]);
+}
+
+#[test]
 fn without_room_nothing_is_read_and_with_room_it_goes_on() {
     let mut site = site();
     let input = b"GET /hello.txt HTTP/1.1\r\nHost: h\r\n\r\n".repeat(10);

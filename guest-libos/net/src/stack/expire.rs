@@ -3,7 +3,7 @@
 use super::Stack;
 use crate::data::Data;
 use crate::driver::Transmit;
-use crate::events::{AckPolicy, ConnId, End, TimerEvent};
+use crate::events::{AckDue, AckPolicy, ConnId, End, TimerEvent};
 use crate::tcp::Context;
 use crate::tcp::connection::State;
 use crate::tcp::transmit::TimerOutcome;
@@ -81,9 +81,10 @@ impl<D: Data> Stack<D> {
             }
         }
         if connection.receive.ack_at <= now {
-            blocked |= connection.output(&mut ctx, tx, AckPolicy::Now).blocked;
-            // What could not leave is in the list below; the timer need not come back for it.
+            // It has waited long enough; if the driver is full, it is due at the retry, and the timer need not come back.
+            connection.receive.ack = AckDue::Now;
             connection.receive.ack_at = Instant::NEVER;
+            blocked |= connection.output(&mut ctx, tx, AckPolicy::IfDue).blocked;
         }
         self.wheel.arm(index, connection.deadline());
         if blocked {

@@ -1,5 +1,5 @@
-//! A frame arrives: Ethernet, ARP, IPv4 and ICMP (RFC 1122's rules for hosts), then TCP for ports we listen on and for
-//! nobody (RFC 9293 3.10.7.1, 3.10.7.2). What a segment means for its connection is `tcp::receive`'s part.
+//! A frame arrives: Ethernet and IPv4 by RFC 1122's rules for hosts, then TCP for ports we listen on and for nobody
+//! (RFC 9293 3.10.7.1, 3.10.7.2). What a segment means for its connection is `tcp::receive`'s part.
 
 use core::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ use super::Stack;
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::driver::{RxChecksum, RxMeta};
-use crate::events::{ConnId, End, Input, SegmentEvents};
+use crate::events::{ConnId, End, Input};
 use crate::frame::ControlFrame;
 use crate::tcp::connection::{Connection, State};
 use crate::tcp::receive::Verdict;
@@ -17,15 +17,9 @@ use crate::tcp::timewait::TimeWaitAnswer;
 use crate::tcp::{Context, Seq};
 use crate::time::Instant;
 use crate::wire::WireError;
-use crate::wire::arp::{self, ArpPacket, Operation};
-use crate::wire::ethernet::{self, EtherType, EthernetHeader, MacAddress};
-use crate::wire::icmp::{self, IcmpMessage, QuotedSegment};
+use crate::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
 use crate::wire::ipv4::{self, Ipv4Header, Protocol, Verify};
 use crate::wire::tcp::{Control, Segment, flags};
-
-/// The least path MTU that an ICMP message can make us believe in: IPv4's minimum for receivers (RFC 791) guards against
-/// forgeries that would have us send headers only.
-const MIN_PATH_MTU: u16 = 576;
 
 impl From<WireError> for DropReason {
     fn from(error: WireError) -> Self {
@@ -40,9 +34,9 @@ impl From<WireError> for DropReason {
 
 /// Where a datagram came from.
 #[derive(Clone, Copy)]
-struct Sender {
-    mac: MacAddress,
-    ip: Ipv4Addr,
+pub(super) struct Sender {
+    pub(super) mac: MacAddress,
+    pub(super) ip: Ipv4Addr,
 }
 
 impl<D: Data> Stack<D> {
@@ -83,38 +77,6 @@ impl<D: Data> Stack<D> {
         }
     }
 
-    #[cold]
-    fn arp_arrives<'f>(&mut self, payload: &[u8]) -> Result<Input<'f>, DropReason> {
-        let packet = ArpPacket::parse(payload)?;
-        if packet.sender_ip == self.config.ip {
-            // RFC 5227 2.4: we keep our address and let people see it.
-            self.counters.arp_conflicts += 1;
-            return Ok(Input::Nothing);
-        }
-        if Some(packet.sender_ip) == self.config.gateway {
-            self.gateway_mac = Some(packet.sender_mac);
-        }
-        if packet.operation != Operation::Request || packet.target_ip != self.config.ip {
-            return Ok(Input::Nothing);
-        }
-        let reply = ArpPacket {
-            operation: Operation::Reply,
-            sender_mac: self.config.mac,
-            sender_ip: self.config.ip,
-            target_mac: packet.sender_mac,
-            target_ip: packet.sender_ip,
-        };
-        self.counters.arp_replies += 1;
-        Ok(Input::Reply(ControlFrame::build(&[], |out| {
-            let (header, rest) = out.split_at_mut(ethernet::HEADER_BYTES);
-            self.emit_ethernet(packet.sender_mac, EtherType::Arp, header);
-            if let Some(out) = rest.first_chunk_mut() {
-                reply.emit(out);
-            }
-            ethernet::HEADER_BYTES + arp::PACKET_BYTES
-        })))
-    }
-
     #[inline]
     fn datagram_arrives<'f>(
         &mut self,
@@ -140,84 +102,6 @@ impl<D: Data> Stack<D> {
             }
             Protocol::Icmp => self.icmp_arrives(now, sender, payload),
         }
-    }
-
-    #[cold]
-    fn icmp_arrives<'f>(
-        &mut self,
-        now: Instant,
-        sender: Sender,
-        payload: &'f [u8],
-    ) -> Result<Input<'f>, DropReason> {
-        match IcmpMessage::parse(payload)? {
-            IcmpMessage::EchoRequest { id_and_sequence, data } => {
-                if data.len() > usize::from(self.config.mtu) - ipv4::HEADER_BYTES - icmp::HEADER_BYTES {
-                    return Err(DropReason::Malformed);
-                }
-                let next_hop = self.next_hop(sender)?;
-                self.counters.echo_replies += 1;
-                Ok(Input::Reply(self.echo_reply(next_hop, sender.ip, id_and_sequence, data)))
-            }
-            IcmpMessage::FragmentationNeeded { next_mtu, quoted } => {
-                self.path_mtu_reduced(now, next_mtu, &quoted)
-            }
-        }
-    }
-
-    fn echo_reply<'f>(
-        &self,
-        next_hop: MacAddress,
-        to: Ipv4Addr,
-        id_and_sequence: u32,
-        data: &'f [u8],
-    ) -> ControlFrame<'f> {
-        ControlFrame::build(data, |out| {
-            let (header, rest) = out.split_at_mut(ethernet::HEADER_BYTES);
-            self.emit_ethernet(next_hop, EtherType::Ipv4, header);
-            let (ip, rest) = rest.split_at_mut(ipv4::HEADER_BYTES);
-            if let Ok(out) = ip.try_into() {
-                Ipv4Header { source: self.config.ip, destination: to, protocol: Protocol::Icmp }
-                    .emit(icmp::HEADER_BYTES + data.len(), out);
-            }
-            if let Some(out) = rest.first_chunk_mut() {
-                icmp::emit_echo_reply(id_and_sequence, data, out);
-            }
-            ethernet::HEADER_BYTES + ipv4::HEADER_BYTES + icmp::HEADER_BYTES
-        })
-    }
-
-    /// RFC 1191 6.3, believed only if it quotes what is on its way (RFC 5927 7.2).
-    fn path_mtu_reduced<'f>(
-        &mut self,
-        now: Instant,
-        next_mtu: u16,
-        quoted: &QuotedSegment,
-    ) -> Result<Input<'f>, DropReason> {
-        let key = FlowKey::new(quoted.destination, quoted.destination_port, quoted.source_port);
-        let (conn, connection) = self.table.find(key).ok_or(DropReason::Unacceptable)?;
-        let send = &mut connection.send;
-        let in_flight = send.max.since(send.una);
-        if quoted.source != self.config.ip
-            || !connection.state.is_synchronized()
-            || !quoted.sequence.is_within(send.una, in_flight)
-        {
-            return Err(DropReason::Unacceptable);
-        }
-        let mss = u32::from(next_mtu.max(MIN_PATH_MTU) - crate::config::IP_TCP_HEADER_BYTES);
-        if mss >= send.mss {
-            return Err(DropReason::Unacceptable);
-        }
-        send.reduce_mss(mss);
-        self.counters.path_mtu_reduced += 1;
-        let ctx = Context {
-            config: &self.config,
-            counters: &mut self.counters,
-            buffered_bytes: &mut self.buffered_bytes,
-            now,
-        };
-        send.update_timer(&ctx);
-        self.wheel.arm(conn.index, connection.deadline());
-        Ok(Input::Segment(SegmentEvents { output_due: true, ..SegmentEvents::none(conn) }))
     }
 
     #[inline]
@@ -263,6 +147,7 @@ impl<D: Data> Stack<D> {
             }
             Verdict::Reset(sequence) => {
                 let reset = Fields { sequence, acknowledgment: Seq::new(0), flags: flags::RST, window: 0 };
+                self.counters.segments_out += 1;
                 self.counters.resets_out += 1;
                 Ok(Input::Reply(connection.control_frame(&reset)))
             }
@@ -368,18 +253,6 @@ impl<D: Data> Stack<D> {
         Ok(Input::Reply(connection.syn_ack(&self.config)))
     }
 
-    /// The Ethernet address to answer at: the gateway's for peers beyond it, as far as we know it, else the one that the
-    /// frame came from.
-    fn next_hop(&self, sender: Sender) -> Result<MacAddress, DropReason> {
-        if self.config.is_on_link(sender.ip) {
-            return Ok(sender.mac);
-        }
-        if self.config.gateway.is_none() {
-            return Err(DropReason::NoRoute);
-        }
-        Ok(self.gateway_mac.unwrap_or(sender.mac))
-    }
-
     fn template(&self, next_hop: MacAddress, sender: Sender, segment: &Segment<'_>) -> HeaderTemplate {
         let ip = Ipv4Header { source: self.config.ip, destination: sender.ip, protocol: Protocol::Tcp };
         HeaderTemplate::new(self.config.mac, next_hop, &ip, segment.destination_port, segment.source_port)
@@ -397,11 +270,5 @@ impl<D: Data> Stack<D> {
         self.counters.segments_out += 1;
         let template = self.template(next_hop, sender, segment);
         Input::Reply(ControlFrame::build(&[], |out| template.fill(out, fields, &[], 0, PayloadSum::Known(0))))
-    }
-
-    fn emit_ethernet(&self, destination: MacAddress, ether_type: EtherType, out: &mut [u8]) {
-        if let Some(out) = out.first_chunk_mut() {
-            EthernetHeader { destination, source: self.config.mac, ether_type }.emit(out);
-        }
     }
 }

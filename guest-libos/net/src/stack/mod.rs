@@ -1,7 +1,9 @@
 //! The stack: one interface with its connections, and the calls that an application makes. Frames come in through
 //! `input`, time through `expire`; both are in files of their own.
 
+mod arp;
 mod expire;
+mod icmp;
 mod input;
 
 use core::net::SocketAddrV4;
@@ -89,7 +91,9 @@ impl<D: Data> Stack<D> {
     /// next [`Self::input`].
     pub fn keep(&mut self, conn: ConnId, rest: &[u8]) -> Result<(), KeepError> {
         let connection = self.table.get_mut(conn).ok_or(KeepError::Stale)?;
-        connection.receive.keep(rest, &mut self.buffered_bytes)
+        let kept = connection.receive.keep(rest, &mut self.buffered_bytes, self.config.max_buffered_bytes);
+        self.counters.dropped_no_buffer += u64::from(kept == Err(KeepError::NoBuffer));
+        kept
     }
 
     /// All bytes in order that were received and not consumed. Nothing for a connection that has ended.
@@ -130,6 +134,7 @@ impl<D: Data> Stack<D> {
         let connection = self.table.get(conn)?;
         let reset = connection.abort_frame();
         if reset.is_some() {
+            self.counters.segments_out += 1;
             self.counters.resets_out += 1;
         }
         self.counters.aborted += 1;
@@ -260,5 +265,60 @@ impl<D: Data> Stack<D> {
             End::TimedOut => self.counters.timed_out += 1,
         }
         self.forget(conn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Full, RxChecksum, RxMeta, TxSegment};
+    use crate::events::Input;
+
+    struct Stuck;
+
+    impl Transmit<&'static [u8]> for Stuck {
+        fn transmit(&mut self, _: TxSegment<'_, &'static [u8]>) -> Result<(), Full> {
+            Err(Full)
+        }
+
+        fn transmit_control(&mut self, _: &ControlFrame<'_>) -> Result<(), Full> {
+            Err(Full)
+        }
+    }
+
+    /// A segment without valid checksums from port `port` of 10.0.0.2.
+    fn frame(port: u16, flags: u8, ack: [u8; 4]) -> [u8; 54] {
+        let mut frame = [0; 54];
+        frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+        frame[14] = 0x45;
+        frame[17] = 40;
+        frame[23] = 6;
+        frame[26..34].copy_from_slice(&[10, 0, 0, 2, 10, 0, 0, 1]);
+        frame[34..36].copy_from_slice(&port.to_be_bytes());
+        frame[37] = 80;
+        frame[41] = u8::from(flags == 0x10);
+        frame[42..46].copy_from_slice(&ack);
+        frame[46..48].copy_from_slice(&[0x50, flags]);
+        frame[48] = 0xff;
+        frame
+    }
+
+    #[test]
+    fn blocked_list_does_not_grow_with_ended_connections() {
+        let config = Config::new(MacAddress([2, 0, 0, 0, 0, 1]), [10, 0, 0, 1].into(), 24, [5; 16]);
+        let mut stack = Stack::<&'static [u8]>::new(config, Instant::ZERO).unwrap();
+        stack.listen(80).unwrap();
+        let meta = RxMeta { checksum: RxChecksum::AllValid };
+        for port in 1..1_000 {
+            let syn = frame(port, 0x02, [0; 4]);
+            let Input::Reply(syn_ack) = stack.input(Instant::ZERO, &syn, meta) else { panic!("no SYN-ACK") };
+            let isn = crate::wire::u32_at(syn_ack.head(), 38);
+            let ack = frame(port, 0x10, isn.wrapping_add(1).to_be_bytes());
+            let Input::Segment(events) = stack.input(Instant::ZERO, &ack, meta) else { panic!("not opened") };
+            stack.send(events.conn, b"x").unwrap();
+            assert!(stack.output(events.conn, Instant::ZERO, &mut Stuck, AckPolicy::Merge).unwrap().blocked);
+            assert!(stack.abort(events.conn).is_some());
+        }
+        assert!(stack.blocked.len() <= 2);
     }
 }

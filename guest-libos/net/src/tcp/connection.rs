@@ -154,6 +154,7 @@ impl<D: Data> Connection<D> {
     pub(crate) fn ack_frame(&mut self, ctx: &mut Context<'_>) -> ControlFrame<'static> {
         let fields = self.ack_fields();
         self.receive.ack_sent();
+        ctx.counters.segments_out += 1;
         ctx.counters.pure_acks_out += 1;
         self.control_frame(&fields)
     }

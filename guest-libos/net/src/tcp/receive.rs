@@ -109,6 +109,7 @@ impl<D: Data> Connection<D> {
     fn syn_arrives<'f>(&mut self, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
         if self.state == State::SynReceived && segment.sequence == self.peer_isn {
             // The SYN again: the SYN-ACK was lost or is late. An ACK, as the letter has it, would not help the peer.
+            ctx.counters.segments_out += 1;
             return Verdict::Reply(self.syn_ack(ctx.config));
         }
         self.challenge_ack(ctx).into()

@@ -245,12 +245,20 @@ impl ReceiveSide {
     }
 
     /// Takes back the tail of the bytes just lent.
-    pub(crate) fn keep(&mut self, rest: &[u8], buffered_bytes: &mut usize) -> Result<(), KeepError> {
+    pub(crate) fn keep(
+        &mut self,
+        rest: &[u8],
+        buffered_bytes: &mut usize,
+        max_buffered_bytes: usize,
+    ) -> Result<(), KeepError> {
         if rest.len() > self.lent as usize {
             return Err(KeepError::NotLent);
         }
-        self.lent = 0;
         let before = self.buffer.capacity();
+        if self.buffer.growth(0, rest.len()) + *buffered_bytes > max_buffered_bytes + before {
+            return Err(KeepError::NoBuffer);
+        }
+        self.lent = 0;
         // They lie before RCV.NXT and the buffer is empty, or they would not have been lent; so they cannot be refused,
         // and the window has bounded them. RCV.NXT stays where it is: `insert` only advances the buffer's idea of it.
         let _ = self.buffer.insert(0, rest);

@@ -146,6 +146,17 @@ mod tests {
     }
 
     #[test]
+    fn loss_right_after_recovery_is_found_again() {
+        let mut recovery = Recovery::new(seq(0));
+        for _ in 0..3 {
+            recovery.on_duplicate(seq(1), seq(1001), MSS);
+        }
+        assert_eq!(recovery.on_progress(seq(1001), 1000, MSS), Progress::Recovered);
+        let second = [0; 3].map(|_| recovery.on_duplicate(seq(1001), seq(2001), MSS));
+        assert_eq!(second[2], Duplicate::Loss);
+    }
+
+    #[test]
     fn duplicates_after_a_timeout_do_not_begin_recovery() {
         let mut recovery = Recovery::new(seq(0));
         recovery.on_timeout(seq(1001));

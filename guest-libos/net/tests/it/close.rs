@@ -38,7 +38,7 @@ fn small_response_takes_three_server_packets() {
     let (mut host, client, conn) = connected();
     served(&mut host, &client, conn);
     // SYN-ACK, data with FIN and ACK, ACK of FIN.
-    assert_eq!(host.stack.counters().segments_out, 2);
+    assert_eq!(host.stack.counters().segments_out, 3);
     assert_eq!(host.stack.counters().pure_acks_out, 1);
     assert_eq!((host.stack.connections(), host.stack.time_wait()), (0, 1));
 }
@@ -120,6 +120,17 @@ fn fin_out_of_order_waits_for_the_hole() {
 }
 
 #[test]
+fn fin_before_data_that_is_here_already_ends_the_stream_after_it() {
+    let (mut host, client, conn) = connected();
+    host.input(&client.data(4, 1, b"defg")).events();
+    // The peer contradicts itself: its FIN lies inside what it has sent.
+    host.input(&client.fin(6, 1)).events();
+    let events = host.input(&client.data(1, 1, b"abc")).events();
+    assert!(events.peer_closed);
+    assert_eq!(host.stack.pending(conn), b"abcdefg");
+}
+
+#[test]
 fn repeated_fin_is_acknowledged_again() {
     let (mut host, client, _) = connected();
     host.input(&client.fin(1, 1)).events();
@@ -185,6 +196,20 @@ fn silent_peer_in_fin_wait_2_is_given_up() {
 }
 
 #[test]
+fn peer_that_keeps_sending_in_fin_wait_2_is_not_given_up() {
+    let (mut host, client, conn) = connected();
+    host.stack.close(conn).unwrap();
+    host.output(conn, AckPolicy::Merge);
+    host.input(&client.ack(1, 2)).events();
+    for byte in 0..5 {
+        host.wait_secs(40);
+        assert_eq!(host.input(&client.data(1 + byte, 2, b"x")).events().data, b"x");
+    }
+    host.wait_secs(61);
+    assert_eq!(host.ended, [(conn, End::TimedOut)]);
+}
+
+#[test]
 fn time_wait_acknowledges_repeated_fin_and_expires() {
     let (mut host, client, conn) = connected();
     served(&mut host, &client, conn);
@@ -224,7 +249,12 @@ fn unread_data_survives_time_wait_until_consumed() {
     assert_eq!(client.seen(&mut host).pop().unwrap().ack, 8);
     assert_eq!(host.stack.pending(conn), b"abcdef");
     // The peer's FIN again: still acknowledged.
+    host.wait_secs(50);
     assert_eq!(client.see(&host.input(&client.fin(7, 2)).reply()).ack, 8);
+    // Which begins TIME-WAIT anew; and a RST does not end it (RFC 1337).
+    host.wait_secs(50);
+    host.input(&client.rst(8)).assert_nothing();
+    assert_eq!(host.stack.pending(conn), b"abcdef");
     host.stack.consume(conn, 6).unwrap();
     host.wait_ms(3);
     assert_eq!(host.ended, [(conn, End::Closed)]);

@@ -179,12 +179,15 @@ fn large_segments_are_whole_multiples_of_the_mss() {
             Ok(())
         }
     }
-    let (mut host, _, conn) = connected::<&'static [u8]>(offload());
-    host.stack.send(conn, pattern(14_000)).unwrap();
-    host.stack.send(conn, pattern(100_000)).unwrap();
-    let mut nic = Sizes(Vec::new());
-    host.stack.output(conn, host.now, &mut nic, AckPolicy::Merge).unwrap();
-    assert_eq!(nic.0, [(10 * MSS, Some(1460))]);
+    let mut host = StaticHost::with(offload());
+    for (port, window, expected) in [(1, 65_535, 10 * MSS), (2, 4_000, 2 * MSS)] {
+        let conn = Client { window, ..Client::on_port(port) }.connect(&mut host);
+        host.stack.send(conn, pattern(14_000)).unwrap();
+        host.stack.send(conn, pattern(100_000)).unwrap();
+        let mut nic = Sizes(Vec::new());
+        host.stack.output(conn, host.now, &mut nic, AckPolicy::Merge).unwrap();
+        assert_eq!(nic.0, [(expected, Some(1460))]);
+    }
 }
 
 #[test]
@@ -247,6 +250,18 @@ fn full_device_keeps_the_acknowledgment_owed() {
     host.input(&client.data(1_461, 1, pattern(1_460))).events();
     host.stack.retry_blocked(host.now, &mut host.nic);
     assert_eq!(client.seen_one(&mut host).ack, 2_921);
+}
+
+#[test]
+fn delayed_acknowledgment_that_meets_a_full_device_is_sent_at_the_retry() {
+    let (mut host, client, conn) = connected::<&'static [u8]>(config());
+    host.input(&client.data(1, 1, b"x")).events();
+    host.nic.room = Some(0);
+    host.wait_ms(100);
+    assert_eq!(host.stack.next_deadline(), None, "{conn:?}");
+    host.nic.room = None;
+    host.stack.retry_blocked(host.now, &mut host.nic);
+    assert_eq!(client.seen_one(&mut host).ack, 2);
 }
 
 #[test]

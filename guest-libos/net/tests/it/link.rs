@@ -130,6 +130,15 @@ fn datagrams_for_others_or_from_impossible_sources_are_dropped() {
 }
 
 #[test]
+fn frames_from_our_own_or_a_group_address_are_dropped() {
+    let mut host = StaticHost::with(config());
+    for mac in [SERVER_MAC, MacAddress::BROADCAST, MacAddress([0; 6])] {
+        host.input(&Client { mac, ..Client::default() }.syn()).assert_nothing();
+    }
+    assert_eq!(host.stack.counters().dropped_bad_source, 3);
+}
+
+#[test]
 fn fragments_and_bad_checksums_are_dropped_and_counted() {
     let mut host = StaticHost::with(config());
     let mut fragment = Client::default().syn();

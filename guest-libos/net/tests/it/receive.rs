@@ -157,6 +157,25 @@ fn data_beyond_the_window_is_cut_off() {
 }
 
 #[test]
+fn scaled_window_does_not_move_its_edge_left() {
+    let mut host = StaticHost::with(Config { receive_window_bytes: 1 << 20, ..config() });
+    let mut client = Client { window_scale: Some(0), ..Client::default() };
+    let conn = client.connect(&mut host);
+    let mut edge = 0;
+    for byte in 0..100 {
+        host.input(&client.data(1 + byte, 1, b"x")).events();
+        if byte == 0 {
+            host.stack.keep(conn, b"x").unwrap();
+        }
+        host.output(conn, AckPolicy::Now);
+        let ack = client.seen_one(&mut host);
+        let announced = ack.ack + (u32::from(ack.window) << 5);
+        assert!(announced >= edge, "{announced} after {edge}");
+        edge = announced;
+    }
+}
+
+#[test]
 fn window_update_is_sent_by_a_timer_if_the_application_forgets() {
     let mut host = StaticHost::with(Config { receive_window_bytes: 2_000, ..config() });
     let mut client = Client::default();
@@ -183,10 +202,21 @@ fn reassembly_memory_is_bounded_over_all_connections() {
     }
     assert!(host.stack.buffered_bytes() <= 100_000, "{}", host.stack.buffered_bytes());
     assert!(host.stack.counters().dropped_no_buffer > 0);
-    // In-order data is still lent.
+    // In-order data is still lent, and little of it can be kept.
     let mut client = Client::on_port(99);
-    client.connect(&mut host);
-    assert_eq!(host.input(&client.data(1, 1, b"GET")).events().data, b"GET");
+    let conn = client.connect(&mut host);
+    let data = pattern(1_400);
+    let mut kept = 0;
+    while host.stack.buffered_bytes() + 1_400 <= 100_000 {
+        let mut client = Client::on_port(1_000 + kept);
+        let conn = client.connect(&mut host);
+        host.input(&client.data(1, 1, data)).events();
+        host.stack.keep(conn, data).unwrap();
+        kept += 1;
+    }
+    assert_eq!(host.input(&client.data(1, 1, data)).events().data, data);
+    assert_eq!(host.stack.keep(conn, data), Err(KeepError::NoBuffer));
+    assert!(host.stack.buffered_bytes() <= 100_000);
 }
 
 #[test]

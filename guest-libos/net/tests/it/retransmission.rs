@@ -114,6 +114,43 @@ fn measured_round_trip_raises_the_timeout() {
 }
 
 #[test]
+fn one_segment_at_a_time_is_timed_from_its_own_departure() {
+    let (mut host, client, conn) = connected();
+    let mut ack = 1;
+    for _ in 0..2 {
+        host.stack.send(conn, b"first").unwrap();
+        host.output(conn, AckPolicy::Merge);
+        host.now += Duration::from_millis(100);
+        host.stack.send(conn, b"second").unwrap();
+        host.output(conn, AckPolicy::Merge);
+        host.now += Duration::from_millis(80);
+        host.input(&client.ack(1, ack + 5)).events();
+        ack += 11;
+        host.input(&client.ack(1, ack)).events();
+    }
+    host.stack.send(conn, b"third").unwrap();
+    host.output(conn, AckPolicy::Merge);
+    client.seen(&mut host);
+    // Two samples of 180 ms after one of 0: RTO = 42 + 4 * 73 ms.
+    host.wait_ms(325);
+    assert!(client.seen(&mut host).is_empty());
+    host.wait_ms(20);
+    assert_eq!(client.seen_one(&mut host).payload, b"third");
+}
+
+#[test]
+fn acknowledgment_of_some_data_restarts_the_timer() {
+    let (mut host, client, _) = sending(2 * MSS);
+    client.seen(&mut host);
+    host.wait_ms(150);
+    host.input(&client.ack(1, 1 + M)).events();
+    host.wait_ms(190);
+    assert!(client.seen(&mut host).is_empty());
+    host.wait_ms(60);
+    assert_eq!(starts(&client.seen(&mut host)), [1]);
+}
+
+#[test]
 fn third_duplicate_ack_sends_the_lost_segment_again() {
     let (mut host, client, _) = sending(200_000);
     client.seen(&mut host);

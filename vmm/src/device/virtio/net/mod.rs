@@ -288,7 +288,8 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
     }
 
     /// Asks for the doorbells of all queues that wait for their driver. `true`: there is work already, do not sleep. Receive
-    /// queues are asked only when the last [`Self::work`] lacked buffers.
+    /// queues are asked only when the last [`Self::work`] lacked buffers. After [`Worked::backend_full`] it is `true` as well:
+    /// nobody rings when a backend has room again, so come back after a while.
     pub fn arm(&mut self) -> bool {
         self.doorbells = Doorbells::Wanted;
         let mut work = false;

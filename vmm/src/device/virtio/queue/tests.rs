@@ -285,6 +285,56 @@ fn disarmed_queue_wants_no_doorbell_even_when_indices_wrap_and_armed_wants_one()
     assert_eq!(doorbells, 5);
 }
 
+/// A driver and a device on two threads, the device asleep whenever it has nothing to do: if a doorbell were lost, it would
+/// sleep for ever.
+#[test]
+fn no_doorbell_is_lost_between_two_threads() {
+    use std::sync::atomic::{Ordering, fence};
+    use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+    use std::time::Duration;
+
+    const CHAINS: u32 = 20_000;
+    for features in [EVENTS, FLAGS] {
+        let guest = Guest::new();
+        let (mut driver, mut queue) = queue(&guest, 8, features);
+        let (doorbell, wait) = sync_channel(1);
+        let device = std::thread::spawn(move || {
+            let mut taken = 0;
+            while taken < CHAINS {
+                queue.disarm();
+                while let Some((head, _)) = next(&mut queue).expect("good") {
+                    queue.complete(head, 0);
+                    taken += 1;
+                }
+                queue.publish();
+                if taken < CHAINS && !queue.arm() {
+                    let rung = wait.recv_timeout(Duration::from_secs(20));
+                    assert_ne!(rung, Err(RecvTimeoutError::Timeout), "lost after {taken} chains");
+                }
+            }
+        });
+        let mut added = 0;
+        while added < CHAINS && !device.is_finished() {
+            if driver.available.wrapping_sub(driver.used_index()) == 8 {
+                std::thread::yield_now();
+                continue;
+            }
+            fence(Ordering::Acquire);
+            let old = driver.available;
+            driver.add(&[Piece::out(DATA, 1)]);
+            added += 1;
+            fence(Ordering::SeqCst);
+            let wanted =
+                if features.event_index { driver.wants_doorbell(old) } else { driver.used_flags() == 0 };
+            if wanted {
+                // A doorbell that waits already is as good as two.
+                let _ = doorbell.try_send(());
+            }
+        }
+        assert!(device.join().is_ok());
+    }
+}
+
 proptest! {
     /// The interrupt is wanted if and only if the driver's event lies among what was shown.
     #[test]

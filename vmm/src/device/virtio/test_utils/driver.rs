@@ -93,6 +93,7 @@ impl Driver {
 
     /// Writes the index.
     pub(crate) fn set_available_index(&self, index: u16) {
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
         self.memory.write_obj(index, GuestAddress(self.config.available_gpa + 2)).expect("inside");
     }
 

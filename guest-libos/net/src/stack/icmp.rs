@@ -1,0 +1,101 @@
+//! ICMP: echo (RFC 792) and path MTU (RFC 1191). Other messages are dropped and counted.
+
+use core::net::Ipv4Addr;
+
+use super::Stack;
+use super::input::Sender;
+use crate::config::IP_TCP_HEADER_BYTES;
+use crate::counters::DropReason;
+use crate::data::Data;
+use crate::events::{Input, SegmentEvents};
+use crate::frame::ControlFrame;
+use crate::tcp::Context;
+use crate::tcp::table::FlowKey;
+use crate::time::Instant;
+use crate::wire::ethernet::{self, EtherType, MacAddress};
+use crate::wire::icmp::{self, IcmpMessage, QuotedSegment};
+use crate::wire::ipv4::{self, Ipv4Header, Protocol};
+
+/// The least path MTU that an ICMP message can make us believe in: IPv4's minimum for receivers (RFC 791) guards against
+/// forgeries that would have us send headers only.
+const MIN_PATH_MTU: u16 = 576;
+
+impl<D: Data> Stack<D> {
+    #[cold]
+    pub(super) fn icmp_arrives<'f>(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        payload: &'f [u8],
+    ) -> Result<Input<'f>, DropReason> {
+        match IcmpMessage::parse(payload)? {
+            IcmpMessage::EchoRequest { id_and_sequence, data } => {
+                if data.len() > usize::from(self.config.mtu) - ipv4::HEADER_BYTES - icmp::HEADER_BYTES {
+                    return Err(DropReason::Malformed);
+                }
+                let next_hop = self.next_hop(sender)?;
+                self.counters.echo_replies += 1;
+                Ok(Input::Reply(self.echo_reply(next_hop, sender.ip, id_and_sequence, data)))
+            }
+            IcmpMessage::FragmentationNeeded { next_mtu, quoted } => {
+                self.path_mtu_reduced(now, next_mtu, &quoted)
+            }
+        }
+    }
+
+    fn echo_reply<'f>(
+        &self,
+        next_hop: MacAddress,
+        to: Ipv4Addr,
+        id_and_sequence: u32,
+        data: &'f [u8],
+    ) -> ControlFrame<'f> {
+        ControlFrame::build(data, |out| {
+            let (header, rest) = out.split_at_mut(ethernet::HEADER_BYTES);
+            self.emit_ethernet(next_hop, EtherType::Ipv4, header);
+            let (ip, rest) = rest.split_at_mut(ipv4::HEADER_BYTES);
+            if let Ok(out) = ip.try_into() {
+                Ipv4Header { source: self.config.ip, destination: to, protocol: Protocol::Icmp }
+                    .emit(icmp::HEADER_BYTES + data.len(), out);
+            }
+            if let Some(out) = rest.first_chunk_mut() {
+                icmp::emit_echo_reply(id_and_sequence, data, out);
+            }
+            ethernet::HEADER_BYTES + ipv4::HEADER_BYTES + icmp::HEADER_BYTES
+        })
+    }
+
+    /// RFC 1191 6.3, believed only if it quotes what is on its way (RFC 5927 7.2).
+    fn path_mtu_reduced<'f>(
+        &mut self,
+        now: Instant,
+        next_mtu: u16,
+        quoted: &QuotedSegment,
+    ) -> Result<Input<'f>, DropReason> {
+        let key = FlowKey::new(quoted.destination, quoted.destination_port, quoted.source_port);
+        let (conn, connection) = self.table.find(key).ok_or(DropReason::Unacceptable)?;
+        let send = &mut connection.send;
+        let in_flight = send.max.since(send.una);
+        if quoted.source != self.config.ip
+            || !connection.state.is_synchronized()
+            || !quoted.sequence.is_within(send.una, in_flight)
+        {
+            return Err(DropReason::Unacceptable);
+        }
+        let mss = u32::from(next_mtu.max(MIN_PATH_MTU) - IP_TCP_HEADER_BYTES);
+        if mss >= send.mss {
+            return Err(DropReason::Unacceptable);
+        }
+        send.reduce_mss(mss);
+        self.counters.path_mtu_reduced += 1;
+        let ctx = Context {
+            config: &self.config,
+            counters: &mut self.counters,
+            buffered_bytes: &mut self.buffered_bytes,
+            now,
+        };
+        send.update_timer(&ctx);
+        self.wheel.arm(conn.index, connection.deadline());
+        Ok(Input::Segment(SegmentEvents { output_due: true, ..SegmentEvents::none(conn) }))
+    }
+}

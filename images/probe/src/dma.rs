@@ -1,0 +1,124 @@
+//! What a device must not be made to read or write: the environment writes descriptors of its own choice into a queue of
+//! its own and takes turns. The log says how far the device got.
+
+use crate::binding::pages_for;
+use crate::{Case, HELD, number};
+use abi::layout::WINDOW_VA;
+use abi::queue::RingLayout;
+use exos_runtime::{clock, kernel, turn};
+
+type Arguments<'a> = &'a mut dyn Iterator<Item = &'static str>;
+
+pub(crate) const CASES: &[Case] =
+    &[("send", |arguments| hostile(SEND, arguments)), ("receive", |arguments| hostile(RECEIVE, arguments))];
+
+const RECEIVE: u32 = 0;
+const SEND: u32 = 1;
+const SIZE: u16 = 64;
+/// VIRTQ_DESC_F_WRITE.
+const WRITE: u16 = 2;
+/// An Ethernet frame that the tests know: local experimental EtherType 0x88B5, behind an empty virtio header.
+const GOOD_FRAME: [u8; 12 + 60] = {
+    let mut frame = [0; 12 + 60];
+    let mut i = 0;
+    while i < 12 {
+        frame[12 + i] = 0xFF;
+        i += 1;
+    }
+    (frame[12 + 12], frame[12 + 13]) = (0x88, 0xB5);
+    frame[12 + 14] = b'!';
+    frame
+};
+/// How long the device gets.
+const PATIENCE_MS: u64 = 100;
+
+/// A bound queue.
+struct Queue {
+    number: u32,
+    base_gpa: u64,
+    layout: RingLayout,
+}
+
+impl Queue {
+    fn new(number: u32) -> Option<Self> {
+        let layout = RingLayout::new(SIZE)?;
+        Some(Self { number, base_gpa: pages_for(layout.len_bytes())?, layout })
+    }
+
+    fn bind(&self) {
+        log::info!("probe: bind: {:?}", kernel::queue_bind(0, self.number, self.base_gpa, SIZE));
+    }
+
+    fn unbind(&self) {
+        log::info!("probe: unbind: {:?}", kernel::queue_unbind(0, self.number));
+    }
+
+    fn store<T>(&self, offset: u64, value: T) {
+        // SAFETY: offsets are inside the block, which is this queue's for good; the device may read it at any time, and
+        // has a copy of its own of what it checks.
+        unsafe { ((WINDOW_VA + self.base_gpa + offset) as *mut T).write_volatile(value) }
+    }
+
+    fn load(&self, offset: u64) -> u16 {
+        // SAFETY: as for `store`.
+        unsafe { ((WINDOW_VA + self.base_gpa + offset) as *const u16).read_volatile() }
+    }
+
+    fn descriptor(&self, index: u16, gpa: u64, len_bytes: u32, flags: u16, next: u16) {
+        let at = self.layout.descriptors_offset() + 16 * u64::from(index);
+        self.store(at, gpa);
+        self.store(at + 8, len_bytes);
+        self.store(at + 12, flags);
+        self.store(at + 14, next);
+    }
+
+    /// Offers chain `head`, in all slots, and sets the index.
+    fn offer(&self, head: u16, index: u16) {
+        let at = self.layout.available_offset();
+        for slot in 0..u64::from(SIZE) {
+            self.store(at + 4 + 2 * slot, head);
+        }
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        self.store(at + 2, index);
+    }
+
+    /// Takes turns until the device has used as many chains as given, or long enough.
+    fn used(&self, wanted: u16) -> u16 {
+        let end = clock::tsc() + clock::Scale::new().ticks(PATIENCE_MS * 1_000_000);
+        loop {
+            turn::take(clock::tsc() + 1_000_000);
+            let used = self.load(self.layout.used_offset() + 2);
+            if used >= wanted || clock::tsc() > end {
+                return used;
+            }
+        }
+    }
+}
+
+/// `send|receive GPA LEN FLAGS NEXT HEAD INDEX`: one descriptor, and how it is offered. Afterwards the queue is bound
+/// again and used properly, which must work.
+fn hostile(number_of_queue: u32, arguments: Arguments<'_>) -> Option<u32> {
+    let gpa = number(arguments.next())?;
+    let mut word = || number(arguments.next()).map(|value| value as u32);
+    let (len_bytes, flags, next, head, index) = (word()?, word()?, word()?, word()?, word()?);
+    let queue = Queue::new(number_of_queue)?;
+    queue.bind();
+    queue.descriptor(0, gpa, len_bytes, flags as u16, next as u16);
+    queue.offer(head as u16, index as u16);
+    log::info!("probe: the device used {} chains", queue.used(1));
+    queue.unbind();
+
+    let queue = Queue::new(number_of_queue)?;
+    queue.bind();
+    let buffer = pages_for(4096)?;
+    if number_of_queue == SEND {
+        // SAFETY: a page of the heap that nobody else uses.
+        unsafe { ((WINDOW_VA + buffer) as *mut [u8; GOOD_FRAME.len()]).write(GOOD_FRAME) };
+        queue.descriptor(0, buffer, GOOD_FRAME.len() as u32, 0, 0);
+    } else {
+        queue.descriptor(0, buffer, 4096, WRITE, 0);
+    }
+    queue.offer(0, 1);
+    log::info!("probe: then the device used {} chains", queue.used(1));
+    Some(HELD)
+}
