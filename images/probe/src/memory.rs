@@ -74,6 +74,7 @@ fn exec_stack(_: Arguments<'_>) -> Option<u32> {
 fn read_archive(_: Arguments<'_>) -> Option<u32> {
     let archive = exos_runtime::pages::archive();
     let sum = archive.iter().fold(0u64, |sum, &byte| sum.wrapping_add(u64::from(byte)));
+    log::info!("probe: the archive lies at {:#x}", exos_runtime::pages::environment().archive.start_gpa);
     log::info!("probe: the archive has {} bytes, their sum is {sum}", archive.len());
     Some(HELD)
 }

@@ -5,12 +5,18 @@ use super::vcpu::VcpuEnd;
 use crate::tables::Memory;
 use abi::fault::{FaultRecord, KIND_ENVIRONMENT, KIND_KERNEL, KIND_PANIC, KIND_STRAY_GATE, REGISTER_NAMES};
 use exovm_image::container::Image;
+use exovm_image::program::Header;
 use kvm_bindings::kvm_regs;
 use std::fmt::Write;
 use vm_memory::{Bytes, GuestAddress};
 
 /// Deepest back trace that is printed.
 const FRAMES: usize = 16;
+
+/// Vector of a page fault.
+const PAGE_FAULT: u64 = 14;
+/// The instruction.
+const SYSCALL: [u8; 2] = [0x0F, 0x05];
 
 /// Everything that a report looks at.
 pub(crate) struct Reporter {
@@ -36,8 +42,20 @@ impl Reporter {
     fn fault(&self, memory: &Memory, record: &FaultRecord) -> String {
         let len = (record.message_len as usize).min(record.message.len());
         let message = String::from_utf8_lossy(&record.message[..len]);
+        let mut rip = record.rip;
+        let named =
+            |name: &str| REGISTER_NAMES.iter().position(|n| *n == name).map_or(0, |i| record.registers[i]);
         let what = match record.kind {
             KIND_PANIC => return format!("the kernel gave up: {message}"),
+            // Where SYSCALL stays in ring 3, one outside the gate page shows as a fault at the kernel's entry, with the
+            // return address in rcx.
+            KIND_ENVIRONMENT if self.is_syscall_that_stayed(memory, record, named("rcx")) => {
+                rip = named("rcx").wrapping_sub(SYSCALL.len() as u64);
+                format!(
+                    "environment {}: a gate instruction outside the gate page (syscall)",
+                    record.environment
+                )
+            }
             KIND_ENVIRONMENT => format!("environment {}: {}", record.environment, exception(record)),
             KIND_STRAY_GATE => format!(
                 "environment {}: a gate instruction outside the gate page ({})",
@@ -47,9 +65,7 @@ impl Reporter {
             KIND_KERNEL => format!("the kernel itself: {}", exception(record)),
             other => format!("a fault of unknown kind {other}"),
         };
-        let mut text = format!("{what}\n  at {}\n", self.place(record.rip));
-        let named =
-            |name: &str| REGISTER_NAMES.iter().position(|n| *n == name).map_or(0, |i| record.registers[i]);
+        let mut text = format!("{what}\n  at {}\n", self.place(rip));
         for (row, names) in REGISTER_NAMES.chunks(5).enumerate() {
             for (column, name) in names.iter().enumerate() {
                 let value = record.registers[row * 5 + column];
@@ -64,6 +80,15 @@ impl Reporter {
         );
         self.back_trace(memory, named("rbp"), &mut text);
         text
+    }
+
+    /// Whether ring 3 came to the kernel's SYSCALL entry by that instruction, and not by a jump.
+    fn is_syscall_that_stayed(&self, memory: &Memory, record: &FaultRecord, return_va: u64) -> bool {
+        let Header::Kernel(header) = self.image.kernel.header else { return false };
+        let before = return_va.wrapping_sub(SYSCALL.len() as u64);
+        let instruction = translate(memory, self.root_gpa, before)
+            .and_then(|gpa| memory.read_obj::<[u8; 2]>(GuestAddress(gpa)).ok());
+        record.vector == PAGE_FAULT && record.rip == header.syscall_va && instruction == Some(SYSCALL)
     }
 
     fn broken(&self, memory: &Memory, reason: &str, registers: Option<&kvm_regs>) -> String {
@@ -111,7 +136,8 @@ impl Reporter {
             if return_va == 0 {
                 return;
             }
-            let _ = writeln!(text, "  from {}", self.place(return_va));
+            // A call that never returns is the last instruction of its function: look at the call, not behind it.
+            let _ = writeln!(text, "  from {}", self.place(return_va - 1));
             if caller_frame <= frame {
                 return;
             }

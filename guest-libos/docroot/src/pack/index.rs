@@ -175,3 +175,54 @@ fn try_hash_table(nodes: &[Node], slot_count: usize, hash_seed: u64) -> Option<V
     }
     Some(slots)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Stamp;
+    use super::*;
+    use crate::{Archive, Lookup};
+    use std::format;
+    use std::path::PathBuf;
+
+    fn node(relative: &str, size_bytes: u64, mtime_unix_seconds: i64) -> Node {
+        let stamp = Stamp { size_bytes, mtime_unix_seconds, mtime_nanoseconds: 0 };
+        Node { relative: PathBuf::from(relative), file: Some(stamp) }
+    }
+
+    fn with_root(files: impl IntoIterator<Item = Node>) -> Vec<Node> {
+        let root = Node { relative: PathBuf::new(), file: None };
+        core::iter::once(root).chain(files).collect()
+    }
+
+    #[test]
+    fn build_times_that_no_date_can_express_are_clamped() {
+        let mut nodes = with_root([node("early", 0, i64::MIN), node("late", 0, i64::MAX)]);
+        let index = Index::build(&mut nodes).unwrap();
+        let mut bytes = index.bytes;
+        bytes.resize(index.total_bytes as usize, 0);
+        let archive = Archive::parse(&bytes).unwrap();
+        let times: Vec<_> = archive.files().map(|file| file.mtime_unix_seconds()).collect();
+        assert_eq!(times, [0, MAX_MTIME_UNIX_SECONDS]);
+    }
+
+    #[test]
+    fn build_sizes_beyond_the_format_return_too_large() {
+        for sizes in [[u64::MAX, 0], [u64::MAX - 5000, 0], [1 << 63, 1 << 63]] {
+            let mut nodes = with_root([node("a", sizes[0], 0), node("b", sizes[1], 0)]);
+            assert!(matches!(Index::build(&mut nodes), Err(PackError::TooLarge)), "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn build_300_000_names_finds_a_table_that_the_reader_accepts() {
+        let mut nodes = with_root((0..300_000).map(|number| node(&format!("{number}.html"), 0, 0)));
+        let index = Index::build(&mut nodes).unwrap();
+        let mut bytes = index.bytes;
+        bytes.resize(index.total_bytes as usize, 0);
+        let archive = Archive::parse(&bytes).unwrap();
+        assert_eq!(archive.file_count(), 300_000);
+        assert!(
+            matches!(archive.lookup(b"/299999.html"), Lookup::File(file) if file.path() == b"299999.html")
+        );
+    }
+}

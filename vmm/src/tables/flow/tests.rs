@@ -103,6 +103,40 @@ fn lookup_in_a_table_stuck_in_a_change_goes_to_the_guardian_and_is_counted() {
     assert_eq!(receiver(&mut flows, &frame), Some(2), "it recovers");
 }
 
+/// A slot of the table changes hands while it is read: a frame must not go to whoever got the slot.
+#[test]
+fn lookup_during_changes_returns_a_target_that_was_the_flows() {
+    use std::sync::atomic::AtomicBool;
+
+    let (_memory, mut writer, mut flows) = table();
+    writer.set_root(Some(target(1)));
+    let first_slot = |address| slot(ROOT, Level::DestinationPrefix, ipv4(address));
+    let neighbour = (0..=u16::MAX).map(|low| [10, 1, (low >> 8) as u8, low as u8]);
+    let neighbour = neighbour.into_iter().find(|address| first_slot(*address) == first_slot(SERVER));
+    let neighbour = neighbour.expect("some address has the same slot");
+    let key = FrameKey::parse(&tcp_frame((CLIENT, 4000), (SERVER, 80), b"")).expect("IP");
+    let done = Arc::new(AtomicBool::new(false));
+    let changing = std::thread::spawn({
+        let done = Arc::clone(&done);
+        move || {
+            while !done.load(Ordering::Relaxed) {
+                for (address, environment) in [(SERVER, 2), (neighbour, 3)] {
+                    let index = writer.insert(ROOT, host(address), Some(target(environment))).expect("room");
+                    writer.remove(index).expect("just inserted");
+                }
+            }
+        }
+    });
+    let mut seen = [0u32; 4];
+    for _ in 0..300_000 {
+        let found = flows.lookup(Some(&key)).expect("a guardian at least");
+        seen[usize::from(found.environment)] += 1;
+    }
+    done.store(true, Ordering::Relaxed);
+    assert!(changing.join().is_ok());
+    assert_eq!(seen[3], 0, "{seen:?}");
+}
+
 #[test]
 fn queue_pair_is_the_same_for_both_directions_and_uses_them_all() {
     let shared = Target { environment: 1, queue_pair: 2, queue_pairs: 3, rights: 0 };

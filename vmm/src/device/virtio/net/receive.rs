@@ -166,12 +166,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
         let result = if *begun & 1 << pair == 0 { queue.begin() } else { Ok(()) };
         *begun |= 1 << pair;
         queue.failed = result.and_then(|()| queue.window.fill(&mut queue.ring, bytes)).err();
-        if queue.failed.is_some() {
-            // Also what was translated is not to be touched any more.
-            queue.window.clear();
-            return None;
-        }
-        Some(queue.window.room(merging))
+        queue.failed.is_none().then(|| queue.window.room(merging))
     }
 
     /// Reads a frame straight into the buffers of a pair.
@@ -201,7 +196,6 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             self.metrics.received_bytes += (bytes - HEADER_BYTES) as u64;
         } else {
             queue.window.copy_out(&mut self.receiver.bounce[..room]);
-            self.receiver.bounce[10..12].fill(0);
             return self.deliver(bytes);
         }
         Attempt::Done
@@ -220,7 +214,6 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             self.metrics.receive_dropped_length += 1;
             return Attempt::Done;
         }
-        self.receiver.bounce[10..12].fill(0);
         self.deliver(bytes)
     }
 

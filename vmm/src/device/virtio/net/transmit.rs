@@ -55,7 +55,7 @@ struct Transmission<'n, 'c, 'l, B> {
 }
 
 impl<M: PinnedMemory, B: Backend> Net<M, B> {
-    /// Serves all transmit queues, each time beginning with the next one.
+    /// Serves all transmit queues, beginning with the one after that at which the last call had to end.
     pub(super) fn transmit_all(
         &mut self,
         clock: &mut Clock<'_>,
@@ -66,7 +66,6 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
         let pairs = self.transmit.len();
         let mut left = budget;
         let first = self.first_pair;
-        self.first_pair = (first + 1) % pairs;
         for pair in (0..pairs).map(|turn| (first + turn) % pairs) {
             let slot = &mut self.transmit[pair];
             let Slot::Running(queue) = slot else { continue };
@@ -84,8 +83,13 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             notify(publication, 2 * pair + 1, interrupt, &mut self.metrics);
             match end {
                 Ok(Left::Empty) => {}
-                Ok(Left::Budget) => worked.more_to_send = true,
-                Ok(Left::Full) => worked.backend_full = true,
+                Ok(left) => {
+                    if !worked.more_to_send {
+                        self.first_pair = (pair + 1) % pairs;
+                    }
+                    worked.more_to_send |= left == Left::Budget;
+                    worked.backend_full |= left == Left::Full;
+                }
                 Err(error) => {
                     let environment = queue.environment();
                     self.sender.forget();

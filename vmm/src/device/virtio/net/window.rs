@@ -83,13 +83,6 @@ impl Window {
         }
     }
 
-    /// Forgets all buffers: the driver does not get them back before a reset.
-    pub(super) fn clear(&mut self) {
-        self.pieces.clear();
-        self.buffers.clear();
-        self.bytes = 0;
-    }
-
     /// How many buffers there are.
     pub(super) fn buffers(&self) -> usize {
         self.buffers.len()

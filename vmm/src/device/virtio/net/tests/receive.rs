@@ -222,6 +222,18 @@ fn flow_to_a_queue_of_another_environment_delivers_nothing() {
 }
 
 #[test]
+fn undivided_flow_to_a_queue_of_another_environment_delivers_nothing() {
+    let (mut nic, fake) = Nic::new();
+    let mut receive = nic.bind(0, 1);
+    give_buffers(&mut receive, buffer_gpa(1, 0), 4096, 20);
+    nic.guest.guardian(3, 0, 1);
+    fake.wire().to_guest.push_back(request(22, b"for three"));
+    assert_eq!(nic.work().received, 0);
+    assert_eq!(nic.function.metrics().receive_dropped_queue, 1);
+    assert_eq!(buffer(&nic, 1, 0, 64), vec![0; 64]);
+}
+
+#[test]
 fn several_pairs_share_by_connection() {
     let (mut nic, fake) = Nic::new();
     nic.guest.guardian(1, 0, 4);

@@ -1,0 +1,168 @@
+//! Runs the probe: one machine without a network, or with one whose other end is in the test's hands.
+
+use exovm::backend::iovec::{gather, scatter};
+use exovm::backend::{Backend, BackendError, FRAME_BYTES_MAX, IoVec, IoVecMut, Offloads, Written};
+use exovm::machine::{End, Machine, MachineConfig, NetSetup};
+use exovm::placement::IoMode;
+use exovm_image::container::Image;
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a probe may take. Long, for hosts that are emulated.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The image.
+pub(crate) fn image() -> Image {
+    exovm::images::load("probe").expect("built in")
+}
+
+/// How a probe ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) end: End,
+    pub(crate) log: Vec<String>,
+}
+
+impl Outcome {
+    /// The report of a probe that must have ended with a fault.
+    pub(crate) fn report(self) -> String {
+        match self.end {
+            End::Fault { report } => report,
+            end => panic!("no fault: {end:?}, {:#?}", self.log),
+        }
+    }
+
+    /// Its log, if it ended with status 0.
+    pub(crate) fn held(self) -> Vec<String> {
+        assert_eq!(self.end, End::PowerOff { status: 0 }, "{:#?}", self.log);
+        self.log
+    }
+}
+
+/// What a log line says, without its level and the probe's name.
+pub(crate) fn said(log: &[String]) -> impl Iterator<Item = &str> {
+    log.iter().filter_map(|line| line.split_once("probe: ").map(|(_, text)| text))
+}
+
+/// A running probe and what it has logged.
+pub(crate) struct Probe {
+    pub(crate) machine: Machine,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Probe {
+    /// Starts it.
+    pub(crate) fn start(arguments: &[&str], configure: impl FnOnce(&mut MachineConfig)) -> Self {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&log);
+        let mut config = MachineConfig {
+            image: image(),
+            memory_bytes: None,
+            docroot: None,
+            net: None,
+            io: IoMode::Turn,
+            vcpu_cpu: None,
+            arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+            log: Box::new(move |line| lock(&sink).push(line.to_owned())),
+        };
+        configure(&mut config);
+        Self { machine: Machine::start(config).expect("the machine starts"), log }
+    }
+
+    /// Waits until it has ended by itself. The machine can still be looked at.
+    pub(crate) fn wait(&self) {
+        assert!(self.machine.wait(Some(PATIENCE)).is_some(), "still running: {:#?}", lock(&self.log));
+    }
+
+    /// Waits until it has ended by itself, and how it did.
+    pub(crate) fn finish(mut self) -> Outcome {
+        self.wait();
+        // Joins the threads, so that the log is complete.
+        self.stop(Duration::ZERO)
+    }
+
+    /// Waits until it has ended by itself, and how it did; its machine is still there, for its memory.
+    pub(crate) fn finish_and_keep(mut self) -> (Outcome, Machine) {
+        self.wait();
+        let outcome = self.stop(Duration::ZERO);
+        (outcome, self.machine)
+    }
+
+    /// Asks it to end, and ends it after `grace`.
+    pub(crate) fn stop(&mut self, grace: Duration) -> Outcome {
+        let end = self.machine.stop(grace);
+        Outcome { end, log: lock(&self.log).clone() }
+    }
+}
+
+/// Runs the probe without a network.
+pub(crate) fn run(arguments: &[&str]) -> Outcome {
+    Probe::start(arguments, |_| {}).finish()
+}
+
+/// A probe with a NIC on `wire`.
+pub(crate) fn start_with_nic(
+    arguments: &[&str],
+    wire: &Wire,
+    configure: impl FnOnce(&mut MachineConfig),
+) -> Probe {
+    let setup = NetSetup {
+        backend: Box::new(wire.clone()),
+        ipv4: abi::boot::Ipv4Config::default(),
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu_bytes: 1500,
+        queue_pairs: 4,
+    };
+    Probe::start(arguments, |config| {
+        config.net = Some(setup);
+        configure(config);
+    })
+}
+
+/// Both directions of a cable.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    /// What the guest sent, with the virtio header.
+    pub(crate) sent: Vec<Vec<u8>>,
+    /// What the guest is to receive, with the virtio header.
+    pub(crate) to_guest: VecDeque<Vec<u8>>,
+}
+
+/// A backend in memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wire(Arc<Mutex<Frames>>);
+
+impl Wire {
+    pub(crate) fn frames(&self) -> MutexGuard<'_, Frames> {
+        lock(&self.0)
+    }
+}
+
+impl Backend for Wire {
+    fn write_frame(&mut self, pieces: &[IoVec<'_>]) -> Written {
+        let mut frame = vec![0; FRAME_BYTES_MAX];
+        let len = gather(pieces, 0, &mut frame);
+        frame.truncate(len);
+        self.frames().sent.push(frame);
+        Written::Sent
+    }
+
+    fn read_frame(&mut self, buffers: &[IoVecMut<'_>]) -> Result<Option<usize>, BackendError> {
+        let Some(frame) = self.frames().to_guest.pop_front() else { return Ok(None) };
+        Ok(Some(scatter(buffers, 0, &frame)))
+    }
+
+    fn set_offloads(&mut self, _: Offloads) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn event_fd(&self) -> Option<RawFd> {
+        None
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

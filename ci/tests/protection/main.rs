@@ -1,0 +1,21 @@
+//! What stands between an environment and everything that is not its own. The image `probe` tries one thing a run, and the
+//! tests look at how its machine ends: with the fault report that they expect, or with the log lines that they expect.
+//!
+//! Tests called `core_…` also run on the emulated hardware-virtualised host, where SYSCALL raises the privilege and ring 0
+//! runs natively.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`fixture`] | runs the probe |
+//! | [`instructions`] | instructions that ring 3 may not execute |
+//! | [`memory`] | addresses that ring 3 may not read, write or execute |
+//! | [`calls`] | kernel calls: registers, errors, the halt |
+//! | [`queues`] | what a queue must not be bound to, and what a device must not be made to touch |
+//! | [`load`] | ends, log, heap, spans, nonsense in the shared pages |
+
+mod calls;
+mod fixture;
+mod instructions;
+mod load;
+mod memory;
+mod queues;

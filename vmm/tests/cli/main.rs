@@ -1,0 +1,11 @@
+//! The `exovm` command as its user meets it: started as a process, in a network of its own, judged by what it prints, how
+//! it ends, and what it leaves behind.
+
+mod account;
+mod image_file;
+mod images;
+mod input;
+mod lifecycle;
+mod network;
+mod host;
+mod scene;
