@@ -172,6 +172,8 @@ pub struct Net<M: PinnedMemory, B> {
     metrics: NetMetrics,
     /// The transmit queue that is served first next time.
     first_pair: usize,
+    /// The last call of [`Net::work`] ended with frames that the backend had no room for.
+    backend_full: bool,
     doorbells: Doorbells,
 }
 
@@ -222,6 +224,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             sender: Sender::new(),
             metrics: NetMetrics::default(),
             first_pair: 0,
+            backend_full: false,
             doorbells: Doorbells::Wanted,
         })
     }
@@ -282,20 +285,22 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             self.control(interrupt);
         }
         self.receive_all(&mut clock, budget.receive_frames, interrupt, &mut worked);
+        self.backend_full = worked.backend_full;
         worked.stopped = self.metrics.queues_stopped != stopped_before;
         clock.end();
         worked
     }
 
     /// Asks for the doorbells of all queues that wait for their driver. `true`: there is work already, do not sleep. Receive
-    /// queues are asked only when the last [`Self::work`] lacked buffers. After [`Worked::backend_full`] it is `true` as well:
-    /// nobody rings when a backend has room again, so come back after a while.
+    /// queues are asked only when the last [`Self::work`] lacked buffers. Frames that wait for the backend's room
+    /// ([`Worked::backend_full`]) are no reason to stay awake: wait for the backend to become writable besides.
     pub fn arm(&mut self) -> bool {
         self.doorbells = Doorbells::Wanted;
         let mut work = false;
-        for slot in self.transmit.iter_mut().chain([&mut self.control]) {
-            work |= slot.running().is_some_and(|queue| queue.arm());
+        for queue in self.transmit.iter_mut().filter_map(Slot::running) {
+            work |= queue.arm() && !self.backend_full;
         }
+        work |= self.control.running().is_some_and(Virtqueue::arm);
         let starved = self.receiver.starved();
         for queue in self.receive.iter_mut().filter_map(Slot::running) {
             if starved {
