@@ -66,10 +66,11 @@ pub enum TapError {
     },
 }
 
-/// The commands that make a TAP for the current user.
+/// The commands that make a TAP for the current user, for messages and help.
 pub fn commands(name: &str) -> String {
     format!(
-        "  sudo ip tuntap add dev {name} mode tap user $USER\n  sudo ip address add 10.0.0.1/24 dev {name}\n  sudo ip link set dev {name} up"
+        "  sudo ip tuntap add dev {name} mode tap user $USER vnet_hdr\n  sudo ip addr add 10.80.0.1/24 dev {name}\n  \
+         sudo ip link set dev {name} txqueuelen 4000 up"
     )
 }
 

@@ -4,6 +4,7 @@ use super::net::{NetArgument, OpenNet};
 use super::{EXIT_FAULT, Failure};
 use crate::control::Control;
 use crate::images;
+use crate::machine::memory::MEMORY_MAX_BYTES;
 use crate::machine::{End, Machine, MachineConfig};
 use crate::placement::IoMode;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -22,23 +23,25 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// Work longer than this shows that it goes on.
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 
-/// Arguments of `run`.
-#[derive(clap::Args, Debug)]
-#[command(after_long_help = "The tap
-  The guest's network interface is a tap device: the host's end of a virtual cable. Make one, as root, for the
-  user who runs exovm, and give it an address (the guest takes the next one unless ip= says otherwise):
+fn after_help() -> String {
+    format!(
+        "\
+The tap
+  The guest's network interface is a tap device: the host's end of a virtual
+  cable. Make one, as root, for the user who runs exovm, and give it an address
+  (the guest takes the next one unless ip= says otherwise):
 
-    sudo ip tuntap add dev tap0 mode tap user $USER vnet_hdr
-    sudo ip addr add 10.80.0.1/24 dev tap0
-    sudo ip link set dev tap0 txqueuelen 4000 up
+{}
 
-    exovm run cheetah --docroot ./site --net tap=tap0
-    curl http://10.80.0.2/
+  exovm run cheetah --docroot ./site --net tap=tap0
+  curl http://10.80.0.2/
 
-    sudo ip link del tap0                       (when done)
+  sudo ip link del tap0                       (when done)
 
-  With --net tap=auto, exovm makes such a tap itself and removes it at the end; that needs root, or CAP_NET_ADMIN,
-  or a network namespace of one's own:  unshare -rn exovm run hello --net tap=auto
+  With --net tap=auto, exovm makes such a tap itself and removes it at the end;
+  that needs root, or CAP_NET_ADMIN, or a network namespace of one's own:
+
+  unshare -rn exovm run hello --net tap=auto
 
 Examples
   exovm run hello --net tap=tap0
@@ -46,7 +49,15 @@ Examples
   exovm run ./my.image --net none --memory 64
 
 Exit codes
-  0 after Ctrl-C, or the image's own status; 1 an error; 2 wrong usage; 3 the guest ended with a fault")]
+  0 after Ctrl-C, or the image's own status; 1 an error; 2 wrong usage;
+  3 the guest ended with a fault",
+        crate::backend::tap::commands("tap0")
+    )
+}
+
+/// Arguments of `run`.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = after_help())]
 pub(super) struct RunArguments {
     /// A built-in image (see below), or the path of an image file (with a '/').
     #[arg(value_name = "IMAGE", help = format!("A built-in image ({}), or the path of an image file (with a '/')",
@@ -62,7 +73,7 @@ pub(super) struct RunArguments {
     #[arg(long, value_enum, default_value_t)]
     io: IoMode,
     /// Memory in MiB; what the image wants plus the document root if not given.
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=MEMORY_MAX_BYTES >> 20))]
     memory: Option<u64>,
     /// Bind the vCPU to this CPU.
     #[arg(long, value_name = "CPU")]
