@@ -1,5 +1,6 @@
 //! Runs the probe: one machine without a network, or with one whose other end is in the test's hands.
 
+use abi::call::gate::KIND_SYSCALL;
 use exovm::backend::iovec::{gather, scatter};
 use exovm::backend::{Backend, BackendError, FRAME_BYTES_MAX, IoVec, IoVecMut, Offloads, Written};
 use exovm::machine::{End, Machine, MachineConfig, NetSetup};
@@ -7,6 +8,7 @@ use exovm::placement::IoMode;
 use exovm_image::container::Image;
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,9 +20,20 @@ pub(crate) fn image() -> Image {
     exovm::images::load("probe").expect("built in")
 }
 
+/// Who executes ring 0, by the gate that the kernel's probe chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// The processor: everything is as the manuals say.
+    Native,
+    /// KVM's emulator. Ring 3 is native there too, and some of its exceptions look a little different: those of
+    /// addresses in the upper half, whose error code is that of the host's page tables, and those of `int n`.
+    Interpreting,
+}
+
 /// How a probe ended.
 #[derive(Debug)]
 pub(crate) struct Outcome {
+    pub(crate) host: Host,
     pub(crate) end: End,
     pub(crate) log: Vec<String>,
 }
@@ -93,7 +106,11 @@ impl Probe {
     /// Asks it to end, and ends it after `grace`.
     pub(crate) fn stop(&mut self, grace: Duration) -> Outcome {
         let end = self.machine.stop(grace);
-        Outcome { end, log: lock(&self.log).clone() }
+        let host = match self.machine.pages().status.gate.load(Ordering::Relaxed) {
+            KIND_SYSCALL => Host::Native,
+            _ => Host::Interpreting,
+        };
+        Outcome { host, end, log: lock(&self.log).clone() }
     }
 }
 

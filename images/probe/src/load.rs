@@ -123,13 +123,13 @@ fn burn(arguments: Arguments<'_>) -> Option<u32> {
         match span {
             "a" => {
                 let _span = exos_trace::span!("burn a");
-                burn_until(start + cycles);
+                burn_for(cycles);
             }
             "b" => {
                 let _span = exos_trace::span!("burn b");
-                burn_until(start + cycles);
+                burn_for(cycles);
             }
-            "none" => burn_until(start + cycles),
+            "none" => burn_for(cycles),
             _ => return None,
         }
         exos_trace::counter!("burnt", cycles);
@@ -138,8 +138,10 @@ fn burn(arguments: Arguments<'_>) -> Option<u32> {
     Some(HELD)
 }
 
-fn burn_until(end_tsc: u64) {
-    while clock::tsc() < end_tsc {}
+/// Called inside the span, so that it is the span that gets all of them.
+fn burn_for(cycles: u64) {
+    let end = clock::tsc() + cycles;
+    while clock::tsc() < end {}
 }
 
 /// Fills everything that the VMM reads of an environment with nonsense, again and again, while the VMM reads it. The VMM

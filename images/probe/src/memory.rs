@@ -103,9 +103,8 @@ extern "sysv64" fn probe_read(va: u64) -> u8 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "sysv64" fn probe_write(va: u64) {
-    // SAFETY: writes back the byte that it finds with one bit changed; if the environment may not, that ends it. If it
-    // may, the case has failed and ends it at once.
-    unsafe { asm!("xor byte ptr [{va}], 1", va = in(reg) va, options(nostack)) };
+    // SAFETY: if the environment may not write there, that ends it. If it may, the case has failed and ends it at once.
+    unsafe { asm!("mov byte ptr [{va}], 0x5A", va = in(reg) va, options(nostack)) };
 }
 
 #[unsafe(no_mangle)]

@@ -60,6 +60,8 @@ pub struct AccountSnapshot {
     pub schema: String,
     /// When, or for a difference how long, on the TSC.
     pub tsc: u64,
+    /// When the machine was made, on the TSC.
+    pub started_tsc: u64,
     /// TSC ticks per millisecond.
     pub tsc_khz: u64,
     /// Where device work is done: "turn", "thread", "poll", "auto"; empty without a NIC.
@@ -87,7 +89,7 @@ impl AccountSnapshot {
         ledgers: &[(&'static str, Arc<Ledger>)],
         sites: &[Site],
         area: &AccountArea,
-        tsc_khz: u64,
+        (started_tsc, tsc_khz): (u64, u64),
         nic: Option<NicAccount>,
     ) -> Self {
         let threads = ledgers
@@ -120,12 +122,18 @@ impl AccountSnapshot {
         Self {
             schema: SCHEMA.to_owned(),
             tsc: now_tsc(),
+            started_tsc,
             tsc_khz,
             io,
             threads,
             sites: read_sites(sites, area),
             nic: counters,
         }
+    }
+
+    /// What happened since the machine was made.
+    pub fn since_start(&self) -> Self {
+        Self { tsc: self.tsc.saturating_sub(self.started_tsc), ..self.clone() }
     }
 
     /// What happened since an earlier snapshot of the same machine.

@@ -33,7 +33,7 @@ pub(super) fn account(arguments: &AccountArguments) -> Result<ExitCode, Failure>
         std::thread::sleep(Duration::from_secs_f64(arguments.seconds));
         snapshot(machine)?.since(&before)
     } else {
-        snapshot(machine)?
+        snapshot(machine)?.since_start()
     };
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&account)?);

@@ -99,6 +99,7 @@ pub(crate) struct Shared {
     pub(crate) placement: Option<Arc<Placement>>,
     pub(crate) ledgers: Vec<(&'static str, Arc<Ledger>)>,
     pub(crate) tsc_khz: u64,
+    started_tsc: u64,
     sites: Vec<exovm_image::program::Site>,
     stop: Arc<AtomicBool>,
     end: Mutex<Option<End>>,
@@ -119,6 +120,7 @@ pub struct Machine {
 impl Machine {
     /// Makes a machine and lets it run.
     pub fn start(config: MachineConfig) -> Result<Self, MachineError> {
+        let started_tsc = account::ledger::now_tsc();
         let mut host_phases = Vec::new();
         let mut reached = |name| host_phases.push(PhaseStamp { name, tsc: account::ledger::now_tsc() });
         let kvm = kvm::open()?;
@@ -176,6 +178,7 @@ impl Machine {
             placement: placement.clone(),
             ledgers,
             tsc_khz,
+            started_tsc,
             sites: config.image.program.sites.clone(),
             stop: Arc::clone(&stop),
             end: Mutex::new(None),
@@ -381,7 +384,13 @@ impl Shared {
         let nic = self.placement.as_ref().map(|placement| {
             (placement.nic().metrics(), placement.turns(), placement.changes(), placement.mode())
         });
-        AccountSnapshot::take(&self.ledgers, &self.sites, &self.pages.account, self.tsc_khz, nic)
+        AccountSnapshot::take(
+            &self.ledgers,
+            &self.sites,
+            &self.pages.account,
+            (self.started_tsc, self.tsc_khz),
+            nic,
+        )
     }
 }
 

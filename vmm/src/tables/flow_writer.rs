@@ -185,7 +185,7 @@ impl FlowTableWriter {
     }
 
     /// Changes the table under an odd sequence number.
-    fn change(&mut self, change: impl FnOnce(&FlowTable)) {
+    pub(super) fn change(&mut self, change: impl FnOnce(&FlowTable)) {
         self.table.sequence.fetch_add(1, Ordering::AcqRel);
         change(&self.table);
         self.table.sequence.fetch_add(1, Ordering::Release);

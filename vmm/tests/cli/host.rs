@@ -113,7 +113,41 @@ fn run_with_another_device_as_kvm_is_refused() {
 #[test]
 fn run_without_tun_says_how_to_get_it() {
     in_namespace!(|| {
-        let changes = vec![Change::Empty("/dev/net")];
-        assert_refused_where(changes, "tap=tap0", &["no interface tap0"]);
+        for net in ["tap=auto", "tap=lo"] {
+            let scene = Scene::new();
+            let mut command = scene.command(&["run", "hello", "--net", net]);
+            change(&mut command, vec![Change::Empty("/dev/net")]);
+            let outcome = finish(&mut command);
+            outcome.assert_error(&["/dev/net/tun", "modprobe tun"]);
+            scene.assert_clean();
+        }
+    });
+}
+
+#[test]
+fn run_without_permission_for_tun_says_so() {
+    in_namespace!(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let changes = vec![Change::Replace(forbidden(dir.path()), "/dev/net/tun")];
+        assert_refused_where(changes, "tap=lo", &["/dev/net/tun", "ermission"]);
+    });
+}
+
+#[test]
+fn run_without_the_right_to_make_a_tap_says_what_to_do() {
+    in_namespace!(|| {
+        const CAP_NET_ADMIN: libc::c_ulong = 12;
+        let scene = Scene::new();
+        let mut command = scene.command(&["run", "hello", "--net", "tap=auto"]);
+        // SAFETY: the closure makes one system call, whose argument goes by value.
+        unsafe {
+            command.pre_exec(|| match libc::prctl(libc::PR_CAPBSET_DROP, CAP_NET_ADMIN, 0, 0, 0) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            })
+        };
+        let outcome = finish(&mut command);
+        outcome.assert_error(&["ip tuntap add dev tap0", "--net tap=tap0", "unshare -rn"]);
+        scene.assert_clean();
     });
 }

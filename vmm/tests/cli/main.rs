@@ -2,10 +2,10 @@
 //! it ends, and what it leaves behind.
 
 mod account;
+mod host;
 mod image_file;
 mod images;
 mod input;
 mod lifecycle;
 mod network;
-mod host;
 mod scene;

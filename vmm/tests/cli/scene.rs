@@ -170,7 +170,8 @@ impl Running {
             let read = running.stdout.read_line(&mut running.said).expect("text");
             if read == 0 {
                 let status = wait(&mut running.child);
-                panic!("it ended with {status} and said {:?} {:?}", running.said, running.complaints());
+                let complaints = running.complaints();
+                panic!("it ended with {status} and said {:?} {complaints:?}", running.said);
             }
             if running.said[from..].starts_with(RUNNING) {
                 return running;

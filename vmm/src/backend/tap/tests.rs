@@ -20,7 +20,7 @@ fn open_invalid_name_returns_bad_name() {
 fn missing_interface_message_has_the_commands() {
     let message = TapError::Missing { name: "exo0".into() }.to_string();
     assert!(message.contains("ip tuntap add dev exo0 mode tap user $USER"), "{message}");
-    assert!(message.contains("ip link set dev exo0 up"), "{message}");
+    assert!(message.contains("ip link set dev exo0 txqueuelen 4000 up"), "{message}");
 }
 
 /// A TAP named `exo0` with the address 10.0.0.1/24, up.

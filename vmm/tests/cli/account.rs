@@ -1,0 +1,94 @@
+//! `exovm account`: of one machine, of one among several, of none.
+
+use crate::scene::Scene;
+use exovm::account::AccountSnapshot;
+use exovm_ci::{Client, Site};
+use exovm_netns::in_namespace;
+
+#[test]
+fn account_without_a_machine_says_how_to_start_one() {
+    let scene = Scene::new();
+    scene.assert_refused(&["account"], &["no machine is running", "exovm run"]);
+    scene.assert_refused(&["account", "ghost"], &["no machine called \"ghost\""]);
+    for name in ["../ghost", "", "/"] {
+        scene.assert_refused(&["account", name], &["no machine called"]);
+    }
+}
+
+#[test]
+fn account_for_an_impossible_time_is_refused() {
+    let scene = Scene::new();
+    for seconds in ["nan", "inf", "86401"] {
+        scene.assert_refused(&["account", "--for", seconds], &["--for", "86400"]);
+    }
+    scene.assert_refused(&["account", "--for=-1"], &["--for", "86400"]);
+}
+
+#[test]
+fn account_of_the_only_machine_needs_no_name() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let site = Site::new().file("index.html", "home");
+        let docroot = site.path().to_str().unwrap();
+        let running = scene.start(&["run", "cheetah", "--docroot", docroot, "--net", "tap=auto"]);
+        let mut client = Client::connect(running.address()).unwrap();
+        (0..25).for_each(|_| assert_eq!(client.get("/").unwrap().status(), 200));
+
+        let table = scene.play(&["account", "--for", "0.1"]);
+        assert!(table.status.success(), "{table:?}");
+        for part in ["requests/s", "bucket", "vcpu: guest", "ring 3:", "sent frames"] {
+            // Nothing was sent in that tenth of a second.
+            let missing = !table.stdout.contains(part) && part != "sent frames";
+            assert!(!missing, "{part}: {}", table.stdout);
+        }
+        let json = scene.play(&["account", "cheetah", "--for", "0", "--json"]);
+        let account: AccountSnapshot = serde_json::from_str(&json.stdout).unwrap();
+        assert_eq!(account.schema, "exovm-account/1");
+        assert_eq!(account.site("requests").map(|site| site.total), Some(25));
+        running.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn account_of_several_machines_asks_which() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let start = |name| scene.start(&["run", "hello", "--net", "tap=auto", "--name", name]);
+        let (first, second) = (start("first"), start("second"));
+        scene.play(&["account"]).assert_error(&["several machines", "first", "second"]);
+        scene.play(&["account", "third"]).assert_error(&["\"third\"", "first", "second"]);
+        for name in ["first", "second"] {
+            let outcome = scene.play(&["account", name, "--for", "0"]);
+            assert!(outcome.status.success() && outcome.stdout.contains("vcpu"), "{outcome:?}");
+        }
+        second.stop();
+        assert!(scene.play(&["account", "--for", "0"]).status.success(), "only one is left");
+        first.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn machine_serves_while_its_control_socket_is_misused() {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let running = scene.start(&["run", "hello", "--net", "tap=auto"]);
+        let socket = scene.runtime_dir().join("exovm/hello.sock");
+        let silent: Vec<_> = (0..3).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+        for nonsense in [&b"\n"[..], b"{}\n", b"\"destroy\"\n", &[0xFF; 10_000], b"\"account\""] {
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            // The machine may have closed already.
+            let _ = stream.write_all(nonsense);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read_to_string(&mut String::new());
+        }
+        assert_eq!(Client::connect(running.address()).unwrap().get("/").unwrap().status(), 200);
+        drop(silent);
+        assert!(scene.play(&["account", "--for", "0"]).status.success());
+        running.stop();
+        scene.assert_clean();
+    });
+}

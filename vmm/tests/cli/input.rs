@@ -1,0 +1,212 @@
+//! What a user can get wrong: directories, sizes, names, flags. One line says what to do, and nothing is left behind.
+
+use crate::host::respect_permissions;
+use crate::scene::{Scene, finish};
+use exovm_ci::{Client, Site};
+use exovm_netns::in_namespace;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+fn cheetah(docroot: &str) -> [String; 6] {
+    ["run", "cheetah", "--net", "none", "--docroot", docroot].map(str::to_owned)
+}
+
+#[test]
+fn docroot_missing_is_refused() {
+    Scene::new()
+        .assert_refused(&cheetah("/there/is/no/such"), &["/there/is/no/such", "does not exist", "create it"]);
+}
+
+#[test]
+fn docroot_empty_is_refused() {
+    let scene = Scene::new();
+    let dir = scene.dir();
+    scene.assert_refused(&cheetah(dir.path().to_str().unwrap()), &["holds no file", "index.html"]);
+    fs::create_dir(dir.path().join("only a directory")).unwrap();
+    scene.assert_refused(&cheetah(dir.path().to_str().unwrap()), &["holds no file"]);
+}
+
+#[test]
+fn docroot_that_is_a_file_is_refused() {
+    let scene = Scene::new();
+    let dir = scene.dir();
+    let file = dir.path().join("file");
+    fs::write(&file, "x").unwrap();
+    scene.assert_refused(&cheetah(file.to_str().unwrap()), &["is not a directory", "name the directory"]);
+}
+
+#[test]
+fn docroot_with_something_unreadable_is_refused_by_its_name() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        for (locked, is_dir) in [("secret.txt", false), ("secrets", true)] {
+            let site = Site::new().file("index.html", "x");
+            let path = site.path().join(locked);
+            if is_dir {
+                fs::create_dir(&path).unwrap()
+            } else {
+                fs::write(&path, "x").unwrap()
+            };
+            fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+            let mut command = scene.command(&cheetah(site.path().to_str().unwrap()));
+            respect_permissions(&mut command);
+            let outcome = finish(&mut command);
+            outcome.assert_error(&[locked, "make it readable"]);
+            outcome.assert_one_line();
+            scene.assert_clean();
+        }
+    });
+}
+
+#[test]
+fn docroot_given_or_not_as_the_image_wants() {
+    let scene = Scene::new();
+    scene.assert_refused(&["run", "cheetah", "--net", "none"], &["cheetah", "--docroot"]);
+    scene.assert_refused(&["run", "hello", "--net", "none", "--docroot", "/"], &["hello", "no --docroot"]);
+}
+
+#[test]
+fn docroot_with_spaces_and_utf_8_is_served() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let site = Site::new().file("mit Leerzeichen/größe ☃.txt", "found");
+        let renamed = site.path().parent().unwrap().join("Döcument root 日本");
+        fs::rename(site.path(), &renamed).unwrap();
+        let docroot = renamed.to_str().unwrap();
+        let running = scene.start(&["run", "cheetah", "--net", "tap=auto", "--docroot", docroot]);
+        let target = exovm_ci::corpus::target_of("mit Leerzeichen/größe ☃.txt".as_ref());
+        let response = Client::connect(running.address()).unwrap().get(&target).unwrap();
+        assert_eq!((response.status(), response.text().as_str()), (200, "found"));
+        running.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn docroot_with_link_loops_is_served_with_a_warning_for_each() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let site = Site::new()
+            .file("index.html", "home")
+            .link("self", "self")
+            .link("up", "..")
+            .link("here", ".")
+            .link("dangling", "nothing");
+        let docroot = site.path().to_str().unwrap().to_owned();
+        let running = scene.start(&["run", "cheetah", "--net", "tap=auto", "--docroot", &docroot]);
+        let mut client = Client::connect(running.address()).unwrap();
+        assert_eq!(client.get("/").unwrap().text(), "home");
+        assert_eq!(client.get("/self").unwrap().status(), 404);
+        let (status, complaints) = running.end_by(libc::SIGINT);
+        assert_eq!(status.code(), Some(0));
+        for name in ["self", "here", "dangling"] {
+            assert!(complaints.contains(&format!("/{name}\" left out")), "{name}: {complaints}");
+        }
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn memory_too_small_says_how_much_would_do_and_that_does() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let site = Site::new().pattern_file("body", 1, 20 << 20);
+        let docroot = site.path().to_str().unwrap();
+        for memory in ["0", "1", "15", "24"] {
+            let arguments = ["run", "cheetah", "--net", "none", "--docroot", docroot, "--memory", memory];
+            scene.assert_refused(&arguments, &["memory is too small", "--memory"]);
+        }
+        let outcome =
+            scene.play(&["run", "cheetah", "--net", "none", "--docroot", docroot, "--memory", "24"]);
+        let needed = outcome.stderr.split_whitespace().find_map(|word| word.parse::<u64>().ok());
+        let needed = needed.unwrap_or_else(|| panic!("no number: {outcome:?}")).to_string();
+        let running =
+            scene.start(&["run", "cheetah", "--net", "tap=auto", "--docroot", docroot, "--memory", &needed]);
+        let mut client = Client::connect(running.address()).unwrap();
+        assert_eq!(client.get("/body").unwrap().body.len(), 20 << 20);
+        running.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn memory_too_large_is_refused() {
+    let scene = Scene::new();
+    for memory in ["99999999", "18446744073709551615"] {
+        let arguments = ["run", "hello", "--net", "none", "--memory", memory];
+        scene.assert_refused(&arguments, &["--memory", "more than a machine can have"]);
+    }
+}
+
+#[test]
+fn name_that_is_no_file_name_is_refused() {
+    let scene = Scene::new();
+    let long = "x".repeat(200);
+    for name in ["../outside", "a/b", "", ".", "..", "with space", &long] {
+        let outcome = scene.play(&["run", "hello", "--net", "none", "--name", name]);
+        assert!(matches!(outcome.status.code(), Some(1 | 2)), "{name:?}: {outcome:?}");
+        assert!(outcome.stderr.contains("name"), "{name:?}: {outcome:?}");
+        assert!(!outcome.stdout.contains("machine:"), "{name:?} was run: {outcome:?}");
+        scene.assert_clean();
+    }
+}
+
+#[test]
+fn cpu_that_is_not_there_is_refused() {
+    Scene::new()
+        .assert_refused(&["run", "hello", "--net", "none", "--vcpu-cpu", "1023"], &["--vcpu-cpu 1023"]);
+}
+
+#[test]
+fn arguments_that_do_not_fit_are_refused() {
+    let long = "x".repeat(2000);
+    Scene::new().assert_refused(&["run", "hello", "--net", "none", "--", &long], &["2000 bytes", "1024"]);
+}
+
+#[test]
+fn wrong_usage_returns_2_and_says_what_there_is() {
+    let scene = Scene::new();
+    for (arguments, expected) in [
+        (&["run"][..], "<IMAGE>"),
+        (&["walk"], "walk"),
+        (&["run", "hello", "--io", "fast"], "turn, thread, poll, auto"),
+        (&["run", "hello", "--memory", "much"], "--memory"),
+        (&["run", "hello", "--memory", "-1"], "-1"),
+        (&["run", "hello", "--colour"], "--colour"),
+        (&[], "Usage"),
+    ] {
+        let outcome = scene.play(arguments);
+        assert_eq!(outcome.status.code(), Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains(expected), "{outcome:?}");
+        scene.assert_clean();
+    }
+}
+
+#[test]
+fn version_and_help_are_printed() {
+    let scene = Scene::new();
+    let version = scene.play(&["--version"]);
+    assert_eq!(version.stdout, format!("exovm {}\n", env!("CARGO_PKG_VERSION")));
+    let help = scene.play(&["--help"]);
+    assert!(
+        help.status.success() && help.stdout.contains("run") && help.stdout.contains("account"),
+        "{help:?}"
+    );
+    scene.assert_clean();
+}
+
+#[test]
+fn reader_that_goes_away_is_no_panic() {
+    let scene = Scene::new();
+    // As in `exovm run --help | true`.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    for arguments in [&["run", "hello", "--net", "none"][..], &["run", "--help"]] {
+        let mut command = scene.command(arguments);
+        command.stdout(writer.try_clone().unwrap());
+        let outcome = finish(&mut command);
+        assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
+        assert_ne!(outcome.status.code(), Some(101), "{outcome:?}");
+        scene.assert_clean();
+    }
+}

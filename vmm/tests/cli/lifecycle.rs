@@ -1,0 +1,125 @@
+//! Start, end, and what remains: signals, kills, several machines of one user.
+
+use crate::scene::{Scene, interfaces};
+use exovm_ci::{Client, Site};
+use exovm_netns::in_namespace;
+
+const HELLO: [&str; 4] = ["run", "hello", "--net", "tap=auto"];
+
+#[test]
+fn run_says_where_it_serves_and_how_it_started() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let site = Site::new().file("index.html", "home").file("a/b.txt", "b");
+        let docroot = site.path().to_str().unwrap();
+        let running = scene.start(&["run", "cheetah", "--docroot", docroot, "--net", "tap=auto"]);
+        for part in [
+            "serving http://10.80.0.2/",
+            "2 files",
+            "machine: cheetah",
+            "boot phase",
+            "kernel",
+            "environment",
+            "library OS",
+            "network",
+            "ready",
+        ] {
+            assert!(running.said.contains(part), "{part} is not said: {}", running.said);
+        }
+        assert_eq!(Client::connect(running.address()).unwrap().get("/a/b.txt").unwrap().text(), "b");
+        running.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn signals_end_it_with_success_and_nothing_left() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        for (signal, io) in [
+            (libc::SIGINT, "turn"),
+            (libc::SIGTERM, "turn"),
+            (libc::SIGHUP, "turn"),
+            (libc::SIGINT, "thread"),
+            (libc::SIGTERM, "poll"),
+            (libc::SIGINT, "auto"),
+        ] {
+            let running = scene.start(&["run", "hello", "--net", "tap=auto", "--io", io]);
+            assert_eq!(Client::connect(running.address()).unwrap().get("/").unwrap().status(), 200);
+            assert_eq!(scene.sockets(), ["hello.sock"]);
+            let (status, complaints) = running.end_by(signal);
+            assert_eq!((status.code(), complaints.as_str()), (Some(0), ""), "signal {signal}, {io}");
+            scene.assert_clean();
+        }
+    });
+}
+
+#[test]
+fn signal_under_load_ends_it_with_success() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let running = scene.start(&HELLO);
+        let address = running.address();
+        let loaders: Vec<_> = (0..4)
+            .map(|_| {
+                std::thread::spawn(move || {
+                    let patience = std::time::Duration::from_millis(300);
+                    let exchange = || Client::connect_within(address, patience)?.get("/");
+                    while exchange().is_ok() {}
+                })
+            })
+            .collect();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        running.stop();
+        loaders.into_iter().for_each(|loader| loader.join().unwrap());
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn killed_machine_is_followed_by_a_clean_start() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let before = interfaces();
+        scene.start(&HELLO).kill();
+        assert_eq!(interfaces(), before, "the tap goes with its last descriptor");
+        assert_eq!(scene.sockets(), ["hello.sock"], "a killed process cannot remove its socket");
+        let none = scene.play(&["account"]);
+        none.assert_error(&["no machine is running"]);
+        // The leftover is taken over: same name, and no name-2.
+        let running = scene.start(&HELLO);
+        assert!(running.said.contains("machine: hello,"), "{}", running.said);
+        assert_eq!(scene.sockets(), ["hello.sock"]);
+        running.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn machines_of_the_same_name_are_numbered() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let machines: Vec<_> = (0..3).map(|_| scene.start(&HELLO)).collect();
+        assert_eq!(scene.sockets(), ["hello-2.sock", "hello-3.sock", "hello.sock"]);
+        for (machine, name) in machines.iter().zip(["hello", "hello-2", "hello-3"]) {
+            assert!(machine.said.contains(&format!("machine: {name},")), "{}", machine.said);
+            assert_eq!(Client::connect(machine.address()).unwrap().get("/").unwrap().status(), 200);
+        }
+        machines.into_iter().for_each(|machine| machine.stop());
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn runtime_directory_that_others_can_write_to_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let scene = Scene::new();
+    let dir = scene.runtime_dir().join("exovm");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();
+    scene.play(&["account"]).assert_error(&["only you can write to", "XDG_RUNTIME_DIR"]);
+    let outcome = scene.play(&["run", "hello", "--net", "none", "--quiet"]);
+    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("XDG_RUNTIME_DIR"), "{outcome:?}");
+    scene.assert_clean();
+}

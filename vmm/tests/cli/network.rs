@@ -1,0 +1,170 @@
+//! The tap: missing, busy, something else, down, without an address; and the one that exovm makes itself.
+
+use crate::scene::{Scene, interfaces};
+use exovm_ci::Client;
+use exovm_netns::{Interface, TapQueues, create_tap, in_namespace};
+use std::net::{IpAddr, Ipv4Addr};
+
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 1);
+
+/// A tap as the help says to make it.
+fn tap(name: &str) -> Interface {
+    let tap = Interface::named(name).unwrap();
+    create_tap(&tap, TapQueues::Single).unwrap();
+    tap.add_address(IpAddr::V4(HOST), 24).unwrap();
+    tap.up().unwrap();
+    tap
+}
+
+#[test]
+fn run_on_a_missing_tap_prints_the_commands_that_make_it() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let outcome = scene.play(&["run", "hello", "--net", "tap=tap7"]);
+        outcome.assert_error(&[
+            "no interface tap7",
+            "ip tuntap add dev tap7 mode tap user $USER",
+            "dev tap7",
+            "ip link set",
+            "up",
+        ]);
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn run_on_a_busy_tap_says_so_and_does_not_disturb_who_has_it() {
+    in_namespace!(|| {
+        tap("tap0");
+        let scene = Scene::new();
+        let first = scene.start(&["run", "hello", "--net", "tap=tap0"]);
+        let outcome = scene.play(&["run", "hello", "--net", "tap=tap0"]);
+        outcome.assert_error(&["interface tap0 is in use by another process", "ip tuntap add"]);
+        assert_eq!(Client::connect(first.address()).unwrap().get("/").unwrap().status(), 200);
+        first.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn run_on_something_that_is_no_tap_says_so() {
+    in_namespace!(|| {
+        let (near, far) = (Interface::named("near").unwrap(), Interface::named("far").unwrap());
+        Interface::create_veth_pair(&near, &far).unwrap();
+        create_tap(&Interface::named("multi").unwrap(), TapQueues::Multi).unwrap();
+        let scene = Scene::new();
+        for name in ["near", "lo", "multi"] {
+            let outcome = scene.play(&["run", "hello", "--net", &format!("tap={name}")]);
+            outcome.assert_error(&[&format!("interface {name} is not a single-queue TAP"), "ip tuntap add"]);
+        }
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn run_on_a_tap_that_is_down_prints_the_command_that_switches_it_on() {
+    in_namespace!(|| {
+        tap("tap0").down().unwrap();
+        let scene = Scene::new();
+        scene.assert_refused(
+            &["run", "hello", "--net", "tap=tap0"],
+            &["tap0 is down", "ip link set dev tap0 up"],
+        );
+    });
+}
+
+#[test]
+fn run_on_a_tap_without_an_address_says_both_ways_out() {
+    in_namespace!(|| {
+        let tap = Interface::named("tap0").unwrap();
+        create_tap(&tap, TapQueues::Single).unwrap();
+        tap.up().unwrap();
+        let scene = Scene::new();
+        let outcome = scene.play(&["run", "hello", "--net", "tap=tap0"]);
+        outcome.assert_error(&["no IPv4 address", "ip addr add", "--net tap=tap0,ip="]);
+        // The second way works.
+        let running = scene.start(&["run", "hello", "--net", "tap=tap0,ip=10.80.0.2/24"]);
+        running.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn run_with_a_bad_net_is_wrong_usage() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        for (net, expected) in [
+            ("tun=x", "tap=NAME"),
+            ("tap=tap0,ip=10.0.0.1", "ADDRESS/BITS"),
+            ("tap=tap0,mac=x", "six bytes"),
+            ("", "tap=NAME"),
+        ] {
+            let outcome = scene.play(&["run", "hello", "--net", net]);
+            assert_eq!(outcome.status.code(), Some(2), "{outcome:?}");
+            assert!(outcome.stderr.contains(expected), "{outcome:?}");
+        }
+        for name in ["a/b", "sixteen-bytes-xx", "with space"] {
+            let net = format!("tap={name}");
+            scene.assert_refused(&["run", "hello", "--net", &net], &["cannot be an interface name"]);
+        }
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn run_on_a_tap_of_the_user_leaves_it_as_it_was() {
+    in_namespace!(|| {
+        tap("tap0");
+        let scene = Scene::new();
+        for _ in 0..2 {
+            let running = scene.start(&["run", "hello", "--net", "tap=tap0"]);
+            assert_eq!(running.address().ip(), IpAddr::from([10, 80, 0, 2]));
+            assert_eq!(Client::connect(running.address()).unwrap().get("/").unwrap().status(), 200);
+            running.stop();
+        }
+        assert!(interfaces().contains(&"tap0".to_owned()));
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn run_takes_the_address_it_is_given() {
+    in_namespace!(|| {
+        tap("tap0");
+        let scene = Scene::new();
+        let running =
+            scene.start(&["run", "hello", "--net", "tap=tap0,ip=10.80.0.77/24,mac=02:00:00:00:00:09"]);
+        assert_eq!(running.address().ip(), IpAddr::from([10, 80, 0, 77]));
+        assert_eq!(Client::connect(running.address()).unwrap().get("/").unwrap().status(), 200);
+        let neighbours = std::fs::read_to_string("/proc/net/arp").unwrap();
+        assert!(neighbours.contains("02:00:00:00:00:09"), "{neighbours}");
+        running.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn run_help_prints_the_commands_that_work() {
+    in_namespace!(|| {
+        let scene = Scene::new();
+        let outcome = scene.play(&["run", "--help"]);
+        assert_eq!(outcome.status.code(), Some(0));
+        let script: Vec<_> = outcome
+            .stdout
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("sudo ip "))
+            .map(|line| line.split("   ").next().unwrap_or(line).replace("$USER", "0"))
+            .collect();
+        assert_eq!(script.len(), 4, "three commands make the tap, one removes it: {script:?}");
+        let ip = |arguments: &str| {
+            let status = std::process::Command::new("ip").args(arguments.split_whitespace()).status();
+            assert!(status.expect("the ip tool is there").success(), "ip {arguments}");
+        };
+        script[..3].iter().for_each(|command| ip(command));
+        let running = scene.start(&["run", "hello", "--net", "tap=tap0"]);
+        assert_eq!(Client::connect(running.address()).unwrap().get("/").unwrap().status(), 200);
+        running.stop();
+        ip(&script[3]);
+        scene.assert_clean();
+    });
+}
