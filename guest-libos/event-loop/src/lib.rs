@@ -13,7 +13,8 @@ mod transmit;
 use abi::boot::{DEVICE_NET, phase};
 use core::net::Ipv4Addr;
 use exos_net::{
-    AckDue, AckPolicy, Config, ConfigError, ConnId, Data, End, Input, Instant, ListenError, MacAddress,
+    AckDue, AckPolicy, Config, ConfigError, ConnId, ControlFrame, Data, End, Input, Instant, ListenError,
+    MacAddress,
 };
 use exos_net::{
     RxChecksum, RxMeta, SegmentEvents, SendError, Stack, StaleConnection, TimerEvent, TxChecksum,
@@ -280,7 +281,12 @@ fn segment<S: Service>(
         if !events.data.is_empty() {
             let used = service.input(&mut io, connection, events.data);
             if used < events.data.len() && io.stack.keep(connection, &events.data[used..]).is_err() {
-                log::warn!("a peer sent more than its window; the rest will come again");
+                // The buffers for what waits are used up: without these bytes the connection is of no use.
+                exos_trace::counter!("connections aborted for lack of buffers", 1);
+                let reset = io.stack.abort(connection);
+                service.ended(connection, End::Reset);
+                send_control(sender, reset.as_ref());
+                return;
             }
         } else if events.readable || (events.drained && service.drained(connection)) {
             offer_kept(service, &mut io, connection, &mut ack);
@@ -291,11 +297,19 @@ fn segment<S: Service>(
     }
     if let Some(how) = events.ended {
         service.ended(connection, how);
+        send_control(sender, events.last_ack.as_ref());
         return;
     }
     let _span = exos_trace::span!("tcp output");
     // Stale only if the service aborted the connection, and then there is nothing to send.
     let _ = stack.output(connection, now, sender, ack);
+}
+
+/// Sends a frame of the stack's own; if it is lost, the peer makes up for it.
+fn send_control<D: Data>(sender: &mut Sender<'_, GuestHal, D>, frame: Option<&ControlFrame<'static>>) {
+    if let Some(frame) = frame {
+        let _ = exos_net::Transmit::<D>::transmit_control(sender, frame);
+    }
 }
 
 /// Offers bytes that were kept to the service. They are few and this is rare, so they are copied out of the stack.
