@@ -12,6 +12,7 @@
 //! | [`corpus`] | a real documentation tree of more than 10,000 files |
 //! | [`host`] | what the host must have, and what this process uses of it |
 //! | [`link_layer`] | frames put on the wire by hand |
+//! | [`scene`] | the `exovm` command, as its user meets it |
 //!
 //! A test wraps its body in `exovm_netns::in_namespace!`; nothing here touches the host's own network.
 
@@ -21,6 +22,7 @@ pub mod host;
 pub mod http;
 pub mod link_layer;
 pub mod network;
+pub mod scene;
 pub mod site;
 
 pub use guest::{Guest, GuestBuilder};

@@ -1,6 +1,6 @@
 //! A document root packed into one piece of memory.
 //!
-//! The VMM packs a directory of the host into guest memory before the guest starts ([`pack`], feature `std`); the
+//! The VMM packs a directory of the host into guest memory before the guest starts (`pack`, feature `std`); the
 //! server in the guest reads it there ([`Archive`], `no_std`, no allocation, no `unsafe`). [`format`] describes the
 //! bytes that the two agree on.
 //!

@@ -5,9 +5,9 @@
 //! so the same code runs in the guest, in a host test and under a fuzzer. `no_std` with `alloc`, no `unsafe`.
 //!
 //! Rooms, in the order in which a request passes them: [`connection`] (requests in, responses out, in order),
-//! [`request`] (bytes to a request line and the fields that matter), [`body`] (request bodies, which are discarded),
-//! [`target`] (a request target to a path that stays below the root), [`serve`] (what to answer), [`prepared`]
-//! (headers that are written once a second), [`response`] (headers as bytes).
+//! [`request`] (bytes to a request line and the fields that matter), `body` (request bodies, which are discarded),
+//! [`target`] (a request target to a path that stays below the root), `serve` (what to answer), `prepared`
+//! (headers that are written once a second), `response` (headers as bytes).
 #![no_std]
 #![forbid(unsafe_code)]
 

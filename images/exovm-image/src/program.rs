@@ -121,12 +121,17 @@ impl Program {
         let elf = ElfFile64::<LittleEndian>::parse(file)?;
         let header = read_header(&elf)?;
         let segments = read_segments(&elf, file, &header)?;
+        let code: Vec<_> = segments
+            .iter()
+            .filter(|segment| segment.access == Access::Execute)
+            .map(|segment| segment.va..segment.va + segment.len_bytes)
+            .collect();
         let mut symbols: Vec<Symbol> = elf
             .symbols()
             .filter(|symbol| {
                 matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown | SymbolKind::Label)
             })
-            .filter(|symbol| symbol.address() != 0)
+            .filter(|symbol| code.iter().any(|range| range.contains(&symbol.address())))
             .filter_map(|symbol| {
                 let name = symbol.name().ok()?.to_owned();
                 Some(Symbol { va: symbol.address(), len_bytes: symbol.size(), name })
@@ -138,6 +143,10 @@ impl Program {
 
     /// The function that covers an address, and how far into it.
     pub fn symbol(&self, va: u64) -> Option<(&Symbol, u64)> {
+        let is_code = |segment: &&Segment| {
+            segment.access == Access::Execute && (segment.va..segment.va + segment.len_bytes).contains(&va)
+        };
+        self.segments.iter().find(is_code)?;
         let last = self.symbols.partition_point(|symbol| symbol.va <= va).checked_sub(1)?;
         let symbol = &self.symbols[last];
         let offset = va - symbol.va;

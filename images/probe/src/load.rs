@@ -162,7 +162,7 @@ fn scribble(arguments: Arguments<'_>) -> Option<u32> {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
-                let value = if random % 16 == 0 { u64::MAX } else { random };
+                let value = if random.is_multiple_of(16) { u64::MAX } else { random };
                 // SAFETY: all four are mapped writable for this environment, a whole number of words, and their content
                 // may be anything: the library OS keeps nothing there that it would follow.
                 unsafe { ((va as *mut u64).add(word)).write_volatile(value) };

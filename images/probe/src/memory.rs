@@ -3,7 +3,7 @@
 
 use crate::{BROKEN, Case, HELD, number};
 use abi::layout::*;
-use alloc::vec;
+use alloc::boxed::Box;
 use core::arch::asm;
 
 type Arguments<'a> = &'a mut dyn Iterator<Item = &'static str>;
@@ -61,7 +61,7 @@ fn main_va() -> u64 {
 }
 
 fn exec_heap(_: Arguments<'_>) -> Option<u32> {
-    let code = vec![RET; 64];
+    let code = Box::new([RET; 64]);
     execute(code.as_ptr() as u64)
 }
 

@@ -1,6 +1,6 @@
 //! `exovm account`: where the cycles of a running machine go.
 
-use super::Failure;
+use super::{Failure, say};
 use crate::account::{AccountSnapshot, table};
 use crate::control::{self, Request, Response};
 use std::process::ExitCode;
@@ -36,9 +36,9 @@ pub(super) fn account(arguments: &AccountArguments) -> Result<ExitCode, Failure>
         snapshot(machine)?.since_start()
     };
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&account)?);
+        say(&serde_json::to_string_pretty(&account)?);
     } else {
-        print!("{}", table::print(&account));
+        say(table::print(&account).trim_end());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! `exovm bench`: beside today's servers. The measuring is in `exovm-bench`; here are its flags.
 
-use super::Failure;
+use super::{Failure, say};
 use exovm_bench::{ClientErrors, Contender, HttpOptions, Mode};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,7 +65,7 @@ pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode, Failure> {
     let What::Http(arguments) = arguments.what;
     let options = options(arguments);
     let report = exovm_bench::run_http(options, &std::env::current_exe()?)?;
-    print!("{report}");
+    say(report.to_string().trim_end());
     Ok(if report.errors() == ClientErrors::default() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

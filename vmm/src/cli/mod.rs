@@ -51,6 +51,12 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// Prints to standard output. Nobody reading it (a closed pipe) is no reason to stop a machine.
+fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
 /// `EXOVM_LOG` chooses what of the VMM's own tracing is printed; warnings and errors by default.
 fn init_tracing() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("EXOVM_LOG")

@@ -1,7 +1,7 @@
 //! `exovm run`: boot an image, say where it serves, and run it until it ends or Ctrl-C.
 
 use super::net::{NetArgument, OpenNet};
-use super::{EXIT_FAULT, Failure};
+use super::{EXIT_FAULT, Failure, say};
 use crate::control::Control;
 use crate::images;
 use crate::machine::memory::MEMORY_MAX_BYTES;
@@ -118,7 +118,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         io: arguments.io,
         vcpu_cpu: arguments.vcpu_cpu,
         arguments: arguments.arguments.clone(),
-        log: Box::new(|line| println!("{line}")),
+        log: Box::new(say),
     })?;
     let control = Control::bind(&name, &machine)?;
     if !arguments.quiet {
@@ -162,34 +162,40 @@ fn announce(
     start_tsc: u64,
 ) {
     let port = machine.wait_ready(READY_PATIENCE);
-    if let Some(end) = machine.wait(Some(Duration::ZERO)) {
-        // It ended before it served; the end speaks for itself.
-        if matches!(end, End::Fault { .. }) {
-            return;
+    let ended = machine.wait(Some(Duration::ZERO));
+    if matches!(ended, Some(End::Fault { .. })) {
+        // The report says it all.
+        return;
+    }
+    let mut text = String::new();
+    match (address, port) {
+        _ if ended.is_some() => {}
+        (Some(address), Some(80)) => text.push_str(&format!("serving http://{address}/\n")),
+        (Some(address), Some(port)) => text.push_str(&format!("serving http://{address}:{port}/\n")),
+        (Some(_), None) => {
+            text.push_str(&format!("the guest does not serve yet, after {} s\n", READY_PATIENCE.as_secs()));
         }
-    } else {
-        match (address, port) {
-            (Some(address), Some(80)) => println!("serving http://{address}/"),
-            (Some(address), Some(port)) => println!("serving http://{address}:{port}/"),
-            _ if machine.placement().is_none() => {}
-            _ => println!("the guest does not serve yet, after {} s", READY_PATIENCE.as_secs()),
-        }
+        (None, _) => {}
     }
     if let Some(served) = served {
-        println!("  document root: {served}");
+        text.push_str(&format!("  document root: {served}\n"));
     }
     let io = machine.placement().map_or("none".to_owned(), |p| format!("{:?}", p.mode()).to_lowercase());
-    println!("  machine: {name}, {} MiB, device work: {io}", machine.memory_bytes() >> 20);
-    println!("  kernel calls: {}\n", gate(machine));
-    println!("  {:<16} {:>10} {:>10}", "boot phase", "ms", "since start");
+    let mib = machine.memory_bytes() >> 20;
+    text.push_str(&format!("  machine: {name}, {mib} MiB, device work: {io}\n"));
+    text.push_str(&format!("  kernel calls: {}\n\n", gate(machine)));
+    text.push_str(&format!("  {:<16} {:>10} {:>10}\n", "boot phase", "ms", "since start"));
     let mut last = start_tsc;
     for phase in machine.phases() {
         let ms = |ticks: u64| ticks as f64 / machine.tsc_khz() as f64;
         let (step, total) = (phase.tsc.saturating_sub(last), phase.tsc.saturating_sub(start_tsc));
-        println!("  {:<16} {:>10.3} {:>10.3}", phase.name, ms(step), ms(total));
+        text.push_str(&format!("  {:<16} {:>10.3} {:>10.3}\n", phase.name, ms(step), ms(total)));
         last = phase.tsc;
     }
-    println!("\nCtrl-C ends it; `exovm account {name}` shows where its cycles go.");
+    if ended.is_none() {
+        text.push_str(&format!("\nCtrl-C ends it; `exovm account {name}` shows where its cycles go."));
+    }
+    say(text.trim_end());
 }
 
 /// What the kernel found out about the host.

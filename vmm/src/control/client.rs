@@ -1,6 +1,6 @@
 //! The tools' side of the control socket.
 
-use super::{Request, Response, runtime_dir};
+use super::{Request, Response, checked_name, runtime_dir};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -22,6 +22,12 @@ pub enum ControlError {
     UnsafeRuntimeDir {
         /// Which.
         dir: PathBuf,
+    },
+    /// Not a name.
+    #[error("a machine's name is 1 to 48 letters, digits, '-' and '_'; {name:?} is not")]
+    BadName {
+        /// What was given.
+        name: String,
     },
     /// The socket cannot be made.
     #[error("{path}: {error}")]
@@ -73,7 +79,7 @@ pub fn running() -> Result<Vec<String>, ControlError> {
 /// Asks a machine; `None` means the only one that runs.
 pub fn ask(name: Option<&str>, request: &Request) -> Result<Response, ControlError> {
     let name = match name {
-        Some(name) => name.to_owned(),
+        Some(name) => checked_name(name)?.to_owned(),
         None => {
             let mut names = running()?;
             match (names.pop(), names.is_empty()) {

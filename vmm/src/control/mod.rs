@@ -35,6 +35,16 @@ pub enum Response {
     },
 }
 
+/// Longest name of a machine: socket paths are short.
+const NAME_BYTES_MAX: usize = 48;
+
+/// A machine's name, if it can have it: it becomes a file name.
+pub fn checked_name(name: &str) -> Result<&str, ControlError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let good = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
+    if good { Ok(name) } else { Err(ControlError::BadName { name: name.to_owned() }) }
+}
+
 /// The directory of this user's control sockets; made if missing, refused if somebody else could write to it.
 pub fn runtime_dir() -> Result<PathBuf, ControlError> {
     // SAFETY: no arguments, no failure.

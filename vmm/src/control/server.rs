@@ -1,6 +1,6 @@
 //! The machine's side of the control socket.
 
-use super::{ControlError, Request, Response, runtime_dir};
+use super::{ControlError, Request, Response, checked_name, runtime_dir};
 use crate::machine::{Machine, Shared};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -24,6 +24,7 @@ pub struct Control {
 impl Control {
     /// Listens under `name`, or `name-2`, `name-3` ... if that runs already. What a killed VMM left behind is taken over.
     pub fn bind(name: &str, machine: &Machine) -> Result<Self, ControlError> {
+        let name = checked_name(name)?;
         let dir = runtime_dir()?;
         for attempt in 1..100 {
             let name = if attempt == 1 { name.to_owned() } else { format!("{name}-{attempt}") };

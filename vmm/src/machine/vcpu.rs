@@ -124,8 +124,11 @@ impl Vcpu {
                     }
                 }
                 Ok(VcpuExit::MmioWrite(gpa, data)) => {
-                    if let (MmioWrite::Doorbell { .. }, Some(placement)) =
-                        (self.bus.mmio_write(gpa, data), &self.placement)
+                    // A doorbell whose value is not the queue's number, or queues that came or went: whoever sleeps over
+                    // the device's work must look.
+                    let write = self.bus.mmio_write(gpa, data);
+                    if let (MmioWrite::Doorbell { .. } | MmioWrite::Queues { .. }, Some(placement)) =
+                        (write, &self.placement)
                     {
                         placement.ring();
                     }

@@ -1,13 +1,13 @@
 //! `exovm account`: of one machine, of one among several, of none.
 
-use crate::scene::Scene;
+use crate::scene;
 use exovm::account::AccountSnapshot;
 use exovm_ci::{Client, Site};
 use exovm_netns::in_namespace;
 
 #[test]
 fn account_without_a_machine_says_how_to_start_one() {
-    let scene = Scene::new();
+    let scene = scene();
     scene.assert_refused(&["account"], &["no machine is running", "exovm run"]);
     scene.assert_refused(&["account", "ghost"], &["no machine called \"ghost\""]);
     for name in ["../ghost", "", "/"] {
@@ -17,7 +17,7 @@ fn account_without_a_machine_says_how_to_start_one() {
 
 #[test]
 fn account_for_an_impossible_time_is_refused() {
-    let scene = Scene::new();
+    let scene = scene();
     for seconds in ["nan", "inf", "86401"] {
         scene.assert_refused(&["account", "--for", seconds], &["--for", "86400"]);
     }
@@ -27,7 +27,7 @@ fn account_for_an_impossible_time_is_refused() {
 #[test]
 fn account_of_the_only_machine_needs_no_name() {
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         let site = Site::new().file("index.html", "home");
         let docroot = site.path().to_str().unwrap();
         let running = scene.start(&["run", "cheetah", "--docroot", docroot, "--net", "tap=auto"]);
@@ -53,7 +53,7 @@ fn account_of_the_only_machine_needs_no_name() {
 #[test]
 fn account_of_several_machines_asks_which() {
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         let start = |name| scene.start(&["run", "hello", "--net", "tap=auto", "--name", name]);
         let (first, second) = (start("first"), start("second"));
         scene.play(&["account"]).assert_error(&["several machines", "first", "second"]);
@@ -74,7 +74,7 @@ fn machine_serves_while_its_control_socket_is_misused() {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         let running = scene.start(&["run", "hello", "--net", "tap=auto"]);
         let socket = scene.runtime_dir().join("exovm/hello.sock");
         let silent: Vec<_> = (0..3).map(|_| UnixStream::connect(&socket).unwrap()).collect();

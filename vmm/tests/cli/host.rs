@@ -1,7 +1,8 @@
 //! A host that lacks something: devices that are missing, forbidden, or something else. The command runs in a mount
 //! namespace of its own in which /dev looks so.
 
-use crate::scene::{Scene, finish};
+use crate::scene;
+use exovm_ci::scene::finish;
 use exovm_netns::in_namespace;
 use std::ffi::CString;
 use std::io;
@@ -67,7 +68,7 @@ pub(crate) fn respect_permissions(command: &mut Command) {
 
 /// What `run hello` says on a host with these changes.
 fn assert_refused_where(changes: Vec<Change>, net: &str, parts: &[&str]) {
-    let scene = Scene::new();
+    let scene = scene();
     let mut command = scene.command(&["run", "hello", "--net", net]);
     change(&mut command, changes);
     respect_permissions(&mut command);
@@ -114,7 +115,7 @@ fn run_with_another_device_as_kvm_is_refused() {
 fn run_without_tun_says_how_to_get_it() {
     in_namespace!(|| {
         for net in ["tap=auto", "tap=lo"] {
-            let scene = Scene::new();
+            let scene = scene();
             let mut command = scene.command(&["run", "hello", "--net", net]);
             change(&mut command, vec![Change::Empty("/dev/net")]);
             let outcome = finish(&mut command);
@@ -137,7 +138,7 @@ fn run_without_permission_for_tun_says_so() {
 fn run_without_the_right_to_make_a_tap_says_what_to_do() {
     in_namespace!(|| {
         const CAP_NET_ADMIN: libc::c_ulong = 12;
-        let scene = Scene::new();
+        let scene = scene();
         let mut command = scene.command(&["run", "hello", "--net", "tap=auto"]);
         // SAFETY: the closure makes one system call, whose argument goes by value.
         unsafe {

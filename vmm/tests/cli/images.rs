@@ -1,26 +1,26 @@
 //! Image files: unknown, damaged, of another version, and a guest that fails.
 
 use crate::image_file::hello_image;
-use crate::scene::Scene;
+use crate::scene;
 use exovm_netns::in_namespace;
 use std::fs;
 
 #[test]
 fn image_unknown_says_which_there_are() {
-    Scene::new()
+    scene()
         .assert_refused(&["run", "nonsense", "--net", "none"], &["\"nonsense\"", "cheetah", "hello", "'/'"]);
 }
 
 #[test]
 fn image_file_missing_is_refused() {
-    let scene = Scene::new();
+    let scene = scene();
     scene.assert_refused(&["run", "./no.image", "--net", "none"], &["./no.image", "No such file"]);
     scene.assert_refused(&["run", "/", "--net", "none"], &["/: "]);
 }
 
 #[test]
 fn image_file_damaged_is_refused() {
-    let scene = Scene::new();
+    let scene = scene();
     let dir = scene.dir();
     let path = dir.path().join("a.image");
     let image = hello_image();
@@ -49,7 +49,7 @@ fn image_file_damaged_is_refused() {
 #[test]
 fn image_file_is_run() {
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         let dir = scene.dir();
         let path = dir.path().join("a.image");
         fs::write(&path, hello_image()).unwrap();
@@ -63,7 +63,7 @@ fn image_file_is_run() {
 
 #[test]
 fn image_that_ends_by_itself_gives_its_status_and_its_last_words() {
-    let scene = Scene::new();
+    let scene = scene();
     let outcome = scene.play(&["run", "hello", "--net", "none", "--quiet"]);
     assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
     assert!(outcome.stdout.contains("no network interface"), "{outcome:?}");
@@ -72,7 +72,7 @@ fn image_that_ends_by_itself_gives_its_status_and_its_last_words() {
 
 #[test]
 fn image_that_faults_returns_3_and_a_report() {
-    let scene = Scene::new();
+    let scene = scene();
     let dir = scene.dir();
     let path = dir.path().join("faulting.image");
     let image = crate::image_file::with_entry_code(hello_image(), &[0x0F, 0x0B]); // ud2

@@ -1,6 +1,7 @@
 //! Start, end, and what remains: signals, kills, several machines of one user.
 
-use crate::scene::{Scene, interfaces};
+use crate::scene;
+use exovm_ci::scene::interfaces;
 use exovm_ci::{Client, Site};
 use exovm_netns::in_namespace;
 
@@ -9,7 +10,7 @@ const HELLO: [&str; 4] = ["run", "hello", "--net", "tap=auto"];
 #[test]
 fn run_says_where_it_serves_and_how_it_started() {
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         let site = Site::new().file("index.html", "home").file("a/b.txt", "b");
         let docroot = site.path().to_str().unwrap();
         let running = scene.start(&["run", "cheetah", "--docroot", docroot, "--net", "tap=auto"]);
@@ -35,7 +36,7 @@ fn run_says_where_it_serves_and_how_it_started() {
 #[test]
 fn signals_end_it_with_success_and_nothing_left() {
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         for (signal, io) in [
             (libc::SIGINT, "turn"),
             (libc::SIGTERM, "turn"),
@@ -57,7 +58,7 @@ fn signals_end_it_with_success_and_nothing_left() {
 #[test]
 fn signal_under_load_ends_it_with_success() {
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         let running = scene.start(&HELLO);
         let address = running.address();
         let loaders: Vec<_> = (0..4)
@@ -79,7 +80,7 @@ fn signal_under_load_ends_it_with_success() {
 #[test]
 fn killed_machine_is_followed_by_a_clean_start() {
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         let before = interfaces();
         scene.start(&HELLO).kill();
         assert_eq!(interfaces(), before, "the tap goes with its last descriptor");
@@ -98,7 +99,7 @@ fn killed_machine_is_followed_by_a_clean_start() {
 #[test]
 fn machines_of_the_same_name_are_numbered() {
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         let machines: Vec<_> = (0..3).map(|_| scene.start(&HELLO)).collect();
         assert_eq!(scene.sockets(), ["hello-2.sock", "hello-3.sock", "hello.sock"]);
         for (machine, name) in machines.iter().zip(["hello", "hello-2", "hello-3"]) {
@@ -113,7 +114,7 @@ fn machines_of_the_same_name_are_numbered() {
 #[test]
 fn runtime_directory_that_others_can_write_to_is_refused() {
     use std::os::unix::fs::PermissionsExt;
-    let scene = Scene::new();
+    let scene = scene();
     let dir = scene.runtime_dir().join("exovm");
     std::fs::create_dir(&dir).unwrap();
     std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();

@@ -8,4 +8,10 @@ mod images;
 mod input;
 mod lifecycle;
 mod network;
-mod scene;
+
+use exovm_ci::scene::Scene;
+
+/// A stage for the command under test.
+fn scene() -> Scene {
+    Scene::new(env!("CARGO_BIN_EXE_exovm"))
+}

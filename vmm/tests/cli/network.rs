@@ -1,7 +1,8 @@
 //! The tap: missing, busy, something else, down, without an address; and the one that exovm makes itself.
 
-use crate::scene::{Scene, interfaces};
+use crate::scene;
 use exovm_ci::Client;
+use exovm_ci::scene::interfaces;
 use exovm_netns::{Interface, TapQueues, create_tap, in_namespace};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -19,7 +20,7 @@ fn tap(name: &str) -> Interface {
 #[test]
 fn run_on_a_missing_tap_prints_the_commands_that_make_it() {
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         let outcome = scene.play(&["run", "hello", "--net", "tap=tap7"]);
         outcome.assert_error(&[
             "no interface tap7",
@@ -36,7 +37,7 @@ fn run_on_a_missing_tap_prints_the_commands_that_make_it() {
 fn run_on_a_busy_tap_says_so_and_does_not_disturb_who_has_it() {
     in_namespace!(|| {
         tap("tap0");
-        let scene = Scene::new();
+        let scene = scene();
         let first = scene.start(&["run", "hello", "--net", "tap=tap0"]);
         let outcome = scene.play(&["run", "hello", "--net", "tap=tap0"]);
         outcome.assert_error(&["interface tap0 is in use by another process", "ip tuntap add"]);
@@ -52,7 +53,7 @@ fn run_on_something_that_is_no_tap_says_so() {
         let (near, far) = (Interface::named("near").unwrap(), Interface::named("far").unwrap());
         Interface::create_veth_pair(&near, &far).unwrap();
         create_tap(&Interface::named("multi").unwrap(), TapQueues::Multi).unwrap();
-        let scene = Scene::new();
+        let scene = scene();
         for name in ["near", "lo", "multi"] {
             let outcome = scene.play(&["run", "hello", "--net", &format!("tap={name}")]);
             outcome.assert_error(&[&format!("interface {name} is not a single-queue TAP"), "ip tuntap add"]);
@@ -65,7 +66,7 @@ fn run_on_something_that_is_no_tap_says_so() {
 fn run_on_a_tap_that_is_down_prints_the_command_that_switches_it_on() {
     in_namespace!(|| {
         tap("tap0").down().unwrap();
-        let scene = Scene::new();
+        let scene = scene();
         scene.assert_refused(
             &["run", "hello", "--net", "tap=tap0"],
             &["tap0 is down", "ip link set dev tap0 up"],
@@ -79,7 +80,7 @@ fn run_on_a_tap_without_an_address_says_both_ways_out() {
         let tap = Interface::named("tap0").unwrap();
         create_tap(&tap, TapQueues::Single).unwrap();
         tap.up().unwrap();
-        let scene = Scene::new();
+        let scene = scene();
         let outcome = scene.play(&["run", "hello", "--net", "tap=tap0"]);
         outcome.assert_error(&["no IPv4 address", "ip addr add", "--net tap=tap0,ip="]);
         // The second way works.
@@ -92,7 +93,7 @@ fn run_on_a_tap_without_an_address_says_both_ways_out() {
 #[test]
 fn run_with_a_bad_net_is_wrong_usage() {
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         for (net, expected) in [
             ("tun=x", "tap=NAME"),
             ("tap=tap0,ip=10.0.0.1", "ADDRESS/BITS"),
@@ -115,7 +116,7 @@ fn run_with_a_bad_net_is_wrong_usage() {
 fn run_on_a_tap_of_the_user_leaves_it_as_it_was() {
     in_namespace!(|| {
         tap("tap0");
-        let scene = Scene::new();
+        let scene = scene();
         for _ in 0..2 {
             let running = scene.start(&["run", "hello", "--net", "tap=tap0"]);
             assert_eq!(running.address().ip(), IpAddr::from([10, 80, 0, 2]));
@@ -131,7 +132,7 @@ fn run_on_a_tap_of_the_user_leaves_it_as_it_was() {
 fn run_takes_the_address_it_is_given() {
     in_namespace!(|| {
         tap("tap0");
-        let scene = Scene::new();
+        let scene = scene();
         let running =
             scene.start(&["run", "hello", "--net", "tap=tap0,ip=10.80.0.77/24,mac=02:00:00:00:00:09"]);
         assert_eq!(running.address().ip(), IpAddr::from([10, 80, 0, 77]));
@@ -146,7 +147,7 @@ fn run_takes_the_address_it_is_given() {
 #[test]
 fn run_help_prints_the_commands_that_work() {
     in_namespace!(|| {
-        let scene = Scene::new();
+        let scene = scene();
         let outcome = scene.play(&["run", "--help"]);
         assert_eq!(outcome.status.code(), Some(0));
         let script: Vec<_> = outcome

@@ -17,7 +17,8 @@ fn findings(file: &[u8]) -> Vec<String> {
     for segment in header.program_headers(endian, file).expect("program headers") {
         let flags = segment.p_flags(endian);
         if (flags & PF_W).0 != 0 && (flags & PF_X).0 != 0 {
-            findings.push(format!("the segment at {:#x} is writable and executable", segment.p_vaddr(endian)));
+            findings
+                .push(format!("the segment at {:#x} is writable and executable", segment.p_vaddr(endian)));
         }
         let what = match segment.p_type(endian) {
             PT_TLS => "thread locals",

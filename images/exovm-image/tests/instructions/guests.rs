@@ -20,7 +20,8 @@ pub(crate) fn all() -> &'static [Guest] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace");
         let own = std::env::current_exe().expect("the path of this test");
         // As the VMM's build script finds it.
-        let target = own.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists()).expect("a target directory");
+        let target =
+            own.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists()).expect("a target directory");
         let built = workspace_images(&root, &target.join("guest")).unwrap_or_else(|error| panic!("{error}"));
         built.into_iter().map(|built| take_apart(&built.file)).collect()
     })

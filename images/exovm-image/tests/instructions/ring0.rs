@@ -2,19 +2,99 @@
 //! by one, on such a host; whoever needs an instruction more tries it there first. Vector and floating-point registers
 //! belong to the environments: not even the moves that the emulator knows are used.
 
-use crate::walk::{Rule, code_of, function_of, lines, walk};
 use crate::guests;
+use crate::walk::{Rule, code_of, function_of, lines, walk};
 use iced_x86::{EncodingKind, Instruction, Mnemonic as M, OpKind};
 
 /// Integer instructions, jumps, flags, the string instructions.
 const BASELINE: &[M] = &[
-    M::Adc, M::Add, M::And, M::Bsf, M::Bsr, M::Bswap, M::Bt, M::Btc, M::Btr, M::Bts, M::Call, M::Cbw, M::Cdq, M::Cdqe,
-    M::Clc, M::Cld, M::Cmc, M::Cmp, M::Cmpsb, M::Cmpsd, M::Cmpsq, M::Cmpsw, M::Cmpxchg, M::Cmpxchg8b, M::Cqo, M::Cwd,
-    M::Cwde, M::Dec, M::Div, M::Idiv, M::Imul, M::Inc, M::Jmp, M::Lea, M::Leave, M::Lodsb, M::Lodsd, M::Lodsq, M::Lodsw,
-    M::Loop, M::Loope, M::Loopne, M::Mov, M::Movnti, M::Movsb, M::Movsd, M::Movsq, M::Movsw, M::Movsx, M::Movsxd,
-    M::Movzx, M::Mul, M::Neg, M::Nop, M::Not, M::Or, M::Pop, M::Popfq, M::Push, M::Pushfq, M::Rcl, M::Rcr, M::Ret,
-    M::Rol, M::Ror, M::Sal, M::Sar, M::Sbb, M::Scasb, M::Scasd, M::Scasq, M::Scasw, M::Shl, M::Shld, M::Shr, M::Shrd,
-    M::Stc, M::Std, M::Stosb, M::Stosd, M::Stosq, M::Stosw, M::Sub, M::Test, M::Xadd, M::Xchg, M::Xor,
+    M::Adc,
+    M::Add,
+    M::And,
+    M::Bsf,
+    M::Bsr,
+    M::Bswap,
+    M::Bt,
+    M::Btc,
+    M::Btr,
+    M::Bts,
+    M::Call,
+    M::Cbw,
+    M::Cdq,
+    M::Cdqe,
+    M::Clc,
+    M::Cld,
+    M::Cmc,
+    M::Cmp,
+    M::Cmpsb,
+    M::Cmpsd,
+    M::Cmpsq,
+    M::Cmpsw,
+    M::Cmpxchg,
+    M::Cmpxchg8b,
+    M::Cqo,
+    M::Cwd,
+    M::Cwde,
+    M::Dec,
+    M::Div,
+    M::Idiv,
+    M::Imul,
+    M::Inc,
+    M::Jmp,
+    M::Lea,
+    M::Leave,
+    M::Lodsb,
+    M::Lodsd,
+    M::Lodsq,
+    M::Lodsw,
+    M::Loop,
+    M::Loope,
+    M::Loopne,
+    M::Mov,
+    M::Movnti,
+    M::Movsb,
+    M::Movsd,
+    M::Movsq,
+    M::Movsw,
+    M::Movsx,
+    M::Movsxd,
+    M::Movzx,
+    M::Mul,
+    M::Neg,
+    M::Nop,
+    M::Not,
+    M::Or,
+    M::Pop,
+    M::Popfq,
+    M::Push,
+    M::Pushfq,
+    M::Rcl,
+    M::Rcr,
+    M::Ret,
+    M::Rol,
+    M::Ror,
+    M::Sal,
+    M::Sar,
+    M::Sbb,
+    M::Scasb,
+    M::Scasd,
+    M::Scasq,
+    M::Scasw,
+    M::Shl,
+    M::Shld,
+    M::Shr,
+    M::Shrd,
+    M::Stc,
+    M::Std,
+    M::Stosb,
+    M::Stosd,
+    M::Stosq,
+    M::Stosw,
+    M::Sub,
+    M::Test,
+    M::Xadd,
+    M::Xchg,
+    M::Xor,
     // The emulator executes it as BSF. Without BMI the compiler writes it only where the operand is not zero, and there
     // both do the same. (LZCNT as BSR is another number altogether.)
     M::Tzcnt,
@@ -22,19 +102,98 @@ const BASELINE: &[M] = &[
 
 /// Conditions, for jumps, `set` and `cmov`.
 const CONDITIONAL: &[M] = &[
-    M::Ja, M::Jae, M::Jb, M::Jbe, M::Je, M::Jg, M::Jge, M::Jl, M::Jle, M::Jne, M::Jno, M::Jnp, M::Jns, M::Jo, M::Jp,
-    M::Js, M::Jecxz, M::Jrcxz, M::Seta, M::Setae, M::Setb, M::Setbe, M::Sete, M::Setg, M::Setge, M::Setl, M::Setle,
-    M::Setne, M::Setno, M::Setnp, M::Setns, M::Seto, M::Setp, M::Sets, M::Cmova, M::Cmovae, M::Cmovb, M::Cmovbe,
-    M::Cmove, M::Cmovg, M::Cmovge, M::Cmovl, M::Cmovle, M::Cmovne, M::Cmovno, M::Cmovnp, M::Cmovns, M::Cmovo, M::Cmovp,
+    M::Ja,
+    M::Jae,
+    M::Jb,
+    M::Jbe,
+    M::Je,
+    M::Jg,
+    M::Jge,
+    M::Jl,
+    M::Jle,
+    M::Jne,
+    M::Jno,
+    M::Jnp,
+    M::Jns,
+    M::Jo,
+    M::Jp,
+    M::Js,
+    M::Jecxz,
+    M::Jrcxz,
+    M::Seta,
+    M::Setae,
+    M::Setb,
+    M::Setbe,
+    M::Sete,
+    M::Setg,
+    M::Setge,
+    M::Setl,
+    M::Setle,
+    M::Setne,
+    M::Setno,
+    M::Setnp,
+    M::Setns,
+    M::Seto,
+    M::Setp,
+    M::Sets,
+    M::Cmova,
+    M::Cmovae,
+    M::Cmovb,
+    M::Cmovbe,
+    M::Cmove,
+    M::Cmovg,
+    M::Cmovge,
+    M::Cmovl,
+    M::Cmovle,
+    M::Cmovne,
+    M::Cmovno,
+    M::Cmovnp,
+    M::Cmovns,
+    M::Cmovo,
+    M::Cmovp,
     M::Cmovs,
 ];
 
 /// What only ring 0 may do, and what looks at the processor. MOV with CR and DR is a MOV.
 const SYSTEM: &[M] = &[
-    M::Cli, M::Clflush, M::Clts, M::Cpuid, M::Fninit, M::Fxrstor, M::Fxrstor64, M::Fxsave, M::Fxsave64, M::Hlt, M::In,
-    M::Invlpg, M::Iretq, M::Lfence, M::Lgdt, M::Lidt, M::Lldt, M::Ltr, M::Mfence, M::Out, M::Pause, M::Rdfsbase,
-    M::Rdgsbase, M::Rdmsr, M::Rdrand, M::Rdtsc, M::Retf, M::Sfence, M::Sgdt, M::Sidt, M::Sldt, M::Sti, M::Str,
-    M::Swapgs, M::Wbinvd, M::Wrfsbase, M::Wrgsbase, M::Wrmsr,
+    M::Cli,
+    M::Clflush,
+    M::Clts,
+    M::Cpuid,
+    M::Fninit,
+    M::Fxrstor,
+    M::Fxrstor64,
+    M::Fxsave,
+    M::Fxsave64,
+    M::Hlt,
+    M::In,
+    M::Invlpg,
+    M::Iretq,
+    M::Lfence,
+    M::Lgdt,
+    M::Lidt,
+    M::Lldt,
+    M::Ltr,
+    M::Mfence,
+    M::Out,
+    M::Pause,
+    M::Rdfsbase,
+    M::Rdgsbase,
+    M::Rdmsr,
+    M::Rdrand,
+    M::Rdtsc,
+    M::Retf,
+    M::Sfence,
+    M::Sgdt,
+    M::Sidt,
+    M::Sldt,
+    M::Sti,
+    M::Str,
+    M::Swapgs,
+    M::Wbinvd,
+    M::Wrfsbase,
+    M::Wrgsbase,
+    M::Wrmsr,
     // Not emulated, and never to be reached: the end of what cannot return. The report would name it.
     M::Ud2,
 ];
@@ -55,10 +214,12 @@ const RULE: Rule = |instruction| {
 };
 
 fn has_vector_or_x87_register(instruction: &Instruction) -> bool {
-    (0..instruction.op_count()).filter(|&operand| instruction.op_kind(operand) == OpKind::Register).any(|operand| {
-        let register = instruction.op_register(operand);
-        register.is_vector_register() || register.is_mm() || register.is_st() || register.is_k()
-    })
+    (0..instruction.op_count()).filter(|&operand| instruction.op_kind(operand) == OpKind::Register).any(
+        |operand| {
+            let register = instruction.op_register(operand);
+            register.is_vector_register() || register.is_mm() || register.is_st() || register.is_k()
+        },
+    )
 }
 
 fn is_far(instruction: &Instruction) -> bool {
@@ -112,7 +273,10 @@ fn rule_unknown_to_the_emulator_returns_a_finding() {
         let findings = walk(&[function_of(bytes)], RULE).findings;
         assert_eq!(findings.len(), 1, "{name}: {}", lines(&findings));
         let line = findings[0].to_string();
-        assert!(line.contains("0x400000 in tested") && line.contains(&format!("{:02x} ", bytes[0])), "{line}");
+        assert!(
+            line.contains("0x400000 in tested") && line.contains(&format!("{:02x} ", bytes[0])),
+            "{line}"
+        );
     }
 }
 

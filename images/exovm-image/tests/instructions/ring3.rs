@@ -14,8 +14,22 @@ const PROBE_ALLOWED: &[&str] = &["divide", "invalid_opcode", "single_step"];
 
 /// Ways into the kernel or a hypervisor, and back.
 const GATES: &[M] = &[
-    M::Int, M::Int1, M::Int3, M::Into, M::Syscall, M::Sysenter, M::Sysexit, M::Sysexitq, M::Sysret, M::Sysretq, M::Vmcall,
-    M::Vmmcall, M::Iret, M::Iretd, M::Iretq, M::Retf,
+    M::Int,
+    M::Int1,
+    M::Int3,
+    M::Into,
+    M::Syscall,
+    M::Sysenter,
+    M::Sysexit,
+    M::Sysexitq,
+    M::Sysret,
+    M::Sysretq,
+    M::Vmcall,
+    M::Vmmcall,
+    M::Iret,
+    M::Iretd,
+    M::Iretq,
+    M::Retf,
 ];
 
 /// Ports.
@@ -23,8 +37,21 @@ const PORTS: &[M] = &[M::In, M::Insb, M::Insd, M::Insw, M::Out, M::Outsb, M::Out
 
 /// Not privileged everywhere, but a look at the kernel's state, or dependent on bits of CR4 that are not set.
 const SYSTEM_STATE: &[M] = &[
-    M::Sgdt, M::Sidt, M::Sldt, M::Smsw, M::Str, M::Rdpmc, M::Rdfsbase, M::Rdgsbase, M::Wrfsbase, M::Wrgsbase, M::Xgetbv,
-    M::Lar, M::Lsl, M::Verr, M::Verw,
+    M::Sgdt,
+    M::Sidt,
+    M::Sldt,
+    M::Smsw,
+    M::Str,
+    M::Rdpmc,
+    M::Rdfsbase,
+    M::Rdgsbase,
+    M::Wrfsbase,
+    M::Wrgsbase,
+    M::Xgetbv,
+    M::Lar,
+    M::Lsl,
+    M::Verr,
+    M::Verw,
 ];
 
 /// Why an image may not hold this instruction.
@@ -56,7 +83,11 @@ fn uses_segment(instruction: &Instruction) -> bool {
     let memory = |kind| {
         matches!(
             kind,
-            OpKind::Memory | OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI | OpKind::MemorySegRDI
+            OpKind::Memory
+                | OpKind::MemorySegSI
+                | OpKind::MemorySegESI
+                | OpKind::MemorySegRSI
+                | OpKind::MemorySegRDI
         )
     };
     let thread = [Register::FS, Register::GS];

@@ -49,7 +49,8 @@ pub(crate) fn code_of(program: &Program) -> Vec<Code> {
         .map(|segment| {
             let inside = segment.va..segment.va + segment.len_bytes;
             let symbols = program.symbols.iter().filter(|symbol| inside.contains(&symbol.va));
-            let functions = symbols.map(|symbol| (symbol.va, symbol.len_bytes, symbol.name.clone())).collect();
+            let functions =
+                symbols.map(|symbol| (symbol.va, symbol.len_bytes, symbol.name.clone())).collect();
             Code { va: segment.va, bytes: segment.bytes.clone(), functions }
         })
         .collect()
@@ -149,14 +150,7 @@ impl Walk {
         range.end
     }
 
-    fn find(
-        &mut self,
-        va: u64,
-        function: &str,
-        instruction: &Instruction,
-        bytes: &[u8],
-        why: &'static str,
-    ) {
+    fn find(&mut self, va: u64, function: &str, instruction: &Instruction, bytes: &[u8], why: &'static str) {
         let mut text: String = bytes.iter().map(|byte| format!("{byte:02x} ")).collect();
         text.push_str("= ");
         IntelFormatter::new().format(instruction, &mut text);
@@ -194,7 +188,8 @@ mod tests {
     use super::*;
 
     fn code(bytes: &[u8], functions: &[(u64, u64)]) -> Code {
-        let functions = functions.iter().map(|(offset, len)| (0x1000 + offset, *len, "f".to_owned())).collect();
+        let functions =
+            functions.iter().map(|(offset, len)| (0x1000 + offset, *len, "f".to_owned())).collect();
         Code { va: 0x1000, bytes: bytes.to_vec(), functions }
     }
 

@@ -1,5 +1,7 @@
-//! A scene: directories of its own for sockets and temporary files, the network namespace of the test, and commands that
-//! are played in it. At the end nothing may be left.
+//! The `exovm` command on a stage: directories of its own for sockets and temporary files, the network namespace of the
+//! test, and commands that are played in it. At the end nothing may be left.
+//!
+//! Only tests of the package that has the binary know where it is, so they say it: `env!("CARGO_BIN_EXE_exovm")`.
 
 use exovm_netns::end_with_parent;
 use std::ffi::{CStr, OsStr};
@@ -7,7 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -18,7 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RUNNING: &str = "Ctrl-C ends it";
 
 /// The stage.
-pub(crate) struct Scene {
+#[derive(Debug)]
+pub struct Scene {
+    /// The command.
+    exovm: PathBuf,
     /// XDG_RUNTIME_DIR.
     runtime: TempDir,
     /// TMPDIR.
@@ -29,22 +34,26 @@ pub(crate) struct Scene {
 
 /// How a command ended.
 #[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
+pub struct Outcome {
+    /// Status or signal.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
 }
 
 impl Scene {
-    pub(crate) fn new() -> Self {
-        exovm_ci::host::require();
+    /// A stage for this binary.
+    pub fn new(exovm: &str) -> Self {
+        crate::host::require();
         let dir = || tempfile::tempdir().expect("a temporary directory");
-        Self { runtime: dir(), temporary: dir(), interfaces: interfaces() }
+        Self { exovm: exovm.into(), runtime: dir(), temporary: dir(), interfaces: interfaces() }
     }
 
     /// The command with these arguments, not yet started.
-    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_exovm"));
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new(&self.exovm);
         command
             .args(arguments)
             .env("XDG_RUNTIME_DIR", self.runtime.path())
@@ -58,32 +67,32 @@ impl Scene {
     }
 
     /// Plays a command to its end.
-    pub(crate) fn play<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Outcome {
+    pub fn play<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Outcome {
         finish(&mut self.command(arguments))
     }
 
     /// Starts `run` with these arguments and waits until it says that it runs.
-    pub(crate) fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Running {
+    pub fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Running {
         Running::start(&mut self.command(arguments))
     }
 
     /// Names of the control sockets.
-    pub(crate) fn sockets(&self) -> Vec<String> {
+    pub fn sockets(&self) -> Vec<String> {
         list(&self.runtime.path().join("exovm"))
     }
 
     /// The directory in which control sockets belong.
-    pub(crate) fn runtime_dir(&self) -> &Path {
+    pub fn runtime_dir(&self) -> &Path {
         self.runtime.path()
     }
 
     /// Where a test may put its files.
-    pub(crate) fn dir(&self) -> TempDir {
+    pub fn dir(&self) -> TempDir {
         tempfile::tempdir().expect("a temporary directory")
     }
 
     /// Nothing of what was played is left: no socket, no interface, no temporary file.
-    pub(crate) fn assert_clean(&self) {
+    pub fn assert_clean(&self) {
         assert_eq!(self.sockets(), [""; 0], "control sockets are left");
         let beside: Vec<_> = list(self.runtime.path()).into_iter().filter(|name| name != "exovm").collect();
         assert_eq!(beside, [""; 0], "files are left beside the control sockets");
@@ -92,7 +101,7 @@ impl Scene {
     }
 
     /// The command is refused with status 1, and what it says has all `parts`, on one line; and nothing is left.
-    pub(crate) fn assert_refused<S: AsRef<OsStr>>(&self, arguments: &[S], parts: &[&str]) {
+    pub fn assert_refused<S: AsRef<OsStr>>(&self, arguments: &[S], parts: &[&str]) {
         let outcome = self.play(arguments);
         outcome.assert_error(parts);
         outcome.assert_one_line();
@@ -102,7 +111,7 @@ impl Scene {
 
 impl Outcome {
     /// It failed as errors fail: status 1, nothing on standard output, a message that has all `parts`.
-    pub(crate) fn assert_error(&self, parts: &[&str]) {
+    pub fn assert_error(&self, parts: &[&str]) {
         assert_eq!(self.status.code(), Some(1), "{self:?}");
         assert!(self.stderr.starts_with("exovm: "), "{self:?}");
         assert_eq!(self.stdout, "", "{self:?}");
@@ -111,13 +120,14 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn assert_one_line(&self) {
+    /// It said all of it on one line.
+    pub fn assert_one_line(&self) {
         assert_eq!(self.stderr.lines().count(), 1, "one line says it: {self:?}");
     }
 }
 
 /// Runs a command until it ends.
-pub(crate) fn finish(command: &mut Command) -> Outcome {
+pub fn finish(command: &mut Command) -> Outcome {
     let mut child = command.spawn().expect("the command starts");
     let stdout = child.stdout.take().map(collect);
     let stderr = child.stderr.take().map(collect);
@@ -151,16 +161,21 @@ fn wait(child: &mut Child) -> ExitStatus {
 }
 
 /// A machine that runs. Killed if the test forgets it.
-pub(crate) struct Running {
+#[derive(Debug)]
+pub struct Running {
     child: Child,
     stdout: BufReader<ChildStdout>,
     stderr: Option<std::thread::JoinHandle<String>>,
     /// What it said until it ran.
-    pub(crate) said: String,
+    pub said: String,
 }
 
 impl Running {
-    pub(crate) fn start(command: &mut Command) -> Self {
+    /// Starts it, and waits until it says that it runs.
+    ///
+    /// # Panics
+    /// If it ends before.
+    pub fn start(command: &mut Command) -> Self {
         let mut child = command.spawn().expect("the command starts");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let stderr = child.stderr.take().map(collect);
@@ -180,36 +195,38 @@ impl Running {
     }
 
     /// Where it said it serves.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         let rest = self.said.split_once("serving http://").expect("it says where it serves").1;
         let address = rest.split_once('/').expect("an address ends with a slash").0;
         SocketAddrV4::new(address.parse().expect("an IPv4 address"), 80).into()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub(crate) fn signal(&self, signal: i32) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
         // SAFETY: kill takes its arguments by value; the child is ours and not yet waited for.
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0, "our own child");
     }
 
     /// Ends it by a signal. Gives back how it ended and what it had to complain about.
-    pub(crate) fn end_by(mut self, signal: i32) -> (ExitStatus, String) {
+    pub fn end_by(mut self, signal: i32) -> (ExitStatus, String) {
         self.signal(signal);
         let status = wait(&mut self.child);
         (status, self.complaints())
     }
 
     /// Ctrl-C, after which all must be well.
-    pub(crate) fn stop(self) {
+    pub fn stop(self) {
         let (status, complaints) = self.end_by(libc::SIGINT);
         assert_eq!((status.code(), complaints.as_str()), (Some(0), ""), "it should end well");
     }
 
     /// Killed without a chance to clean up.
-    pub(crate) fn kill(self) {
+    pub fn kill(self) {
         let (status, _) = self.end_by(libc::SIGKILL);
         assert_eq!(status.signal(), Some(libc::SIGKILL));
     }
@@ -237,7 +254,7 @@ fn list(dir: &Path) -> Vec<String> {
 }
 
 /// Interfaces of this network namespace, in order. Not from /sys, which shows those of whoever mounted it.
-pub(crate) fn interfaces() -> Vec<String> {
+pub fn interfaces() -> Vec<String> {
     // SAFETY: if_nameindex has no arguments and gives back a list that is freed below.
     let list = unsafe { libc::if_nameindex() };
     assert!(!list.is_null(), "{}", std::io::Error::last_os_error());

@@ -1,0 +1,163 @@
+//! What exovm promises in numbers, measured on the command as a user starts it. Each is the best of several tries and one
+//! is measured at a time, because a busy host must not decide; times are held to the promise in optimised builds only, and
+//! printed in any (`cargo test --release --test promises -- --nocapture`).
+
+use exovm_ci::scene::{Running, Scene};
+use exovm_ci::{Client, Site, host};
+use exovm_netns::{Interface, TapQueues, create_tap, in_namespace};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One measurement at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+const TAP: &str = "tap=tap0";
+const TRIES: usize = 7;
+/// Process start to first byte of the first response.
+const FIRST_RESPONSE: Duration = Duration::from_millis(100);
+/// The same for builds that are not optimised: a sign of life.
+const FIRST_RESPONSE_UNOPTIMISED: Duration = Duration::from_secs(1);
+/// Memory of the VMM besides the guest's.
+const OVERHEAD_BYTES: u64 = 10 << 20;
+/// Of one core, for a machine with nothing to do.
+const IDLE_SHARE: f64 = 0.02;
+
+/// The stage, with a tap that the user made before.
+fn scene() -> Scene {
+    let tap = Interface::named("tap0").unwrap();
+    create_tap(&tap, TapQueues::Single).unwrap();
+    tap.add_address(IpAddr::from([10, 80, 0, 1]), 24).unwrap();
+    tap.up().unwrap();
+    Scene::new(env!("CARGO_BIN_EXE_exovm"))
+}
+
+fn site() -> Site {
+    Site::new().file("index.html", "home").pattern_file("picture.png", 1, 100_000)
+}
+
+/// Starts cheetah and gives back, with it, how long its first response took from the start of the process.
+fn start(scene: &Scene, site: &Site, further: &[&str]) -> (Running, Duration) {
+    let docroot = site.path().to_str().unwrap();
+    let mut arguments = vec!["run", "cheetah", "--net", TAP, "--docroot", docroot];
+    arguments.extend(further);
+    let started = Instant::now();
+    let running = scene.start(&arguments);
+    let mut client = Client::connect(running.address()).unwrap();
+    client.request("GET", "/", "").unwrap();
+    assert!(!client.is_at_end().unwrap(), "a first byte");
+    (running, started.elapsed())
+}
+
+fn best_of(tries: usize, mut measure: impl FnMut() -> Duration) -> Duration {
+    (0..tries).map(|_| measure()).min().expect("more than none")
+}
+
+#[test]
+fn first_response_comes_soon_after_the_start() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_namespace!(|| {
+        let (scene, site) = (scene(), site());
+        let best = best_of(TRIES, || {
+            let (running, took) = start(&scene, &site, &[]);
+            running.stop();
+            took
+        });
+        println!("process start to first response byte: {best:.1?}");
+        let limit = if cfg!(debug_assertions) { FIRST_RESPONSE_UNOPTIMISED } else { FIRST_RESPONSE };
+        assert!(best < limit, "{best:?}, promised are {limit:?}");
+    });
+}
+
+#[test]
+fn start_does_not_depend_on_the_size_of_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_namespace!(|| {
+        let (scene, site) = (scene(), site());
+        let (mut small, mut large) = (Duration::MAX, Duration::MAX);
+        for _ in 0..TRIES {
+            for (memory, best) in [("256", &mut small), ("4096", &mut large)] {
+                let (running, took) = start(&scene, &site, &["--memory", memory]);
+                running.stop();
+                *best = took.min(*best);
+            }
+        }
+        println!("first response with 256 MiB: {small:.1?}, with 4 GiB: {large:.1?}");
+        assert!(large < small.mul_f64(1.5) + Duration::from_millis(20), "{small:?} {large:?}");
+    });
+}
+
+#[test]
+fn overhead_outside_guest_memory_is_small() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_namespace!(|| {
+        const MEMORY_MIB: u64 = 256;
+        let (scene, site) = (scene(), site());
+        for io in ["turn", "auto"] {
+            let memory = MEMORY_MIB.to_string();
+            let (running, _) = start(&scene, &site, &["--memory", &memory, "--io", io]);
+            let mut clients: Vec<_> = (0..50).map(|_| Client::connect(running.address()).unwrap()).collect();
+            for client in &mut clients {
+                (0..10).for_each(|_| assert_eq!(client.get("/picture.png").unwrap().status(), 200));
+            }
+            let mappings = host::private_mappings(running.pid());
+            let (guest, others): (Vec<_>, Vec<_>) = mappings
+                .into_iter()
+                .partition(|mapping| mapping.name.is_empty() && mapping.len_bytes >= MEMORY_MIB << 20);
+            assert_eq!(guest.len(), 1, "guest memory is one mapping: {guest:?}");
+            let overhead: u64 = others.iter().map(|mapping| mapping.private_bytes).sum();
+            println!("{io}: {} KiB outside guest memory", overhead >> 10);
+            assert!(overhead < OVERHEAD_BYTES, "{overhead} bytes: {others:#?}");
+            running.stop();
+        }
+    });
+}
+
+/// CPU time that all threads of a process have had (proc(5), schedstat).
+fn cpu_time(pid: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let nanoseconds = threads
+        .map(|thread| {
+            let path = thread.expect("readable").path().join("schedstat");
+            let text = std::fs::read_to_string(path).expect("a thread of ours");
+            let first = text.split(' ').next().and_then(|number| number.parse::<u64>().ok());
+            first.expect("schedstat begins with the time on the CPU")
+        })
+        .sum();
+    Duration::from_nanos(nanoseconds)
+}
+
+/// The first value below the limit, or else the last one.
+fn first_below(limit: f64, mut values: impl Iterator<Item = f64>) -> f64 {
+    let mut last = f64::MAX;
+    while last >= limit
+        && let Some(value) = values.next()
+    {
+        last = value;
+    }
+    last
+}
+
+#[test]
+fn idle_machine_leaves_the_cpu_alone() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_namespace!(|| {
+        const WINDOW: Duration = Duration::from_secs(2);
+        let (scene, site) = (scene(), site());
+        for io in ["turn", "thread", "auto"] {
+            let (running, _) = start(&scene, &site, &["--io", io]);
+            // A connection that says nothing does not count as work.
+            let _quiet = Client::connect(running.address()).unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+            let shares = (0..TRIES).map(|_| {
+                let before = cpu_time(running.pid());
+                std::thread::sleep(WINDOW);
+                (cpu_time(running.pid()) - before).as_secs_f64() / WINDOW.as_secs_f64()
+            });
+            let share = first_below(IDLE_SHARE, shares);
+            println!("{io}: {:.2} % of a core when idle", 100.0 * share);
+            assert!(share < IDLE_SHARE, "{io}: {share}");
+            running.stop();
+        }
+    });
+}
