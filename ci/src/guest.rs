@@ -238,6 +238,11 @@ impl Guest {
         (end, self.log())
     }
 
+    /// Asks the guest to finish, and ends the machine if it does not. Gives back how it ended.
+    pub fn end(mut self) -> End {
+        self.machine.stop(GRACE)
+    }
+
     /// Asks the guest to finish.
     ///
     /// # Panics

@@ -46,6 +46,20 @@ pub struct Mapping {
     pub name: String,
 }
 
+/// Lets this process have that many descriptors open.
+///
+/// # Panics
+/// If the host does not allow it.
+pub fn allow_descriptors(count: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit fills the structure given.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    assert!(limit.rlim_max >= count, "this test needs {count} descriptors; raise `ulimit -Hn`");
+    limit.rlim_cur = limit.rlim_cur.max(count);
+    // SAFETY: setrlimit reads the structure given.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+}
+
 /// Threads and open descriptors of this process.
 pub fn threads_and_descriptors() -> (usize, usize) {
     let count = |dir| std::fs::read_dir(dir).map_or(0, Iterator::count);

@@ -46,10 +46,10 @@ pub struct Symbol {
 }
 
 /// What kind of header the file has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Header {
     /// The kernel.
-    Kernel(KernelHeader),
+    Kernel(Box<KernelHeader>),
     /// A program for ring 3.
     Image(ImageHeader),
 }
@@ -163,7 +163,7 @@ fn read_header(elf: &Elf<'_>) -> Result<Header, ProgramError> {
         if header.magic != KERNEL_MAGIC {
             return Err(ProgramError::NoHeader);
         }
-        ("kernel", header.abi_version, Header::Kernel(header))
+        ("kernel", header.abi_version, Header::Kernel(Box::new(header)))
     } else if let Some(data) = section(IMAGE_SECTION) {
         let (header, _) = ImageHeader::read_from_prefix(data).map_err(|_| ProgramError::NoHeader)?;
         if header.magic != IMAGE_MAGIC {

@@ -56,6 +56,9 @@ impl Interrupt for IrqLine {
     }
 }
 
+/// A device's interrupt lines, by vector.
+pub type Lines = Vec<Arc<dyn Interrupt>>;
+
 /// The MSI-X routes of a device: line `n` goes where entry `n` of its MSI-X table says.
 pub struct Routes {
     vm: Arc<VmFd>,
@@ -64,8 +67,8 @@ pub struct Routes {
 
 impl Routes {
     /// `count` lines without a destination.
-    pub fn new(vm: Arc<VmFd>, count: usize) -> Result<(Arc<Self>, Vec<Arc<dyn Interrupt>>), MachineError> {
-        let mut lines: Vec<Arc<dyn Interrupt>> = Vec::new();
+    pub fn new(vm: Arc<VmFd>, count: usize) -> Result<(Arc<Self>, Lines), MachineError> {
+        let mut lines = Lines::new();
         for line in 0..count {
             let event = EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?;
             vm.register_irqfd(&event, line as u32).map_err(MachineError::kvm("KVM_IRQFD"))?;

@@ -84,7 +84,7 @@ impl Reporter {
 
     /// Whether ring 3 came to the kernel's SYSCALL entry by that instruction, and not by a jump.
     fn is_syscall_that_stayed(&self, memory: &Memory, record: &FaultRecord, return_va: u64) -> bool {
-        let Header::Kernel(header) = self.image.kernel.header else { return false };
+        let Header::Kernel(header) = &self.image.kernel.header else { return false };
         let before = return_va.wrapping_sub(SYSCALL.len() as u64);
         let instruction = translate(memory, self.root_gpa, before)
             .and_then(|gpa| memory.read_obj::<[u8; 2]>(GuestAddress(gpa)).ok());

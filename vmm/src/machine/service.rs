@@ -60,7 +60,7 @@ impl MutEventSubscriber for Housekeeping {
         if events.fd() == self.timer.as_raw_fd() {
             let _ = self.timer.wait();
             self.periods += 1;
-            if self.periods % TIME_PERIODS == 0 {
+            if self.periods.is_multiple_of(TIME_PERIODS) {
                 refresh_time(&self.shared.pages.time, self.shared.tsc_khz);
             }
         }

@@ -48,7 +48,7 @@ pub(super) fn bind(
 ) -> Result<(), Error> {
     let queue = find(machine, device, queue)?;
     let layout = u16::try_from(size).ok().and_then(RingLayout::new).ok_or(Error::BadArgument)?;
-    if size > u64::from(queue.device.queue_size_max) || base_gpa % PAGE_BYTES != 0 {
+    if size > u64::from(queue.device.queue_size_max) || !base_gpa.is_multiple_of(PAGE_BYTES) {
         return Err(Error::BadArgument);
     }
     let end_gpa = base_gpa.checked_add(layout.len_bytes()).ok_or(Error::BadArgument)?;

@@ -103,7 +103,7 @@ pub fn prepare(
     fill: impl FnOnce(&Memory, MemoryRange) -> Result<(), MachineError>,
     attach: impl FnOnce(&Arc<Tables>, &Arc<Memory>) -> Result<Vec<Attached>, MachineError>,
 ) -> Result<Prepared, MachineError> {
-    let Header::Kernel(kernel) = image.kernel.header else {
+    let Header::Kernel(kernel) = &image.kernel.header else {
         return Err(MachineError::Internal("the image's kernel is not a kernel"));
     };
     let memory_bytes = memory_bytes.next_multiple_of(LARGE_PAGE_BYTES);
@@ -124,7 +124,7 @@ pub fn prepare(
     let mut table_pages = Placer::between(table_start, low.end());
     let mut page_tables = PageTables::new(&memory, &mut table_pages)?;
 
-    let descriptors = Descriptors::place(&memory, &mut low, &kernel, DIRECT_MAP_VA)?;
+    let descriptors = Descriptors::place(&memory, &mut low, kernel, DIRECT_MAP_VA)?;
     let boot_page_gpa = low.pages(PAGE_BYTES)?;
     let environment_gpa = low.pages(PAGE_BYTES)?;
     let gate_gpa = low.pages(PAGE_BYTES)?;
@@ -244,7 +244,7 @@ pub fn prepare(
         root_gpa,
         boot_page_gpa,
         descriptors,
-        kernel,
+        kernel: (**kernel),
         tables,
         memory,
     })
