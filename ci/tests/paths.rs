@@ -166,13 +166,16 @@ fn unusual_names_are_served() {
 fn bytes_that_must_be_encoded_are_refused_raw() {
     in_namespace!(|| {
         let guest = Guest::serving(&Site::new().file("ü b.txt", "x"));
-        for target in ["/ü%20b.txt", "/ü b.txt", "/a\u{1}b", "/a\tb", "/a\u{7F}b", "/a\"b", "/a<b>"] {
+        for target in ["/ü b.txt", "/%C3%BC b.txt", "/a\u{1}b", "/a\tb", "/a\u{7F}b", "/a\"b", "/a<b>"] {
             let mut client = guest.connect();
             client.send(request("GET", target, "").as_bytes()).unwrap();
             let status = client.response(Content::Follows).unwrap().status();
             assert!(matches!(status, 400 | 404), "{target:?} is answered with {status}");
         }
-        assert_eq!(guest.get("/%C3%BC%20b.txt").text(), "x");
+        // Bytes beyond ASCII are no part of a URI either, but they are what many clients send, and they are unambiguous.
+        for target in ["/%C3%BC%20b.txt", "/ü%20b.txt"] {
+            assert_eq!(guest.get(target).text(), "x", "{target}");
+        }
         guest.stop();
     });
 }
