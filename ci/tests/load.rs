@@ -348,7 +348,6 @@ fn well_behaved_client_beside(bad: &[BadClient], mode: IoMode) {
     });
     let seen = seen.expect("the well-behaved client was served");
     let deeds = field.deeds.load(Ordering::Relaxed);
-    let nic = guest.machine().account().nic; println!("{:?}", nic.iter().filter(|c| c.value>0).collect::<Vec<_>>());
     println!("{deeds} bad deeds, beside which {seen:?}");
     assert!(deeds >= 50, "the bad clients did too little: {deeds}");
     let received = guest.machine().account().since(&before).nic_counter("received frames");

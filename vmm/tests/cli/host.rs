@@ -82,7 +82,7 @@ fn assert_refused_where(changes: Vec<Change>, net: &str, parts: &[&str]) {
 fn forbidden(dir: &Path) -> String {
     let path = dir.join("forbidden");
     std::fs::write(&path, "").unwrap();
-    let nobody = std::os::unix::fs::PermissionsExt::from_mode(0);
+    let nobody = std::os::unix::fs::PermissionsExt::from_mode(0o000);
     std::fs::set_permissions(&path, nobody).unwrap();
     path.to_str().unwrap().to_owned()
 }

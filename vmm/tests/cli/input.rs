@@ -48,7 +48,7 @@ fn docroot_with_something_unreadable_is_refused_by_its_name() {
             } else {
                 fs::write(&path, "x").unwrap()
             };
-            fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
             let mut command = scene.command(&cheetah(site.path().to_str().unwrap()));
             respect_permissions(&mut command);
             let outcome = finish(&mut command);

@@ -102,7 +102,7 @@ fn findings_section_with_each_forbidden_flag_is_found() {
     ] {
         let mut file = guests::named("hello").program_file.clone();
         let at = section_offsets(&file)[2] + SECTION_FLAGS;
-        file[at..at + 8].copy_from_slice(&u64::from(flags.0).to_le_bytes());
+        file[at..at + 8].copy_from_slice(&flags.0.to_le_bytes());
         let findings = findings(&file);
         assert!(findings.iter().any(|finding| finding.contains(expected)), "{expected}: {findings:?}");
     }
