@@ -1,5 +1,5 @@
 //! An environment that misbehaves on request: its first argument names one thing that ring 3 must not be able to do, or
-//! one promise of the kernel to check. The integration tests (ci/tests/protection.rs) run it and look at how the machine
+//! one promise of the kernel to check. The integration tests (ci/tests/protection) run it and look at how the machine
 //! ends: with a fault report, or with status 0 and lines in the log that say what was seen.
 //!
 //! | module | arguments |
