@@ -275,7 +275,9 @@ fn segment<S: Service>(
         service.opened(connection);
     }
     let mut ack = if events.reply == AckDue::Now { AckPolicy::Now } else { AckPolicy::IfDue };
-    {
+    // Most segments are bare acknowledgments and mean nothing to the service.
+    let offered = !events.data.is_empty() || events.readable || events.drained;
+    if offered || events.peer_closed {
         let _span = exos_trace::span!("service");
         let mut io = Io { stack, unix_seconds };
         if !events.data.is_empty() {

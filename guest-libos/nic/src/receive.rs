@@ -154,7 +154,6 @@ impl<H: Hal> ReceiveQueue<H> {
     /// costs one index store.
     #[inline]
     pub fn poll(&mut self) -> Option<Frame<'_>> {
-        let _span = exos_trace::span!("nic receive");
         if self.fault.is_some() {
             return None;
         }
