@@ -27,8 +27,10 @@ use transmit::{Held, Sender};
 
 /// Frames handled before transmit queue and timers get their turn.
 const BATCH: usize = 64;
-/// How long the loop polls before it halts, when device work runs elsewhere.
-const POLL_US: u64 = 20;
+/// How long the loop polls before it halts, when device work runs elsewhere: longer than a small request takes there and
+/// back, or every request pays for a halt and an interrupt. With 20 us instead, one keep-alive connection got 13 k requests/s
+/// and four 35 k where this gives 40 k and 59 k.
+const POLL_US: u64 = 200;
 /// How long to wait at most while the transmit queue has no room.
 const CROWDED_WAIT_US: u64 = 100;
 /// Descriptors of the transmit queue.
