@@ -1,17 +1,6 @@
-//! What a test needs of the host, and what this process uses of it.
+//! What processes use of the host: memory, threads, descriptors; and what tests need of it.
 
-use std::fs::OpenOptions;
-
-/// Fails the test, with one sentence, where no VM can be started. A skipped test would be a promise that nobody checks.
-pub fn require() {
-    for (device, what) in
-        [("/dev/kvm", "it boots a virtual machine"), ("/dev/net/tun", "its guest is on a TAP")]
-    {
-        if let Err(error) = OpenOptions::new().read(true).write(true).open(device) {
-            panic!("this test needs {device} ({what}), which cannot be opened: {error}");
-        }
-    }
-}
+pub use exovm_test::host::require;
 
 /// Bytes of private memory of this process that are backed, by mapping: address range and `Private_Dirty` plus
 /// `Private_Clean` (proc(5), smaps).
