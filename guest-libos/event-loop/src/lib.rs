@@ -13,8 +13,8 @@ mod transmit;
 use abi::boot::{DEVICE_NET, phase};
 use core::net::Ipv4Addr;
 use exos_net::{
-    AckDue, AckPolicy, Config, ConfigError, ConnId, ControlFrame, Data, End, Input, Instant, ListenError,
-    MacAddress,
+    AckDue, AckPolicy, Config, ConfigError, ConnId, ControlFrame, Data, Duration, End, Input, Instant,
+    ListenError, MacAddress,
 };
 use exos_net::{
     RxChecksum, RxMeta, SegmentEvents, SendError, Stack, StaleConnection, TimerEvent, TxChecksum,
@@ -33,6 +33,13 @@ const BATCH: usize = 64;
 const POLL_US: u64 = 200;
 /// How long to wait at most while the transmit queue has no room.
 const CROWDED_WAIT_US: u64 = 100;
+/// A connection without progress for so long is closed, or aborted if its peer does not take what it asked for. What nginx
+/// and Apache do after 60 to 75 s by default.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Of the connections allowed, one in so many is kept free by ending silent ones, so that clients who come find a place.
+const RESERVE: usize = 64;
+/// A connection without progress for so long may be ended when places run out.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Descriptors of the transmit queue.
 const TRANSMIT_SIZE: u16 = 1024;
 /// Descriptors that must be free for a batch to begin; otherwise the device gets time first.
@@ -155,6 +162,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
             Some(Ipv4Addr::from(environment.ipv4.gateway)).filter(|gateway| !gateway.is_unspecified());
         config.mtu = device.mtu_bytes as u16;
         config.max_connections = max_connections;
+        config.idle_timeout = Some(IDLE_TIMEOUT);
         config.tx_checksum = TxChecksum::Offload;
         config.tso_max_bytes = exos_net::MAX_TSO_BYTES;
         let mut stack = Stack::new(config, now(scale)).map_err(StartError::Stack)?;
@@ -165,6 +173,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
     fn run(&mut self) {
         while !turn::stop_wanted() {
             let received = self.receive();
+            self.make_room();
             self.transmit();
             if received == 0 {
                 self.idle();
@@ -207,6 +216,17 @@ impl<'s, S: Service> EventLoop<'s, S> {
             }
         }
         frames
+    }
+
+    /// Ends silent connections while places run out.
+    #[inline]
+    fn make_room(&mut self) {
+        let max = self.stack.config().max_connections as usize;
+        while self.stack.connections() > max - max / RESERVE {
+            let Some(evicted) = self.stack.make_room(now(self.scale), SILENCE) else { return };
+            self.service.ended(evicted.conn, End::TimedOut);
+            send_control(&mut Sender(&mut self.nic.transmit), evicted.reset.as_ref());
+        }
     }
 
     /// Publishes what was queued, and sends what had to wait.

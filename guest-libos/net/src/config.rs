@@ -41,7 +41,7 @@ pub struct Config {
     pub mtu: u16,
     /// Connections in any state but TIME-WAIT; SYNs beyond it are dropped and counted.
     pub max_connections: u32,
-    /// Connections that have not finished the handshake; SYNs beyond it are dropped and counted.
+    /// Connections that have not finished the handshake; when there are more, the oldest gives way and is counted.
     pub max_half_open: u32,
     /// TIME-WAIT records; the oldest gives way when they are all in use.
     pub max_time_wait: u32,
@@ -64,6 +64,9 @@ pub struct Config {
     pub min_rto: Duration,
     /// How long data may stay unacknowledged before the connection is given up (RFC 9293 3.8.3, R2).
     pub user_timeout: Duration,
+    /// How long an open connection may go without progress (nothing new from the peer, nothing of ours acknowledged): then it
+    /// is closed if nothing is owed to the peer, and aborted otherwise. `None`: for ever.
+    pub idle_timeout: Option<Duration>,
     /// How often a SYN-ACK is repeated before the half-open connection is forgotten.
     pub syn_ack_retries: u8,
     /// 128 random bits, fresh at every boot, for initial sequence numbers (RFC 6528) and the hash of the tables.
@@ -91,6 +94,7 @@ impl Config {
             delayed_ack: Duration::from_millis(40),
             min_rto: Duration::from_millis(200),
             user_timeout: Duration::from_secs(120),
+            idle_timeout: None,
             syn_ack_retries: 5,
             secret,
         }

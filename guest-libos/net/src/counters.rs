@@ -66,6 +66,8 @@ counters! {
         half_opened,
         /// Half-open connections forgotten: reset, or the SYN-ACK was never answered.
         half_open_dropped,
+        /// Half-open connections that gave way to newer ones.
+        half_open_evicted,
         /// Connections opened.
         opened,
         /// Connections that ended in order.
@@ -76,6 +78,8 @@ counters! {
         timed_out,
         /// Connections aborted by the application.
         aborted,
+        /// Silent connections that were ended to make room.
+        evicted,
         /// SYNs accepted over a TIME-WAIT record (RFC 9293 3.10.7.4).
         time_wait_reused,
         /// TIME-WAIT records given up early because all were in use.
@@ -100,8 +104,6 @@ counters! {
         dropped_unacceptable,
         /// Dropped: a SYN while all connections are in use.
         refused_connections_full,
-        /// Dropped: a SYN while all half-open connections are in use.
-        refused_half_open_full,
         /// Dropped: data that no receive buffer had room for; the peer sends it again.
         dropped_no_buffer,
     }
@@ -119,7 +121,6 @@ pub(crate) enum DropReason {
     NoRoute,
     Unacceptable,
     ConnectionsFull,
-    HalfOpenFull,
 }
 
 impl Counters {
@@ -135,7 +136,6 @@ impl Counters {
             DropReason::NoRoute => &mut self.dropped_no_route,
             DropReason::Unacceptable => &mut self.dropped_unacceptable,
             DropReason::ConnectionsFull => &mut self.refused_connections_full,
-            DropReason::HalfOpenFull => &mut self.refused_half_open_full,
         };
         *counter += 1;
     }

@@ -116,8 +116,17 @@ pub enum End {
     Closed,
     /// The peer sent a valid RST.
     Reset,
-    /// The peer stopped answering: the user timeout, or FIN-WAIT-2's.
+    /// The peer stopped answering: the user timeout, FIN-WAIT-2's or the idle timeout; or it was silent and gave way.
     TimedOut,
+}
+
+/// A connection that gave way.
+#[derive(Debug)]
+pub struct Evicted {
+    /// Which one; the identifier is stale already.
+    pub conn: ConnId,
+    /// To be sent, so that the peer knows.
+    pub reset: Option<ControlFrame<'static>>,
 }
 
 /// What a timer did that an application must know.

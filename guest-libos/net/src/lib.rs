@@ -39,7 +39,7 @@ pub use driver::{
     TxSegment,
 };
 pub use events::{
-    AckDue, AckPolicy, ConnId, End, Input, KeepError, ListenError, SegmentEvents, SendError, Sent,
+    AckDue, AckPolicy, ConnId, End, Evicted, Input, KeepError, ListenError, SegmentEvents, SendError, Sent,
     StaleConnection, TimerEvent,
 };
 pub use frame::ControlFrame;

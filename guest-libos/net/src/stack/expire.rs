@@ -86,7 +86,24 @@ impl<D: Data> Stack<D> {
             connection.receive.ack_at = Instant::NEVER;
             blocked |= connection.output(&mut ctx, tx, AckPolicy::IfDue).blocked;
         }
-        self.wheel.arm(index, connection.deadline());
+        if connection.idle_at(ctx.config) <= now {
+            if connection.can_send() && connection.send.queue.len() == 0 {
+                // Nothing is owed to a peer that says nothing: an orderly end.
+                connection.close();
+                connection.active_at = now;
+                blocked |= connection.output(&mut ctx, tx, AckPolicy::IfDue).blocked;
+            } else {
+                // It does not take what it asked for, or does not end.
+                if let Some(reset) = connection.abort_frame() {
+                    ctx.counters.segments_out += 1;
+                    ctx.counters.resets_out += 1;
+                    // A lost RST is repeated when the peer speaks again.
+                    let _ = tx.transmit_control(&reset);
+                }
+                return Some((conn, Fired::Ended(End::TimedOut)));
+            }
+        }
+        self.wheel.arm(index, connection.deadline(&self.config));
         if blocked {
             self.mark_blocked(conn);
         }

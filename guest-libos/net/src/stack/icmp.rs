@@ -95,7 +95,7 @@ impl<D: Data> Stack<D> {
             now,
         };
         send.update_timer(&ctx);
-        self.wheel.arm(conn.index, connection.deadline());
+        self.wheel.arm(conn.index, connection.deadline(&self.config));
         Ok(Input::Segment(SegmentEvents { output_due: true, ..SegmentEvents::none(conn) }))
     }
 }

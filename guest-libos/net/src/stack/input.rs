@@ -138,11 +138,11 @@ impl<D: Data> Stack<D> {
                 if connection.template.next_hop() != sender.mac && self.config.is_on_link(sender.ip) {
                     connection.template.set_next_hop(sender.mac);
                 }
-                self.wheel.arm(conn.index, connection.deadline());
+                self.wheel.arm(conn.index, connection.deadline(&self.config));
                 Ok(Input::Segment(events))
             }
             Verdict::Reply(frame) => {
-                self.wheel.arm(conn.index, connection.deadline());
+                self.wheel.arm(conn.index, connection.deadline(&self.config));
                 Ok(Input::Reply(frame))
             }
             Verdict::Reset(sequence) => {
@@ -227,9 +227,6 @@ impl<D: Data> Stack<D> {
         if self.table.len() >= self.config.max_connections as usize {
             return Err(DropReason::ConnectionsFull);
         }
-        if self.half_open >= self.config.max_half_open {
-            return Err(DropReason::HalfOpenFull);
-        }
         let mut isn = self.isn.next(key, now);
         if let Some(floor) = isn_floor
             && !isn.is_after(floor)
@@ -246,11 +243,12 @@ impl<D: Data> Stack<D> {
         };
         let (conn, connection) =
             self.table.insert(key, |queue| Connection::accept(key, syn, isn, template, queue, &ctx));
-        self.half_open += 1;
-        self.wheel.arm(conn.index, connection.deadline());
+        self.wheel.arm(conn.index, connection.deadline(&self.config));
         self.counters.half_opened += 1;
         self.counters.segments_out += 1;
-        Ok(Input::Reply(connection.syn_ack(&self.config)))
+        let syn_ack = connection.syn_ack(&self.config);
+        self.half_open_begins(conn);
+        Ok(Input::Reply(syn_ack))
     }
 
     fn template(&self, next_hop: MacAddress, sender: Sender, segment: &Segment<'_>) -> HeaderTemplate {

@@ -5,6 +5,7 @@ mod arp;
 mod expire;
 mod icmp;
 mod input;
+mod room;
 
 use core::net::SocketAddrV4;
 
@@ -39,6 +40,10 @@ pub struct Stack<D> {
     listening: Vec<u16>,
     isn: IsnGenerator,
     half_open: u32,
+    /// Those that began a handshake, oldest first; stale ones are skipped.
+    half_open_order: VecDeque<ConnId>,
+    /// Place at which the next search for a silent connection begins.
+    search_at: u32,
     buffered_bytes: usize,
     /// Connections that met a full driver; stale ones are skipped.
     blocked: VecDeque<ConnId>,
@@ -59,6 +64,8 @@ impl<D: Data> Stack<D> {
             listening: Vec::new(),
             isn: IsnGenerator::new(config.secret),
             half_open: 0,
+            half_open_order: VecDeque::new(),
+            search_at: 0,
             buffered_bytes: 0,
             blocked: VecDeque::new(),
             gateway_mac: None,
@@ -107,7 +114,7 @@ impl<D: Data> Stack<D> {
         let connection = self.table.get_mut(conn).ok_or(StaleConnection)?;
         let due = connection.receive.consume(bytes, &mut self.buffered_bytes);
         connection.leave_time_wait_if_consumed();
-        let deadline = connection.deadline();
+        let deadline = connection.deadline(&self.config);
         self.wheel.arm(conn.index, deadline);
         Ok(due)
     }
@@ -131,15 +138,19 @@ impl<D: Data> Stack<D> {
 
     /// Ends the connection at once and forgets it; no event follows. Returns the RST to send, if there is one.
     pub fn abort(&mut self, conn: ConnId) -> Option<ControlFrame<'static>> {
-        let connection = self.table.get(conn)?;
-        let reset = connection.abort_frame();
-        if reset.is_some() {
-            self.counters.segments_out += 1;
-            self.counters.resets_out += 1;
-        }
+        self.table.get(conn)?;
+        let reset = self.reset_frame(conn);
         self.counters.aborted += 1;
         self.forget(conn);
         reset
+    }
+
+    /// The RST that ends a connection, in the states that send one.
+    fn reset_frame(&mut self, conn: ConnId) -> Option<ControlFrame<'static>> {
+        let reset = self.table.get(conn)?.abort_frame()?;
+        self.counters.segments_out += 1;
+        self.counters.resets_out += 1;
+        Some(reset)
     }
 
     /// Sends what may be sent now: lost segments, then queued data and FIN as far as the windows allow, each carrying
@@ -160,7 +171,7 @@ impl<D: Data> Stack<D> {
             now,
         };
         let sent = connection.output(&mut ctx, tx, policy);
-        self.wheel.arm(conn.index, connection.deadline());
+        self.wheel.arm(conn.index, connection.deadline(&self.config));
         if sent.blocked {
             self.mark_blocked(conn);
         }

@@ -57,6 +57,8 @@ pub(crate) struct Connection<D> {
     /// End of FIN-WAIT-2 or TIME-WAIT.
     pub(crate) linger_at: Instant,
     next_challenge_at: Instant,
+    /// When something new last came from the peer or something of ours was acknowledged.
+    pub(crate) active_at: Instant,
     /// The driver was full: the connection is in the stack's list of those to retry.
     pub(crate) blocked: bool,
 }
@@ -87,6 +89,7 @@ impl<D: Data> Connection<D> {
             offers_scale,
             linger_at: Instant::NEVER,
             next_challenge_at: Instant::ZERO,
+            active_at: ctx.now,
             blocked: false,
         }
     }
@@ -196,9 +199,18 @@ impl<D: Data> Connection<D> {
         }
     }
 
+    /// When the connection has been without progress for too long. The states that linger have a time of their own.
+    #[inline]
+    pub(crate) fn idle_at(&self, config: &Config) -> Instant {
+        match (config.idle_timeout, self.state) {
+            (None, _) | (_, State::SynReceived | State::FinWait2 | State::TimeWait) => Instant::NEVER,
+            (Some(timeout), _) => self.active_at + timeout,
+        }
+    }
+
     /// When a timer of this connection is due.
     #[inline]
-    pub(crate) fn deadline(&self) -> Instant {
-        self.send.timer_at.min(self.receive.ack_at).min(self.linger_at)
+    pub(crate) fn deadline(&self, config: &Config) -> Instant {
+        self.send.timer_at.min(self.receive.ack_at).min(self.linger_at).min(self.idle_at(config))
     }
 }

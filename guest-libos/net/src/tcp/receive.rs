@@ -63,6 +63,7 @@ impl<D: Data> Connection<D> {
             }
             self.send.open(segment, ack, ctx);
             self.state = State::Established;
+            self.active_at = ctx.now;
             events.opened = true;
         } else if self.acknowledgment_arrives(ack, segment, &mut events, ctx).is_err() {
             return self.challenge_ack(ctx).into();
@@ -156,6 +157,7 @@ impl<D: Data> Connection<D> {
             return Ok(());
         }
         let acked = send.acknowledge(ack, ctx);
+        self.active_at = ctx.now;
         send.update_window(segment, ack);
         events.acked_bytes = acked.bytes;
         events.drained = acked.drained;
@@ -198,6 +200,9 @@ impl<D: Data> Connection<D> {
             self.linger_at = ctx.now + ctx.config.fin_wait_2;
         }
         let text = self.receive.accept(segment.sequence, segment.payload, with_fin, ctx);
+        if !text.lent.is_empty() || text.readable || text.fin {
+            self.active_at = ctx.now;
+        }
         events.data = text.lent;
         events.readable = text.readable;
         if text.fin {

@@ -55,6 +55,11 @@ impl<D: Data> Table<D> {
         self.map.len()
     }
 
+    /// Places that there are, taken or free; a connection's index is below it.
+    pub(crate) fn places(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// The connection with these addresses.
     #[inline]
     pub(crate) fn find(&mut self, key: FlowKey) -> Option<(ConnId, &mut Connection<D>)> {

@@ -197,21 +197,6 @@ fn peer_with_absurd_mss_gets_bounded_segments() {
 }
 
 #[test]
-fn syns_beyond_half_open_limit_are_dropped_and_counted() {
-    let mut host = Host::<&'static [u8]>::with(Config { max_half_open: 2, ..config() });
-    for port in 1..=2 {
-        host.input(&Client::on_port(port).syn()).reply();
-    }
-    host.input(&Client::on_port(3).syn()).assert_nothing();
-    assert_eq!(host.stack.counters().refused_half_open_full, 1);
-    // When one of them opens, there is room again.
-    let mut first = Client::on_port(1);
-    first.handshake_begin(&mut host);
-    assert!(host.input(&first.ack(1, 1)).events().opened);
-    host.input(&Client::on_port(3).syn()).reply();
-}
-
-#[test]
 fn syns_beyond_connection_limit_are_dropped_and_counted() {
     let mut host = Host::<&'static [u8]>::with(Config { max_connections: 2, ..config() });
     let first = Client::on_port(1).connect(&mut host);

@@ -11,5 +11,6 @@ mod link;
 mod many;
 mod receive;
 mod retransmission;
+mod room;
 mod transfer;
 mod windows;
