@@ -48,3 +48,24 @@ impl Wire {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
+
+/// Makes the checksum of a TCP segment right, in a packet whose IPv4 header has no options (RFC 9293 3.1).
+pub fn set_tcp_checksum(packet: &mut [u8]) {
+    packet[36..38].copy_from_slice(&[0, 0]);
+    let words = packet[12..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let pseudo_header = words.sum::<u32>() + 6 + (packet.len() - 20) as u32;
+    let checksum = internet_checksum(&packet[20..], pseudo_header);
+    packet[36..38].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// The Internet checksum (RFC 1071) of these bytes, on top of a sum of 16-bit words.
+pub fn internet_checksum(bytes: &[u8], initial: u32) -> u16 {
+    let mut sum = initial;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+    }
+    while sum > 0xFFFF {
+        sum = (sum & 0xFFFF) + (sum >> 16);
+    }
+    !(sum as u16)
+}

@@ -4,7 +4,7 @@
 use exovm::machine::End;
 use exovm::placement::IoMode;
 use exovm_ci::http::{Content, request};
-use exovm_ci::link_layer::Wire;
+use exovm_ci::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use exovm_ci::network::Network;
 use exovm_ci::site::Pattern;
 use exovm_ci::{Client, Guest, Site, host};
@@ -274,27 +274,6 @@ fn make_ipv4(noise: &mut Noise, frame: &mut [u8], network: &Network) {
             set_tcp_checksum(packet);
         }
     }
-}
-
-/// Makes the checksum of a TCP segment right, in a packet whose IPv4 header has no options (RFC 9293 3.1).
-fn set_tcp_checksum(packet: &mut [u8]) {
-    packet[36..38].copy_from_slice(&[0, 0]);
-    let words = packet[12..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let pseudo_header = words.sum::<u32>() + 6 + (packet.len() - 20) as u32;
-    let checksum = internet_checksum(&packet[20..], pseudo_header);
-    packet[36..38].copy_from_slice(&checksum.to_be_bytes());
-}
-
-/// RFC 1071.
-fn internet_checksum(bytes: &[u8], initial: u32) -> u16 {
-    let mut sum = initial;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
-    }
-    while sum > 0xFFFF {
-        sum = (sum & 0xFFFF) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 /// What the well-behaved client sees.
