@@ -37,6 +37,9 @@ pub const DEVICE_NET: u32 = 1;
 /// [`Device::kind`] of a virtio block device.
 pub const DEVICE_BLOCK: u32 = 2;
 
+/// Lines of the device table.
+pub const DEVICES: usize = 8;
+
 /// One line of the device table. Where the standard PCI capabilities of the device point, found once by the VMM so that
 /// nobody enumerates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -107,7 +110,7 @@ pub struct BootPage {
     /// Host entropy for the kernel.
     pub entropy: [u8; 64],
     /// The device table; kind 0 ends it.
-    pub devices: [Device; 8],
+    pub devices: [Device; DEVICES],
 }
 
 /// Registers behind [`BootPage::control_gpa`]: 32-bit writes, from ring 0 only.
@@ -160,7 +163,7 @@ pub struct EnvironmentPage {
     /// Host entropy for this environment.
     pub entropy: [u8; 64],
     /// The devices it may bind queues of. Guest-physical register addresses are zero here.
-    pub devices: [Device; 8],
+    pub devices: [Device; DEVICES],
     /// Address of the first network device.
     pub ipv4: Ipv4Config,
     /// Bytes of [`Self::arguments`] in use.

@@ -43,14 +43,22 @@ pub const HOST_VA: u64 = PAGES_VA + 0x3000;
 pub const STATUS_VA: u64 = PAGES_VA + 0x4000;
 /// The turn register: an 8-byte write of a TSC deadline (0: none) hands the CPU to the device work.
 pub const TURN_VA: u64 = PAGES_VA + 0x5000;
-/// Doorbell pages: queue `q` of the first device at `DOORBELL_VA + q * 4096`.
-pub const DOORBELL_VA: u64 = PAGES_VA + 0x1_0000;
 /// [`crate::trace::AccountArea`], written by the environment.
 pub const ACCOUNT_VA: u64 = PAGES_VA + 0x10_0000;
 /// [`crate::log::LogRing`], written by the environment.
 pub const LOG_VA: u64 = PAGES_VA + 0x20_0000;
 /// [`crate::trace::TraceRing`], written by the environment.
 pub const TRACE_VA: u64 = PAGES_VA + 0x30_0000;
+/// Doorbell pages, one for each entry of the queue owner table; those of queues that exist are mapped. See [`doorbell_va`].
+pub const DOORBELL_VA: u64 = PAGES_VA + 0x100_0000;
+
+/// The doorbell page of queue `queue` of device `device`; `None`: there can be no such queue.
+pub const fn doorbell_va(device: u32, queue: u32) -> Option<u64> {
+    match crate::queue::owner_index(device, queue) {
+        Some(index) => Some(DOORBELL_VA + index as u64 * PAGE_BYTES),
+        None => None,
+    }
+}
 
 /// Ring 3 code selector (with RPL). These two values let `iretq` and ring 3 run without extra exits on hosts that
 /// interpret ring 0, and satisfy SYSRET's arithmetic.
@@ -72,3 +80,18 @@ pub const TIMER_VECTOR: u8 = 0x61;
 pub const WAKE_VECTOR: u8 = 0x60;
 /// MSI data with delivery mode "remote read": KVM ends a halt for it and delivers nothing.
 pub const REMOTE_READ_MSI_DATA: u32 = 0x300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doorbell_pages_of_different_queues_differ_and_overlap_nothing() {
+        assert_eq!(doorbell_va(0, 0), Some(DOORBELL_VA));
+        assert_eq!(doorbell_va(0, 31), Some(DOORBELL_VA + 31 * PAGE_BYTES));
+        assert_eq!(doorbell_va(1, 0), Some(DOORBELL_VA + 32 * PAGE_BYTES));
+        assert_eq!(doorbell_va(0, 32), None);
+        assert_eq!(doorbell_va(8, 0), None);
+        assert!(TRACE_VA + size_of::<crate::trace::TraceRing>() as u64 <= DOORBELL_VA);
+    }
+}

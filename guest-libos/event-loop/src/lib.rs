@@ -7,7 +7,6 @@
 
 extern crate alloc;
 
-mod hal;
 mod transmit;
 
 use abi::boot::{DEVICE_NET, phase};
@@ -22,7 +21,7 @@ use exos_net::{
 use exos_nic::{Arming, Interest, OpenError, QueuePair};
 use exos_runtime::clock::{self, Scale};
 use exos_runtime::{kernel, pages, turn};
-use hal::GuestHal;
+use exos_virtqueue::guest::GuestHal;
 use transmit::{Held, Sender};
 
 /// Frames handled before transmit queue and timers get their turn.

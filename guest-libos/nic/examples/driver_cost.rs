@@ -1,7 +1,7 @@
 //! What the driver itself costs a small frame, in nanoseconds: batches against the fake device, only the driver's calls
 //! timed. `cargo run --release -p exos-nic --features fake --example driver_cost`
 
-use exos_nic::fake::{ALL_FEATURES, FakeHal, device};
+use exos_nic::fake::{ALL_FEATURES, FakeHal, NetQueue as _, device};
 use exos_nic::{ChecksumAt, Config, Offload, Piece, QueuePair};
 use std::rc::Rc;
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 //! nothing; the transmit queue decides which descriptors are free.
 
 use crate::header::HEADER_BYTES;
-use crate::ring::{NEXT, Ring};
+use exos_virtqueue::ring::{NEXT, Ring};
 
 /// A part of a frame behind its headers.
 #[derive(Clone, Copy, Debug)]

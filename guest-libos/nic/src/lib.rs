@@ -10,38 +10,34 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`hal`] | what the driver asks of the machine and the kernel: a trait |
 //! | [`pair`] | a queue pair: opening, sleeping without losing a wake-up |
 //! | [`receive`] | receive queue: frames in |
 //! | [`transmit`] | transmit queue: frames out, zero copy |
 //! | [`header`] | `struct virtio_net_hdr_v1`: offloads out, checksum status in |
 //! | [`fault`] | what a device can do wrong |
 //! | `chain` | how a frame becomes a chain of descriptors |
-//! | `ring` | a split virtqueue: rings, indices, event suppression |
-//! | `memory` | page-aligned memory that the device sees; the unsafe edge |
 //! | `fake` | the device's side, for host tests (feature `fake`) |
+//!
+//! The virtqueues themselves, and the memory that the device sees, are in [`exos_virtqueue`].
 #![no_std]
 
 extern crate alloc;
-#[cfg(any(test, feature = "fake"))]
+#[cfg(feature = "fake")]
 extern crate std;
 
 mod chain;
-#[cfg(any(test, feature = "fake"))]
+#[cfg(feature = "fake")]
 pub mod fake;
 pub mod fault;
-pub mod hal;
 pub mod header;
-mod memory;
 pub mod pair;
 pub mod receive;
-mod ring;
 pub mod transmit;
 
 pub use chain::Piece;
+pub use exos_virtqueue::{Arming, Hal};
 pub use fault::{Fault, OpenError};
-pub use hal::Hal;
 pub use header::{Checksum, ChecksumAt, Offload, SegmentKind};
-pub use pair::{Arming, Config, Interest, QueuePair};
+pub use pair::{Config, Interest, QueuePair};
 pub use receive::{Frame, ReceiveQueue, ReceiveStatistics};
 pub use transmit::{Reason, Refused, SLOT_BYTES, TransmitQueue, TransmitStatistics};

@@ -2,15 +2,10 @@
 //! sleep without losing a wake-up.
 
 use crate::fault::OpenError;
-use crate::hal::Hal;
 use crate::receive::ReceiveQueue;
-use crate::ring::Place;
 use crate::transmit::TransmitQueue;
 use abi::boot::{DEVICE_NET, Device};
-use abi::queue::RingLayout;
-
-/// VIRTIO_F_VERSION_1 (VIRTIO 1.3 6.1).
-const VERSION_1: u32 = 32;
+use exos_virtqueue::{Arming, Hal, Place, ring};
 
 /// Sizes of a queue pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,16 +46,6 @@ pub enum Interest {
     ReceiveAndTransmit,
 }
 
-/// What came of asking for interrupts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "whoever sleeps although work arrived may not be woken"]
-pub enum Arming {
-    /// Nothing is there; whatever comes from now on interrupts.
-    Sleep,
-    /// Something came meanwhile: go on working.
-    WorkArrived,
-}
-
 /// A bound pair of queues. `K` is what keeps the bytes of a frame in place until the device has sent it. The halves are
 /// fields, so a received frame can be answered while it is looked at.
 #[derive(Debug)]
@@ -77,19 +62,12 @@ impl<H: Hal, K> QueuePair<H, K> {
         if device.kind != DEVICE_NET {
             return Err(OpenError::NotANetworkDevice);
         }
-        if device.features >> VERSION_1 & 1 == 0 {
-            return Err(OpenError::LegacyDevice);
-        }
         let pairs = device.queues / 2;
         if pair >= pairs {
             return Err(OpenError::NoSuchPair { pairs });
         }
-        let layout = |size| {
-            RingLayout::new(size)
-                .filter(|_| u32::from(size) <= device.queue_size_max)
-                .ok_or(OpenError::BadQueueSize { size, max: device.queue_size_max })
-        };
-        let (receive, transmit) = (layout(config.receive_size)?, layout(config.transmit_size)?);
+        let receive = ring::layout(device, config.receive_size)?;
+        let transmit = ring::layout(device, config.transmit_size)?;
         let place = |queue| Place { device: index, queue };
         Ok(Self {
             receive: ReceiveQueue::open(
@@ -113,7 +91,7 @@ impl<H: Hal, K> QueuePair<H, K> {
             Interest::Receive => Arming::Sleep,
             Interest::ReceiveAndTransmit => self.transmit.request_interrupt(),
         };
-        if receive == Arming::WorkArrived { receive } else { transmit }
+        receive.and(transmit)
     }
 
     /// Asks for no interrupts: the queues are polled.

@@ -3,15 +3,14 @@
 //! several is copied together.
 
 use crate::fault::{Fault, OpenError};
-use crate::hal::Hal;
 use crate::header::{Checksum, HEADER_BYTES, ReceiveHeader};
-use crate::memory::{Block, Contents};
-use crate::pair::Arming;
-use crate::ring::{Notice, Place, Ring, Used, WRITE};
 use abi::boot::Device;
 use abi::queue::RingLayout;
 use alloc::vec;
 use alloc::vec::Vec;
+use exos_virtqueue::OpenError as QueueError;
+use exos_virtqueue::ring::WRITE;
+use exos_virtqueue::{Arming, Block, Contents, Hal, Notice, Place, Ring, RingFault, Used};
 
 /// Bytes of the largest frame: an Ethernet header and the largest IP packet, rounded up as VIRTIO 1.3 5.1.6.3.1 has it.
 pub(crate) const FRAME_BYTES_MAX: usize = 65_550;
@@ -111,10 +110,10 @@ impl<H: Hal> ReceiveQueue<H> {
         let count = usize::from(layout.size);
         let needed = HEADER_BYTES + frame_bytes;
         let buffer_bytes =
-            buffer_bytes.checked_next_multiple_of(CACHE_LINE_BYTES).ok_or(OpenError::OutOfMemory)?;
-        let all_bytes = buffer_bytes.checked_mul(count).ok_or(OpenError::OutOfMemory)?;
+            buffer_bytes.checked_next_multiple_of(CACHE_LINE_BYTES).ok_or(QueueError::OutOfMemory)?;
+        let all_bytes = buffer_bytes.checked_mul(count).ok_or(QueueError::OutOfMemory)?;
         // A descriptor's length has 32 bits.
-        u32::try_from(buffer_bytes).map_err(|_| OpenError::OutOfMemory)?;
+        u32::try_from(buffer_bytes).map_err(|_| QueueError::OutOfMemory)?;
         if all_bytes < needed || !mergeable && buffer_bytes < needed || buffer_bytes < CACHE_LINE_BYTES {
             return Err(OpenError::BuffersTooSmall { needed });
         }
@@ -124,7 +123,7 @@ impl<H: Hal> ReceiveQueue<H> {
         let mut scratch = Vec::new();
         scratch
             .try_reserve_exact(if mergeable { FRAME_BYTES_MAX } else { 0 })
-            .map_err(|_| OpenError::OutOfMemory)?;
+            .map_err(|_| QueueError::OutOfMemory)?;
         let mut queue = Self {
             hal,
             place,
@@ -167,7 +166,7 @@ impl<H: Hal> ReceiveQueue<H> {
                     return None;
                 }
                 Ok(_) => self.statistics.batches += 1,
-                Err(fault) => return self.fail(fault),
+                Err(fault) => return self.fail(fault.into()),
             }
         } else if self.ring.unpublished() >= self.ring.size() / 4 {
             self.publish();
@@ -227,7 +226,7 @@ impl<H: Hal> ReceiveQueue<H> {
         let offset = usize::from(number) * self.buffer_bytes;
         let len_bytes = used.len_bytes as usize - HEADER_BYTES;
         let header = self.buffers.bytes(offset, HEADER_BYTES).and_then(|bytes| bytes.first_chunk());
-        let header = ReceiveHeader::parse(header.ok_or(Fault::NotOutstanding { id: used.id })?);
+        let header = ReceiveHeader::parse(header.ok_or(RingFault::NotOutstanding { id: used.id })?);
         if header.buffers == 1 {
             self.lent = Some(number);
             return Ok((Bytes::Buffer { offset: offset + HEADER_BYTES, len_bytes }, header));
@@ -238,18 +237,18 @@ impl<H: Hal> ReceiveQueue<H> {
 
     /// Checks a used entry against what the device had, and takes the buffer from it.
     #[inline(always)]
-    fn claim(&mut self, used: Used, len_bytes_min: usize) -> Result<u16, Fault> {
+    fn claim(&mut self, used: Used, len_bytes_min: usize) -> Result<u16, RingFault> {
         let state = self.states.get_mut(used.id as usize);
         match state {
             Some(state) => match *state {
                 Buffer::Posted(position) if self.ring.was_published(position) => *state = Buffer::Here,
-                _ => return Err(Fault::NotOutstanding { id: used.id }),
+                _ => return Err(RingFault::NotOutstanding { id: used.id }),
             },
-            None => return Err(Fault::NotOutstanding { id: used.id }),
+            None => return Err(RingFault::NotOutstanding { id: used.id }),
         }
         let len_bytes = used.len_bytes as usize;
         if len_bytes < len_bytes_min || len_bytes > self.buffer_bytes {
-            return Err(Fault::BadLength { len_bytes: used.len_bytes });
+            return Err(RingFault::BadLength { len_bytes: used.len_bytes });
         }
         Ok(used.id as u16)
     }

@@ -7,16 +7,13 @@
 
 use crate::chain::{Descriptors, Needs, Piece};
 use crate::fault::{Fault, OpenError};
-use crate::hal::Hal;
 use crate::header::{HEADER_BYTES, Offload, Offloads, transmit_header};
-use crate::memory::{Block, Contents};
-use crate::pair::Arming;
 use crate::receive::FRAME_BYTES_MAX;
-use crate::ring::{Notice, Place, Ring, Used};
 use abi::boot::Device;
 use abi::queue::RingLayout;
 use alloc::vec::Vec;
 use core::fmt;
+use exos_virtqueue::{Arming, Block, Contents, Hal, Notice, Place, Ring, RingFault, Used};
 
 /// Bytes of a slot: virtio header, protocol headers and copied pieces of one frame.
 pub const SLOT_BYTES: usize = 512;
@@ -191,14 +188,14 @@ impl<H: Hal, K> TransmitQueue<H, K> {
                 Ok(ready) => {
                     for _ in 0..ready {
                         if let Err(fault) = self.complete() {
-                            self.fail(fault);
+                            self.fail(fault.into());
                             return sent;
                         }
                         sent += 1;
                     }
                 }
                 Err(fault) => {
-                    self.fail(fault);
+                    self.fail(fault.into());
                     return sent;
                 }
             }
@@ -307,11 +304,11 @@ impl<H: Hal, K> TransmitQueue<H, K> {
 
     /// Takes one used entry: the chain's descriptors are free again, its `keep` is dropped.
     #[inline(always)]
-    fn complete(&mut self) -> Result<(), Fault> {
+    fn complete(&mut self) -> Result<(), RingFault> {
         let Used { id, .. } = self.ring.take();
-        let chain = self.chains.get_mut(id as usize).ok_or(Fault::NotOutstanding { id })?;
+        let chain = self.chains.get_mut(id as usize).ok_or(RingFault::NotOutstanding { id })?;
         if chain.count == 0 || !self.ring.was_published(chain.position) {
-            return Err(Fault::NotOutstanding { id });
+            return Err(RingFault::NotOutstanding { id });
         }
         self.free_count += chain.count;
         chain.count = 0;

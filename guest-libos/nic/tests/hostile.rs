@@ -4,8 +4,9 @@
 mod common;
 
 use common::{SMALL, bench, frame};
-use exos_nic::fake::{ALL_FEATURES, MERGEABLE};
+use exos_nic::fake::{ALL_FEATURES, MERGEABLE, NetQueue as _};
 use exos_nic::{Arming, Config, Fault, Interest, Offload, Piece, Reason};
+use exos_virtqueue::RingFault;
 use proptest::prelude::*;
 use std::rc::Rc;
 
@@ -25,14 +26,14 @@ fn fault_of(id: u32, len_bytes: u32) -> Option<Fault> {
 #[test]
 fn receive_invalid_id_returns_not_outstanding() {
     for id in [64, 65, 0x1_0000, u32::MAX] {
-        assert_eq!(fault_of(id, 100), Some(Fault::NotOutstanding { id }));
+        assert_eq!(fault_of(id, 100), Some(Fault::Ring(RingFault::NotOutstanding { id })));
     }
 }
 
 #[test]
 fn receive_invalid_length_returns_bad_length() {
     for len_bytes in [0, 11, 2049, u32::MAX] {
-        assert_eq!(fault_of(3, len_bytes), Some(Fault::BadLength { len_bytes }));
+        assert_eq!(fault_of(3, len_bytes), Some(Fault::Ring(RingFault::BadLength { len_bytes })));
     }
 }
 
@@ -44,7 +45,7 @@ fn receive_same_buffer_twice_returns_not_outstanding() {
     b.receiver.publish();
     assert!(b.pair.receive.poll().is_some());
     assert!(b.pair.receive.poll().is_none());
-    assert_eq!(b.pair.receive.fault(), Some(Fault::NotOutstanding { id: 0 }));
+    assert_eq!(b.pair.receive.fault(), Some(Fault::Ring(RingFault::NotOutstanding { id: 0 })));
 }
 
 #[test]
@@ -60,7 +61,7 @@ fn receive_buffer_not_yet_published_again_returns_not_outstanding() {
         assert!(b.pair.receive.poll().is_some());
     }
     assert!(b.pair.receive.poll().is_none());
-    assert_eq!(b.pair.receive.fault(), Some(Fault::NotOutstanding { id: 0 }));
+    assert_eq!(b.pair.receive.fault(), Some(Fault::Ring(RingFault::NotOutstanding { id: 0 })));
 }
 
 #[test]
@@ -69,7 +70,7 @@ fn receive_invalid_index_returns_used_index_jumped() {
         let mut b = bench::<()>(ALL_FEATURES, &SMALL);
         b.receiver.write_used_index(index);
         assert!(b.pair.receive.poll().is_none());
-        let expected = Fault::UsedIndexJumped { announced: index, outstanding: 64 };
+        let expected = Fault::Ring(RingFault::UsedIndexJumped { announced: index, outstanding: 64 });
         assert_eq!(b.pair.receive.fault(), Some(expected));
     }
 }
@@ -86,7 +87,10 @@ fn receive_index_going_back_returns_used_index_jumped() {
     }
     b.receiver.write_used_index(1);
     assert!(b.pair.receive.poll().is_none());
-    assert!(matches!(b.pair.receive.fault(), Some(Fault::UsedIndexJumped { announced: u16::MAX, .. })));
+    assert!(matches!(
+        b.pair.receive.fault(),
+        Some(Fault::Ring(RingFault::UsedIndexJumped { announced: u16::MAX, .. }))
+    ));
 }
 
 #[test]
@@ -102,7 +106,10 @@ fn receive_index_going_back_behind_a_merged_frame_returns_used_index_jumped() {
     assert!(b.pair.receive.poll().is_some());
     b.receiver.write_used_index(2);
     assert!(b.pair.receive.poll().is_none());
-    assert!(matches!(b.pair.receive.fault(), Some(Fault::UsedIndexJumped { announced: 0, .. })));
+    assert!(matches!(
+        b.pair.receive.fault(),
+        Some(Fault::Ring(RingFault::UsedIndexJumped { announced: 0, .. }))
+    ));
 }
 
 /// What the receive queue says to a first buffer with this count when `used` buffers are used.
@@ -144,7 +151,7 @@ fn receive_empty_continuation_returns_bad_length() {
     b.receiver.give_back(chains[1].head, 0);
     b.receiver.publish();
     assert!(b.pair.receive.poll().is_none());
-    assert_eq!(b.pair.receive.fault(), Some(Fault::BadLength { len_bytes: 0 }));
+    assert_eq!(b.pair.receive.fault(), Some(Fault::Ring(RingFault::BadLength { len_bytes: 0 })));
 }
 
 #[test]
@@ -159,7 +166,7 @@ fn transmit_completion_of_what_the_device_did_not_have_returns_not_outstanding_a
         b.sender.write_used(0, id, 0);
         b.sender.write_used_index(1);
         assert_eq!(b.pair.transmit.reclaim(), 0);
-        assert_eq!(b.pair.transmit.fault(), Some(Fault::NotOutstanding { id }));
+        assert_eq!(b.pair.transmit.fault(), Some(Fault::Ring(RingFault::NotOutstanding { id })));
         assert_eq!(Rc::strong_count(&thing), 3);
         let refused = b.pair.transmit.transmit(&frame(0, 66), &[], Offload::None, thing.clone());
         assert_eq!(refused.expect_err("broken").reason, Reason::Broken);
@@ -183,7 +190,7 @@ fn transmit_same_frame_completed_twice_returns_not_outstanding() {
     }
     b.sender.publish();
     assert_eq!(b.pair.transmit.reclaim(), 1);
-    assert_eq!(b.pair.transmit.fault(), Some(Fault::NotOutstanding { id: 0 }));
+    assert_eq!(b.pair.transmit.fault(), Some(Fault::Ring(RingFault::NotOutstanding { id: 0 })));
     assert_eq!((b.pair.transmit.room(), b.pair.transmit.pending()), (31, 1));
 }
 
@@ -196,7 +203,10 @@ fn transmit_invalid_index_returns_used_index_jumped() {
     b.pair.transmit.publish();
     b.sender.write_used_index(4);
     assert_eq!(b.pair.transmit.reclaim(), 0);
-    assert_eq!(b.pair.transmit.fault(), Some(Fault::UsedIndexJumped { announced: 4, outstanding: 3 }));
+    assert_eq!(
+        b.pair.transmit.fault(),
+        Some(Fault::Ring(RingFault::UsedIndexJumped { announced: 4, outstanding: 3 }))
+    );
 }
 
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 mod common;
 
 use abi::call::Error;
-use exos_nic::fake::{ALL_FEATURES, FakeHal, MERGEABLE, device};
+use exos_nic::fake::{ALL_FEATURES, FakeHal, MERGEABLE, NetQueue as _, device};
 use exos_nic::{Config, OpenError, QueuePair};
 
 type Pair = QueuePair<FakeHal, ()>;
@@ -41,7 +41,10 @@ fn open_invalid_device_returns_why() {
     assert_eq!(refused, Some(OpenError::NotANetworkDevice));
     assert_eq!(open(&hal, ALL_FEATURES, 4, &config).err(), Some(OpenError::NoSuchPair { pairs: 4 }));
     assert_eq!(open(&hal, ALL_FEATURES, u32::MAX, &config).err(), Some(OpenError::NoSuchPair { pairs: 4 }));
-    assert_eq!(open(&hal, ALL_FEATURES & !(1 << 32), 0, &config).err(), Some(OpenError::LegacyDevice));
+    assert_eq!(
+        open(&hal, ALL_FEATURES & !(1 << 32), 0, &config).err(),
+        Some(OpenError::Queue(exos_virtqueue::OpenError::LegacyDevice))
+    );
     assert_eq!(hal.bound(), []);
 }
 
@@ -49,7 +52,7 @@ fn open_invalid_device_returns_why() {
 fn open_invalid_size_returns_bad_queue_size() {
     let hal = FakeHal::new();
     for size in [0, 1, 3, 2048] {
-        let expected = Some(OpenError::BadQueueSize { size, max: 1024 });
+        let expected = Some(OpenError::Queue(exos_virtqueue::OpenError::BadQueueSize { size, max: 1024 }));
         let receive = Config { receive_size: size, ..Config::default() };
         assert_eq!(open(&hal, ALL_FEATURES, 0, &receive).err(), expected);
         let transmit = Config { transmit_size: size, ..Config::default() };
@@ -77,8 +80,14 @@ fn open_buffers_too_small_for_a_frame_returns_buffers_too_small() {
         open(&hal, plain, 0, &config(32, 1024)).err(),
         Some(OpenError::BuffersTooSmall { needed: 1530 })
     );
-    assert_eq!(open(&hal, ALL_FEATURES, 0, &config(2, usize::MAX)).err(), Some(OpenError::OutOfMemory));
-    assert_eq!(open(&hal, ALL_FEATURES, 0, &config(2, usize::MAX / 2)).err(), Some(OpenError::OutOfMemory));
+    assert_eq!(
+        open(&hal, ALL_FEATURES, 0, &config(2, usize::MAX)).err(),
+        Some(OpenError::Queue(exos_virtqueue::OpenError::OutOfMemory))
+    );
+    assert_eq!(
+        open(&hal, ALL_FEATURES, 0, &config(2, usize::MAX / 2)).err(),
+        Some(OpenError::Queue(exos_virtqueue::OpenError::OutOfMemory))
+    );
 }
 
 #[test]
@@ -87,7 +96,10 @@ fn open_refused_by_the_kernel_binds_nothing() {
         let hal = FakeHal::new();
         hal.refuse_bind(queue);
         let refused = open(&hal, ALL_FEATURES, 0, &Config::default()).err();
-        assert_eq!(refused, Some(OpenError::Bind { queue, error: Error::NotPermitted }));
+        assert_eq!(
+            refused,
+            Some(OpenError::Queue(exos_virtqueue::OpenError::Bind { queue, error: Error::NotPermitted }))
+        );
         assert_eq!(hal.bound(), []);
     }
 }
@@ -96,7 +108,10 @@ fn open_refused_by_the_kernel_binds_nothing() {
 fn open_with_an_unreachable_heap_returns_unreachable() {
     let hal = FakeHal::new();
     hal.hide_memory();
-    assert_eq!(open(&hal, ALL_FEATURES, 0, &Config::default()).err(), Some(OpenError::Unreachable));
+    assert_eq!(
+        open(&hal, ALL_FEATURES, 0, &Config::default()).err(),
+        Some(OpenError::Queue(exos_virtqueue::OpenError::Unreachable))
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{NO_EVENT_IDX, SMALL, bench, frame};
-use exos_nic::fake::{ALL_FEATURES, Signal};
+use exos_nic::fake::{ALL_FEATURES, NetQueue as _, Signal};
 use exos_nic::{Arming, Checksum, Config, Interest};
 
 #[test]

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{NO_EVENT_IDX, Pair, SMALL};
-use exos_nic::fake::{ALL_FEATURES, FakeHal, Signal, device};
+use exos_nic::fake::{ALL_FEATURES, FakeHal, NetQueue as _, Signal, device};
 use exos_nic::{Arming, Interest, Offload, Piece, QueuePair};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -59,17 +59,20 @@ pub enum MachineError {
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// A PCI function.
-    #[error("the NIC cannot be set up: {0}")]
+    #[error("a device cannot be set up: {0}")]
     Pci(#[from] PciError),
     /// The bus.
-    #[error("the NIC cannot be set up: {0}")]
+    #[error("a device cannot be set up: {0}")]
     Bus(#[from] BusError),
     /// The NIC itself.
     #[error("the NIC cannot be set up: {0}")]
     Net(#[from] NetError),
-    /// Its start.
-    #[error("the NIC does not start: {0}")]
-    NicStart(#[from] StartError),
+    /// A device's start.
+    #[error("a device does not start: {0}")]
+    DeviceStart(#[from] StartError),
+    /// The device table is full.
+    #[error("a machine has at most {max} devices, NIC and disks together; use fewer", max = abi::boot::DEVICES)]
+    TooManyDevices,
     /// A table of the kernel.
     #[error("a table cannot be set up: {0}")]
     Table(#[from] TableError),

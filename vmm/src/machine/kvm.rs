@@ -59,30 +59,48 @@ impl Interrupt for IrqLine {
 /// A device's interrupt lines, by vector.
 pub type Lines = Vec<Arc<dyn Interrupt>>;
 
-/// The MSI-X routes of a device: line `n` goes where entry `n` of its MSI-X table says.
-pub struct Routes {
+/// The interrupt routes of a machine. KVM takes them only all together, so the devices share them.
+pub struct RouteTable {
     vm: Arc<VmFd>,
+    /// By interrupt line (GSI).
     messages: Mutex<Vec<Option<MsiMessage>>>,
 }
 
-impl Routes {
-    /// `count` lines without a destination.
-    pub fn new(vm: Arc<VmFd>, count: usize) -> Result<(Arc<Self>, Lines), MachineError> {
+impl RouteTable {
+    /// No lines.
+    pub fn new(vm: Arc<VmFd>) -> Arc<Self> {
+        Arc::new(Self { vm, messages: Mutex::default() })
+    }
+
+    /// `count` more lines, for a device, without a destination.
+    pub fn add_device(self: &Arc<Self>, count: usize) -> Result<(Arc<Routes>, Lines), MachineError> {
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let first_line = messages.len();
         let mut lines = Lines::new();
-        for line in 0..count {
+        for line in first_line..first_line + count {
             let event = EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?;
-            vm.register_irqfd(&event, line as u32).map_err(MachineError::kvm("KVM_IRQFD"))?;
+            self.vm.register_irqfd(&event, line as u32).map_err(MachineError::kvm("KVM_IRQFD"))?;
+            messages.push(None);
             lines.push(Arc::new(IrqLine(event)));
         }
-        Ok((Arc::new(Self { vm, messages: Mutex::new(vec![None; count]) }), lines))
+        Ok((Arc::new(Routes { table: Arc::clone(self), first_line, count }), lines))
     }
+}
+
+/// The MSI-X routes of one device: its line `n` goes where entry `n` of its MSI-X table says.
+pub struct Routes {
+    table: Arc<RouteTable>,
+    first_line: usize,
+    count: usize,
 }
 
 impl MsixRoutes for Routes {
     fn set(&self, vector: u16, message: Option<MsiMessage>) {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(slot) = messages.get_mut(usize::from(vector)) else { return };
-        *slot = message;
+        if usize::from(vector) >= self.count {
+            return;
+        }
+        let mut messages = self.table.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        messages[self.first_line + usize::from(vector)] = message;
         let entries: Vec<_> = messages
             .iter()
             .enumerate()
@@ -90,7 +108,7 @@ impl MsixRoutes for Routes {
             .collect();
         let result = KvmIrqRouting::from_entries(&entries)
             .map_err(|_| "too many routes".to_owned())
-            .and_then(|routing| self.vm.set_gsi_routing(&routing).map_err(|error| error.to_string()));
+            .and_then(|routing| self.table.vm.set_gsi_routing(&routing).map_err(|error| error.to_string()));
         if let Err(error) = result {
             tracing::error!(vector, "interrupt route refused: {error}");
         }
@@ -105,13 +123,12 @@ fn entry(line: u32, message: MsiMessage) -> kvm_irq_routing_entry {
     entry
 }
 
-/// Connects doorbells (queue number and address) to one event descriptor, so that ringing them does not leave the guest
-/// for the VMM.
-pub fn connect_doorbells(vm: &VmFd, doorbells: &[(u64, u16)]) -> Result<EventFd, MachineError> {
-    let event = EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?;
+/// Connects doorbells (queue number and address) to an event descriptor, so that ringing them does not leave the guest for
+/// the VMM.
+pub fn connect_doorbells(vm: &VmFd, event: &EventFd, doorbells: &[(u64, u16)]) -> Result<(), MachineError> {
     for &(gpa, queue) in doorbells {
-        vm.register_ioevent(&event, &IoEventAddress::Mmio(gpa), queue)
+        vm.register_ioevent(event, &IoEventAddress::Mmio(gpa), queue)
             .map_err(MachineError::kvm("KVM_IOEVENTFD"))?;
     }
-    Ok(event)
+    Ok(())
 }

@@ -11,6 +11,7 @@ pub mod memory;
 mod nic;
 mod report;
 mod service;
+mod slots;
 mod vcpu;
 
 pub use error::MachineError;
@@ -21,7 +22,6 @@ use crate::account::{
     self, AccountSnapshot,
     ledger::{Bucket, Ledger},
 };
-use crate::device::pci::Bus;
 use crate::device::virtio::net::NetMetrics;
 use crate::placement::{IoMode, Placement};
 use crate::tables::Memory;
@@ -31,6 +31,7 @@ use boot::EnvironmentConfig;
 use boot::pages::SharedPages;
 use exovm_image::container::Image;
 use report::Reporter;
+use slots::Slots;
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -41,8 +42,6 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use zerocopy::FromBytes;
 
-/// Configuration space of the bus.
-const ECAM_GPA: u64 = 0xE000_0000;
 /// The signal that ends KVM_RUN: its handler does nothing, the interruption is all.
 const KICK_SIGNAL: i32 = 1;
 
@@ -144,27 +143,27 @@ impl Machine {
             },
             |tables, memory| {
                 kvm::add_memory(&vm, memory)?;
-                let mut bus = Bus::new(ECAM_GPA);
-                let (nic, attached) = match net {
-                    Some(net) => {
-                        let (nic, attached) = nic::attach(net, &vm, &mut bus, tables)?;
-                        (Some(nic), vec![attached])
-                    }
-                    None => (None, Vec::new()),
-                };
-                parts = Some((Arc::new(bus), nic));
+                let mut slots = Slots::new(&vm)?;
+                let nic = net.map(|net| nic::attach(net, &mut slots, tables)).transpose()?;
+                let (attached, connections) = slots.finish();
+                parts = Some((connections, nic));
                 Ok(attached)
             },
         )?;
-        let (bus, nic) = parts.ok_or(MachineError::Internal("no devices"))?;
+        let (connections, nic) = parts.ok_or(MachineError::Internal("no devices"))?;
         reached("memory");
         prepared.descriptors.load(&fd, &prepared.kernel, prepared.root_gpa, prepared.boot_page_gpa)?;
         service::refresh_time(&prepared.pages.time, tsc_khz);
 
         let placement = match nic {
-            Some((nic, doorbell, wake)) => {
-                Some(Placement::new(config.io, nic, doorbell, prepared.pages.host.clone(), wake, tsc_khz)?)
-            }
+            Some(nic) => Some(Placement::new(
+                config.io,
+                nic,
+                connections.doorbell,
+                prepared.pages.host.clone(),
+                connections.wake,
+                tsc_khz,
+            )?),
             None => None,
         };
         let vcpu_ledger = Arc::new(Ledger::default());
@@ -200,7 +199,7 @@ impl Machine {
         let memory = Arc::clone(&prepared.memory);
         let fault_gpa = prepared.fault_gpa;
         let read_fault = Box::new(move || read_fault(&memory, fault_gpa));
-        let mut vcpu = Vcpu::new(fd, bus, placement, vcpu_ledger, stop, read_fault);
+        let mut vcpu = Vcpu::new(fd, connections.bus, placement, vcpu_ledger, stop, read_fault);
         let reporter = Reporter::new(config.image, prepared.root_gpa);
         let thread_shared = Arc::clone(&shared);
         let vcpu_cpu = config.vcpu_cpu;

@@ -1,21 +1,16 @@
-//! The machine's NIC: made, brought to DRIVER_OK as firmware would, and connected to KVM's interrupts and doorbells.
+//! The machine's NIC.
 
-use super::boot::Attached;
-use super::{MachineError, kvm};
+use super::MachineError;
+use super::boot::Grant;
+use super::slots::Slots;
 use crate::backend::Backend;
-use crate::device::pci::{Bus, Interrupt};
+use crate::device::virtio::Binder;
 use crate::device::virtio::net::{Net, NetConfig};
-use crate::device::virtio::{Binder, PciPlace, VirtioDevice, VirtioPci, firmware};
 use crate::placement::Nic;
 use crate::tables::{DmaDomain, Tables};
 use abi::boot::Ipv4Config;
-use kvm_ioctls::VmFd;
 use std::sync::{Arc, Mutex};
-use vmm_sys_util::eventfd::EventFd;
 
-/// Where the NIC's registers lie.
-const NIC_BAR_GPA: u32 = 0xD000_0000;
-const NIC_DEVICE_NUMBER: u8 = 1;
 /// Largest virtqueue offered.
 const QUEUE_SIZE_MAX: u16 = 1024;
 
@@ -33,18 +28,14 @@ pub struct NetSetup {
     pub queue_pairs: u16,
 }
 
-/// The NIC, its doorbells as one event, and the line that wakes the guest.
-pub(super) type NicParts = (Arc<Mutex<Nic>>, EventFd, Arc<dyn Interrupt>);
-
-/// Makes the NIC and brings it to DRIVER_OK, as firmware would.
+/// Makes the NIC and puts it into a slot.
 pub(super) fn attach(
     net: NetSetup,
-    vm: &Arc<VmFd>,
-    bus: &mut Bus,
+    slots: &mut Slots<'_>,
     tables: &Arc<Tables>,
-) -> Result<(NicParts, Attached), MachineError> {
+) -> Result<Arc<Mutex<Nic>>, MachineError> {
     let config = NetConfig {
-        device_index: 0,
+        device_index: slots.next_index(),
         queue_pairs: net.queue_pairs,
         queue_size_max: QUEUE_SIZE_MAX,
         mac: net.mac,
@@ -52,17 +43,6 @@ pub(super) fn attach(
     };
     let binder: Arc<dyn Binder<DmaDomain>> = Arc::clone(tables) as _;
     let device = Net::new(config, binder, tables.flows(), net.backend)?;
-    // One a queue, and one for changes of the configuration.
-    let lines = device.queues() + 1;
-    let (routes, interrupts) = kvm::Routes::new(Arc::clone(vm), usize::from(lines))?;
-    let wake = Arc::clone(&interrupts[0]);
-    let place = PciPlace { device_number: NIC_DEVICE_NUMBER, bar_gpa: NIC_BAR_GPA };
-    let mut function = VirtioPci::new(device, place, interrupts, routes)?;
-    firmware::start(&mut function, !0)?;
-    let doorbell = kvm::connect_doorbells(vm, &function.doorbells())?;
     // One queue pair is used until the environment binds more.
-    let attached = Attached { entry: function.device_entry(), queue_pairs: 1 };
-    let nic = Arc::new(Mutex::new(function));
-    bus.attach(NIC_DEVICE_NUMBER, Arc::clone(&nic) as _)?;
-    Ok(((nic, doorbell, wake), attached))
+    slots.attach(device, |function| function.device_entry(), Grant::Flows { queue_pairs: 1 })
 }

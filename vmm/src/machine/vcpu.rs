@@ -45,7 +45,7 @@ pub(crate) enum VcpuEnd {
 /// A vCPU before its thread runs.
 pub(crate) struct Vcpu {
     fd: VcpuFd,
-    bus: Arc<Bus>,
+    bus: Bus,
     placement: Option<Arc<Placement>>,
     ledger: Arc<Ledger>,
     stop: Arc<AtomicBool>,
@@ -89,7 +89,7 @@ impl Vcpu {
     /// Puts the parts together.
     pub(crate) fn new(
         fd: VcpuFd,
-        bus: Arc<Bus>,
+        bus: Bus,
         placement: Option<Arc<Placement>>,
         ledger: Arc<Ledger>,
         stop: Arc<AtomicBool>,

@@ -64,8 +64,8 @@ pub struct Placement {
     /// Ends any wait: the machine stops, or the place changes.
     kick: EventFd,
     host: Shared<HostPage>,
-    /// Wakes the guest when it may have halted for the thread's sake.
-    wake: Arc<dyn Interrupt>,
+    /// Wake the guest when it may have halted for the thread's sake.
+    wake: Vec<Arc<dyn Interrupt>>,
     policy: Mutex<Policy>,
     stopping: AtomicBool,
     /// The next turn ends at once.
@@ -85,7 +85,7 @@ impl Placement {
         nic: Arc<Mutex<Nic>>,
         doorbell: EventFd,
         host: Shared<HostPage>,
-        wake: Arc<dyn Interrupt>,
+        wake: Vec<Arc<dyn Interrupt>>,
         tsc_khz: u64,
     ) -> Result<Arc<Self>, MachineError> {
         let mode = if mode == IoMode::Auto && allowed_cpus().len() < 2 { IoMode::Turn } else { mode };
@@ -145,7 +145,12 @@ impl Placement {
     pub fn wake_guest(&self) {
         self.attention.store(true, Ordering::Release);
         let _ = self.kick.write(1);
-        self.wake.signal();
+        self.interrupt_guest();
+    }
+
+    /// Interrupts the guest on a queue of each device: it may have bound only some.
+    fn interrupt_guest(&self) {
+        self.wake.iter().for_each(|line| line.signal());
     }
 
     /// Ends all waits, for good.
@@ -304,9 +309,12 @@ impl Placement {
             return false;
         }
         self.changes.fetch_add(1, Ordering::Relaxed);
+        // A guest that looked at its rings before the thread's last work, and at this flag after it, must not wait in a
+        // turn for what is there already: its first turn ends at once.
+        self.attention.store(true, Ordering::Release);
         self.host.take_turns.store(1, Ordering::SeqCst);
         // The guest may be halted, waiting for the thread that now rests.
-        self.wake.signal();
+        self.interrupt_guest();
         true
     }
 

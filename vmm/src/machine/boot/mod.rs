@@ -9,7 +9,7 @@ use super::MachineError;
 use super::memory::{self, Placer};
 use crate::tables::{FlowTableWriter, Memory, TableAddresses, Tables};
 use abi::boot::{
-    ARGUMENTS_BYTES, BOOT_MAGIC, BootPage, Device, ENVIRONMENT_MAGIC, EnvironmentPage, Ipv4Config,
+    ARGUMENTS_BYTES, BOOT_MAGIC, BootPage, DEVICES, Device, ENVIRONMENT_MAGIC, EnvironmentPage, Ipv4Config,
     MemoryRange,
 };
 use abi::domain::{DOMAINS, DomainEntry, Rights, bitmap_bytes, position};
@@ -58,8 +58,18 @@ pub struct EnvironmentConfig {
 pub struct Attached {
     /// Its line of the device table.
     pub entry: Device,
-    /// How many queue pairs share the environment's frames.
-    pub queue_pairs: u16,
+    /// What the first environment may do with it.
+    pub grant: Grant,
+}
+
+/// What the first environment may do with a device besides binding its queues.
+#[derive(Clone, Copy, Debug)]
+pub enum Grant {
+    /// It is the guardian of the NIC's flows.
+    Flows {
+        /// How many queue pairs share its frames.
+        queue_pairs: u16,
+    },
 }
 
 /// A machine's memory, ready for the first instruction.
@@ -194,22 +204,24 @@ pub fn prepare(
 
     let tables = Tables::open(Arc::clone(&memory), tables_at)?;
     let attached = attach(&tables, &memory)?;
-    let mut devices = [Device::default(); 8];
+    let mut devices = [Device::default(); DEVICES];
     for (slot, attached) in devices.iter_mut().zip(&attached) {
         *slot = attached.entry;
     }
-    if let Some(nic) = attached.first() {
-        for queue in 0..u64::from(nic.entry.queues) {
-            let gpa = nic.entry.doorbell_gpa + queue * u64::from(nic.entry.doorbell_stride_bytes);
-            map(DOORBELL_VA + queue * PAGE_BYTES, gpa, PAGE_BYTES, Owner::User, Access::Write)?;
+    for (device, Attached { entry, grant }) in attached.iter().enumerate() {
+        for queue in 0..entry.queues {
+            let va = doorbell_va(device as u32, queue);
+            let va = va.ok_or(MachineError::Internal("a queue without a place for its doorbell"))?;
+            let gpa = entry.doorbell_gpa + u64::from(queue) * u64::from(entry.doorbell_stride_bytes);
+            map(va, gpa, PAGE_BYTES, Owner::User, Access::Write)?;
         }
-        let target = Target {
-            environment: FIRST as u16,
-            queue_pair: 0,
-            queue_pairs: nic.queue_pairs,
-            rights: abi::flow::SEND_ANY as u16,
-        };
-        FlowTableWriter::open(&memory, tables_at.flows_gpa)?.set_root(Some(target));
+        match *grant {
+            Grant::Flows { queue_pairs } => {
+                let rights = abi::flow::SEND_ANY as u16;
+                let target = Target { environment: FIRST as u16, queue_pair: 0, queue_pairs, rights };
+                FlowTableWriter::open(&memory, tables_at.flows_gpa)?.set_root(Some(target));
+            }
+        }
     }
 
     let page = environment_page(environment, &heap, archive, &devices)?;
@@ -313,7 +325,7 @@ fn environment_page(
     config: &EnvironmentConfig,
     heap: &[MemoryRange; 4],
     archive: MemoryRange,
-    devices: &[Device; 8],
+    devices: &[Device; DEVICES],
 ) -> Result<EnvironmentPage, MachineError> {
     let mut page = EnvironmentPage::new_zeroed();
     page.magic = ENVIRONMENT_MAGIC;

@@ -1,13 +1,13 @@
-//! What the NIC driver needs of the guest: addresses for the device, kernel calls to bind queues, doorbells.
+//! The machine under a driver in ring 3: addresses for the device, kernel calls to bind queues, doorbells.
 
+use crate::hal::Hal;
 use abi::call::Error;
-use abi::layout::{DOORBELL_VA, PAGE_BYTES};
-use exos_nic::Hal;
+use abi::layout::doorbell_va;
 use exos_runtime::{dma, kernel};
 
 /// Ring 3 of an exovm machine.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct GuestHal;
+pub struct GuestHal;
 
 // SAFETY: the window maps each guest-physical page at a fixed offset and nobody remaps it, so an address stays the
 // same as long as the memory does; the kernel binds only pages of this environment.
@@ -26,10 +26,10 @@ unsafe impl Hal for GuestHal {
     }
 
     #[inline]
-    fn doorbell(&self, _device: u32, queue: u32) {
-        let page = (DOORBELL_VA + u64::from(queue) * PAGE_BYTES) as *mut u16;
-        // SAFETY: the doorbell pages of the first device's queues are mapped for this environment; a ring has no
-        // effect on memory but what the bound queues allow.
-        unsafe { page.write_volatile(queue as u16) }
+    fn doorbell(&self, device: u32, queue: u32) {
+        let Some(page) = doorbell_va(device, queue) else { return };
+        // SAFETY: an address of doorbells only, where nothing lies that the program uses; a ring has no effect on memory
+        // but what the bound queues allow.
+        unsafe { (page as *mut u16).write_volatile(queue as u16) }
     }
 }

@@ -11,16 +11,16 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
 /// What a block holds when it is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Contents {
+pub enum Contents {
     /// Zero.
     Zero,
-    /// Whatever was there; nothing is touched, so no page is faulted in before a frame needs it.
+    /// Whatever was there; nothing is touched, so no page is faulted in before it is needed.
     Stale,
 }
 
 /// A page-aligned run of heap memory that the device may touch at any time.
 #[derive(Debug)]
-pub(crate) struct Block {
+pub struct Block {
     start: NonNull<u8>,
     layout: Layout,
     device_address: u64,
@@ -32,7 +32,7 @@ unsafe impl Send for Block {}
 
 impl Block {
     /// A block of at least `len_bytes`, in whole pages.
-    pub(crate) fn new(hal: &impl Hal, len_bytes: usize, contents: Contents) -> Result<Self, OpenError> {
+    pub fn new(hal: &impl Hal, len_bytes: usize, contents: Contents) -> Result<Self, OpenError> {
         let pages =
             len_bytes.max(1).checked_next_multiple_of(PAGE_BYTES as usize).ok_or(OpenError::OutOfMemory)?;
         let layout =
@@ -47,12 +47,12 @@ impl Block {
     }
 
     /// Where the device finds the block.
-    pub(crate) fn device_address(&self) -> u64 {
+    pub fn device_address(&self) -> u64 {
         self.device_address
     }
 
     /// Dropping the block will not free it: the device may still be writing to it.
-    pub(crate) fn leak(&mut self) {
+    pub fn leak(&mut self) {
         self.leaked = true;
     }
 
@@ -70,7 +70,7 @@ impl Block {
     /// `len_bytes` at `offset`. The caller asks only for bytes that the device has given back; a device that writes to them
     /// all the same changes plain data under its reader, as with any DMA.
     #[inline(always)]
-    pub(crate) fn bytes(&self, offset: usize, len_bytes: usize) -> Option<&[u8]> {
+    pub fn bytes(&self, offset: usize, len_bytes: usize) -> Option<&[u8]> {
         let start = self.at(offset, len_bytes)?;
         // SAFETY: within the allocation, initialised (see `release_to_device`), and not written by the driver while the
         // block is borrowed.
@@ -79,7 +79,7 @@ impl Block {
 
     /// Like [`Self::bytes`], to write.
     #[inline(always)]
-    pub(crate) fn bytes_mut(&mut self, offset: usize, len_bytes: usize) -> Option<&mut [u8]> {
+    pub fn bytes_mut(&mut self, offset: usize, len_bytes: usize) -> Option<&mut [u8]> {
         let start = self.at(offset, len_bytes)?;
         // SAFETY: as in `bytes`, and borrowed mutably.
         Some(unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), len_bytes) })
@@ -87,7 +87,7 @@ impl Block {
 
     /// Starts to load the first two cache lines at `offset`.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, offset: usize) {
+    pub fn prefetch(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
         if let Some(start) = self.at(offset, 128) {
             use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -103,7 +103,7 @@ impl Block {
 
     /// `len` little-endian words at `offset`; empty if they do not lie in the block.
     #[inline(always)]
-    pub(crate) fn words<W: Word>(&self, offset: usize, len: usize) -> &[W] {
+    pub fn words<W: Word>(&self, offset: usize, len: usize) -> &[W] {
         match self.at(offset, len * size_of::<W>()) {
             Some(start) if start.cast::<W>().is_aligned() => {
                 // SAFETY: within the allocation, aligned, initialised, and only ever accessed atomically: rings are used
@@ -128,7 +128,7 @@ impl Drop for Block {
 ///
 /// # Safety
 /// Every bit pattern is a value, and shared access is atomic.
-pub(crate) unsafe trait Word {}
+pub unsafe trait Word {}
 // SAFETY: an atomic integer.
 unsafe impl Word for AtomicU16 {}
 // SAFETY: an atomic integer.

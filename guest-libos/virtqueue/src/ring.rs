@@ -1,13 +1,13 @@
 //! A split virtqueue from the driver's side (VIRTIO 1.3 2.7): descriptor table, available ring, used ring, and when to
-//! notify whom. Knows nothing of frames.
+//! notify whom. Knows nothing of what the chains are for.
 //!
 //! The descriptor table and the available ring are only ever written here. From the used ring come an index, checked
 //! against the number of chains that the device has, and entries, which the caller checks against its own shadow state.
 
-use crate::fault::{Fault, OpenError};
+use crate::fault::{OpenError, RingFault};
 use crate::hal::Hal;
 use crate::memory::{Block, Contents};
-use crate::pair::Arming;
+use abi::boot::Device;
 use abi::call::Error;
 use abi::queue::RingLayout;
 use core::sync::atomic::{
@@ -17,43 +17,69 @@ use core::sync::atomic::{
 };
 
 /// Descriptor flag: the chain goes on (VIRTIO 1.3 2.7.5).
-pub(crate) const NEXT: u16 = 1;
+pub const NEXT: u16 = 1;
 /// Descriptor flag: the device writes.
-pub(crate) const WRITE: u16 = 2;
+pub const WRITE: u16 = 2;
 
 /// VIRTIO_F_EVENT_IDX (VIRTIO 1.3 6).
 const EVENT_IDX: u32 = 29;
 /// Available ring flag: no interrupts, please (VIRTIO 1.3 2.7.7).
-pub(crate) const NO_INTERRUPT: u16 = 1;
+pub const NO_INTERRUPT: u16 = 1;
 /// Used ring flag: no doorbells, please (VIRTIO 1.3 2.7.10).
-pub(crate) const NO_NOTIFY: u16 = 1;
+pub const NO_NOTIFY: u16 = 1;
 /// A suppressed used event is renewed after so many entries, long before the index comes round to it.
 const RENEWAL: u16 = 0x4000;
 
+/// VIRTIO_F_VERSION_1 (VIRTIO 1.3 6.1).
+const VERSION_1: u32 = 32;
+
 /// Which queue of which device.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    pub(crate) device: u32,
-    pub(crate) queue: u32,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Number in the device table.
+    pub device: u32,
+    /// Number of the queue.
+    pub queue: u32,
+}
+
+/// What came of asking for interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "whoever sleeps although work arrived may not be woken"]
+pub enum Arming {
+    /// Nothing is there; whatever comes from now on interrupts.
+    Sleep,
+    /// Something came meanwhile: go on working.
+    WorkArrived,
+}
+
+impl Arming {
+    /// What holds for two queues together: nobody sleeps while one of them has work.
+    pub fn and(self, other: Self) -> Self {
+        if self == Self::WorkArrived { self } else { other }
+    }
 }
 
 /// Whether the device asked to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Notice {
+pub enum Notice {
+    /// It did: ring its doorbell.
     Doorbell,
+    /// It looks by itself.
     Quiet,
 }
 
 /// An entry of the used ring, as the device wrote it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Used {
-    pub(crate) id: u32,
-    pub(crate) len_bytes: u32,
+pub struct Used {
+    /// First descriptor of the chain that the device says it is done with.
+    pub id: u32,
+    /// Bytes that it says it has written.
+    pub len_bytes: u32,
 }
 
 /// The rings and the driver's shadow of the indices. All indices run freely and wrap at 65,536.
 #[derive(Debug)]
-pub(crate) struct Ring {
+pub struct Ring {
     block: Block,
     layout: RingLayout,
     bound: bool,
@@ -70,8 +96,19 @@ pub(crate) struct Ring {
     suppressed_at: Option<u16>,
 }
 
+/// The layout for a queue of `size` entries of a device that was started with VIRTIO 1, if the device has such queues.
+pub fn layout(device: &Device, size: u16) -> Result<RingLayout, OpenError> {
+    if device.features >> VERSION_1 & 1 == 0 {
+        return Err(OpenError::LegacyDevice);
+    }
+    RingLayout::new(size)
+        .filter(|_| u32::from(size) <= device.queue_size_max)
+        .ok_or(OpenError::BadQueueSize { size, max: device.queue_size_max })
+}
+
 impl Ring {
-    pub(crate) fn new(hal: &impl Hal, layout: RingLayout, features: u64) -> Result<Self, OpenError> {
+    /// Rings in memory of their own, not bound yet. `features` are those that the device was started with.
+    pub fn new(hal: &impl Hal, layout: RingLayout, features: u64) -> Result<Self, OpenError> {
         let block = Block::new(hal, layout.len_bytes() as usize, Contents::Zero)?;
         let mut ring = Self {
             block,
@@ -88,12 +125,13 @@ impl Ring {
         Ok(ring)
     }
 
-    pub(crate) fn size(&self) -> u16 {
+    /// Entries.
+    pub fn size(&self) -> u16 {
         self.layout.size
     }
 
     /// Gives the queue to the device.
-    pub(crate) fn bind(&mut self, hal: &mut impl Hal, place: Place) -> Result<(), OpenError> {
+    pub fn bind(&mut self, hal: &mut impl Hal, place: Place) -> Result<(), OpenError> {
         hal.bind(place.device, place.queue, self.block.device_address(), self.layout.size)
             .map_err(|error| OpenError::Bind { queue: place.queue, error })?;
         self.bound = true;
@@ -102,7 +140,7 @@ impl Ring {
 
     /// Takes the queue back, if the device has it. After an error the device still has it: the ring's memory is never
     /// freed then, and that of its buffers must not be.
-    pub(crate) fn unbind(&mut self, hal: &mut impl Hal, place: Place) -> Result<(), Error> {
+    pub fn unbind(&mut self, hal: &mut impl Hal, place: Place) -> Result<(), Error> {
         if self.bound {
             hal.unbind(place.device, place.queue).inspect_err(|_| self.block.leak())?;
             self.bound = false;
@@ -141,7 +179,7 @@ impl Ring {
 
     /// Writes a descriptor. Its number is below the size.
     #[inline(always)]
-    pub(crate) fn set_descriptor(&self, number: u16, address: u64, len_bytes: u32, flags: u16, next: u16) {
+    pub fn set_descriptor(&self, number: u16, address: u64, len_bytes: u32, flags: u16, next: u16) {
         let table: &[AtomicU64] =
             self.block.words(self.layout.descriptors_offset() as usize, 2 * usize::from(self.layout.size));
         let slot = self.slot(number);
@@ -153,7 +191,7 @@ impl Ring {
     /// Puts a chain into the available ring. The device does not see it yet. Gives its position, for
     /// [`Self::was_published`].
     #[inline(always)]
-    pub(crate) fn offer(&mut self, head: u16) -> u16 {
+    pub fn offer(&mut self, head: u16) -> u16 {
         let position = self.available;
         self.available_words()[2 + self.slot(position)].store(head, Relaxed);
         self.available = position.wrapping_add(1);
@@ -162,27 +200,27 @@ impl Ring {
 
     /// How many chains were offered and not yet published.
     #[inline(always)]
-    pub(crate) fn unpublished(&self) -> u16 {
+    pub fn unpublished(&self) -> u16 {
         self.available.wrapping_sub(self.published)
     }
 
     /// How many chains the device has.
     #[inline(always)]
-    pub(crate) fn outstanding(&self) -> u16 {
+    pub fn outstanding(&self) -> u16 {
         self.published.wrapping_sub(self.used)
     }
 
     /// True if the device has been shown the chain at this position. Positions of chains that are not back yet lie within
     /// 32,768 of each other, on either side of the published index.
     #[inline(always)]
-    pub(crate) fn was_published(&self, position: u16) -> bool {
+    pub fn was_published(&self, position: u16) -> bool {
         self.published.wrapping_sub(position).wrapping_sub(1) < 0x8000
     }
 
     /// Makes all offered chains visible with one index store, and says whether the device asked to be told
     /// (VIRTIO 1.3 2.7.13.3, 2.7.13.4).
     #[inline]
-    pub(crate) fn publish(&mut self) -> Notice {
+    pub fn publish(&mut self) -> Notice {
         let (old, new) = (self.published, self.available);
         if old == new {
             return Notice::Quiet;
@@ -202,17 +240,17 @@ impl Ring {
 
     /// Entries that have been seen and not taken.
     #[inline(always)]
-    pub(crate) fn ready(&self) -> u16 {
+    pub fn ready(&self) -> u16 {
         self.used_seen.wrapping_sub(self.used)
     }
 
     /// Looks at the device's index; gives how many entries can be taken.
     #[inline(always)]
-    pub(crate) fn look(&mut self) -> Result<u16, Fault> {
+    pub fn look(&mut self) -> Result<u16, RingFault> {
         let index = self.used_words()[1].load(Acquire);
         let (announced, outstanding) = (index.wrapping_sub(self.used), self.outstanding());
         if announced > outstanding || announced < self.ready() {
-            return Err(Fault::UsedIndexJumped { announced, outstanding });
+            return Err(RingFault::UsedIndexJumped { announced, outstanding });
         }
         self.used_seen = index;
         if let Some(at) = self.suppressed_at
@@ -225,7 +263,7 @@ impl Ring {
 
     /// Takes the next used entry. Only after [`Self::ready`] or [`Self::look`] said that there is one.
     #[inline(always)]
-    pub(crate) fn take(&mut self) -> Used {
+    pub fn take(&mut self) -> Used {
         let used = self.peek(0);
         self.used = self.used.wrapping_add(1);
         used
@@ -233,7 +271,7 @@ impl Ring {
 
     /// The entry `ahead` of the next one.
     #[inline(always)]
-    pub(crate) fn peek(&self, ahead: u16) -> Used {
+    pub fn peek(&self, ahead: u16) -> Used {
         let slot = self.slot(self.used.wrapping_add(ahead));
         let entries = self.used_entries();
         Used { id: entries[2 * slot].load(Relaxed), len_bytes: entries[2 * slot + 1].load(Relaxed) }
@@ -241,7 +279,7 @@ impl Ring {
 
     /// Asks for an interrupt when the entry `ahead` of the next one is used, and looks once more: what was used before the
     /// device could see the wish is [`Arming::WorkArrived`] (VIRTIO 1.3 2.7.7, 2.7.14).
-    pub(crate) fn request_interrupt(&mut self, ahead: u16) -> Arming {
+    pub fn request_interrupt(&mut self, ahead: u16) -> Arming {
         let words = self.available_words();
         if self.event_index {
             words[usize::from(self.layout.size) + 2].store(self.used.wrapping_add(ahead), Relaxed);
@@ -255,7 +293,7 @@ impl Ring {
     }
 
     /// Asks for no interrupts.
-    pub(crate) fn suppress_interrupts(&mut self) {
+    pub fn suppress_interrupts(&mut self) {
         let words = self.available_words();
         if self.event_index {
             // An entry that is behind us: the index crosses it again only after a whole round.
@@ -267,9 +305,9 @@ impl Ring {
     }
 }
 
-/// True if an index that went from `old` to `new` passed `event` (VIRTIO 1.3 2.7.10, appendix A `vring_need_event`).
+/// True if an index that went from `old` to `new` has passed `event` (VIRTIO 1.3 2.7.10, appendix A `vring_need_event`).
 #[inline(always)]
-pub(crate) const fn crossed(event: u16, new: u16, old: u16) -> bool {
+pub const fn crossed(event: u16, new: u16, old: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 

@@ -1,9 +1,9 @@
-//! What the driver asks of the machine and the kernel. The guest's runtime implements it with kernel calls and the
+//! What a driver asks of the machine and the kernel. The guest's runtime implements it with kernel calls and the
 //! doorbell pages; the module `fake` implements it for tests.
 
 use abi::call::Error;
 
-/// The machine under a queue pair. A clone stands for the same machine.
+/// The machine under a queue. A clone stands for the same machine.
 ///
 /// # Safety
 /// The driver lets the device write to its buffers on the strength of these answers:
