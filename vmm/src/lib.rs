@@ -10,6 +10,7 @@
 //! | [`account`] | where the cycles went |
 //! | [`control`] | how tools speak to a running machine |
 //! | [`images`] | the images embedded in this binary |
+//! | [`sample_site`] | the site that is served when none is given |
 //! | [`cli`] | the `exovm` command |
 
 pub mod account;
@@ -20,4 +21,5 @@ pub mod device;
 pub mod images;
 pub mod machine;
 pub mod placement;
+pub mod sample_site;
 pub mod tables;
