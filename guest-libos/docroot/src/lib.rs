@@ -13,7 +13,6 @@
 extern crate std;
 
 pub mod format;
-pub mod mime;
 #[cfg(feature = "std")]
 pub mod pack;
 mod read;

@@ -4,24 +4,21 @@
 
 mod error;
 mod index;
-mod scan;
 mod sink;
 
-pub use error::{PackError, Warning};
+pub use error::PackError;
+pub use exos_fs::tree::{MAX_ENTRIES, ScanError, Warning};
 pub use sink::Sink;
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::vec::Vec;
+
+use exos_fs::tree::{self, Stamp};
 
 use crate::format::DATA_ALIGN_BYTES;
 use index::Index;
 use sink::{SliceSink, WriteSink};
-
-/// More entries than this are taken for a tree of symbolic links that lead around, which multiplies what it holds.
-pub const MAX_ENTRIES: usize = 1 << 22;
 
 /// What will be packed, and where: the result of looking through a directory.
 #[derive(Debug)]
@@ -40,38 +37,26 @@ struct PlannedFile {
     data_offset: u64,
 }
 
-/// What tells a changed file from an unchanged one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    size_bytes: u64,
-    mtime_unix_seconds: i64,
-    mtime_nanoseconds: i64,
-}
-
-impl Stamp {
-    fn of(metadata: &std::fs::Metadata) -> Stamp {
-        Stamp {
-            size_bytes: metadata.len(),
-            mtime_unix_seconds: metadata.mtime(),
-            mtime_nanoseconds: metadata.mtime_nsec(),
-        }
-    }
-}
-
 impl Plan {
     /// Looks through `root` and everything below it. Symbolic links are followed, also out of the tree, as other
     /// servers do; those that lead back to a directory above them, or nowhere, are left out with a warning, and so is
     /// what is neither file nor directory. A file or directory that cannot be read is an error.
     pub fn scan(root: impl AsRef<Path>) -> Result<Plan, PackError> {
         let root = root.as_ref();
-        let mut tree = scan::scan(root)?;
+        let mut tree = tree::scan(root)?;
+        if tree.file_count() == 0 {
+            return Err(PackError::Empty { root: root.to_path_buf(), left_out: tree.warnings.len() });
+        }
         let index = Index::build(&mut tree.nodes)?;
         let files = tree
             .nodes
             .into_iter()
             .zip(&index.data_offsets)
-            .filter_map(|(node, &data_offset)| {
-                Some(PlannedFile { stamp: node.file?, relative: node.relative, data_offset })
+            .filter(|(node, _)| node.is_file)
+            .map(|(node, &data_offset)| PlannedFile {
+                stamp: node.stamp,
+                relative: node.relative,
+                data_offset,
             })
             .collect();
         Ok(Plan { root: root.to_path_buf(), files, index, warnings: tree.warnings })
@@ -126,8 +111,8 @@ impl Plan {
 
     fn pack_file(&self, planned: &PlannedFile, sink: &mut impl Sink) -> Result<(), PackError> {
         let path = || self.root.join(&planned.relative);
-        let unreadable = |source| PackError::Unreadable { path: path(), source };
-        let mut file = scan::open(&path()).map_err(unreadable)?;
+        let unreadable = |source| PackError::Scan(ScanError::Unreadable { path: path(), source });
+        let mut file = tree::open(&path()).map_err(unreadable)?;
         let size_bytes = planned.stamp.size_bytes;
         let read_bytes = sink.put_file(planned.data_offset, &mut file, size_bytes).map_err(unreadable)?;
         // The stamp is taken after reading: a change while the file was read shows, too.
@@ -145,18 +130,4 @@ fn padding_behind(offset: u64) -> &'static [u8] {
     static ZEROS: [u8; DATA_ALIGN_BYTES as usize] = [0; DATA_ALIGN_BYTES as usize];
     let used = (offset % DATA_ALIGN_BYTES) as usize;
     if used == 0 { &[] } else { &ZEROS[used..] }
-}
-
-/// Reads `size_bytes` from `file` into the beginning of `memory`; fewer if the file ends before.
-fn read_up_to(file: &mut File, memory: &mut [u8]) -> io::Result<u64> {
-    let mut read_bytes = 0;
-    while read_bytes < memory.len() {
-        match io::Read::read(file, &mut memory[read_bytes..]) {
-            Ok(0) => break,
-            Ok(bytes) => read_bytes += bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read_bytes as u64)
 }

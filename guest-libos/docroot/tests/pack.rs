@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use exos_docroot::pack::{PackError, Plan, Warning};
+use exos_docroot::pack::{PackError, Plan, ScanError, Warning};
 use exos_docroot::{Archive, Lookup};
 use proptest::prelude::*;
 
@@ -170,7 +170,7 @@ fn pack_into_too_little_memory_returns_both_sizes() {
 fn scan_missing_root_returns_missing() {
     let root = tempfile::tempdir().unwrap();
     let error = Plan::scan(root.path().join("no such")).unwrap_err();
-    assert!(matches!(error, PackError::Missing { .. }));
+    assert!(matches!(error, PackError::Scan(ScanError::Missing { .. })));
     assert!(error.to_string().contains("no such\" does not exist: create it"), "{error}");
 }
 
@@ -178,7 +178,7 @@ fn scan_missing_root_returns_missing() {
 fn scan_file_as_root_returns_not_a_directory() {
     let root = tempfile::tempdir().unwrap();
     let file = write(root.path(), "file", b"");
-    assert!(matches!(Plan::scan(file).unwrap_err(), PackError::NotADirectory { .. }));
+    assert!(matches!(Plan::scan(file).unwrap_err(), PackError::Scan(ScanError::NotADirectory { .. })));
 }
 
 #[test]
@@ -277,7 +277,10 @@ fn scan_unreadable_file_or_directory_returns_its_path() {
     let directory = root.path().to_path_buf();
     as_ordinary_user(move || {
         let error = Plan::scan(&directory).unwrap_err();
-        assert!(matches!(&error, PackError::Unreadable { path, .. } if *path == file), "{error}");
+        assert!(
+            matches!(&error, PackError::Scan(ScanError::Unreadable { path, .. }) if *path == file),
+            "{error}"
+        );
         assert!(error.to_string().contains("secret file"), "{error}");
     });
     fs::remove_file(root.path().join("secret file")).unwrap();
@@ -287,7 +290,10 @@ fn scan_unreadable_file_or_directory_returns_its_path() {
     let directory = root.path().to_path_buf();
     as_ordinary_user(move || {
         let error = Plan::scan(&directory).unwrap_err();
-        assert!(matches!(&error, PackError::Unreadable { path, .. } if *path == closed), "{error}");
+        assert!(
+            matches!(&error, PackError::Scan(ScanError::Unreadable { path, .. }) if *path == closed),
+            "{error}"
+        );
     });
 }
 
@@ -321,7 +327,10 @@ fn pack_file_that_went_away_or_became_a_pipe_returns_an_error_at_once() {
     let plan = Plan::scan(root.path()).unwrap();
     fs::remove_file(&path).unwrap();
     let mut memory = vec![0; plan.packed_bytes() as usize];
-    assert!(matches!(plan.pack_into(&mut memory).unwrap_err(), PackError::Unreadable { .. }));
+    assert!(matches!(
+        plan.pack_into(&mut memory).unwrap_err(),
+        PackError::Scan(ScanError::Unreadable { .. })
+    ));
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     assert!(matches!(plan.pack_into(&mut memory).unwrap_err(), PackError::FileChanged { .. }));

@@ -4,13 +4,14 @@
 use std::os::unix::ffi::OsStrExt;
 use std::vec::Vec;
 
+use exos_fs::mime;
+use exos_fs::tree::TreeNode;
+
 use super::PackError;
-use super::scan::Node;
 use crate::format::{
     self, Entry, HEADER_BYTES, Header, INDEX_FILE_NAME, Kind, MAX_MTIME_UNIX_SECONDS, MAX_PROBE_SLOTS,
     NO_ENTRY, Slot, StringRef, align_up, hash_tag, path_hash,
 };
-use crate::mime;
 
 /// A finished index.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl Strings {
 
 impl Index {
     /// Sorts the nodes and lays them out.
-    pub(super) fn build(nodes: &mut [Node]) -> Result<Index, PackError> {
+    pub(super) fn build(nodes: &mut [TreeNode]) -> Result<Index, PackError> {
         nodes.sort_unstable_by(|a, b| path_bytes(a).cmp(path_bytes(b)));
         let mut strings = Strings::default();
         let mut entries = Vec::with_capacity(nodes.len());
@@ -69,7 +70,7 @@ impl Index {
             total_bytes: 0,
             index_bytes: 0,
             entry_count: count(entries.len())?,
-            file_count: count(nodes.iter().filter(|node| node.file.is_some()).count())?,
+            file_count: count(nodes.iter().filter(|node| node.is_file).count())?,
             slot_count: count(slots.len())?,
             type_count: count(strings.types.len())?,
             string_bytes: strings.bytes.len() as u64,
@@ -92,7 +93,7 @@ impl Index {
     }
 }
 
-fn path_bytes(node: &Node) -> &[u8] {
+fn path_bytes(node: &TreeNode) -> &[u8] {
     node.relative.as_os_str().as_bytes()
 }
 
@@ -101,7 +102,7 @@ fn count(number: usize) -> Result<u32, PackError> {
 }
 
 /// The entry of a node, without the place of its data.
-fn entry(node: &Node, nodes: &[Node], strings: &mut Strings) -> Result<Entry, PackError> {
+fn entry(node: &TreeNode, nodes: &[TreeNode], strings: &mut Strings) -> Result<Entry, PackError> {
     let path = path_bytes(node);
     let string = strings.add(path)?;
     let mut entry = Entry {
@@ -114,23 +115,23 @@ fn entry(node: &Node, nodes: &[Node], strings: &mut Strings) -> Result<Entry, Pa
         mtime_unix_seconds: 0,
         data_offset: 0,
     };
-    match node.file {
-        Some(stamp) => {
+    match node.is_file {
+        true => {
             entry.kind = Kind::File;
             entry.type_number = strings.type_number(mime::media_type(path))?;
-            entry.size_bytes = stamp.size_bytes;
+            entry.size_bytes = node.stamp.size_bytes;
             // A time before 1970 or after 9999 is nothing that a client could be told.
             entry.mtime_unix_seconds =
-                u64::try_from(stamp.mtime_unix_seconds).unwrap_or(0).min(MAX_MTIME_UNIX_SECONDS);
+                u64::try_from(node.stamp.mtime_unix_seconds).unwrap_or(0).min(MAX_MTIME_UNIX_SECONDS);
         }
-        None => {
+        false => {
             let mut index_path = path.to_vec();
             if !path.is_empty() {
                 index_path.push(b'/');
             }
             index_path.extend_from_slice(INDEX_FILE_NAME);
             let found = nodes.binary_search_by(|node| path_bytes(node).cmp(&index_path)).ok();
-            if let Some(number) = found.filter(|&number| nodes[number].file.is_some()) {
+            if let Some(number) = found.filter(|&number| nodes[number].is_file) {
                 entry.index_entry = count(number)?;
             }
         }
@@ -150,7 +151,7 @@ fn place_data(entries: &mut [Entry], index_bytes: u64) -> Option<u64> {
 
 /// A seed and a table in which no path lies far from its first slot. Chance nearly always allows the first; names
 /// that someone chose to collide do so for one seed only.
-fn hash_table(nodes: &[Node]) -> Result<(u64, Vec<Slot>), PackError> {
+fn hash_table(nodes: &[TreeNode]) -> Result<(u64, Vec<Slot>), PackError> {
     const SEEDS_PER_SIZE: u64 = 4;
     let smallest = nodes.len().saturating_mul(2).next_power_of_two();
     for slot_count in [smallest, smallest * 2, smallest * 4] {
@@ -163,7 +164,7 @@ fn hash_table(nodes: &[Node]) -> Result<(u64, Vec<Slot>), PackError> {
     Err(PackError::NamesCollide)
 }
 
-fn try_hash_table(nodes: &[Node], slot_count: usize, hash_seed: u64) -> Option<Vec<Slot>> {
+fn try_hash_table(nodes: &[TreeNode], slot_count: usize, hash_seed: u64) -> Option<Vec<Slot>> {
     let mut slots = std::vec![Slot { entry_plus_one: 0, hash_tag: 0 }; slot_count];
     let mask = slot_count - 1;
     for (number, node) in nodes.iter().enumerate() {
@@ -178,19 +179,19 @@ fn try_hash_table(nodes: &[Node], slot_count: usize, hash_seed: u64) -> Option<V
 
 #[cfg(test)]
 mod tests {
-    use super::super::Stamp;
     use super::*;
     use crate::{Archive, Lookup};
+    use exos_fs::tree::Stamp;
     use std::format;
     use std::path::PathBuf;
 
-    fn node(relative: &str, size_bytes: u64, mtime_unix_seconds: i64) -> Node {
+    fn node(relative: &str, size_bytes: u64, mtime_unix_seconds: i64) -> TreeNode {
         let stamp = Stamp { size_bytes, mtime_unix_seconds, mtime_nanoseconds: 0 };
-        Node { relative: PathBuf::from(relative), file: Some(stamp) }
+        TreeNode { relative: PathBuf::from(relative), parent: 0, is_file: true, stamp }
     }
 
-    fn with_root(files: impl IntoIterator<Item = Node>) -> Vec<Node> {
-        let root = Node { relative: PathBuf::new(), file: None };
+    fn with_root(files: impl IntoIterator<Item = TreeNode>) -> Vec<TreeNode> {
+        let root = TreeNode { is_file: false, ..node("", 0, 0) };
         core::iter::once(root).chain(files).collect()
     }
 

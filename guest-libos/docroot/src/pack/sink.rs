@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 
-use super::read_up_to;
+use exos_fs::tree::read_up_to;
 
 /// Takes the bytes of an archive. Calls come in the order of their offsets, without gap or overlap.
 pub trait Sink {
@@ -34,7 +34,7 @@ impl Sink for SliceSink<'_> {
     }
 
     fn put_file(&mut self, offset: u64, file: &mut File, size_bytes: u64) -> io::Result<u64> {
-        read_up_to(file, self.place(offset, size_bytes)?)
+        read_up_to(file, self.place(offset, size_bytes)?).map(|bytes| bytes as u64)
     }
 }
 

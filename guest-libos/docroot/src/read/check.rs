@@ -1,11 +1,12 @@
 //! The one pass that turns bytes into an [`Archive`]. Each check says what later code relies on.
 
 use super::{Archive, ArchiveError};
+use exos_fs::mime;
+
 use crate::format::{
     self, ENTRY_BYTES, Entry, HEADER_BYTES, Header, Kind, MAGIC, MAX_MTIME_UNIX_SECONDS, MAX_PROBE_SLOTS,
     NO_ENTRY, SLOT_BYTES, Slot, TYPE_BYTES, VERSION, align_up, hash_tag, path_hash,
 };
-use crate::mime;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Archive<'_>, ArchiveError> {
     let (header, bytes) = header(bytes)?;

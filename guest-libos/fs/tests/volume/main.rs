@@ -1,0 +1,4 @@
+//! Making volumes from real directories and reading them back.
+
+mod common;
+mod make;
