@@ -53,7 +53,12 @@ impl Scene {
 
     /// The command with these arguments, not yet started.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
-        let mut command = Command::new(&self.exovm);
+        self.command_of(&self.exovm, arguments)
+    }
+
+    /// The same for a copy of the command.
+    pub fn command_of<S: AsRef<OsStr>>(&self, exovm: &Path, arguments: &[S]) -> Command {
+        let mut command = Command::new(exovm);
         command
             .args(arguments)
             .env("XDG_RUNTIME_DIR", self.runtime.path())
@@ -128,10 +133,15 @@ impl Outcome {
 
 /// Runs a command until it ends.
 pub fn finish(command: &mut Command) -> Outcome {
+    finish_within(PATIENCE, command)
+}
+
+/// Runs a command that may take longer than others.
+pub fn finish_within(patience: Duration, command: &mut Command) -> Outcome {
     let mut child = command.spawn().expect("the command starts");
     let stdout = child.stdout.take().map(collect);
     let stderr = child.stderr.take().map(collect);
-    let status = wait(&mut child);
+    let status = wait_within(patience, &mut child);
     let text = |reader: Option<std::thread::JoinHandle<String>>| {
         reader.map_or(String::new(), |reader| reader.join().expect("the reader ends"))
     };
@@ -147,14 +157,18 @@ fn collect(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Stri
 }
 
 fn wait(child: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + PATIENCE;
+    wait_within(PATIENCE, child)
+}
+
+fn wait_within(patience: Duration, child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(status) = child.try_wait().expect("our own child") {
             return status;
         }
         if Instant::now() > deadline {
             child.kill().expect("our own child");
-            panic!("the command did not end within {} s", PATIENCE.as_secs());
+            panic!("the command did not end within {} s", patience.as_secs());
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -40,6 +40,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     EMBEDDED.iter().map(|(name, _)| *name)
 }
 
+/// The ELF file of the kernel that all embedded images have.
+pub fn kernel_file() -> Result<&'static [u8], ImageError> {
+    let (_, file) = EMBEDDED.first().ok_or(ImageError::NotAnImage)?;
+    exovm_image::container::kernel_file(file)
+}
+
 /// The image called `name`, or the image file if `name` has a `/` in it.
 pub fn load(name: &str) -> Result<Image, LoadError> {
     let refuse = |error| LoadError::Refused { name: name.to_owned(), error };

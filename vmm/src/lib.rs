@@ -11,6 +11,7 @@
 //! | [`control`] | how tools speak to a running machine |
 //! | [`images`] | the images embedded in this binary |
 //! | [`sample_site`] | the site that is served when none is given |
+//! | [`project`] | images of one's own: made from a template, built against the sources embedded in this binary |
 //! | [`cli`] | the `exovm` command |
 
 pub mod account;
@@ -21,5 +22,6 @@ pub mod device;
 pub mod images;
 pub mod machine;
 pub mod placement;
+pub mod project;
 pub mod sample_site;
 pub mod tables;

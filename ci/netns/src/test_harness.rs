@@ -17,9 +17,13 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 const TAIL_LINES: usize = 60;
 
 /// Runs the body of the surrounding `#[test]` function in a private network, see [`in_namespace`](fn@crate::in_namespace).
-/// The test's name is found by itself.
+/// The test's name is found by itself. `in_namespace!(within limit, body)` is for a body that may take longer than usual.
 #[macro_export]
 macro_rules! in_namespace {
+    (within $limit:expr, $body:expr) => {{
+        fn here() {}
+        $crate::test_harness::in_namespace_within($limit, $crate::test_harness::test_name_of(&here), $body)
+    }};
     ($body:expr) => {{
         fn here() {}
         $crate::in_namespace($crate::test_harness::test_name_of(&here), $body)
@@ -41,10 +45,15 @@ pub fn test_name_of<T>(marker: &T) -> &'static str {
 /// What the body starts with [`end_with_parent`](crate::end_with_parent), or leaves in its process group, is killed
 /// with it. Not for `#[should_panic]` tests: the run inside would pass by panicking, and the one outside not panic.
 pub fn in_namespace(test_name: &str, body: impl FnOnce()) {
+    in_namespace_within(Duration::ZERO, test_name, body);
+}
+
+/// [`in_namespace`] for a body that may take `limit`, if that is longer than what others may take.
+pub fn in_namespace_within(limit: Duration, test_name: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE_VARIABLE).is_some() {
         return body();
     }
-    let output = match this_test_again(test_name).and_then(|command| run(command, timeout())) {
+    let output = match this_test_again(test_name).and_then(|command| run(command, timeout().max(limit))) {
         Ok(output) => output,
         Err(error) => panic!("cannot run `{test_name}` in a namespace: {error}"),
     };

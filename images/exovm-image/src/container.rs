@@ -27,7 +27,7 @@ pub struct Image {
 pub enum ImageError {
     /// Something else.
     #[error(
-        "this is not an exovm image (build one with `cargo build`, list the built-in ones with `exovm run --help`)"
+        "this is not an exovm image (build one with `exovm build`, list the built-in ones with `exovm run --help`)"
     )]
     NotAnImage,
     /// Cut short, or lengths that do not add up.
@@ -75,34 +75,42 @@ pub fn pack(manifest: &str, kernel: &[u8], program: &[u8]) -> Result<Vec<u8>, Im
 impl Image {
     /// Reads and checks an image file.
     pub fn parse(file: &[u8]) -> Result<Self, ImageError> {
-        let (header, mut rest) = file.split_at_checked(HEADER_BYTES).ok_or(ImageError::NotAnImage)?;
-        if &header[..8] != MAGIC {
-            return Err(ImageError::NotAnImage);
-        }
-        let word =
-            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let (format, abi) = (word(8), word(12));
-        if format != FORMAT || abi != abi::VERSION {
-            return Err(ImageError::Version { abi, format });
-        }
-        let mut parts = [&[][..]; 3];
-        for (index, part) in parts.iter_mut().enumerate() {
-            let at = 16 + 8 * index;
-            let len = u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-            let len = usize::try_from(len).map_err(|_| ImageError::Damaged)?;
-            (*part, rest) = rest.split_at_checked(len).ok_or(ImageError::Damaged)?;
-        }
-        if !rest.is_empty() {
-            return Err(ImageError::Damaged);
-        }
-        let manifest = Manifest::parse(std::str::from_utf8(parts[0]).map_err(|_| ImageError::Damaged)?)?;
-        let kernel = Program::parse(parts[1]).map_err(ImageError::Kernel)?;
-        let program = Program::parse(parts[2]).map_err(ImageError::Program)?;
+        let [manifest, kernel, program] = parts(file)?;
+        let manifest = Manifest::parse(std::str::from_utf8(manifest).map_err(|_| ImageError::Damaged)?)?;
+        let kernel = Program::parse(kernel).map_err(ImageError::Kernel)?;
+        let program = Program::parse(program).map_err(ImageError::Program)?;
         match (&kernel.header, &program.header) {
             (Header::Kernel(_), Header::Image(_)) => Ok(Self { manifest, kernel, program }),
             _ => Err(ImageError::Damaged),
         }
     }
+}
+
+/// The kernel's ELF file, as it was packed.
+pub fn kernel_file(file: &[u8]) -> Result<&[u8], ImageError> {
+    let [_, kernel, _] = parts(file)?;
+    Ok(kernel)
+}
+
+/// Manifest, kernel and program.
+fn parts(file: &[u8]) -> Result<[&[u8]; 3], ImageError> {
+    let (header, mut rest) = file.split_at_checked(HEADER_BYTES).ok_or(ImageError::NotAnImage)?;
+    if &header[..8] != MAGIC {
+        return Err(ImageError::NotAnImage);
+    }
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let (format, abi) = (word(8), word(12));
+    if format != FORMAT || abi != abi::VERSION {
+        return Err(ImageError::Version { abi, format });
+    }
+    let mut parts = [&[][..]; 3];
+    for (index, part) in parts.iter_mut().enumerate() {
+        let at = 16 + 8 * index;
+        let len = u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        let len = usize::try_from(len).map_err(|_| ImageError::Damaged)?;
+        (*part, rest) = rest.split_at_checked(len).ok_or(ImageError::Damaged)?;
+    }
+    if rest.is_empty() { Ok(parts) } else { Err(ImageError::Damaged) }
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl Service for Hello {
 }
 
 fn main() -> u32 {
-    log::info!("hello: serving port {PORT}");
+    log::info!("{}: serving port {PORT}", env!("CARGO_PKG_NAME"));
     match exos_event_loop::serve(&mut Hello, PORT, CONNECTIONS) {
         Ok(()) => 0,
         Err(error) => {

@@ -5,7 +5,9 @@
 
 mod account;
 mod bench;
+mod build;
 mod net;
+mod new;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +31,10 @@ enum Command {
     Run(run::RunArguments),
     /// Print where the cycles of a running machine go.
     Account(account::AccountArguments),
+    /// Make a project for an image of one's own.
+    New(new::NewArguments),
+    /// Build the image of such a project.
+    Build(build::BuildArguments),
     /// Measure beside today's servers.
     Bench(bench::BenchArguments),
 }
@@ -43,6 +49,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Account(arguments) => account::account(&arguments),
+        Command::New(arguments) => new::new(arguments),
+        Command::Build(arguments) => build::build(arguments),
         Command::Bench(arguments) => bench::bench(arguments),
     };
     result.unwrap_or_else(|error| {

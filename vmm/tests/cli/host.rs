@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A change of what the command sees.
-enum Change {
+pub(crate) enum Change {
     /// An empty file system at this place.
     Empty(&'static str),
     /// This file or directory at that place.
@@ -22,7 +22,7 @@ const CAP_DAC_OVERRIDE: libc::c_ulong = 1;
 const CAP_DAC_READ_SEARCH: libc::c_ulong = 2;
 
 /// Has the command see its host so. Root of the test's user namespace may mount in a mount namespace that it owns.
-fn change(command: &mut Command, changes: Vec<Change>) {
+pub(crate) fn change(command: &mut Command, changes: Vec<Change>) {
     let text = |text: &str| CString::new(text).expect("no NUL");
     let mounts: Vec<_> = changes
         .into_iter()

@@ -8,6 +8,7 @@ mod images;
 mod input;
 mod lifecycle;
 mod network;
+mod project;
 
 use exovm_ci::scene::Scene;
 
