@@ -67,6 +67,12 @@ pub struct Device {
     pub features: u64,
     /// For a network device: hardware address in the first six bytes.
     pub mac: [u8; 8],
+    /// For a block device: capacity in blocks of [`crate::extent::BLOCK_BYTES`].
+    pub capacity_blocks: u64,
+    /// For a block device: most pieces of memory in one request.
+    pub segments_max: u32,
+    /// For a block device: most blocks in one read or write.
+    pub transfer_blocks_max: u32,
 }
 
 /// What the kernel finds when it starts. Its guest-physical address is in `rdi`.

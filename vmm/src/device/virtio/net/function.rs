@@ -62,6 +62,7 @@ impl<M: PinnedMemory, B: Backend> VirtioPci<Net<M, B>> {
             mtu_bytes: config.mtu_bytes.into(),
             features: self.accepted_features(),
             mac,
+            ..abi::boot::Device::default()
         }
     }
 }
