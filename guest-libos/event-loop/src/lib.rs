@@ -10,10 +10,11 @@ extern crate alloc;
 mod transmit;
 
 use abi::boot::{DEVICE_NET, phase};
+use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use exos_net::{
     AckDue, AckPolicy, Config, ConfigError, ConnId, ControlFrame, Data, Duration, End, Input, Instant,
-    ListenError, MacAddress,
+    KeepError, ListenError, MacAddress,
 };
 use exos_net::{
     RxChecksum, RxMeta, SegmentEvents, SendError, Stack, StaleConnection, TimerEvent, TxChecksum,
@@ -58,20 +59,32 @@ pub trait Service {
     /// The peer sends no more.
     fn peer_closed(&mut self, io: &mut Io<'_, Self::Data>, connection: ConnId);
 
-    /// The peer has acknowledged everything that was sent. Returns whether bytes kept earlier should be offered again.
-    fn drained(&mut self, connection: ConnId) -> bool;
+    /// There is room: what is queued and not acknowledged fell to the connection's low-water mark ([`Io::set_low_water`]),
+    /// which is zero at first. Or the service itself asked to be called back ([`Io::resume`]). Returns whether bytes kept
+    /// earlier should be offered again.
+    fn resume(&mut self, io: &mut Io<'_, Self::Data>, connection: ConnId) -> bool {
+        let _ = (io, connection);
+        false
+    }
 
-    /// The connection is gone.
+    /// The connection is gone. Not told for one that the service aborted itself.
     fn ended(&mut self, connection: ConnId, how: End);
 }
 
 /// What a service may do with its connections.
 pub struct Io<'a, D: Data> {
     stack: &'a mut Stack<D>,
+    resumed: &'a mut Vec<ConnId>,
+    /// The last frame of a connection that was aborted.
+    reset: Option<ControlFrame<'static>>,
     unix_seconds: u64,
 }
 
-impl<D: Data> Io<'_, D> {
+impl<'a, D: Data> Io<'a, D> {
+    fn new(stack: &'a mut Stack<D>, resumed: &'a mut Vec<ConnId>, unix_seconds: u64) -> Self {
+        Self { stack, resumed, reset: None, unix_seconds }
+    }
+
     /// UTC, for the Date of a response.
     pub fn unix_seconds(&self) -> u64 {
         self.unix_seconds
@@ -85,6 +98,24 @@ impl<D: Data> Io<'_, D> {
     /// Sends FIN behind what is queued.
     pub fn close(&mut self, connection: ConnId) -> Result<(), StaleConnection> {
         self.stack.close(connection)
+    }
+
+    /// Sets how few bytes may be queued on a connection before [`Service::resume`] is called.
+    pub fn set_low_water(&mut self, connection: ConnId, bytes: usize) -> Result<(), StaleConnection> {
+        self.stack.set_low_water(connection, bytes)
+    }
+
+    /// Ends a connection at once, with a reset: the peer sees that what it got is not all. To be called while one of its
+    /// events is handled.
+    pub fn abort(&mut self, connection: ConnId) {
+        if let Some(reset) = self.stack.abort(connection) {
+            self.reset = Some(reset);
+        }
+    }
+
+    /// Has [`Service::resume`] called for a connection, soon and once for each call, if it has not ended by then.
+    pub fn resume(&mut self, connection: ConnId) {
+        self.resumed.push(connection);
     }
 
     /// Bytes queued and not yet acknowledged.
@@ -136,6 +167,8 @@ struct EventLoop<'s, S: Service> {
     stack: Stack<S::Data>,
     nic: QueuePair<GuestHal, Held<S::Data>>,
     scale: Scale,
+    /// Connections that the service wants to be called for.
+    resumed: Vec<ConnId>,
 }
 
 impl<'s, S: Service> EventLoop<'s, S> {
@@ -166,13 +199,16 @@ impl<'s, S: Service> EventLoop<'s, S> {
         config.tso_max_bytes = exos_net::MAX_TSO_BYTES;
         let mut stack = Stack::new(config, now(scale)).map_err(StartError::Stack)?;
         stack.listen(port).map_err(StartError::Listen)?;
-        Ok(Self { service, stack, nic, scale })
+        Ok(Self { service, stack, nic, scale, resumed: Vec::new() })
     }
 
     fn run(&mut self) {
         while !turn::stop_wanted() {
             let received = self.receive();
             self.make_room();
+            if !self.resumed.is_empty() {
+                self.resume();
+            }
             self.transmit();
             if received == 0 {
                 self.idle();
@@ -210,7 +246,8 @@ impl<'s, S: Service> EventLoop<'s, S> {
                     let _ = exos_net::Transmit::<S::Data>::transmit_control(&mut sender, &reply);
                 }
                 Input::Segment(events) => {
-                    segment(self.service, &mut self.stack, &mut sender, &events, now, unix_seconds);
+                    let mut io = Io::new(&mut self.stack, &mut self.resumed, unix_seconds);
+                    segment(self.service, &mut io, &mut sender, &events, now);
                 }
             }
         }
@@ -225,6 +262,27 @@ impl<'s, S: Service> EventLoop<'s, S> {
             let Some(evicted) = self.stack.make_room(now(self.scale), SILENCE) else { return };
             self.service.ended(evicted.conn, End::TimedOut);
             send_control(&mut Sender(&mut self.nic.transmit), evicted.reset.as_ref());
+        }
+    }
+
+    /// Goes on with the connections that the service asked for. What it asks for meanwhile has its turn in the next round,
+    /// so that nobody else waits for a service that asks without end.
+    #[cold]
+    fn resume(&mut self) {
+        let _span = exos_trace::span!("service");
+        let now = now(self.scale);
+        let unix_seconds = clock::unix_seconds();
+        for connection in core::mem::take(&mut self.resumed) {
+            if !self.stack.is_alive(connection) {
+                continue;
+            }
+            let mut io = Io::new(&mut self.stack, &mut self.resumed, unix_seconds);
+            let mut ack = AckPolicy::IfDue;
+            if self.service.resume(&mut io, connection) {
+                offer_kept(self.service, &mut io, connection, &mut ack);
+            }
+            let mut sender = Sender(&mut self.nic.transmit);
+            output(&mut io, &mut sender, connection, now, ack);
         }
     }
 
@@ -249,6 +307,9 @@ impl<'s, S: Service> EventLoop<'s, S> {
 
     /// Nothing to do: a turn, or poll and halt, as the VMM wants it.
     fn idle(&mut self) {
+        if !self.resumed.is_empty() {
+            return;
+        }
         let mut deadline = self.stack.next_deadline().map_or(0, |at| self.scale.ticks(at.as_nanos()).max(1));
         // Without room to send, what is waited for is not only frames.
         let crowded = self.nic.transmit.room() < TRANSMIT_ROOM;
@@ -285,11 +346,10 @@ impl<'s, S: Service> EventLoop<'s, S> {
 /// What a segment means for the service, and its answer.
 fn segment<S: Service>(
     service: &mut S,
-    stack: &mut Stack<S::Data>,
+    io: &mut Io<'_, S::Data>,
     sender: &mut Sender<'_, GuestHal, S::Data>,
     events: &SegmentEvents<'_>,
     now: Instant,
-    unix_seconds: u64,
 ) {
     let connection = events.conn;
     if events.opened {
@@ -297,13 +357,16 @@ fn segment<S: Service>(
     }
     let mut ack = if events.reply == AckDue::Now { AckPolicy::Now } else { AckPolicy::IfDue };
     // Most segments are bare acknowledgments and mean nothing to the service.
-    let offered = !events.data.is_empty() || events.readable || events.drained;
+    let offered = !events.data.is_empty() || events.readable || events.low_water;
     if offered || events.peer_closed {
         let _span = exos_trace::span!("service");
-        let mut io = Io { stack, unix_seconds };
+        // First, so that what has just come finds the room.
+        let resumed = events.low_water && service.resume(io, connection);
         if !events.data.is_empty() {
-            let used = service.input(&mut io, connection, events.data);
-            if used < events.data.len() && io.stack.keep(connection, &events.data[used..]).is_err() {
+            let used = service.input(io, connection, events.data);
+            if used < events.data.len()
+                && io.stack.keep(connection, &events.data[used..]) == Err(KeepError::NoBuffer)
+            {
                 // The buffers for what waits are used up: without these bytes the connection is of no use.
                 exos_trace::counter!("connections aborted for lack of buffers", 1);
                 let reset = io.stack.abort(connection);
@@ -311,11 +374,11 @@ fn segment<S: Service>(
                 send_control(sender, reset.as_ref());
                 return;
             }
-        } else if events.readable || (events.drained && service.drained(connection)) {
-            offer_kept(service, &mut io, connection, &mut ack);
+        } else if events.readable || resumed {
+            offer_kept(service, io, connection, &mut ack);
         }
         if events.peer_closed {
-            service.peer_closed(&mut io, connection);
+            service.peer_closed(io, connection);
         }
     }
     if let Some(how) = events.ended {
@@ -324,8 +387,22 @@ fn segment<S: Service>(
         return;
     }
     let _span = exos_trace::span!("tcp output");
-    // Stale only if the service aborted the connection, and then there is nothing to send.
-    let _ = stack.output(connection, now, sender, ack);
+    output(io, sender, connection, now, ack);
+}
+
+/// Sends what a connection has to send after one of its events.
+#[inline]
+fn output<D: Data>(
+    io: &mut Io<'_, D>,
+    sender: &mut Sender<'_, GuestHal, D>,
+    connection: ConnId,
+    now: Instant,
+    ack: AckPolicy,
+) {
+    // Stale only if the service aborted the connection, and then there is the reset to send.
+    if io.stack.output(connection, now, sender, ack).is_err() {
+        send_control(sender, io.reset.take().as_ref());
+    }
 }
 
 /// Sends a frame of the stack's own; if it is lost, the peer makes up for it.

@@ -1,28 +1,68 @@
 //! Prints what requests cost, in nanoseconds each, from received bytes to references to header and file:
 //! `cargo run --release -p exos-http --example request-cost`.
 
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::Instant;
 
-use exos_docroot::Archive;
-use exos_docroot::pack::Plan;
-use exos_http::{HttpConnection, Response, Responses, Site};
+use exos_http::{Begin, File, Files, HttpConnection, Lookup, Response, Responses, Site};
+
+/// Files that are names only.
+struct Names(HashMap<Vec<u8>, Name>);
+
+#[derive(Clone, Copy)]
+struct Name(u64);
+
+impl File for Name {
+    fn number(&self) -> u64 {
+        self.0
+    }
+
+    fn size_bytes(&self) -> u64 {
+        64
+    }
+
+    fn mtime_unix_seconds(&self) -> u64 {
+        0
+    }
+
+    fn media_type(&self) -> &[u8] {
+        b"text/html; charset=utf-8"
+    }
+}
+
+impl Files for Names {
+    type File = Name;
+
+    fn lookup(&mut self, path: &[u8]) -> Lookup<Name> {
+        self.0.get(path).map_or(Lookup::NotFound, |name| Lookup::File(*name))
+    }
+
+    fn begin(&mut self, _: &Name) -> Begin {
+        Begin::Ready
+    }
+}
 
 /// A transport that forgets what it is given.
 struct Forget;
 
-impl Responses for Forget {
+impl Responses<Names> for Forget {
     fn room(&self) -> usize {
         usize::MAX
     }
 
-    fn push(&mut self, response: Response) {
+    fn push(&mut self, response: Response<Name>, _: &mut Names) {
         black_box(response);
     }
 }
 
 /// The best of several rounds: what disturbs a round only makes it slower.
-fn best_ns_per_request(site: &mut Site, input: &[u8], requests_per_input: usize, second_every: u64) -> f64 {
+fn best_ns_per_request(
+    site: &mut Site<Names>,
+    input: &[u8],
+    requests_per_input: usize,
+    second_every: u64,
+) -> f64 {
     const ROUNDS: usize = 20;
     const INPUTS: u64 = 20_000;
     let mut connection = HttpConnection::new();
@@ -39,16 +79,11 @@ fn best_ns_per_request(site: &mut Site, input: &[u8], requests_per_input: usize,
     best
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let directory = tempfile::tempdir()?;
-    std::fs::write(directory.path().join("x"), [b'x'; 64])?;
-    std::fs::write(directory.path().join("index.html"), [b'x'; 64])?;
-    for number in 0..10_000 {
-        std::fs::write(directory.path().join(format!("{number}.html")), [b'x'; 64])?;
-    }
-    let mut memory = Vec::new();
-    Plan::scan(directory.path())?.write_to(&mut memory)?;
-    let mut site = Site::new(Archive::parse(memory.leak())?);
+fn main() {
+    let paths =
+        ["/x".into(), "/index.html".into()].into_iter().chain((0..10_000).map(|n| format!("/{n}.html")));
+    let names = paths.enumerate().map(|(number, path): (_, String)| (path.into_bytes(), Name(number as u64)));
+    let mut site = Site::new(Names(names.collect()));
 
     let wrk = b"GET /x HTTP/1.1\r\nHost: 10.0.0.2:8080\r\n\r\n";
     let browser = b"GET /index.html HTTP/1.1\r\nHost: 10.0.0.2:8080\r\n\
@@ -84,5 +119,4 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let ns = start.elapsed().as_nanos() as f64 / f64::from(rounds * 10_000);
     println!("{ns:8.1} ns  10,000 files in turn (more than there are prepared headers)");
-    Ok(())
 }

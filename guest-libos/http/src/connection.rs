@@ -6,16 +6,17 @@
 
 use crate::body::{Body, Discarded};
 use crate::request::{Malformed, Method, Progress, RequestParser};
-use crate::{Response, Site, Then, serve};
+use crate::serve::{self, Answer};
+use crate::{Files, Response, Site, Then, Ticket};
 
 /// Takes responses. A transport implements it.
-pub trait Responses {
+pub trait Responses<S: Files> {
     /// How many responses it takes now. With none, requests stay unread in the receive buffer, whose window then
     /// holds the client back.
     fn room(&self) -> usize;
 
     /// Takes a response; called only when there is room. Its bytes go out behind those of the response before.
-    fn push(&mut self, response: Response);
+    fn push(&mut self, response: Response<S::File>, files: &mut S);
 }
 
 /// What an input came to.
@@ -34,6 +35,8 @@ pub enum Next {
     Input,
     /// Room for a response: then it is given the rest again, even if no more bytes have come.
     Room,
+    /// The files: when the ticket completes it is given the rest again, which begins with the request that waits.
+    Files(Ticket),
     /// Nothing: its last response has been pushed. It consumes what still comes, so that the client reads the
     /// response before it sees the connection closed (RFC 9112 9.6).
     Close,
@@ -55,36 +58,37 @@ pub enum Stage {
 /// Empty lines before a request that are passed over. RFC 9112 2.2 asks for at least one.
 const MAX_EMPTY_LINES: u8 = 8;
 
-/// The state of one connection.
+/// The state of one connection. While a request waits for the files, it stays unread in the receive buffer, with all
+/// that follows it; so there is no state for it here.
 #[derive(Clone, Debug)]
-pub struct HttpConnection {
+pub struct HttpConnection<F> {
     parser: RequestParser,
-    phase: Phase,
+    phase: Phase<F>,
     empty_lines: u8,
 }
 
 #[derive(Clone, Debug)]
-enum Phase {
+enum Phase<F> {
     Idle,
     Head,
     /// The response waits for the end of the body, which may still turn out to be malformed or too large.
     Body {
         body: Body,
         method: Method,
-        response: Response,
+        response: Response<F>,
     },
     Closing,
 }
 
-impl Default for HttpConnection {
-    fn default() -> HttpConnection {
+impl<F> Default for HttpConnection<F> {
+    fn default() -> HttpConnection<F> {
         HttpConnection::new()
     }
 }
 
-impl HttpConnection {
+impl<F> HttpConnection<F> {
     /// A connection that has been accepted.
-    pub fn new() -> HttpConnection {
+    pub fn new() -> HttpConnection<F> {
         HttpConnection { parser: RequestParser::default(), phase: Phase::Idle, empty_lines: 0 }
     }
 
@@ -97,15 +101,17 @@ impl HttpConnection {
             Phase::Closing => Stage::Closing,
         }
     }
+}
 
+impl<F: crate::File> HttpConnection<F> {
     /// Answers all requests that are complete in `bytes`: those that the input before left, and what has come since.
     /// The time goes into the responses' dates.
-    pub fn input(
+    pub fn input<S: Files<File = F>>(
         &mut self,
         bytes: &[u8],
-        site: &mut Site,
+        site: &mut Site<S>,
         now_unix_seconds: u64,
-        out: &mut impl Responses,
+        out: &mut impl Responses<S>,
     ) -> Consumed {
         site.set_time(now_unix_seconds);
         let mut done = 0;
@@ -126,14 +132,21 @@ impl HttpConnection {
                 _ => self.head(rest, site, out),
             };
             done += step_bytes;
-            if step == Step::NeedInput {
-                return Consumed { bytes: done, next: Next::Input };
+            match step {
+                Step::Done => {}
+                Step::NeedInput => return Consumed { bytes: done, next: Next::Input },
+                Step::NeedFiles(ticket) => return Consumed { bytes: done, next: Next::Files(ticket) },
             }
         }
     }
 
     #[inline]
-    fn head(&mut self, rest: &[u8], site: &mut Site, out: &mut impl Responses) -> (usize, Step) {
+    fn head<S: Files<File = F>>(
+        &mut self,
+        rest: &[u8],
+        site: &mut Site<S>,
+        out: &mut impl Responses<S>,
+    ) -> (usize, Step) {
         if matches!(self.phase, Phase::Idle) && rest[0] == b'\r' && self.empty_lines < MAX_EMPTY_LINES {
             match rest.get(1) {
                 Some(b'\n') => {
@@ -156,11 +169,15 @@ impl HttpConnection {
                     .and_then(|body| Ok((serve::respond(&request, site)?, body)));
                 match response_and_body {
                     Err(malformed) => self.refuse(malformed, Some(method), site, out),
+                    Ok((Answer::Pending(ticket), _)) => {
+                        self.phase = Phase::Head;
+                        return (0, Step::NeedFiles(ticket));
+                    }
                     // A response that closes the connection does not wait for the body.
-                    Ok((response, Some(body))) if response.then == Then::KeepAlive => {
+                    Ok((Answer::Now(response), Some(body))) if response.then == Then::KeepAlive => {
                         self.phase = Phase::Body { body, method, response };
                     }
-                    Ok((response, _)) => self.push(response, site, out),
+                    Ok((Answer::Now(response), _)) => self.push(response, site, out),
                 }
                 (bytes, Step::Done)
             }
@@ -171,7 +188,12 @@ impl HttpConnection {
         }
     }
 
-    fn body(&mut self, rest: &[u8], site: &mut Site, out: &mut impl Responses) -> (usize, Step) {
+    fn body<S: Files<File = F>>(
+        &mut self,
+        rest: &[u8],
+        site: &mut Site<S>,
+        out: &mut impl Responses<S>,
+    ) -> (usize, Step) {
         let Phase::Body { body, method, response } = &mut self.phase else { return (0, Step::Done) };
         match body.discard(rest) {
             Ok(Discarded::All) => (rest.len(), Step::NeedInput),
@@ -189,30 +211,35 @@ impl HttpConnection {
     }
 
     #[inline]
-    fn push(&mut self, response: Response, site: &mut Site, out: &mut impl Responses) {
+    fn push<S: Files<File = F>>(
+        &mut self,
+        response: Response<F>,
+        site: &mut Site<S>,
+        out: &mut impl Responses<S>,
+    ) {
         self.phase = match response.then {
             Then::KeepAlive => Phase::Idle,
             Then::Close => Phase::Closing,
         };
         site.count(&response);
-        out.push(response);
+        out.push(response, site.files_mut());
     }
 
     #[cold]
-    fn refuse(
+    fn refuse<S: Files<File = F>>(
         &mut self,
         malformed: Malformed,
         method: Option<Method>,
-        site: &mut Site,
-        out: &mut impl Responses,
+        site: &mut Site<S>,
+        out: &mut impl Responses<S>,
     ) {
         let response = serve::refuse(malformed, method, site);
         self.push(response, site, out);
     }
 }
 
-#[derive(PartialEq, Eq)]
 enum Step {
     Done,
     NeedInput,
+    NeedFiles(Ticket),
 }

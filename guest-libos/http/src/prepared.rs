@@ -20,7 +20,7 @@ pub(crate) struct PreparedHeaders {
 
 #[derive(Clone, Debug, Default)]
 struct Place {
-    key: u32,
+    key: u64,
     unix_seconds: u64,
     header: Option<Rc<[u8]>>,
 }
@@ -40,7 +40,7 @@ impl PreparedHeaders {
     #[inline]
     pub(crate) fn get(
         &mut self,
-        key: u32,
+        key: u64,
         status: Status,
         unix_seconds: u64,
         date: &DateText,

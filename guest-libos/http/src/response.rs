@@ -3,24 +3,44 @@
 
 use alloc::vec::Vec;
 
-use exos_docroot::FileRef;
-
 use crate::characters::{PATH, TARGET};
 use crate::date::{self, IMF_FIXDATE_BYTES};
 use crate::request::Persistence;
-use crate::{Piece, Status};
+use crate::{File, Piece, Status};
 
 /// What goes out for a request: the header, then the body.
 #[derive(Clone, Debug)]
-pub struct Response {
+pub struct Response<F> {
     /// The status that the header carries.
     pub status: Status,
     /// Status line and fields, with the empty line behind them.
     pub header: Piece,
-    /// The content; empty for HEAD, for 304 and for an empty file.
-    pub body: Piece,
+    /// The content.
+    pub body: Content<F>,
     /// What becomes of the connection.
     pub then: Then,
+}
+
+/// The content of a response.
+#[derive(Clone, Debug)]
+pub enum Content<F> {
+    /// These bytes; none for HEAD and for 304.
+    Piece(Piece),
+    /// All of a file, from its first byte on. [`Files::begin`](crate::Files::begin) has said that it can begin.
+    File(F),
+}
+
+impl<F: File> Content<F> {
+    /// No content.
+    pub const EMPTY: Content<F> = Content::Piece(Piece::EMPTY);
+
+    /// Its length in bytes.
+    pub fn len_bytes(&self) -> u64 {
+        match self {
+            Content::Piece(piece) => piece.len() as u64,
+            Content::File(file) => file.size_bytes(),
+        }
+    }
 }
 
 /// What becomes of the connection when a response has been sent.
@@ -58,7 +78,7 @@ pub(crate) fn replace_date(header: &mut [u8], status: Status, date: &DateText) {
 pub(crate) fn write_ok(
     header: &mut Vec<u8>,
     date: &DateText,
-    file: &FileRef<'_>,
+    file: &impl File,
     last_modified_unix_seconds: u64,
     then: Then,
 ) {
@@ -68,6 +88,22 @@ pub(crate) fn write_ok(
     field(header, b"Last-Modified", &date::format(last_modified_unix_seconds));
     // Ranges are not served yet (RFC 9110 14.3).
     field(header, b"Accept-Ranges", b"none");
+    end(header, then);
+}
+
+/// The header of content that is made for each request.
+pub(crate) fn write_generated(
+    header: &mut Vec<u8>,
+    date: &DateText,
+    media_type: &[u8],
+    content_bytes: usize,
+    then: Then,
+) {
+    begin(header, Status::Ok, date);
+    field(header, b"Content-Type", media_type);
+    content_length(header, content_bytes as u64);
+    // RFC 9111 5.2.2.5
+    field(header, b"Cache-Control", b"no-store");
     end(header, then);
 }
 

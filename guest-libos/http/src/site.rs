@@ -3,22 +3,20 @@
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use exos_docroot::{Archive, FileRef};
-
 use crate::date;
 use crate::prepared::PreparedHeaders;
 use crate::response::{self, DateText, Response, Then};
-use crate::{Piece, Status};
+use crate::{File, Files, Piece, Status};
 
-/// Enough for four headers each of this many files, some 300 bytes a header.
-const MAX_PREPARED_HEADERS: usize = 8192;
+/// Enough for four headers each of 2,048 files, some 300 bytes a header.
+const PREPARED_HEADERS: usize = 8192;
 /// Of a file: 200 and 304, each with the connection kept alive and closed.
-const HEADERS_PER_FILE: u32 = 4;
+const HEADERS_PER_FILE: u64 = 4;
 
-/// A document root as it is served.
+/// Files as they are served.
 #[derive(Debug)]
-pub struct Site {
-    archive: Archive<'static>,
+pub struct Site<S> {
+    files: S,
     file_headers: PreparedHeaders,
     page_headers: PreparedHeaders,
     date: DateText,
@@ -52,13 +50,12 @@ impl Counters {
     }
 }
 
-impl Site {
-    /// A site with the files of `archive`. Takes up to some megabytes for headers as files are asked for.
-    pub fn new(archive: Archive<'static>) -> Site {
-        let file_headers = archive.entry_count().saturating_mul(HEADERS_PER_FILE) as usize;
+impl<S: Files> Site<S> {
+    /// A site with these files. Takes up to some megabytes for headers as files are asked for.
+    pub fn new(files: S) -> Site<S> {
         Site {
-            archive,
-            file_headers: PreparedHeaders::new(file_headers.clamp(1, MAX_PREPARED_HEADERS)),
+            files,
+            file_headers: PreparedHeaders::new(PREPARED_HEADERS),
             page_headers: PreparedHeaders::new(2 * Status::ALL.len()),
             date: date::format(0),
             date_unix_seconds: 0,
@@ -68,8 +65,13 @@ impl Site {
     }
 
     /// The files.
-    pub fn archive(&self) -> &Archive<'static> {
-        &self.archive
+    pub fn files(&self) -> &S {
+        &self.files
+    }
+
+    /// The files, to be told what became of the tickets that they gave out.
+    pub fn files_mut(&mut self) -> &mut S {
+        &mut self.files
     }
 
     /// How many responses there were so far.
@@ -77,9 +79,9 @@ impl Site {
         &self.counters
     }
 
-    pub(crate) fn count(&mut self, response: &Response) {
+    pub(crate) fn count(&mut self, response: &Response<S::File>) {
         self.counters.by_status[response.status.index()] += 1;
-        self.counters.body_bytes += response.body.len() as u64;
+        self.counters.body_bytes += response.body.len_bytes();
     }
 
     /// Sets the time of the responses to come.
@@ -96,18 +98,18 @@ impl Site {
     }
 
     /// When a file was modified, as a client is told: not after the response itself (RFC 9110 8.8.2.1).
-    pub(crate) fn last_modified_unix_seconds(&self, file: &FileRef<'_>) -> u64 {
+    pub(crate) fn last_modified_unix_seconds(&self, file: &S::File) -> u64 {
         file.mtime_unix_seconds().min(self.date_unix_seconds)
     }
 
     /// The header of 200 or 304 for a file.
     #[inline]
-    pub(crate) fn file_header(&mut self, status: Status, file: &FileRef<'_>, then: Then) -> Piece {
+    pub(crate) fn file_header(&mut self, status: Status, file: &S::File, then: Then) -> Piece {
         let last_modified = self.last_modified_unix_seconds(file);
         // As long as a file's time is in the future, its header says something else each second.
         let settled = file.mtime_unix_seconds();
         let date = &self.date;
-        let variant = 2 * u32::from(status == Status::NotModified) + u32::from(then == Then::Close);
+        let variant = 2 * u64::from(status == Status::NotModified) + u64::from(then == Then::Close);
         let key = file.number() * HEADERS_PER_FILE + variant;
         let header =
             self.file_headers.get(
@@ -126,10 +128,18 @@ impl Site {
 
     /// The header of a status with a page of its own.
     pub(crate) fn page_header(&mut self, status: Status, then: Then) -> Piece {
-        let key = 2 * status.index() as u32 + u32::from(then == Then::Close);
+        let key = 2 * status.index() as u64 + u64::from(then == Then::Close);
         let date = &self.date;
         Piece::Shared(self.page_headers.get(key, status, self.date_unix_seconds, date, 0, |header| {
             response::write_page(header, date, status, then);
+        }))
+    }
+
+    /// The header of content that is made for each request.
+    pub(crate) fn generated_header(&mut self, media_type: &[u8], content_bytes: usize, then: Then) -> Piece {
+        let date = &self.date;
+        Piece::Shared(self.page_headers.once(|header| {
+            response::write_generated(header, date, media_type, content_bytes, then);
         }))
     }
 

@@ -21,6 +21,8 @@ pub enum Status {
     UriTooLong,
     /// 431 (RFC 6585 5)
     RequestHeaderFieldsTooLarge,
+    /// 500
+    InternalServerError,
     /// 501
     NotImplemented,
     /// 505
@@ -44,7 +46,7 @@ macro_rules! page {
 
 impl Status {
     /// All of them, in ascending order.
-    pub const ALL: [Status; 11] = [
+    pub const ALL: [Status; 12] = [
         Status::Ok,
         Status::MovedPermanently,
         Status::NotModified,
@@ -54,6 +56,7 @@ impl Status {
         Status::ContentTooLarge,
         Status::UriTooLong,
         Status::RequestHeaderFieldsTooLarge,
+        Status::InternalServerError,
         Status::NotImplemented,
         Status::HttpVersionNotSupported,
     ];
@@ -70,6 +73,7 @@ impl Status {
             Status::ContentTooLarge => 413,
             Status::UriTooLong => 414,
             Status::RequestHeaderFieldsTooLarge => 431,
+            Status::InternalServerError => 500,
             Status::NotImplemented => 501,
             Status::HttpVersionNotSupported => 505,
         }
@@ -92,6 +96,7 @@ impl Status {
             Status::ContentTooLarge => b"HTTP/1.1 413 Content Too Large\r\n",
             Status::UriTooLong => b"HTTP/1.1 414 URI Too Long\r\n",
             Status::RequestHeaderFieldsTooLarge => b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
+            Status::InternalServerError => b"HTTP/1.1 500 Internal Server Error\r\n",
             Status::NotImplemented => b"HTTP/1.1 501 Not Implemented\r\n",
             Status::HttpVersionNotSupported => b"HTTP/1.1 505 HTTP Version Not Supported\r\n",
         }
@@ -111,6 +116,9 @@ impl Status {
             Status::UriTooLong => page!("414 URI Too Long", "The request's target is too long."),
             Status::RequestHeaderFieldsTooLarge => {
                 page!("431 Request Header Fields Too Large", "The request's header is too large.")
+            }
+            Status::InternalServerError => {
+                page!("500 Internal Server Error", "The file cannot be read from the disk.")
             }
             Status::NotImplemented => {
                 page!("501 Not Implemented", "The server does not know this method or coding.")

@@ -46,8 +46,9 @@ pub struct SegmentEvents<'f> {
     pub opened: bool,
     /// Bytes acknowledged by the peer with this segment.
     pub acked_bytes: u32,
-    /// This segment acknowledged the last of the queued data.
-    pub drained: bool,
+    /// With this segment, the bytes queued and not acknowledged fell to the connection's low-water mark: all of them have
+    /// arrived, unless `Stack::set_low_water` set another mark.
+    pub low_water: bool,
     /// New bytes in order, lent from the frame. What is not given back by `Stack::keep` counts as consumed.
     pub data: &'f [u8],
     /// New bytes in order went to the connection's buffer, because older ones wait there: see `Stack::pending`. Never
@@ -75,7 +76,7 @@ impl SegmentEvents<'_> {
             conn,
             opened: false,
             acked_bytes: 0,
-            drained: false,
+            low_water: false,
             data: &[],
             readable: false,
             peer_closed: false,

@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod files;
 mod page;
 mod service;
 
@@ -30,7 +31,7 @@ fn main() -> u32 {
         }
     };
     log::info!("cheetah: {} files", archive.file_count());
-    let mut service = Cheetah::new(Site::new(archive), CONNECTIONS);
+    let mut service = Cheetah::new(Site::new(files::Docroot(archive)), CONNECTIONS);
     match exos_event_loop::serve(&mut service, PORT, CONNECTIONS) {
         Ok(()) => 0,
         Err(error) => {

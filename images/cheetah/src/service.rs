@@ -1,9 +1,10 @@
 //! HTTP on the event loop: bytes of a connection in, responses queued on it.
 
+use crate::files::{Docroot, File};
 use crate::page::Page;
 use alloc::vec::Vec;
 use exos_event_loop::{Io, Service};
-use exos_http::{HttpConnection, Next, Response, Responses, Site};
+use exos_http::{Content, HttpConnection, Next, Piece, Response, Responses, Site};
 use exos_net::{ConnId, End};
 use exos_runtime::pages;
 
@@ -15,7 +16,7 @@ const QUEUED_BYTES: usize = 4 << 20;
 
 /// The server.
 pub(crate) struct Cheetah {
-    site: Site,
+    site: Site<Docroot>,
     /// By [`ConnId::index`].
     connections: Vec<Connection>,
     answered: bool,
@@ -23,7 +24,7 @@ pub(crate) struct Cheetah {
 
 #[derive(Clone, Default)]
 struct Connection {
-    http: HttpConnection,
+    http: HttpConnection<File>,
     /// A request waits until there is room for its response.
     waits_for_room: bool,
     /// The client sends no more; what it sent is still answered.
@@ -31,7 +32,7 @@ struct Connection {
 }
 
 impl Cheetah {
-    pub(crate) fn new(site: Site, connections: u32) -> Self {
+    pub(crate) fn new(site: Site<Docroot>, connections: u32) -> Self {
         let connections = (0..connections).map(|_| Connection::default()).collect();
         Self { site, connections, answered: false }
     }
@@ -74,7 +75,7 @@ impl Service for Cheetah {
         }
     }
 
-    fn drained(&mut self, connection: ConnId) -> bool {
+    fn resume(&mut self, _: &mut Io<'_, Page>, connection: ConnId) -> bool {
         self.connections[connection.index()].waits_for_room
     }
 
@@ -91,15 +92,19 @@ struct Queue<'a, 'io> {
     queued: u64,
 }
 
-impl Responses for Queue<'_, '_> {
+impl Responses<Docroot> for Queue<'_, '_> {
     fn room(&self) -> usize {
         self.room
     }
 
-    fn push(&mut self, response: Response) {
+    fn push(&mut self, response: Response<File>, _: &mut Docroot) {
         self.room -= 1;
         self.queued += 1;
-        for piece in [response.header, response.body] {
+        let body = match response.body {
+            Content::Piece(piece) => piece,
+            Content::File(file) => Piece::Static(file.0.data()),
+        };
+        for piece in [response.header, body] {
             if !piece.is_empty() && self.io.send(self.connection, Page(piece)).is_err() {
                 // The connection ended meanwhile; nobody waits for the rest.
                 self.room = 0;

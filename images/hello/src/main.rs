@@ -39,10 +39,6 @@ impl Service for Hello {
         let _ = io.close(connection);
     }
 
-    fn drained(&mut self, _: ConnId) -> bool {
-        false
-    }
-
     fn ended(&mut self, _: ConnId, _: End) {}
 }
 

@@ -1,10 +1,8 @@
 //! What responses say: fields, bodies, conditions, dates, and that prepared headers are shared and never changed
 //! under someone who holds them.
 
-use std::time::{Duration, UNIX_EPOCH};
-
-use crate::common::{FILES, MODIFIED, NOW, ask, ask_one, fields, site, site_of};
-use exos_http::{Piece, Status, Then};
+use crate::common::{FILES, MODIFIED, NOW, ask, ask_one, body, fields, site, site_of};
+use exos_http::{Content, Piece, Status, Then};
 
 fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").into_bytes()
@@ -32,8 +30,8 @@ fn every_file_comes_with_its_content_and_length() {
     for (name, content) in FILES {
         let encoded: String = name.bytes().map(|byte| format!("%{byte:02x}").replace("%2f", "/")).collect();
         let (response, fields) = ask_one(&mut site, &get(&format!("/{encoded}")), NOW);
-        assert_eq!(response.body.bytes(), *content, "{name}");
-        assert!(matches!(response.body, Piece::Static(_)));
+        assert_eq!(body(&response), *content, "{name}");
+        assert!(matches!(response.body, Content::File(_)) != content.is_empty(), "{name}");
         assert_eq!(fields["Content-Length"], content.len().to_string());
     }
     assert_eq!(site.counters().responses(Status::Ok), FILES.len() as u64);
@@ -44,9 +42,9 @@ fn every_file_comes_with_its_content_and_length() {
 #[test]
 fn directory_is_answered_with_its_index() {
     let mut site = site();
-    assert_eq!(ask_one(&mut site, &get("/"), NOW).0.body.bytes(), b"<p>root</p>");
+    assert_eq!(body(&ask_one(&mut site, &get("/"), NOW).0), b"<p>root</p>");
     let (response, fields) = ask_one(&mut site, &get("/docs/"), NOW);
-    assert_eq!(response.body.bytes(), b"<p>docs</p>");
+    assert_eq!(body(&response), b"<p>docs</p>");
     assert_eq!(fields["Content-Type"], "text/html; charset=utf-8");
 }
 
@@ -58,7 +56,7 @@ fn head_has_the_header_of_get_and_no_body() {
         let (head, _) =
             ask_one(&mut site, format!("HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes(), NOW);
         assert_eq!(get.header.bytes(), head.header.bytes(), "{path}");
-        assert!(head.body.is_empty());
+        assert!(body(&head).is_empty());
     }
 }
 
@@ -91,7 +89,7 @@ fn pages_of_errors_have_their_length_and_405_allows_get_and_head() {
         (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999\r\n\r\n", "413 Content Too Large"),
     ] {
         let (response, fields) = ask_one(&mut site, request, NOW);
-        let page = std::str::from_utf8(response.body.bytes()).unwrap();
+        let page = std::str::from_utf8(body(&response)).unwrap();
         assert!(page.contains(&format!("<h1>{status}</h1>")), "{page}");
         assert_eq!(fields["Content-Length"], page.len().to_string());
         assert_eq!(fields["Content-Type"], "text/html; charset=utf-8");
@@ -118,7 +116,7 @@ fn redirection_keeps_the_query_encodes_the_path_and_stays_on_this_server() {
         let (response, fields) = ask_one(&mut site, &get(target), NOW);
         assert_eq!(response.status, Status::MovedPermanently, "{target}");
         assert_eq!(fields["Location"], expected, "{target}");
-        assert_eq!(fields["Content-Length"], response.body.len().to_string());
+        assert_eq!(fields["Content-Length"], body(&response).len().to_string());
     }
 }
 
@@ -148,7 +146,7 @@ fn conditions_decide_between_200_and_304() {
             assert_eq!(response.status.code(), expected, "{lines}");
             assert_eq!(fields["Last-Modified"], "Sun, 06 Nov 1994 08:49:37 GMT");
             if expected == 304 {
-                assert!(response.body.is_empty());
+                assert!(body(&response).is_empty());
                 let names: Vec<_> = fields.keys().map(String::as_str).collect();
                 assert_eq!(names, ["Connection", "Date", "Last-Modified", "Server"]);
             }
@@ -198,12 +196,7 @@ fn dates_of_errors_and_redirections_follow_the_clock() {
 
 #[test]
 fn last_modified_is_never_after_date() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("f");
-    std::fs::write(&path, "x").unwrap();
-    let modified = UNIX_EPOCH + Duration::from_secs(NOW + 2);
-    std::fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
-    let mut site = site_of(directory.path());
+    let mut site = site_of([("f", NOW + 2, &b"x"[..])]);
     // Forward over the file's time, on, and back before it.
     for (now, expected) in [(0, "40"), (1, "41"), (2, "42"), (3, "42"), (9, "42"), (1, "41"), (5, "42")] {
         let (_, fields) = ask_one(&mut site, &get("/f"), NOW + now);
@@ -217,16 +210,15 @@ fn last_modified_is_never_after_date() {
 
 #[test]
 fn more_files_than_prepared_headers_each_get_their_own() {
-    let directory = tempfile::tempdir().unwrap();
-    for number in 0..3000 {
-        let content = "x".repeat(number % 50);
-        std::fs::write(directory.path().join(format!("{number}.txt")), content).unwrap();
-    }
-    let mut site = site_of(directory.path());
+    let names: Vec<String> = (0..3000).map(|number| format!("{number}.txt")).collect();
+    let content = [b'x'; 50];
+    let mut site = site_of(
+        names.iter().enumerate().map(|(number, name)| (&name[..], MODIFIED, &content[..number % 50])),
+    );
     for _ in 0..2 {
         for number in 0..3000 {
             let (response, fields) = ask_one(&mut site, &get(&format!("/{number}.txt")), NOW);
-            assert_eq!(response.body.len(), number % 50);
+            assert_eq!(body(&response).len(), number % 50);
             assert_eq!(fields["Content-Length"], (number % 50).to_string());
         }
     }
@@ -245,4 +237,42 @@ fn counters_count_by_status() {
     assert_eq!(counts, [2, 1, 1, 1, 0]);
     assert_eq!(site.counters().all_responses(), 5);
     assert_ne!(MODIFIED, NOW);
+}
+
+#[test]
+fn generated_content_is_not_to_be_stored() {
+    let mut site = site();
+    let (response, fields) = ask_one(&mut site, &get("/generated"), NOW);
+    assert_eq!((response.status, body(&response)), (Status::Ok, &b"{}"[..]));
+    assert_eq!((fields["Cache-Control"].as_str(), fields["Content-Length"].as_str()), ("no-store", "2"));
+    assert_eq!(fields["Content-Type"], "application/json");
+    assert!(!fields.contains_key("Last-Modified"));
+    let (head, head_fields) = ask_one(&mut site, b"HEAD /generated HTTP/1.1\r\nHost: h\r\n\r\n", NOW);
+    assert_eq!((body(&head), head_fields), (&b""[..], fields));
+}
+
+#[test]
+fn broken_file_or_directory_returns_500_and_the_connection_goes_on() {
+    let mut site = site();
+    site.files_mut().broken_contents.insert(b"hello.txt".to_vec());
+    site.files_mut().broken_paths.insert(b"/docs/".to_vec());
+    let requests = ["/hello.txt", "/docs/", "/index.html"].map(get).concat();
+    let outcome = ask(&mut site, &requests);
+    assert_eq!((outcome.statuses, outcome.stage), (vec![500, 500, 200], exos_http::Stage::Idle));
+    let (response, fields) = ask_one(&mut site, &get("/hello.txt"), NOW);
+    assert!(body(&response).starts_with(b"<!doctype html>"));
+    assert_eq!(fields["Content-Length"], body(&response).len().to_string());
+    assert_eq!(site.counters().responses(Status::InternalServerError), 3);
+}
+
+#[test]
+fn content_is_asked_for_only_if_it_goes_out() {
+    let mut site = site();
+    ask_one(&mut site, b"HEAD /hello.txt HTTP/1.1\r\nHost: h\r\n\r\n", NOW);
+    ask_one(&mut site, b"GET /hello.txt HTTP/1.1\r\nHost: h\r\nIf-None-Match: *\r\n\r\n", NOW);
+    ask_one(&mut site, &get("/empty.css"), NOW);
+    ask_one(&mut site, &get("/docs"), NOW);
+    assert_eq!(site.files().begun, 0);
+    ask_one(&mut site, &get("/hello.txt"), NOW);
+    assert_eq!(site.files().begun, 1);
 }

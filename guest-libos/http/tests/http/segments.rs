@@ -1,6 +1,6 @@
 //! However requests are cut into segments, and however little room there is for responses, the same goes out.
 
-use crate::common::{Client, FILES, ask, site};
+use crate::common::{Client, FILES, Memory, MemoryFile, ask, body, site};
 use exos_http::{Next, Stage};
 use proptest::prelude::*;
 
@@ -65,7 +65,7 @@ fn pipelined_100_requests_are_answered_in_order() {
     }
     let mut client = Client::new(&mut site);
     assert_eq!(client.receive(&input), Next::Input);
-    let bodies: Vec<_> = client.kept.responses.iter().map(|response| response.body.bytes()).collect();
+    let bodies: Vec<_> = client.kept.responses.iter().map(body).collect();
     assert_eq!(bodies, expected);
     assert_eq!(site.counters().all_responses(), 100);
 }
@@ -128,7 +128,30 @@ fn stage_tells_idle_from_stalled() {
 #[test]
 fn connection_state_is_small() {
     // 100,000 idle connections must fit into a small guest.
-    assert!(size_of::<exos_http::HttpConnection>() <= 160, "{}", size_of::<exos_http::HttpConnection>());
+    let bytes = size_of::<exos_http::HttpConnection<MemoryFile>>();
+    assert!(bytes <= 160, "{bytes}");
+}
+
+#[test]
+fn request_that_waits_for_files_holds_back_those_behind_it_and_stays_unread() {
+    let mut site = site();
+    site.files_mut().waits.extend([false, false, true]);
+    let [first, second, third] = ["/hello.txt", "/index.html", "/empty.css"]
+        .map(|path| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").into_bytes());
+    let input = [first, second, third].concat();
+    let whole = ask(&mut self::site(), &input);
+    let mut client = Client::new(&mut site);
+    let Next::Files(first_ticket) = client.receive(&input) else { panic!("did not wait") };
+    assert_eq!((client.outcome().statuses, client.connection.stage()), (vec![200], Stage::Head));
+    // Nothing has changed: it still waits, and not for the same.
+    client.site.files_mut().waits.push_back(true);
+    let Next::Files(second_ticket) = client.receive(b"") else { panic!("did not wait") };
+    assert_ne!(first_ticket, second_ticket);
+    // It waits for the content, too.
+    client.site.files_mut().waits.extend([false, true]);
+    assert!(matches!(client.receive(b""), Next::Files(_)));
+    assert_eq!(client.receive(b""), Next::Input);
+    assert_eq!(client.outcome(), whole);
 }
 
 /// Pieces of requests, right and wrong, in any order.
@@ -185,6 +208,42 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 400 } else { 20_000 }))]
+
+    #[test]
+    fn nearly_requests_with_any_waits_for_files_give_the_same(
+        input in nearly_requests(),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        rooms in prop::collection::vec(0..3usize, 8),
+        waits in prop::collection::vec(any::<bool>(), 0..40),
+    ) {
+        SITE.with_borrow_mut(|site| {
+            let whole = ask(site, &input);
+            site.files_mut().waits.extend(&waits);
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+            cuts.extend([0, input.len()]);
+            cuts.sort_unstable();
+            let mut client = Client::new(site);
+            for (window, room) in cuts.windows(2).zip(&rooms) {
+                client.kept.room = client.kept.responses.len() + room;
+                client.receive(&input[window[0]..window[1]]);
+            }
+            client.kept.room = usize::MAX;
+            // Each time round, an answer to a question is used up.
+            for _ in 0..=waits.len() {
+                if !matches!(client.receive(b""), Next::Files(_)) {
+                    break;
+                }
+            }
+            let outcome = client.outcome();
+            site.files_mut().waits.clear();
+            prop_assert_eq!(outcome, whole, "{}", input.escape_ascii());
+            Ok(())
+        })?;
+    }
+}
+
 thread_local! {
-    static SITE: std::cell::RefCell<exos_http::Site> = std::cell::RefCell::new(site());
+    static SITE: std::cell::RefCell<exos_http::Site<Memory>> = std::cell::RefCell::new(site());
 }

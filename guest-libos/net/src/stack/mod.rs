@@ -129,6 +129,20 @@ impl<D: Data> Stack<D> {
         Ok(())
     }
 
+    /// From now on `SegmentEvents::low_water` is reported when an acknowledgment leaves no more than `bytes` queued, and
+    /// more was queued before it. An application that produces its data piece by piece refills at this mark, so that its
+    /// peer never waits for it and the queue stays short. 0, as every connection begins, reports when everything has
+    /// arrived.
+    pub fn set_low_water(&mut self, conn: ConnId, bytes: usize) -> Result<(), StaleConnection> {
+        self.table.get_mut(conn).ok_or(StaleConnection)?.send.low_water_bytes = bytes;
+        Ok(())
+    }
+
+    /// Whether the connection has not ended.
+    pub fn is_alive(&self, conn: ConnId) -> bool {
+        self.table.get(conn).is_some()
+    }
+
     /// Closes the sending side: a FIN follows what is queued, on the same segment where possible. [`Self::output`] sends
     /// it. Receiving goes on until the peer closes too. Closing twice is closing once.
     pub fn close(&mut self, conn: ConnId) -> Result<(), StaleConnection> {

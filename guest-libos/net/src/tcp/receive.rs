@@ -160,7 +160,7 @@ impl<D: Data> Connection<D> {
         self.active_at = ctx.now;
         send.update_window(segment, ack);
         events.acked_bytes = acked.bytes;
-        events.drained = acked.drained;
+        events.low_water = acked.low_water;
         if acked.fin {
             self.fin_acknowledged(events, ctx);
         }

@@ -41,6 +41,8 @@ pub(crate) struct SendSide<D> {
     /// Eff.snd.MSS (RFC 9293 3.7.1).
     pub(crate) mss: u32,
     pub(crate) queue: SendQueue<D>,
+    /// The application is told when no more than this is queued.
+    pub(crate) low_water_bytes: usize,
     /// The application has closed and a FIN follows the queue, until the peer has acknowledged it.
     pub(crate) fin_queued: bool,
     congestion: NewReno,
@@ -69,8 +71,8 @@ pub(crate) struct Planned {
 pub(crate) struct Acked {
     /// Bytes of data.
     pub(crate) bytes: u32,
-    /// All queued data has arrived now, and had not before.
-    pub(crate) drained: bool,
+    /// What is queued fell to the low-water mark now, and was above it before.
+    pub(crate) low_water: bool,
     /// Our FIN has arrived.
     pub(crate) fin: bool,
 }
@@ -90,6 +92,7 @@ impl<D: Data> SendSide<D> {
             scale,
             mss,
             queue,
+            low_water_bytes: 0,
             fin_queued: false,
             congestion: NewReno::new(mss),
             recovery: Recovery::new(isn),
@@ -175,7 +178,9 @@ impl<D: Data> SendSide<D> {
             // RFC 6298 (5.2), (5.3).
             self.timer_at = ctx.now + self.rto.timeout();
         }
-        Acked { bytes, drained: bytes > 0 && queued == bytes as usize, fin }
+        // Whoever is above the mark has something queued, so this says that some of it has arrived, too.
+        let low_water = queued > self.low_water_bytes && self.queue.len() <= self.low_water_bytes;
+        Acked { bytes, low_water, fin }
     }
 
     /// Handles SEG.ACK = SND.UNA: a duplicate in the sense of RFC 5681 2?

@@ -27,7 +27,7 @@ fn served(host: &mut StaticHost, client: &Client, conn: ConnId) {
     let response = client.seen_one(host);
     assert_eq!((response.flags.as_str(), response.ack, response.payload.as_slice()), ("FPA", 4, &b"OK"[..]));
     let events = host.input(&client.fin(4, 4)).events();
-    assert_eq!((events.acked_bytes, events.drained, events.peer_closed), (2, true, true));
+    assert_eq!((events.acked_bytes, events.low_water, events.peer_closed), (2, true, true));
     assert_eq!(events.ended, Some(End::Closed));
     let ack = client.see(&events.last_ack.unwrap());
     assert_eq!((ack.flags.as_str(), ack.seq, ack.ack), ("A", 4, 5));
@@ -57,7 +57,7 @@ fn close_by_peer_first_ends_with_the_ack_of_our_fin() {
     host.output(conn, AckPolicy::Merge);
     assert_eq!(client.seen_one(&mut host).flags, "FPA");
     let events = host.input(&client.ack(2, 5)).events();
-    assert_eq!((events.ended, events.drained, events.last_ack), (Some(End::Closed), true, None));
+    assert_eq!((events.ended, events.low_water, events.last_ack), (Some(End::Closed), true, None));
     assert_eq!((host.stack.connections(), host.stack.time_wait()), (0, 0));
     assert_eq!(host.stack.counters().closed, 1);
 }

@@ -127,10 +127,71 @@ fn acknowledged_pages_are_released() {
     host.input(&client.ack(1, 3_001)).events();
     assert_eq!(pages.each_ref().map(|page| Rc::strong_count(&page.0)), [2, 2]);
     let events = host.input(&client.ack(1, 3_002)).events();
-    assert!(!events.drained);
+    assert!(!events.low_water);
     assert_eq!(pages.each_ref().map(|page| Rc::strong_count(&page.0)), [1, 2]);
-    assert!(host.input(&client.ack(1, 6_003)).events().drained);
+    assert!(host.input(&client.ack(1, 6_003)).events().low_water);
     assert_eq!(pages.each_ref().map(|page| Rc::strong_count(&page.0)), [1, 1]);
+}
+
+#[test]
+fn low_water_is_reported_when_an_acknowledgment_crosses_the_mark_and_only_then() {
+    let (mut host, client, conn) = connected::<&'static [u8]>(config());
+    host.stack.set_low_water(conn, 2_000).unwrap();
+    let acknowledge =
+        |host: &mut StaticHost, until: u32| host.input(&client.ack(1, until)).events().low_water;
+    host.stack.send(conn, pattern(4_000)).unwrap();
+    host.output(conn, AckPolicy::Merge);
+    assert!(!acknowledge(&mut host, 2_000), "2,001 bytes are queued");
+    assert!(acknowledge(&mut host, 2_001), "2,000 are");
+    assert!(!acknowledge(&mut host, 3_001), "the mark lies above");
+    // Filled up to the mark: nothing was above it.
+    host.stack.send(conn, pattern(1_000)).unwrap();
+    host.output(conn, AckPolicy::Merge);
+    assert!(!acknowledge(&mut host, 4_001));
+    host.stack.send(conn, pattern(1_001)).unwrap();
+    host.output(conn, AckPolicy::Merge);
+    // The last acknowledgment, past the mark, is reported as well.
+    assert!(acknowledge(&mut host, 6_002));
+}
+
+#[test]
+fn low_water_of_a_new_connection_in_the_same_place_is_zero_again() {
+    let (mut host, client, conn) = connected::<&'static [u8]>(config());
+    host.stack.set_low_water(conn, 2_000).unwrap();
+    host.input(&client.rst(1)).events();
+    assert!(!host.stack.is_alive(conn));
+    assert!(host.stack.set_low_water(conn, 1).is_err());
+    let mut client = Client::on_port(40_001);
+    let conn = client.connect(&mut host);
+    host.stack.send(conn, pattern(1_000)).unwrap();
+    host.output(conn, AckPolicy::Merge);
+    assert!(!host.input(&client.ack(1, 1_000)).events().low_water);
+    assert!(host.input(&client.ack(1, 1_001)).events().low_water);
+}
+
+#[test]
+fn body_produced_at_the_low_water_mark_keeps_the_wire_busy_with_a_short_queue() {
+    const TOTAL: usize = 1 << 20;
+    const PAGE: usize = 4_096;
+    const MARK: usize = 8 * PAGE;
+    let source = pattern(TOTAL);
+    let (mut host, client, conn) = connected::<&'static [u8]>(offload());
+    host.stack.set_low_water(conn, MARK).unwrap();
+    let (mut produced, mut received) = (0, Vec::new());
+    let mut refill = true;
+    while received.len() < TOTAL {
+        while refill && produced < TOTAL && host.stack.unacked_bytes(conn) < 2 * MARK {
+            host.stack.send(conn, &source[produced..produced + PAGE]).unwrap();
+            produced += PAGE;
+        }
+        host.output(conn, AckPolicy::Merge);
+        let segments = client.seen(&mut host);
+        assert!(!segments.is_empty(), "the wire fell silent at {} of {produced}", received.len());
+        assert!(host.stack.unacked_bytes(conn) < 2 * MARK + PAGE);
+        received.extend(segments.into_iter().flat_map(|segment| segment.payload));
+        refill = host.input(&client.ack(1, 1 + received.len() as u32)).events().low_water;
+    }
+    assert!(received == source);
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn thousand_connections_are_served_interleaved() {
         host.output(conn, AckPolicy::Merge);
         host.nic.frames.clear();
         let events = host.input(&client.fin(10, 15_002)).events();
-        assert_eq!((events.drained, events.ended), (true, Some(End::Closed)));
+        assert_eq!((events.low_water, events.ended), (true, Some(End::Closed)));
     }
     assert_eq!((host.stack.connections(), host.stack.time_wait()), (0, 1_000));
     assert_eq!(host.stack.counters().retransmits, 0);
