@@ -33,6 +33,13 @@ pub enum FsError {
         /// Blocks of the disk.
         device_blocks: u64,
     },
+    /// A block lies behind the end of the disk: the image has been cut off.
+    Missing {
+        /// Its number.
+        block: u64,
+        /// Blocks of the disk.
+        device_blocks: u64,
+    },
     /// A block of metadata is not what was written there.
     BadMetadata {
         /// Its number.
@@ -98,6 +105,11 @@ impl fmt::Display for FsError {
                 f,
                 "the volume has {total_blocks} blocks of {BLOCK_BYTES} bytes and the disk ends after {device_blocks}: \
                  the image was cut off; copy or make it again"
+            ),
+            FsError::Missing { block, device_blocks } => write!(
+                f,
+                "block {block} is missing: the disk ends after {device_blocks} blocks of {BLOCK_BYTES} bytes; the image \
+                 was cut off"
             ),
             FsError::BadMetadata { block, kind } => {
                 write!(f, "block {block} is damaged: it is not the {kind} that was written there")

@@ -132,6 +132,11 @@ impl Image {
         Ok(())
     }
 
+    /// An error if the image has been cut off; what is left of it can be read.
+    pub fn check_complete(&self) -> Result<(), ImageError> {
+        self.volume.check_complete().map_err(|error| self.refuse(error))
+    }
+
     /// Asks until the answer is there.
     fn ask<T>(
         &mut self,

@@ -17,6 +17,7 @@ use crate::step::{Blocks, Need, Step};
 pub struct Volume {
     superblock: Superblock,
     key: u64,
+    device_blocks: u64,
 }
 
 impl Volume {
@@ -30,9 +31,35 @@ impl Volume {
 
     /// Opens the volume whose superblock, or its backup, is the block `number` of a disk of `device_blocks`. Checks the
     /// block; this is the one that needs no check before. Where the first one is damaged, the caller tries the backup.
+    ///
+    /// A disk that ends before the volume does is opened all the same: what lies before its end can be read, and the rest is
+    /// [`FsError::Missing`]. [`check_complete`](Volume::check_complete) tells.
     pub fn open(superblock: &Block, number: u64, device_blocks: u64) -> Result<Volume, FsError> {
-        let superblock = Superblock::parse(superblock, number, device_blocks)?;
-        Ok(Volume { superblock, key: format::key_of(&superblock.uuid) })
+        let superblock = Superblock::parse(superblock, number)?;
+        Ok(Volume { superblock, key: format::key_of(&superblock.uuid), device_blocks })
+    }
+
+    /// An error if the disk ends before the volume does.
+    pub fn check_complete(&self) -> Result<(), FsError> {
+        let (total_blocks, device_blocks) = (self.total_blocks(), self.device_blocks);
+        match total_blocks <= device_blocks {
+            true => Ok(()),
+            false => Err(FsError::Truncated { total_blocks, device_blocks }),
+        }
+    }
+
+    /// An error if the disk ends before this block.
+    fn check_there(&self, block: u64) -> Result<(), FsError> {
+        match block < self.device_blocks {
+            true => Ok(()),
+            false => Err(FsError::Missing { block, device_blocks: self.device_blocks }),
+        }
+    }
+
+    /// How many of `blocks` blocks from `first_block` on, which is there, are there.
+    fn there(&self, first_block: u64, blocks: u64) -> u32 {
+        // At most a stripe, or the eight blocks of a small file.
+        blocks.min(self.device_blocks.saturating_sub(first_block)) as u32
     }
 
     /// An error if the volume uses features that a writer would have to know.
@@ -142,6 +169,7 @@ impl Volume {
         let place = directory.place(u64::from(number)).filter(|_| directory.is_directory());
         let place = place.ok_or(FsError::BehindTheEnd { file_block: u64::from(number) })?;
         let Some(block) = blocks.block(place.block) else {
+            self.check_there(place.block)?;
             return Ok(Step::Need(Need {
                 first_block: place.block,
                 blocks: 1,
@@ -178,19 +206,20 @@ impl Volume {
             }
             Some(number) => {
                 let Some(block) = blocks.block(number) else {
+                    self.check_there(number)?;
                     let data_blocks = place.blocks + place.in_stripe;
                     return Ok(Step::Need(Need {
                         first_block: number,
                         blocks: 1,
                         kind: Kind::Checksums,
-                        data_blocks_behind: data_blocks.min(STRIPE_DATA_BLOCKS) as u32,
+                        data_blocks_behind: self.there(number + 1, data_blocks),
                     }));
                 };
                 Checksums::Block { block, from: place.in_stripe as usize }
             }
         };
-        // At most a stripe, or the eight blocks of a small file.
-        let blocks = place.blocks as u32;
+        self.check_there(place.block)?;
+        let blocks = self.there(place.block, place.blocks);
         Ok(Step::Done(DataRun { file_block, first_block: place.block, blocks, checksums }))
     }
 

@@ -1,4 +1,4 @@
-//! The superblock, read and written. Reading checks it against itself and the size of the disk.
+//! The superblock, read and written. Reading checks it against itself.
 
 use super::entry::RawEntry;
 use super::{
@@ -33,7 +33,7 @@ pub(crate) struct Superblock {
 
 impl Superblock {
     /// Reads the superblock that lies at `number`.
-    pub(crate) fn parse(block: &Block, number: u64, device_blocks: u64) -> Result<Superblock, FsError> {
+    pub(crate) fn parse(block: &Block, number: u64) -> Result<Superblock, FsError> {
         if block[8..16] != MAGIC {
             return Err(FsError::NotAVolume);
         }
@@ -72,9 +72,6 @@ impl Superblock {
             root: root.node(total_blocks).map_err(corrupt)?,
         };
         superblock.check().map_err(corrupt)?;
-        if total_blocks > device_blocks {
-            return Err(FsError::Truncated { total_blocks, device_blocks });
-        }
         Ok(superblock)
     }
 
