@@ -74,7 +74,8 @@ impl FsError {
         match *self {
             FsError::BadMetadata { block, .. }
             | FsError::BadData { block }
-            | FsError::Corrupt { block, .. } => Some(block),
+            | FsError::Corrupt { block, .. }
+            | FsError::Missing { block, .. } => Some(block),
             _ => None,
         }
     }

@@ -43,6 +43,8 @@ extern crate std;
 mod error;
 pub mod format;
 #[cfg(feature = "std")]
+pub mod fsck;
+#[cfg(feature = "std")]
 pub mod image;
 #[cfg(feature = "std")]
 pub mod make;

@@ -15,7 +15,7 @@ const FLAG_STRIPED: u16 = 1;
 /// An entry whose parts have been found but not looked at.
 #[derive(Clone, Copy)]
 pub(crate) struct RawEntry<'a> {
-    bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
     pub(crate) name: &'a [u8],
     pub(crate) tag: u32,
 }

@@ -68,3 +68,40 @@ pub(crate) fn content(image: &mut Image, node: &Node) -> Result<Vec<u8>, ImageEr
     image.copy(node, &mut bytes)?;
     Ok(bytes)
 }
+
+/// A site with something of everything: an empty directory and file, several buckets, inline and striped files.
+pub(crate) fn varied_site() -> Site {
+    let site = Site::new();
+    fs::create_dir(site.root().join("empty-directory")).unwrap();
+    site.write("empty", b"");
+    site.write("index.html", &noise(1, 700));
+    site.write("two-blocks.css", &noise(2, 5000));
+    site.write("sub/striped.png", &noise(3, 11 * 4096 + 100));
+    site.write("sub/deeper/exact.bin", &noise(4, 8192));
+    for number in 0..60 {
+        site.write(format!("many/{number}-with-a-longer-name.txt"), &noise(100 + number, 10));
+    }
+    site
+}
+
+/// All paths of an image with what they name, directories first; a directory that cannot be read is an error in its place.
+pub(crate) fn walk(image: &mut Image) -> Vec<(Vec<u8>, Result<Node, ImageError>)> {
+    let mut all = Vec::new();
+    let mut waiting = vec![(Vec::new(), image.volume().root())];
+    while let Some((path, directory)) = waiting.pop() {
+        match image.entries(&directory) {
+            Ok(entries) => {
+                for (name, node) in entries {
+                    let path = [&path[..], b"/", &name].concat();
+                    if node.is_directory() {
+                        waiting.push((path.clone(), node));
+                    }
+                    all.push((path, Ok(node)));
+                }
+            }
+            Err(error) => all.push((path, Err(error))),
+        }
+        assert!(all.len() < 100_000, "the walk goes round in circles");
+    }
+    all
+}

@@ -1,4 +1,6 @@
-//! Making volumes from real directories and reading them back.
+//! Volumes made from real directories: read back, damaged, cut off, and forged.
 
 mod common;
+mod damage;
+mod forged;
 mod make;
