@@ -220,6 +220,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Waits until it ends by itself, or by what somebody else did.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: i32) {
         // SAFETY: kill takes its arguments by value; the child is ours and not yet waited for.

@@ -9,6 +9,7 @@
 //! | [`placement`] | who does device work, and when |
 //! | [`account`] | where the cycles went |
 //! | [`control`] | how tools speak to a running machine |
+//! | [`guest_log`] | the last lines of a guest's log |
 //! | [`images`] | the images embedded in this binary |
 //! | [`sample_site`] | the site that is served when none is given |
 //! | [`project`] | images of one's own: made from a template, built against the sources embedded in this binary |
@@ -19,6 +20,7 @@ pub mod backend;
 pub mod cli;
 pub mod control;
 pub mod device;
+pub mod guest_log;
 pub mod images;
 pub mod machine;
 pub mod placement;

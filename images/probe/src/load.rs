@@ -1,7 +1,7 @@
 //! Work: the heap, the log, spans, the shared pages, and environments that do not end.
 
 use crate::{BROKEN, Case, HELD, number};
-use abi::boot::{HostPage, StatusPage};
+use abi::boot::{HostPage, StatusPage, phase};
 use abi::layout::{ACCOUNT_VA, LOG_VA, STATUS_VA, TRACE_VA};
 use abi::log::LogRing;
 use abi::trace::{AccountArea, TraceRing};
@@ -17,6 +17,8 @@ pub(crate) const CASES: &[Case] = &[
     ("panic", |_| panic!("as requested")),
     ("heap", heap),
     ("log-flood", log_flood),
+    ("chatter", chatter),
+    ("fault-at-stop", fault_at_stop),
     ("burn", burn),
     ("scribble", scribble),
     ("spin", |_| spin()),
@@ -113,6 +115,35 @@ fn log_flood(arguments: Arguments<'_>) -> Option<u32> {
     }
     log::info!("probe: that was all");
     Some(HELD)
+}
+
+/// `chatter PERIOD_US BYTES`: a line of that length every so often, numbered, until the VMM wants the machine to end.
+fn chatter(arguments: Arguments<'_>) -> Option<u32> {
+    let (period_us, len_bytes) = (number(arguments.next())?, number(arguments.next())?);
+    let period_ticks = clock::Scale::new().ticks(period_us * 1000);
+    let mut next = clock::tsc();
+    let mut line = 0u64;
+    pages::stamp(phase::READY);
+    while !turn::stop_wanted() {
+        log::info!("probe: {line} {:x<width$}", "", width = len_bytes as usize);
+        line += 1;
+        next += period_ticks;
+        while clock::tsc() < next && !turn::stop_wanted() {
+            kernel::halt(next);
+        }
+    }
+    log::info!("probe: {line} lines");
+    Some(HELD)
+}
+
+/// Does nothing until it is asked to stop, and then what is forbidden.
+fn fault_at_stop(_: Arguments<'_>) -> Option<u32> {
+    pages::stamp(phase::READY);
+    while !turn::stop_wanted() {
+        kernel::halt(clock::tsc() + 10_000_000);
+    }
+    // SAFETY: the instruction faults, which ends the environment: that is what the case is about.
+    unsafe { core::arch::asm!("ud2", options(noreturn)) }
 }
 
 /// `burn (SPAN CYCLES)...`, SPAN one of `a`, `b` and `none`: spends at least so many cycles in each, one after the other.

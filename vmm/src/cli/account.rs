@@ -2,7 +2,7 @@
 
 use super::{Failure, say};
 use crate::account::{AccountSnapshot, table};
-use crate::control::{self, Request, Response};
+use crate::control::{Answer, Request, Session, resolve};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,13 +27,13 @@ pub(super) fn account(arguments: &AccountArguments) -> Result<ExitCode, Failure>
     if !(0.0..=86_400.0).contains(&arguments.seconds) {
         return Err("--for takes seconds between 0 and 86400".into());
     }
-    let machine = arguments.machine.as_deref();
+    let mut session = Session::open(&resolve(arguments.machine.as_deref())?)?;
     let account = if arguments.seconds > 0.0 {
-        let before = snapshot(machine)?;
+        let before = snapshot(&mut session)?;
         std::thread::sleep(Duration::from_secs_f64(arguments.seconds));
-        snapshot(machine)?.since(&before)
+        snapshot(&mut session)?.since(&before)
     } else {
-        snapshot(machine)?.since_start()
+        snapshot(&mut session)?.since_start()
     };
     if arguments.json {
         say(&serde_json::to_string_pretty(&account)?);
@@ -43,9 +43,9 @@ pub(super) fn account(arguments: &AccountArguments) -> Result<ExitCode, Failure>
     Ok(ExitCode::SUCCESS)
 }
 
-fn snapshot(machine: Option<&str>) -> Result<AccountSnapshot, Failure> {
-    match control::ask(machine, &Request::Account)? {
-        Response::Account(snapshot) => Ok(snapshot),
-        Response::Error { message } => Err(message.into()),
+fn snapshot(session: &mut Session) -> Result<AccountSnapshot, Failure> {
+    match session.ask(&Request::Account)? {
+        Answer::Account(snapshot) => Ok(*snapshot),
+        other => Err(session.unexpected(&other).into()),
     }
 }

@@ -4,11 +4,20 @@
 //! a fault; `run` of an image that ends by itself gives the image's own status.
 
 mod account;
+mod announce;
 mod bench;
 mod build;
+mod detach;
+mod log_file;
+mod logs;
 mod net;
 mod new;
+mod print_log;
+mod ps;
 mod run;
+mod stop;
+mod style;
+mod supervise;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -29,6 +38,12 @@ struct Cli {
 enum Command {
     /// Boot an image and let it run until it ends or Ctrl-C.
     Run(run::RunArguments),
+    /// List the machines that run, and remove what killed ones left behind.
+    Ps(ps::PsArguments),
+    /// End machines.
+    Stop(stop::StopArguments),
+    /// Print a machine's log.
+    Logs(logs::LogsArguments),
     /// Print where the cycles of a running machine go.
     Account(account::AccountArguments),
     /// Make a project for an image of one's own.
@@ -48,6 +63,9 @@ pub fn main() -> ExitCode {
     init_tracing();
     let result = match cli.command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Ps(arguments) => ps::ps(&arguments),
+        Command::Stop(arguments) => stop::stop(&arguments),
+        Command::Logs(arguments) => logs::logs(&arguments),
         Command::Account(arguments) => account::account(&arguments),
         Command::New(arguments) => new::new(arguments),
         Command::Build(arguments) => build::build(arguments),
@@ -69,12 +87,12 @@ fn say(text: &str) {
 fn init_tracing() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("EXOVM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let ansi = style::colours(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(ansi)
         .with_target(false)
-        .with_writer(std::io::stderr)
+        .with_writer(|| log_file::Messages)
         .init();
 }
 

@@ -1,25 +1,21 @@
 //! `exovm run`: boot an image, say where it serves, and run it until it ends or Ctrl-C.
 
+use super::announce::Announcement;
 use super::net::{NetArgument, OpenNet};
-use super::{EXIT_FAULT, Failure, say};
-use crate::control::Control;
+use super::print_log::{Copying, Piece, copy};
+use super::supervise::{Signals, supervise};
+use super::{EXIT_FAULT, Failure, detach, log_file, say};
+use crate::control::{Control, ControlSocket, Ending, Info, Served, State};
+use crate::guest_log::GuestLog;
 use crate::images;
 use crate::machine::memory::MEMORY_MAX_BYTES;
 use crate::machine::{End, Machine, MachineConfig};
 use crate::placement::IoMode;
-use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use exos_docroot::pack::Plan;
-use std::cell::Cell;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
-
-/// How long a guest may take until it serves, before a line says that it does not.
-const READY_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a guest may take to finish after Ctrl-C.
-const STOP_GRACE: Duration = Duration::from_millis(500);
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Work longer than this shows that it goes on.
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 
@@ -47,6 +43,12 @@ Examples
   exovm run hello --net tap=tap0
   exovm run cheetah --docroot ./site --net tap=tap0,ip=10.80.0.7/24 --io turn
   exovm run ./my.image --net none --memory 64
+  exovm run --detach hello && exovm logs -f hello
+
+A detached machine runs on in a session of its own; the command returns when
+it is ready or has failed. Its log is kept (`exovm logs`), and a copy of at
+most 1 MiB lies in the runtime directory ($XDG_RUNTIME_DIR/exovm/NAME.log)
+until it ends well; after a fault or a kill the copy stays.
 
 Exit codes
   0 after Ctrl-C, or the image's own status; 1 an error; 2 wrong usage;
@@ -81,7 +83,10 @@ pub(super) struct RunArguments {
     /// Name for other commands; the image's name if not given.
     #[arg(long)]
     name: Option<String>,
-    /// Print only the guest's log and errors.
+    /// Run in the background: return when the machine is ready or has failed.
+    #[arg(long, short)]
+    detach: bool,
+    /// Print only the guest's log and errors; with --detach only the machine's name.
     #[arg(long, short)]
     quiet: bool,
     /// Arguments for the image.
@@ -91,7 +96,10 @@ pub(super) struct RunArguments {
 
 pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     let start_tsc = crate::account::ledger::now_tsc();
-    let signals = block_signals()?;
+    if arguments.detach && !detach::is_child() {
+        return detach::start();
+    }
+    let signals = Signals::block()?;
     let image = images::load(&arguments.image)?;
     if arguments.docroot.is_some() != image.manifest.docroot {
         let verb = if image.manifest.docroot { "serves a directory: give it one with" } else { "takes no" };
@@ -102,7 +110,9 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     }
     let docroot = arguments.docroot.as_deref().map(scan).transpose()?;
     let net = arguments.net.open()?;
-    let name = arguments.name.clone().unwrap_or_else(|| image.manifest.name.clone());
+    let image_name = image.manifest.name.clone();
+    let socket = ControlSocket::bind(arguments.name.as_ref().unwrap_or(&image_name))?;
+    let name = socket.name().to_owned();
     let served =
         docroot.as_ref().map(|plan| format!("{} files, {} bytes", plan.file_count(), plan.packed_bytes()));
     let (setup, host) = match net {
@@ -110,6 +120,8 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         None => (None, None),
     };
     let address = setup.as_ref().map(|setup| std::net::Ipv4Addr::from(setup.ipv4.address));
+    let log = Arc::new(GuestLog::new()?);
+    let log_of_guest = Arc::clone(&log);
     let mut machine = Machine::start(MachineConfig {
         image,
         memory_bytes: arguments.memory.map(|mib| mib.saturating_mul(1 << 20)),
@@ -118,26 +130,123 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         io: arguments.io,
         vcpu_cpu: arguments.vcpu_cpu,
         arguments: arguments.arguments.clone(),
-        log: Box::new(say),
+        log: Box::new(move |line| log_of_guest.push(line)),
     })?;
-    let control = Control::bind(&name, &machine)?;
-    if !arguments.quiet {
-        announce(&machine, &control.name(), address, served.as_deref(), start_tsc);
-    }
-    let interrupted = supervise(&machine, control, signals)?;
-    let end = if interrupted { machine.stop(STOP_GRACE) } else { machine.wait(None).unwrap_or(End::Stopped) };
+    let info = Info {
+        name: name.clone(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        image: image_name,
+        detached: arguments.detach,
+        state: State::Starting,
+        started_utc_us: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64,
+        uptime_ms: 0,
+        memory_bytes: machine.memory_bytes(),
+        io: machine.placement().map_or(String::new(), |place| format!("{:?}", place.mode()).to_lowercase()),
+        addresses: address.iter().map(ToString::to_string).collect(),
+        port: None,
+    };
+    let control = Control::new(socket, Served::new(&machine, Arc::clone(&log), info)?);
+    let hint = if arguments.detach {
+        format!("It runs on: `exovm logs -f {name}` shows its log, `exovm stop {name}` ends it.")
+    } else {
+        format!("Ctrl-C ends it; `exovm account {name}` shows where its cycles go.")
+    };
+    let announcement = Announcement { name, address, served, start_tsc, hint };
+    let output = Output::new(&arguments, Arc::clone(&log))?;
+    let stop = control.stop_event().try_clone()?;
+    let supervised = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if let Err(error) = output.when_ready(&announcement, &machine) {
+                eprintln!("exovm: {error}");
+                let _ = stop.write(1);
+            }
+        });
+        supervise(&machine, control, signals)
+    })?;
+    // Joins the threads, so that the log is complete.
+    let end = machine.stop(Duration::ZERO);
+    log.close();
+    supervised.control.finish(&Ending::from(&end));
+    output.finish(&end);
     // The tap, if it is ours, goes after the machine that uses it.
     drop(machine);
     drop(host);
-    Ok(match end {
-        End::Stopped => ExitCode::SUCCESS,
-        End::PowerOff { .. } if interrupted => ExitCode::SUCCESS,
-        End::PowerOff { status } => ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)),
+    let code = match end {
+        End::Stopped => 0,
+        End::PowerOff { .. } if supervised.asked => 0,
+        End::PowerOff { status } => u8::try_from(status).unwrap_or(u8::MAX),
         End::Fault { report } => {
             eprintln!("exovm: {report}");
-            ExitCode::from(EXIT_FAULT)
+            EXIT_FAULT
         }
-    })
+    };
+    if let (0, Some(file)) = (code, log_file::installed()) {
+        file.remove();
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// Where a machine's log and messages go: standard output, or, for a detached one, nowhere until it is ready and then to
+/// its log file.
+struct Output {
+    detach: bool,
+    quiet: bool,
+    log: Arc<GuestLog>,
+    copying: Mutex<Option<Copying>>,
+}
+
+impl Output {
+    fn new(arguments: &RunArguments, log: Arc<GuestLog>) -> Result<Self, Failure> {
+        let copying =
+            if arguments.detach { None } else { Some(copy(&log, |piece| say(&piece.to_string()))?) };
+        let (detach, quiet) = (arguments.detach, arguments.quiet);
+        Ok(Self { detach, quiet, log, copying: Mutex::new(copying) })
+    }
+
+    /// Waits until the machine is ready, and says so.
+    fn when_ready(&self, announcement: &Announcement, machine: &Machine) -> Result<(), Failure> {
+        if self.quiet && !self.detach {
+            return Ok(());
+        }
+        let text = announcement.wait(machine, || self.detach && detach::nobody_waits());
+        let ended = machine.wait(Some(Duration::ZERO)).is_some();
+        match text {
+            // It failed, or it is done already: the parent learns that from the exit code.
+            _ if self.detach && ended => return Ok(()),
+            Some(_) if self.quiet => say(&announcement.name),
+            Some(text) => say(&text),
+            None => {}
+        }
+        if self.detach {
+            if !detach::ready(&announcement.name)? {
+                return Err("nobody waited for this detached machine".into());
+            }
+            let to_file = |piece: Piece<'_>| {
+                let text = match piece {
+                    Piece::Line(line) => super::logs::as_text(line),
+                    lost @ Piece::Lost(_) => lost.to_string(),
+                };
+                // A full file system must not end the machine.
+                let _ = log_file::installed().map(|file| file.append(&format!("{text}\n")));
+            };
+            *self.copying.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy(&self.log, to_file)?);
+        }
+        Ok(())
+    }
+
+    /// The log is complete: what is not printed yet is.
+    fn finish(self, end: &End) {
+        match self.copying.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(copying) => copying.finish(),
+            // Detached, and never ready: the terminal is still there, and should see why.
+            None if *end != End::Stopped => {
+                let lines = self.log.read(0, usize::MAX).lines;
+                lines.iter().for_each(|line| eprintln!("{}", line.as_written()));
+            }
+            None => {}
+        }
+    }
 }
 
 /// Reads what is to be served, with a line if that takes long.
@@ -151,126 +260,4 @@ fn scan(dir: &std::path::Path) -> Result<Plan, Failure> {
         eprintln!("read {} files in {:.1} s", plan.file_count(), started.elapsed().as_secs_f64());
     }
     Ok(plan)
-}
-
-/// Says where the machine serves and how long each phase of its start took.
-fn announce(
-    machine: &Machine,
-    name: &str,
-    address: Option<std::net::Ipv4Addr>,
-    served: Option<&str>,
-    start_tsc: u64,
-) {
-    let port = machine.wait_ready(READY_PATIENCE);
-    let ended = machine.wait(Some(Duration::ZERO));
-    if matches!(ended, Some(End::Fault { .. })) {
-        // The report says it all.
-        return;
-    }
-    let mut text = String::new();
-    match (address, port) {
-        _ if ended.is_some() => {}
-        (Some(address), Some(80)) => text.push_str(&format!("serving http://{address}/\n")),
-        (Some(address), Some(port)) => text.push_str(&format!("serving http://{address}:{port}/\n")),
-        (Some(_), None) => {
-            text.push_str(&format!("the guest does not serve yet, after {} s\n", READY_PATIENCE.as_secs()));
-        }
-        (None, _) => {}
-    }
-    if let Some(served) = served {
-        text.push_str(&format!("  document root: {served}\n"));
-    }
-    let io = machine.placement().map_or("none".to_owned(), |p| format!("{:?}", p.mode()).to_lowercase());
-    let mib = machine.memory_bytes() >> 20;
-    text.push_str(&format!("  machine: {name}, {mib} MiB, device work: {io}\n"));
-    text.push_str(&format!("  kernel calls: {}\n\n", gate(machine)));
-    text.push_str(&format!("  {:<16} {:>10} {:>10}\n", "boot phase", "ms", "since start"));
-    let mut last = start_tsc;
-    for phase in machine.phases() {
-        let ms = |ticks: u64| ticks as f64 / machine.tsc_khz() as f64;
-        let (step, total) = (phase.tsc.saturating_sub(last), phase.tsc.saturating_sub(start_tsc));
-        text.push_str(&format!("  {:<16} {:>10.3} {:>10.3}\n", phase.name, ms(step), ms(total)));
-        last = phase.tsc;
-    }
-    if ended.is_none() {
-        text.push_str(&format!("\nCtrl-C ends it; `exovm account {name}` shows where its cycles go."));
-    }
-    say(text.trim_end());
-}
-
-/// What the kernel found out about the host.
-fn gate(machine: &Machine) -> &'static str {
-    use abi::call::gate::{KIND_INT3, KIND_SYSCALL};
-    match machine.pages().status.gate.load(std::sync::atomic::Ordering::Relaxed) {
-        KIND_INT3 => "by int3 (SYSCALL does not raise the privilege here)",
-        KIND_SYSCALL => "by syscall",
-        _ => "not yet",
-    }
-}
-
-/// Takes SIGINT, SIGTERM and SIGHUP away from their default, for all threads started from now on, and gives a
-/// descriptor to read them from.
-fn block_signals() -> Result<OwnedFd, Failure> {
-    // SAFETY: an all-zero set is a value that sigemptyset overwrites; the calls only touch the set given.
-    let fd = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            libc::sigaddset(&mut set, signal);
-        }
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
-        libc::signalfd(-1, &set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC)
-    };
-    if fd < 0 {
-        return Err(format!("signal descriptor: {}", std::io::Error::last_os_error()).into());
-    }
-    // SAFETY: signalfd returned a descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Serves the control socket until the machine ends (`false`) or the user wants it to (`true`).
-fn supervise(machine: &Machine, control: Control, signals: OwnedFd) -> Result<bool, Failure> {
-    let outcome = Rc::new(Cell::new(None));
-    let supervisor =
-        Supervisor { control, signals, end: machine.end_event().as_raw_fd(), outcome: Rc::clone(&outcome) };
-    let mut manager = EventManager::new().map_err(|error| format!("event loop: {error}"))?;
-    manager.add_subscriber(supervisor);
-    loop {
-        manager.run().map_err(|error| format!("event loop: {error}"))?;
-        if let Some(interrupted) = outcome.get() {
-            return Ok(interrupted);
-        }
-    }
-}
-
-struct Supervisor {
-    control: Control,
-    signals: OwnedFd,
-    end: i32,
-    outcome: Rc<Cell<Option<bool>>>,
-}
-
-/// What a descriptor of the supervisor stands for.
-const SIGNAL: u32 = 0;
-const END: u32 = 1;
-const CONTROL: u32 = 2;
-
-impl MutEventSubscriber for Supervisor {
-    fn process(&mut self, events: Events, _: &mut EventOps) {
-        match events.data() {
-            SIGNAL => self.outcome.set(Some(true)),
-            END => self.outcome.set(Some(false)),
-            _ => self.control.serve(),
-        }
-    }
-
-    fn init(&mut self, ops: &mut EventOps) {
-        for (fd, what) in
-            [(self.signals.as_raw_fd(), SIGNAL), (self.end, END), (self.control.as_raw_fd(), CONTROL)]
-        {
-            if let Err(error) = ops.add(Events::with_data_raw(fd, what, EventSet::IN)) {
-                tracing::error!("cannot watch a descriptor: {error}");
-            }
-        }
-    }
 }

@@ -1,124 +1,161 @@
 //! The tools' side of the control socket.
 
-use super::{Request, Response, checked_name, runtime_dir};
-use std::io::{BufRead, BufReader, Write};
+use super::directory::{Knock, checked_name, knock, machines, socket_path};
+use super::protocol::{Answer, Request};
+use super::{ControlError, RefusalKind};
+use rustix::net::sockopt::socket_peercred;
+use std::io::{BufRead, BufReader, Error, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why a machine cannot be spoken to.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    /// The runtime directory.
-    #[error("{dir}: {error}; set XDG_RUNTIME_DIR to a directory of your own")]
-    RuntimeDir {
-        /// Which.
-        dir: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// It belongs to somebody else.
-    #[error("{dir} is not a directory that only you can write to; set XDG_RUNTIME_DIR to one")]
-    UnsafeRuntimeDir {
-        /// Which.
-        dir: PathBuf,
-    },
-    /// Not a name.
-    #[error("a machine's name is 1 to 48 letters, digits, '-' and '_'; {name:?} is not")]
-    BadName {
-        /// What was given.
-        name: String,
-    },
-    /// The socket cannot be made.
-    #[error("{path}: {error}")]
-    Bind {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// Names are used up.
-    #[error("there are already many machines called {name:?}; choose another --name")]
-    TooMany {
-        /// Which.
-        name: String,
-    },
-    /// No such machine.
-    #[error("no machine called {name:?} is running{others}")]
-    NotRunning {
-        /// Which.
-        name: String,
-        /// Which ones are, in words.
-        others: String,
-    },
-    /// None or several, and no name was given.
-    #[error("{0}")]
-    WhichOne(String),
-    /// It went away.
-    #[error("the machine did not answer: {0}")]
-    NoAnswer(std::io::Error),
-    /// It said something else.
-    #[error("the machine answered something else ({0}); are both of the same version?")]
-    Misunderstood(String),
+/// How long a machine may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Names that differ in more than this share of their letters are not taken for a slip of the fingers.
+const ALIKE: f64 = 0.7;
+
+/// A conversation with a machine.
+#[derive(Debug)]
+pub struct Session {
+    name: String,
+    pid: u32,
+    stream: BufReader<UnixStream>,
 }
 
-/// Names of the machines of this user that answer.
-pub fn running() -> Result<Vec<String>, ControlError> {
-    let dir = runtime_dir()?;
-    let entries = std::fs::read_dir(&dir).map_err(|error| ControlError::RuntimeDir { dir, error })?;
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
-        .filter(|path| UnixStream::connect(path).is_ok())
-        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-        .collect();
-    names.sort();
-    Ok(names)
-}
-
-/// Asks a machine; `None` means the only one that runs.
-pub fn ask(name: Option<&str>, request: &Request) -> Result<Response, ControlError> {
-    let name = match name {
-        Some(name) => checked_name(name)?.to_owned(),
-        None => {
-            let mut names = running()?;
-            match (names.pop(), names.is_empty()) {
-                (Some(name), true) => name,
-                (None, _) => {
-                    return Err(ControlError::WhichOne(
-                        "no machine is running; start one with `exovm run`".to_owned(),
-                    ));
-                }
-                (Some(last), false) => {
-                    return Err(ControlError::WhichOne(format!(
-                        "several machines are running, say which: {}, {last}",
-                        names.join(", ")
-                    )));
-                }
+impl Session {
+    /// Connects to the machine of this name.
+    pub fn open(name: &str) -> Result<Self, ControlError> {
+        let name = checked_name(name)?.to_owned();
+        let path = socket_path(&name)?;
+        let fail = |error| ControlError::Socket { path: path.clone(), error };
+        let stream = match knock(&path)? {
+            Knock::Alive(Some(stream)) => stream,
+            Knock::Alive(None) => {
+                let error = Error::new(ErrorKind::WouldBlock, "too many clients wait for it");
+                return Err(ControlError::NoAnswer { name, pid: 0, error });
             }
+            Knock::Dead | Knock::Missing | Knock::Foreign => return Err(not_running(&name)),
+        };
+        // Of the process that listens: the kernel noted it then.
+        let pid = socket_peercred(&stream).map_err(|error| fail(error.into()))?.pid.as_raw_pid() as u32;
+        stream.set_nonblocking(false).map_err(fail)?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(fail)?;
+        stream.set_write_timeout(Some(PATIENCE)).map_err(fail)?;
+        Ok(Self { name, pid, stream: BufReader::new(stream) })
+    }
+
+    /// The machine's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Process of the machine's VMM.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Asks for one answer.
+    pub fn ask(&mut self, request: &Request) -> Result<Answer, ControlError> {
+        self.send(request)?;
+        self.next_answer()
+    }
+
+    /// Sends a request whose answers [`Self::next_answer`] reads.
+    pub fn send(&mut self, request: &Request) -> Result<(), ControlError> {
+        let sent = self.stream.get_mut().write_all(&request.to_line());
+        sent.map_err(|error| self.no_answer(error))
+    }
+
+    /// How long an answer may take from now on; `None`: as long as it wants.
+    pub fn set_patience(&mut self, patience: Option<Duration>) -> Result<(), ControlError> {
+        let patience = patience.map(|time| time.max(Duration::from_millis(1)));
+        self.stream.get_mut().set_read_timeout(patience).map_err(ControlError::Host)
+    }
+
+    /// The next answer. A refusal is an error.
+    pub fn next_answer(&mut self) -> Result<Answer, ControlError> {
+        let mut line = Vec::new();
+        match self.stream.read_until(b'\n', &mut line) {
+            Ok(0) => return Err(ControlError::Gone { name: self.name.clone() }),
+            Ok(_) if !line.ends_with(b"\n") => return Err(ControlError::Gone { name: self.name.clone() }),
+            Ok(_) => {}
+            Err(error) => return Err(self.no_answer(error)),
         }
-    };
-    let path = runtime_dir()?.join(format!("{name}.sock"));
-    let mut stream = UnixStream::connect(path).map_err(|_| not_running(&name))?;
-    let exchange = |stream: &mut UnixStream| -> std::io::Result<String> {
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut text = serde_json::to_string(request)?;
-        text.push('\n');
-        stream.write_all(text.as_bytes())?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
-        Ok(line)
-    };
-    let line = exchange(&mut stream).map_err(ControlError::NoAnswer)?;
-    match serde_json::from_str(&line) {
-        Ok(Response::Error { message }) => Err(ControlError::Misunderstood(message)),
-        Ok(response) => Ok(response),
-        Err(error) => Err(ControlError::Misunderstood(error.to_string())),
+        let misunderstood = |what: String| ControlError::Misunderstood { name: self.name.clone(), what };
+        match Answer::parse(&line) {
+            Ok(Answer::Refused(refusal)) if refusal.kind == RefusalKind::TooManyClients => {
+                Err(self.no_answer(Error::other(refusal.message)))
+            }
+            Ok(Answer::Refused(refusal)) => Err(misunderstood(refusal.message)),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(misunderstood(error.to_string())),
+        }
+    }
+
+    fn no_answer(&self, error: Error) -> ControlError {
+        let error = match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                Error::new(ErrorKind::TimedOut, format!("nothing came for {} s", PATIENCE.as_secs()))
+            }
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
+                return ControlError::Gone { name: self.name.clone() };
+            }
+            _ => error,
+        };
+        ControlError::NoAnswer { name: self.name.clone(), pid: self.pid, error }
+    }
+
+    /// What [`ControlError::Misunderstood`] is for: an answer to something else.
+    pub fn unexpected(&self, answer: &Answer) -> ControlError {
+        let what = String::from_utf8_lossy(&answer.to_line()).chars().take(100).collect();
+        ControlError::Misunderstood { name: self.name.clone(), what }
+    }
+}
+
+/// The machine that is meant: `None` means the only one that runs.
+pub fn resolve(name: Option<&str>) -> Result<String, ControlError> {
+    if let Some(name) = name {
+        return checked_name(name).map(str::to_owned);
+    }
+    let mut names = machines()?.alive;
+    match (names.pop(), names.is_empty()) {
+        (Some(name), true) => Ok(name),
+        (None, _) => Err(ControlError::NoneRuns),
+        (Some(last), false) => {
+            names.push(last);
+            Err(ControlError::WhichOne { names })
+        }
     }
 }
 
 fn not_running(name: &str) -> ControlError {
-    let names = running().unwrap_or_default();
-    let others = if names.is_empty() { String::new() } else { format!("; these are: {}", names.join(", ")) };
-    ControlError::NotRunning { name: name.to_owned(), others }
+    let names = machines().unwrap_or_default().alive;
+    ControlError::NotRunning { name: name.to_owned(), others: others(name, &names) }
+}
+
+/// What runs instead, and which of it may have been meant.
+fn others(name: &str, running: &[String]) -> String {
+    let closest = running
+        .iter()
+        .map(|other| (strsim::jaro_winkler(name, other), other))
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .filter(|(likeness, _)| *likeness >= ALIKE);
+    match (running, closest) {
+        ([], _) => "; nothing is running".to_owned(),
+        (_, Some((_, closest))) => format!("; running: {}; did you mean {closest}?", running.join(", ")),
+        _ => format!("; running: {}", running.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_name_the_one_that_was_meant() {
+        let running = ["cheetah".to_owned(), "hello".to_owned()];
+        assert_eq!(others("chetah", &running), "; running: cheetah, hello; did you mean cheetah?");
+        assert_eq!(others("hello-2", &running), "; running: cheetah, hello; did you mean hello?");
+        assert_eq!(others("xyz", &running), "; running: cheetah, hello");
+        assert_eq!(others("xyz", &[]), "; nothing is running");
+    }
 }

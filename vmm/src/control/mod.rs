@@ -1,66 +1,108 @@
-//! The control socket: how a tool speaks to a running machine.
+//! The control socket: how tools speak to a running machine.
 //!
-//! One Unix socket a machine, in the user's runtime directory, named after the machine. A client sends one line of
-//! JSON, gets one line back, and the connection ends.
+//! One Unix socket a machine, in the user's runtime directory, named after the machine. Several clients may be connected
+//! at once and none can hold up another, nor the machine: sockets never block, what waits for a client is bounded, and
+//! streams are pulled by who reads them, so that a slow reader loses lines (and is told how many) and costs nothing else.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`protocol`] | requests and answers, a line of JSON each |
+//! | [`directory`] | names, and where sockets lie |
+//! | [`server`] | the machine's side |
+//! | [`client`] | the tools' side |
 
-mod client;
-mod server;
+pub mod client;
+mod connection;
+pub mod directory;
+pub mod protocol;
+pub mod server;
 
-pub use client::{ControlError, ask, running};
-pub use server::Control;
+pub use client::{Session, resolve};
+pub use directory::{checked_name, machines, runtime_dir};
+pub use protocol::{Answer, Ending, Info, LogRequest, RefusalKind, Request, State};
+pub use server::{Control, ControlSocket, Served};
 
-use crate::account::AccountSnapshot;
-use serde::{Deserialize, Serialize};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 
-/// What a client may ask.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Request {
-    /// The account up to now.
-    Account,
-}
-
-/// What the machine answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Response {
-    /// To [`Request::Account`].
-    Account(AccountSnapshot),
-    /// It did not understand.
-    Error {
+/// Why a machine cannot be spoken to.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The runtime directory.
+    #[error("{dir}: {error}; set XDG_RUNTIME_DIR to a directory of your own")]
+    RuntimeDir {
+        /// Which.
+        dir: PathBuf,
         /// Why.
-        message: String,
+        error: std::io::Error,
     },
-}
-
-/// Longest name of a machine: socket paths are short.
-const NAME_BYTES_MAX: usize = 48;
-
-/// A machine's name, if it can have it: it becomes a file name.
-pub fn checked_name(name: &str) -> Result<&str, ControlError> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let good = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
-    if good { Ok(name) } else { Err(ControlError::BadName { name: name.to_owned() }) }
-}
-
-/// The directory of this user's control sockets; made if missing, refused if somebody else could write to it.
-pub fn runtime_dir() -> Result<PathBuf, ControlError> {
-    // SAFETY: no arguments, no failure.
-    let uid = unsafe { libc::getuid() };
-    let dir = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        Some(dir) => PathBuf::from(dir).join("exovm"),
-        None => std::env::temp_dir().join(format!("exovm-{uid}")),
-    };
-    let fail = |error| ControlError::RuntimeDir { dir: dir.clone(), error };
-    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(fail(error)),
-        _ => {}
-    }
-    let metadata = std::fs::symlink_metadata(&dir).map_err(fail)?;
-    if !metadata.is_dir() || metadata.uid() != uid || metadata.mode() & 0o022 != 0 {
-        return Err(ControlError::UnsafeRuntimeDir { dir });
-    }
-    Ok(dir)
+    /// It belongs to somebody else.
+    #[error("{dir} is not a directory that only you can write to; set XDG_RUNTIME_DIR to one")]
+    UnsafeRuntimeDir {
+        /// Which.
+        dir: PathBuf,
+    },
+    /// Not a name.
+    #[error("a machine's name is 1 to 48 letters, digits, '-' and '_'; {name:?} is not")]
+    BadName {
+        /// What was given.
+        name: String,
+    },
+    /// The socket cannot be made or used.
+    #[error("{path}: {error}")]
+    Socket {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A resource of the host.
+    #[error("control socket: {0}")]
+    Host(std::io::Error),
+    /// Names are used up.
+    #[error("there are already many machines called {name:?}; choose another --name")]
+    TooMany {
+        /// Which.
+        name: String,
+    },
+    /// No such machine.
+    #[error("no machine called {name:?} is running{others}")]
+    NotRunning {
+        /// Which.
+        name: String,
+        /// Which ones are, in words.
+        others: String,
+    },
+    /// None, and no name was given.
+    #[error("no machine is running; start one with `exovm run`")]
+    NoneRuns,
+    /// Several, and no name was given.
+    #[error("several machines are running, say which: {}", .names.join(", "))]
+    WhichOne {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// It is there and says nothing.
+    #[error("machine {name} (process {pid}) does not answer: {error}; `exovm stop --force {name}` ends it")]
+    NoAnswer {
+        /// Which.
+        name: String,
+        /// Its process.
+        pid: u32,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It ended while it was asked.
+    #[error("machine {name} ended")]
+    Gone {
+        /// Which.
+        name: String,
+    },
+    /// It said something else.
+    #[error("machine {name} answered something else ({what}); are it and this exovm of the same version?")]
+    Misunderstood {
+        /// Which.
+        name: String,
+        /// What.
+        what: String,
+    },
 }

@@ -1,92 +1,243 @@
-//! The machine's side of the control socket.
+//! The machine's side of the control socket: who is connected, and what they can be told.
 
-use super::{ControlError, Request, Response, checked_name, runtime_dir};
+use super::connection::{Connection, Next, Standing};
+use super::directory::{Knock, checked_name, knock, lock, runtime_dir};
+use super::protocol::{Ending, Info, Refusal, RefusalKind, State};
+use super::{ControlError, directory};
+use crate::account::AccountSnapshot;
+use crate::guest_log::GuestLog;
 use crate::machine::{Machine, Shared};
-use std::io::{BufRead, BufReader, Read, Write};
+use abi::boot::phase;
+use event_manager::{EventOps, Events};
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// A request is never longer.
-const REQUEST_BYTES: u64 = 4096;
-/// A client that does not speak or listen for that long is left.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Clients connected at once.
+const CLIENTS_MAX: usize = 32;
+/// A client that moved nothing for that long may lose its place to another.
+const PLACE_KEPT: Duration = Duration::from_secs(1);
+/// How long clients may take for the last words.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// A listening control socket. Dropping it removes the file.
-pub struct Control {
+/// A listening socket under a machine's name. Dropping it removes the file.
+#[derive(Debug)]
+pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
-    machine: Arc<Shared>,
+    name: String,
 }
 
-impl Control {
+impl ControlSocket {
     /// Listens under `name`, or `name-2`, `name-3` ... if that runs already. What a killed VMM left behind is taken over.
-    pub fn bind(name: &str, machine: &Machine) -> Result<Self, ControlError> {
-        let name = checked_name(name)?;
+    pub fn bind(name: &str) -> Result<Self, ControlError> {
+        let base = checked_name(name)?;
         let dir = runtime_dir()?;
+        let _lock = lock(&dir)?;
         for attempt in 1..100 {
-            let name = if attempt == 1 { name.to_owned() } else { format!("{name}-{attempt}") };
+            let name = if attempt == 1 { base.to_owned() } else { format!("{base}-{attempt}") };
             let path = dir.join(format!("{name}.sock"));
-            if path.exists() {
-                if UnixStream::connect(&path).is_ok() {
-                    continue;
-                }
-                // Nobody listens: the file is a leftover.
-                let _ = std::fs::remove_file(&path);
+            match knock(&path)? {
+                Knock::Alive(_) | Knock::Foreign => continue,
+                Knock::Dead => std::fs::remove_file(&path)
+                    .map_err(|error| ControlError::Socket { path: path.clone(), error })?,
+                Knock::Missing => {}
             }
-            let listener = match UnixListener::bind(&path) {
-                Ok(listener) => listener,
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => continue,
-                Err(error) => return Err(ControlError::Bind { path, error }),
+            let listen = || {
+                let listener = UnixListener::bind(&path)?;
+                listener.set_nonblocking(true)?;
+                Ok(listener)
             };
-            return match listener.set_nonblocking(true) {
-                Ok(()) => Ok(Self { listener, path, machine: Arc::clone(machine.shared()) }),
-                Err(error) => Err(ControlError::Bind { path, error }),
-            };
+            let listener = listen().map_err(|error| ControlError::Socket { path: path.clone(), error })?;
+            return Ok(Self { listener, path, name });
         }
-        Err(ControlError::TooMany { name: name.to_owned() })
+        Err(ControlError::TooMany { name: base.to_owned() })
     }
 
     /// The machine's name, as clients call it.
-    pub fn name(&self) -> String {
-        self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let _lock = self.path.parent().map(directory::lock);
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// What clients can be told of a machine, and have it do.
+pub struct Served {
+    machine: Arc<Shared>,
+    log: Arc<GuestLog>,
+    info: Info,
+    stop: EventFd,
+}
+
+impl Served {
+    /// Of `machine`. What changes while it runs (state, port, uptime) is put into `info` when somebody asks.
+    pub fn new(machine: &Machine, log: Arc<GuestLog>, info: Info) -> Result<Self, ControlError> {
+        let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(ControlError::Host)?;
+        Ok(Self { machine: Arc::clone(machine.shared()), log, info, stop })
     }
 
-    /// Serves all clients that wait. Call it when the socket is readable.
-    pub fn serve(&self) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if let Err(error) = self.answer(stream) {
-                tracing::debug!("control client: {error}");
+    pub(super) fn info(&self) -> Info {
+        let status = &self.machine.pages.status;
+        let state = if self.machine.has_ended() {
+            State::Ended
+        } else if self.machine.pages.host.stop.load(Ordering::Relaxed) != 0 {
+            State::Stopping
+        } else if status.phases[phase::READY].load(Ordering::Relaxed) != 0 {
+            State::Ready
+        } else {
+            State::Starting
+        };
+        let port = u16::try_from(status.port.load(Ordering::Relaxed)).ok().filter(|&port| port != 0);
+        Info { state, port, uptime_ms: self.machine.uptime_ms(), ..self.info.clone() }
+    }
+
+    pub(super) fn account(&self) -> AccountSnapshot {
+        self.machine.account()
+    }
+
+    pub(super) fn log(&self) -> &GuestLog {
+        &self.log
+    }
+
+    pub(super) fn stop(&self) {
+        // A full counter means that somebody asked already.
+        let _ = self.stop.write(1);
+    }
+}
+
+/// A machine's control socket and its clients. Lives in an event loop: the owner passes on what
+/// [`Control::watches`] says is its.
+pub struct Control {
+    socket: ControlSocket,
+    served: Served,
+    clients: BTreeMap<RawFd, Connection>,
+}
+
+impl Control {
+    /// Serves a machine's clients.
+    pub fn new(socket: ControlSocket, served: Served) -> Self {
+        Self { socket, served, clients: BTreeMap::new() }
+    }
+
+    /// Readable when a client wants the machine to end.
+    pub fn stop_event(&self) -> &EventFd {
+        &self.served.stop
+    }
+
+    /// Begins to watch its descriptors.
+    pub fn init(&mut self, ops: &mut EventOps<'_>) -> Result<(), event_manager::Error> {
+        ops.add(Events::new(&self.socket.listener, EventSet::IN))?;
+        ops.add(Events::new(self.served.log.news(), EventSet::IN))
+    }
+
+    /// Whether an event is for [`Self::process`].
+    pub fn watches(&self, fd: RawFd) -> bool {
+        fd == self.socket.listener.as_raw_fd()
+            || fd == self.served.log.news().as_raw_fd()
+            || self.clients.contains_key(&fd)
+    }
+
+    /// Serves who is ready. Never waits.
+    pub fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        let fd = events.fd();
+        if fd == self.socket.listener.as_raw_fd() {
+            self.accept(ops);
+        } else if fd == self.served.log.news().as_raw_fd() {
+            let _ = self.served.log.news().read();
+            let followers: Vec<RawFd> =
+                self.clients.iter().filter(|(_, client)| client.follows_log()).map(|(&fd, _)| fd).collect();
+            for fd in followers {
+                self.advance(fd, ops);
+            }
+        } else if events.event_set().intersects(EventSet::HANG_UP | EventSet::ERROR) {
+            // It may have asked for something before it went.
+            self.advance(fd, ops);
+            self.drop_client(fd, ops);
+        } else {
+            self.advance(fd, ops);
+        }
+    }
+
+    fn accept(&mut self, ops: &mut EventOps<'_>) {
+        while let Ok((socket, _)) = self.socket.listener.accept() {
+            let client = match Connection::new(socket) {
+                Ok(client) => client,
+                Err(error) => {
+                    tracing::debug!("control client: {error}");
+                    continue;
+                }
+            };
+            if self.clients.len() >= CLIENTS_MAX && !self.make_room(ops) {
+                let message = format!("{CLIENTS_MAX} clients are being served already");
+                client.turn_away(Refusal { kind: RefusalKind::TooManyClients, message });
+                continue;
+            }
+            let fd = client.as_raw_fd();
+            match ops.add(Events::new(&client, EventSet::IN)) {
+                Ok(()) => {
+                    self.clients.insert(fd, client);
+                    self.advance(fd, ops);
+                }
+                Err(error) => tracing::debug!("control client: {error}"),
             }
         }
     }
 
-    fn answer(&self, mut stream: UnixStream) -> std::io::Result<()> {
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let mut line = String::new();
-        BufReader::new((&stream).take(REQUEST_BYTES)).read_line(&mut line)?;
-        let response = match serde_json::from_str(&line) {
-            Ok(Request::Account) => Response::Account(self.machine.account()),
-            Err(error) => Response::Error { message: format!("not a request: {error}") },
+    /// Drops the client that needs its place least, if there is one.
+    fn make_room(&mut self, ops: &mut EventOps<'_>) -> bool {
+        let candidates = self.clients.iter().map(|(&fd, client)| (client.standing(), fd));
+        let least = candidates
+            .filter(|((standing, still), _)| *standing != Standing::Busy && *still >= PLACE_KEPT)
+            .min_by_key(|((standing, still), _)| (*standing, std::cmp::Reverse(*still)));
+        if let Some(((standing, _), fd)) = least {
+            tracing::debug!("a control client ({standing:?}) loses its place to another");
+            self.drop_client(fd, ops);
+        }
+        least.is_some()
+    }
+
+    fn advance(&mut self, fd: RawFd, ops: &mut EventOps<'_>) {
+        let Some(client) = self.clients.get_mut(&fd) else { return };
+        let mut next = client.advance(&self.served);
+        if client.follows_log() {
+            // And look again, so that no line comes unnoticed in between.
+            self.served.log.watch();
+            next = client.advance(&self.served);
+        }
+        let watched = match next {
+            Next::Gone => false,
+            Next::Watch(events) => ops.modify(Events::new(client, events)).is_ok(),
         };
-        let mut text = serde_json::to_string(&response)?;
-        text.push('\n');
-        stream.write_all(text.as_bytes())
+        if !watched {
+            self.drop_client(fd, ops);
+        }
     }
-}
 
-impl AsRawFd for Control {
-    fn as_raw_fd(&self) -> RawFd {
-        self.listener.as_raw_fd()
+    fn drop_client(&mut self, fd: RawFd, ops: &mut EventOps<'_>) {
+        if let Some(client) = self.clients.remove(&fd)
+            && let Err(error) = ops.remove(Events::empty(&client))
+        {
+            tracing::debug!("control client: {error}");
+        }
     }
-}
 
-impl Drop for Control {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+    /// The machine has ended: tells those who wait for that, closes all connections and removes the socket.
+    pub fn finish(self, ending: &Ending) {
+        let deadline = Instant::now() + LAST_WORDS;
+        for client in self.clients.into_values() {
+            client.finish(&self.served, ending, deadline);
+        }
     }
 }

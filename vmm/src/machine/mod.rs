@@ -236,6 +236,13 @@ impl Machine {
         end.clone()
     }
 
+    /// Waits until the guest has said that it is ready, or has ended. Returns whether there is nothing to wait for any
+    /// more.
+    pub fn is_ready(&self, timeout: Duration) -> bool {
+        self.wait_ready(timeout);
+        self.shared.pages.status.phases[phase::READY].load(Ordering::Acquire) != 0 || self.shared.has_ended()
+    }
+
     /// Waits until the guest serves, or has ended. Returns the TCP port that it serves, if any.
     pub fn wait_ready(&self, timeout: Duration) -> Option<u16> {
         let deadline = Instant::now() + timeout;
@@ -251,10 +258,22 @@ impl Machine {
         }
     }
 
-    /// Asks the guest to finish, and ends the machine when it did or after `grace`.
-    pub fn stop(&mut self, grace: Duration) -> End {
+    /// Asks the guest to finish, and does not wait for it.
+    pub fn ask_to_stop(&self) {
         self.shared.pages.host.stop.store(1, Ordering::Release);
         self.shared.wake_guest();
+    }
+
+    /// Asks the guest to finish, and ends the machine when it did or after `grace`.
+    pub fn stop(&mut self, grace: Duration) -> End {
+        let end = self.end(grace);
+        self.join();
+        end
+    }
+
+    /// As [`Self::stop`], for who shares the machine: its threads may still be finishing.
+    pub fn end(&self, grace: Duration) -> End {
+        self.ask_to_stop();
         if self.wait(Some(grace)).is_none() {
             self.shared.stop.store(true, Ordering::Release);
             if let Some(placement) = &self.shared.placement {
@@ -264,7 +283,6 @@ impl Machine {
                 self.kick();
             }
         }
-        self.join();
         self.wait(None).unwrap_or(End::Stopped)
     }
 
@@ -364,6 +382,11 @@ impl Shared {
         *self.end() = Some(end);
         self.ended.notify_all();
         let _ = self.end_event.write(1);
+    }
+
+    /// How long the machine exists.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        account::ledger::now_tsc().saturating_sub(self.started_tsc) / self.tsc_khz.max(1)
     }
 
     /// Whether the machine has ended.

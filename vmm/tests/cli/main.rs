@@ -2,13 +2,19 @@
 //! it ends, and what it leaves behind.
 
 mod account;
+mod control;
+mod detach;
 mod host;
 mod image_file;
 mod images;
 mod input;
 mod lifecycle;
+mod logs;
+mod machines;
 mod network;
 mod project;
+mod ps;
+mod stop;
 
 use exovm_ci::scene::Scene;
 

@@ -1,0 +1,92 @@
+//! What `exovm run` says once a machine is ready: where it serves, what it is, how its start went.
+
+use crate::machine::{End, Machine};
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+/// How long a guest may take until it serves, before a line says that it does not.
+const READY_PATIENCE: Duration = Duration::from_secs(10);
+/// Waiting longer than this shows that it goes on.
+const PROGRESS_AFTER: Duration = Duration::from_secs(1);
+/// How often it is looked whether anybody still waits.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// What there is to say besides what the machine knows.
+pub(super) struct Announcement {
+    /// The machine's name.
+    pub(super) name: String,
+    /// The guest's address.
+    pub(super) address: Option<Ipv4Addr>,
+    /// What it serves.
+    pub(super) served: Option<String>,
+    /// When the command was started, on the TSC.
+    pub(super) start_tsc: u64,
+    /// How it is ended and looked at.
+    pub(super) hint: String,
+}
+
+impl Announcement {
+    /// Waits until the guest serves (or for too long, or nobody waits any more), and says how that went; `None` if it
+    /// has ended with a fault, whose report says it all.
+    pub(super) fn wait(&self, machine: &Machine, nobody_waits: impl Fn() -> bool) -> Option<String> {
+        let started = Instant::now();
+        let mut said = false;
+        while !machine.is_ready(SLICE) && started.elapsed() < READY_PATIENCE && !nobody_waits() {
+            if started.elapsed() > PROGRESS_AFTER && !std::mem::replace(&mut said, true) {
+                eprintln!("exovm: waiting for the guest to be ready, {} s at most", READY_PATIENCE.as_secs());
+            }
+        }
+        let port = machine.wait_ready(Duration::ZERO);
+        let ended = machine.wait(Some(Duration::ZERO));
+        if matches!(ended, Some(End::Fault { .. })) {
+            return None;
+        }
+        let mut text = String::new();
+        match (self.address, port) {
+            _ if ended.is_some() => {}
+            (Some(address), Some(80)) => text.push_str(&format!("serving http://{address}/\n")),
+            (Some(address), Some(port)) => text.push_str(&format!("serving http://{address}:{port}/\n")),
+            (Some(_), None) => {
+                let patience = READY_PATIENCE.as_secs();
+                text.push_str(&format!("the guest does not serve yet, after {patience} s\n"));
+            }
+            (None, _) => {}
+        }
+        if let Some(served) = &self.served {
+            text.push_str(&format!("  document root: {served}\n"));
+        }
+        let io = machine.placement().map_or("none".to_owned(), |p| format!("{:?}", p.mode()).to_lowercase());
+        let mib = machine.memory_bytes() >> 20;
+        text.push_str(&format!("  machine: {}, {mib} MiB, device work: {io}\n", self.name));
+        text.push_str(&format!("  kernel calls: {}\n\n", gate(machine)));
+        self.phases(machine, &mut text);
+        if ended.is_none() {
+            text.push_str(&format!("\n{}", self.hint));
+        }
+        text.truncate(text.trim_end().len());
+        Some(text)
+    }
+
+    /// How long each phase of the start took.
+    fn phases(&self, machine: &Machine, text: &mut String) {
+        let _ = writeln!(text, "  {:<16} {:>10} {:>10}", "boot phase", "ms", "since start");
+        let mut last = self.start_tsc;
+        for phase in machine.phases() {
+            let ms = |ticks: u64| ticks as f64 / machine.tsc_khz() as f64;
+            let (step, total) = (phase.tsc.saturating_sub(last), phase.tsc.saturating_sub(self.start_tsc));
+            let _ = writeln!(text, "  {:<16} {:>10.3} {:>10.3}", phase.name, ms(step), ms(total));
+            last = phase.tsc;
+        }
+    }
+}
+
+/// What the kernel found out about the host.
+fn gate(machine: &Machine) -> &'static str {
+    use abi::call::gate::{KIND_INT3, KIND_SYSCALL};
+    match machine.pages().status.gate.load(std::sync::atomic::Ordering::Relaxed) {
+        KIND_INT3 => "by int3 (SYSCALL does not raise the privilege here)",
+        KIND_SYSCALL => "by syscall",
+        _ => "not yet",
+    }
+}

@@ -1,0 +1,125 @@
+//! `exovm ps`: the machines that run. What killed ones left behind is removed, and said.
+
+use super::Failure;
+use super::style::{columns, print};
+use crate::control::{Answer, ControlError, Info, Request, Session, directory, machines};
+use serde::Serialize;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long a machine may take to say what it is.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Arguments of `ps`.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = "Examples:
+  exovm ps                                      all machines of this user
+  exovm ps --json | jq -r '.machines[].name'    for scripts")]
+pub(super) struct PsArguments {
+    /// Print JSON (schema exovm-ps/1).
+    #[arg(long)]
+    json: bool,
+}
+
+/// The JSON form.
+#[derive(Serialize)]
+struct Report {
+    schema: &'static str,
+    machines: Vec<Info>,
+    silent: Vec<Silent>,
+    removed: Vec<Removed>,
+}
+
+/// A machine that does not say what it is.
+#[derive(Serialize)]
+struct Silent {
+    name: String,
+    pid: Option<u32>,
+    why: String,
+}
+
+/// A machine that left its socket behind.
+#[derive(Serialize)]
+struct Removed {
+    name: String,
+    /// Where its log still lies.
+    log: Option<String>,
+}
+
+pub(super) fn ps(arguments: &PsArguments) -> Result<ExitCode, Failure> {
+    let report = look()?;
+    if arguments.json {
+        print(&serde_json::to_string_pretty(&report)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for Removed { name, log } in &report.removed {
+        let log = log.as_ref().map_or(String::new(), |_| format!("; its log is kept: exovm logs {name}"));
+        eprintln!("exovm: {name} did not end by itself (killed?): removed the socket it left{log}");
+    }
+    if report.machines.is_empty() && report.silent.is_empty() {
+        eprintln!("exovm: no machine is running");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<_> = report.machines.iter().map(row).chain(report.silent.iter().map(silent_row)).collect();
+    print(&columns(["NAME", "PROCESS", "IMAGE", "UPTIME", "MEMORY", "STATE", "ADDRESS"], &rows))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look() -> Result<Report, ControlError> {
+    let found = machines()?;
+    let mut report =
+        Report { schema: "exovm-ps/1", machines: Vec::new(), silent: Vec::new(), removed: Vec::new() };
+    for name in found.alive {
+        match info(&name) {
+            Ok(info) => report.machines.push(info),
+            // It has ended in the meantime.
+            Err(ControlError::Gone { .. } | ControlError::NotRunning { .. }) => {}
+            Err(error) => {
+                let pid = match &error {
+                    ControlError::NoAnswer { pid, .. } if *pid != 0 => Some(*pid),
+                    _ => None,
+                };
+                report.silent.push(Silent { name, pid, why: error.to_string() });
+            }
+        }
+    }
+    for name in found.removed {
+        let log = directory::log_path(&name)?;
+        let log = log.exists().then(|| log.display().to_string());
+        report.removed.push(Removed { name, log });
+    }
+    Ok(report)
+}
+
+fn info(name: &str) -> Result<Info, ControlError> {
+    let mut session = Session::open(name)?;
+    session.set_patience(Some(PATIENCE))?;
+    match session.ask(&Request::Info)? {
+        Answer::Info(info) => Ok(*info),
+        other => Err(session.unexpected(&other)),
+    }
+}
+
+fn row(info: &Info) -> [String; 7] {
+    let address = match (info.addresses.as_slice(), info.port) {
+        ([], _) => "-".to_owned(),
+        (addresses, Some(port)) => format!("{}:{port}", addresses.join(", ")),
+        (addresses, None) => addresses.join(", "),
+    };
+    [
+        info.name.clone(),
+        info.pid.to_string(),
+        info.image.clone(),
+        humantime::format_duration(Duration::from_secs(info.uptime_ms / 1000)).to_string(),
+        format!("{} MiB", info.memory_bytes >> 20),
+        info.state.name().to_owned(),
+        address,
+    ]
+}
+
+fn silent_row(silent: &Silent) -> [String; 7] {
+    let unknown = || "?".to_owned();
+    let pid = silent.pid.map_or_else(unknown, |pid| pid.to_string());
+    let state = if silent.pid.is_some() { "does not answer" } else { "not understood" };
+    [silent.name.clone(), pid, unknown(), unknown(), unknown(), state.to_owned(), unknown()]
+}

@@ -1,0 +1,292 @@
+//! One client of a control socket: bytes in, requests, answers, bytes out, without ever waiting.
+//!
+//! What a client can make the machine keep is bounded: one line of input, and of output one answer or about
+//! [`OUTPUT_BYTES`]. While output waits to be taken, nothing is read and no stream goes on.
+
+use super::protocol::{Answer, Ending, LogRequest, Refusal, RefusalKind, Request};
+use super::server::Served;
+use rustix::event::{PollFd, PollFlags};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+use vmm_sys_util::epoll::EventSet;
+
+/// A request is never longer.
+const LINE_BYTES: usize = 4096;
+/// About how much of a stream is made ready at once.
+const OUTPUT_BYTES: usize = 64 << 10;
+/// Steps for one client before the others have their turn.
+const STEPS: usize = 16;
+
+/// What a client is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// These events (and its end, which epoll always tells).
+    Watch(EventSet),
+    /// Nothing: it is gone.
+    Gone,
+}
+
+/// Whom another client may take the place of, the first first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Connected, and wants nothing at the moment.
+    Idle,
+    /// Does not take what it asked for.
+    Stuck,
+    /// Is being served.
+    Busy,
+}
+
+/// A stream that goes on.
+#[derive(Debug)]
+enum Stream {
+    /// Lines of the log from `seq`, up to a number or the machine's end.
+    Log { seq: u64, until: Option<u64> },
+    /// Nothing but the machine's end.
+    End,
+}
+
+/// A connected client.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    stream: Option<Stream>,
+    /// It said all it had to say, and still listens.
+    half_closed: bool,
+    /// To be closed once its output is taken.
+    closing: bool,
+    moved: Instant,
+}
+
+impl Connection {
+    /// A client that has just connected.
+    pub(super) fn new(socket: UnixStream) -> std::io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            input: Vec::new(),
+            output: Vec::new(),
+            stream: None,
+            half_closed: false,
+            closing: false,
+            moved: Instant::now(),
+        })
+    }
+
+    /// Says why it is not served, and that is all.
+    pub(super) fn turn_away(mut self, refusal: Refusal) {
+        self.output = Answer::Refused(refusal).to_line();
+        let _ = self.flush();
+    }
+
+    /// How long nothing went in or out, and how much that matters.
+    pub(super) fn standing(&self) -> (Standing, Duration) {
+        let standing = match (&self.stream, self.output.is_empty()) {
+            (_, false) => Standing::Stuck,
+            (None, true) => Standing::Idle,
+            (Some(_), true) => Standing::Busy,
+        };
+        (standing, self.moved.elapsed())
+    }
+
+    /// Whether it waits for lines of the log.
+    pub(super) fn follows_log(&self) -> bool {
+        matches!(self.stream, Some(Stream::Log { .. }))
+    }
+
+    /// Does what can be done without waiting.
+    pub(super) fn advance(&mut self, served: &Served) -> Next {
+        for _ in 0..STEPS {
+            match self.flush() {
+                Err(_) => return Next::Gone,
+                Ok(false) => return Next::Watch(EventSet::OUT),
+                Ok(true) if self.closing => return Next::Gone,
+                Ok(true) => {}
+            }
+            if self.next_of_stream(served) {
+                continue;
+            }
+            if self.stream.is_none()
+                && let Some(line) = self.take_line()
+            {
+                self.answer(&line, served);
+                continue;
+            }
+            if self.closing {
+                continue;
+            }
+            match self.fill() {
+                Fill::Some => {}
+                Fill::NothingNow => return Next::Watch(EventSet::IN),
+                // Only its end is of interest now.
+                Fill::End if self.stream.is_some() => return Next::Watch(EventSet::empty()),
+                Fill::End => return Next::Gone,
+            }
+        }
+        // Whatever it is ready for, it is its turn again soon.
+        Next::Watch(EventSet::IN | EventSet::OUT)
+    }
+
+    /// Writes what waits. Returns whether all of it is written.
+    fn flush(&mut self) -> std::io::Result<bool> {
+        let mut written = 0;
+        let result = loop {
+            if written == self.output.len() {
+                break Ok(true);
+            }
+            match self.socket.write(&self.output[written..]) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(false),
+                Err(error) => break Err(error),
+            }
+        };
+        if written > 0 {
+            self.moved = Instant::now();
+            self.output.drain(..written);
+        }
+        result
+    }
+
+    /// Reads what has come, at most a line's worth. While a stream goes on it is passed over.
+    fn fill(&mut self) -> Fill {
+        if self.half_closed {
+            return Fill::End;
+        }
+        let mut bytes = [0; LINE_BYTES];
+        match self.socket.read(&mut bytes) {
+            Ok(0) => {
+                self.half_closed = true;
+                Fill::End
+            }
+            Ok(count) => {
+                self.moved = Instant::now();
+                if self.stream.is_none() {
+                    self.input.extend_from_slice(&bytes[..count]);
+                }
+                Fill::Some
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Fill::Some,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Fill::NothingNow,
+            Err(_) => Fill::End,
+        }
+    }
+
+    /// The next line of the input, without its end. Input that has none and is too long is the end of the connection.
+    fn take_line(&mut self) -> Option<Vec<u8>> {
+        let end = self.input.iter().position(|&byte| byte == b'\n');
+        match end {
+            Some(end) if end <= LINE_BYTES => {
+                let mut line: Vec<u8> = self.input.drain(..=end).collect();
+                line.pop();
+                Some(line)
+            }
+            None if self.input.len() <= LINE_BYTES => None,
+            _ => {
+                let message = format!("a request is at most {LINE_BYTES} bytes long");
+                self.say(&Answer::Refused(Refusal { kind: RefusalKind::TooLong, message }));
+                self.input.clear();
+                self.closing = true;
+                None
+            }
+        }
+    }
+
+    fn answer(&mut self, line: &[u8], served: &Served) {
+        match Request::parse(line) {
+            Ok(Request::Info) => self.say(&Answer::Info(Box::new(served.info()))),
+            Ok(Request::Account) => self.say(&Answer::Account(Box::new(served.account()))),
+            Ok(Request::Logs(LogRequest { last, since_utc_us, follow })) => {
+                let seq = served.log().seek(last, since_utc_us);
+                let until = (!follow).then(|| served.log().next_seq());
+                self.stream = Some(Stream::Log { seq, until });
+            }
+            Ok(Request::Stop) => {
+                served.stop();
+                self.say(&Answer::Stopping);
+                self.stream = Some(Stream::End);
+            }
+            Err(refusal) => self.say(&Answer::Refused(refusal)),
+        }
+    }
+
+    fn say(&mut self, answer: &Answer) {
+        self.output.extend(answer.to_line());
+    }
+
+    /// Makes the next piece of the stream ready. Returns whether there was one.
+    fn next_of_stream(&mut self, served: &Served) -> bool {
+        let Some(Stream::Log { seq, until }) = &mut self.stream else { return false };
+        let end = until.unwrap_or(u64::MAX);
+        if *seq >= end {
+            self.stream = None;
+            self.say(&Answer::End { machine: None });
+            return true;
+        }
+        let batch = served.log().read(*seq, OUTPUT_BYTES);
+        if batch.next_seq == *seq {
+            return false;
+        }
+        *seq = batch.next_seq;
+        if batch.lost > 0 {
+            self.say(&Answer::Lost { lines: batch.lost });
+        }
+        for line in batch.lines.into_iter().filter(|line| line.seq < end) {
+            self.say(&Answer::Log(line));
+        }
+        true
+    }
+
+    /// The machine has ended: what is left of the stream, and how it ended. Waits a little, until `deadline` at most.
+    pub(super) fn finish(mut self, served: &Served, ending: &Ending, deadline: Instant) {
+        if let Some(Stream::Log { until: until @ None, .. }) = &mut self.stream {
+            *until = Some(served.log().next_seq());
+        }
+        let mut last_words = self.stream.is_some();
+        while Instant::now() < deadline {
+            match self.flush() {
+                Ok(true) => {}
+                Ok(false) => {
+                    wait_until_writable(&self.socket, deadline);
+                    continue;
+                }
+                Err(_) => return,
+            }
+            match &self.stream {
+                Some(Stream::Log { seq, until }) if until.is_none_or(|until| *seq < until) => {
+                    self.next_of_stream(served);
+                }
+                _ if last_words => {
+                    last_words = false;
+                    self.stream = None;
+                    self.say(&Answer::End { machine: Some(ending.clone()) });
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// What came of reading.
+enum Fill {
+    Some,
+    NothingNow,
+    End,
+}
+
+fn wait_until_writable(socket: &UnixStream, deadline: Instant) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left = rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+    // Whatever comes of it, the next write tells.
+    let _ = rustix::event::poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&left));
+}
+
+impl AsRawFd for Connection {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}

@@ -1,0 +1,133 @@
+//! The runtime directory: one socket a machine, called `NAME.sock`, and for a detached one its log file `NAME.log`.
+//!
+//! Whoever makes or removes a socket holds the directory's lock, so that a socket which refuses connections is known to
+//! be the leftover of a VMM that was killed, and not one that is about to listen.
+
+use super::ControlError;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// Longest name of a machine: socket paths are short.
+const NAME_BYTES_MAX: usize = 48;
+
+/// A machine's name, if it can have it: it becomes a file name.
+pub fn checked_name(name: &str) -> Result<&str, ControlError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let good = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
+    if good { Ok(name) } else { Err(ControlError::BadName { name: name.to_owned() }) }
+}
+
+/// The directory of this user's control sockets; made if missing, refused if somebody else could write to it.
+pub fn runtime_dir() -> Result<PathBuf, ControlError> {
+    let uid = rustix::process::getuid().as_raw();
+    let dir = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+        Some(dir) => PathBuf::from(dir).join("exovm"),
+        None => std::env::temp_dir().join(format!("exovm-{uid}")),
+    };
+    let fail = |error| ControlError::RuntimeDir { dir: dir.clone(), error };
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(fail(error)),
+        _ => {}
+    }
+    let metadata = std::fs::symlink_metadata(&dir).map_err(fail)?;
+    if !metadata.is_dir() || metadata.uid() != uid || metadata.mode() & 0o022 != 0 {
+        return Err(ControlError::UnsafeRuntimeDir { dir });
+    }
+    Ok(dir)
+}
+
+/// Where the socket of a machine lies.
+pub fn socket_path(name: &str) -> Result<PathBuf, ControlError> {
+    Ok(runtime_dir()?.join(format!("{}.sock", checked_name(name)?)))
+}
+
+/// Where the log file of a detached machine lies.
+pub fn log_path(name: &str) -> Result<PathBuf, ControlError> {
+    Ok(runtime_dir()?.join(format!("{}.log", checked_name(name)?)))
+}
+
+/// Held by who makes or removes sockets; given back when dropped.
+pub(super) struct DirectoryLock(#[expect(dead_code, reason = "the lock goes with the descriptor")] OwnedFd);
+
+/// Waits for the lock of the runtime directory.
+pub(super) fn lock(dir: &Path) -> Result<DirectoryLock, ControlError> {
+    let fail =
+        |error: rustix::io::Errno| ControlError::RuntimeDir { dir: dir.to_owned(), error: error.into() };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(fail)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, FlockOperation::LockExclusive)).map_err(fail)?;
+    Ok(DirectoryLock(fd))
+}
+
+/// What a socket file turned out to be.
+#[derive(Debug)]
+pub(super) enum Knock {
+    /// Somebody listens; `None` if so many wait already that there is no room for one more.
+    Alive(Option<UnixStream>),
+    /// Nobody listens, and as long as the directory is locked nobody will.
+    Dead,
+    /// There is none.
+    Missing,
+    /// Something that is no socket, and not ours.
+    Foreign,
+}
+
+/// Connects to a socket without waiting.
+pub(super) fn knock(path: &Path) -> Result<Knock, ControlError> {
+    use rustix::io::Errno;
+    let fail = |error: Errno| ControlError::Socket { path: path.to_owned(), error: error.into() };
+    let address = SocketAddrUnix::new(path).map_err(fail)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(fail)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => Ok(Knock::Alive(Some(UnixStream::from(socket)))),
+        Err(Errno::AGAIN) => Ok(Knock::Alive(None)),
+        // A file that is no socket refuses as well.
+        Err(Errno::CONNREFUSED) if is_socket(path) => Ok(Knock::Dead),
+        Err(Errno::CONNREFUSED) => Ok(Knock::Foreign),
+        Err(Errno::NOENT) => Ok(Knock::Missing),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+/// The machines of this user, by name: alive, and those whose VMM was killed.
+#[derive(Debug, Default)]
+pub struct Machines {
+    /// They listen.
+    pub alive: Vec<String>,
+    /// They do not; their sockets are removed.
+    pub removed: Vec<String>,
+}
+
+/// Looks at every socket of the runtime directory. Those that nobody listens to are removed.
+pub fn machines() -> Result<Machines, ControlError> {
+    let dir = runtime_dir()?;
+    let _lock = lock(&dir)?;
+    let entries =
+        std::fs::read_dir(&dir).map_err(|error| ControlError::RuntimeDir { dir: dir.clone(), error })?;
+    let mut machines = Machines::default();
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let name = path.file_stem().and_then(|stem| checked_name(stem.to_str()?).ok());
+        let (Some(name), Some("sock")) = (name, path.extension().and_then(|extension| extension.to_str()))
+        else {
+            continue;
+        };
+        match knock(&path) {
+            Ok(Knock::Alive(_)) => machines.alive.push(name.to_owned()),
+            Ok(Knock::Dead) if std::fs::remove_file(&path).is_ok() => machines.removed.push(name.to_owned()),
+            _ => {}
+        }
+    }
+    machines.alive.sort();
+    machines.removed.sort();
+    Ok(machines)
+}

@@ -1,0 +1,190 @@
+//! The control socket itself, and clients that do what the tools would not: garbage, other versions, floods, silence.
+
+use crate::machines::{Detached, RawClient, wait_for};
+use crate::scene;
+use exovm::control::{Answer, LogRequest, RefusalKind, Request};
+use exovm_ci::host::private_mappings;
+use exovm_ci::scene::Scene;
+use std::io::Write;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+fn machine(scene: &Scene) -> Detached {
+    Detached::start(scene, &["probe", "--net", "none", "--", "chatter", "1000", "100"])
+}
+
+fn stop(scene: &Scene, machine: &Detached) {
+    let started = Instant::now();
+    assert!(scene.play(&["stop", &machine.name]).status.success());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    scene.assert_clean();
+}
+
+/// The machine answers somebody new, and soon.
+fn assert_answers(scene: &Scene) {
+    let started = Instant::now();
+    let answer = RawClient::connect(scene, "probe").ask(&Request::Info);
+    assert!(matches!(answer, Answer::Info(_)), "{answer:?}");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+fn refusal(answer: Option<Answer>) -> RefusalKind {
+    match answer {
+        Some(Answer::Refused(refusal)) => refusal.kind,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn requests_that_are_not_understood_are_refused_and_the_next_is_served() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let mut client = RawClient::connect(&scene, "probe");
+    for (line, kind) in [
+        (&b"\n"[..], RefusalKind::Malformed),
+        (b"account\n", RefusalKind::Malformed),
+        (b"\xFF\xFE\x00\n", RefusalKind::Malformed),
+        (b"{\"v\":1,\"request\":\"profile\"}\n", RefusalKind::UnknownRequest),
+        (b"{\"v\":1,\"request\":{\"trace\":{\"seconds\":5}}}\n", RefusalKind::UnknownRequest),
+        (b"{\"v\":2,\"request\":\"info\"}\n", RefusalKind::Version),
+    ] {
+        client.send(line);
+        assert_eq!(refusal(client.answer()), kind, "{line:?}");
+    }
+    assert!(matches!(client.ask(&Request::Info), Answer::Info(_)));
+    stop(&scene, &machine);
+}
+
+#[test]
+fn request_in_pieces_and_several_at_once_are_answered_in_order() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let mut client = RawClient::connect(&scene, "probe");
+    for byte in Request::Info.to_line() {
+        client.send(&[byte]);
+    }
+    assert!(matches!(client.answer(), Some(Answer::Info(_))));
+    let logs = Request::Logs(LogRequest { last: Some(0), ..LogRequest::default() });
+    let both = [Request::Info.to_line(), logs.to_line(), Request::Account.to_line()].concat();
+    client.send(&both);
+    // As `nc -N` does when its input ends.
+    client.0.get_ref().shutdown(Shutdown::Write).unwrap();
+    assert!(matches!(client.answer(), Some(Answer::Info(_))));
+    assert!(matches!(client.answer(), Some(Answer::End { machine: None })));
+    assert!(matches!(client.answer(), Some(Answer::Account(_))));
+    assert_eq!(client.answer(), None, "nothing more was asked");
+    stop(&scene, &machine);
+}
+
+#[test]
+fn half_closed_client_still_follows_the_log() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let mut client = RawClient::connect(&scene, "probe");
+    client.send(&Request::Logs(LogRequest { follow: true, ..LogRequest::default() }).to_line());
+    client.0.get_ref().shutdown(Shutdown::Write).unwrap();
+    for _ in 0..300 {
+        assert!(matches!(client.answer(), Some(Answer::Log(_))));
+    }
+    stop(&scene, &machine);
+}
+
+#[test]
+fn request_of_a_client_that_has_gone_is_still_heard() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let mut client = RawClient::connect(&scene, "probe");
+    client.send(&Request::Stop.to_line());
+    drop(client);
+    machine.assert_ends();
+    wait_for("the socket to go", || scene.sockets().is_empty().then_some(()));
+}
+
+#[test]
+fn line_without_an_end_is_refused() {
+    let scene = scene();
+    let machine = machine(&scene);
+    for len in [4097, 100_000] {
+        let mut client = RawClient::connect(&scene, "probe");
+        // It may have been refused before all is written.
+        let _ = client.0.get_mut().write_all(&vec![b'x'; len]);
+        assert_eq!(refusal(client.answer()), RefusalKind::TooLong);
+        assert_eq!(client.answer(), None);
+    }
+    assert_answers(&scene);
+    stop(&scene, &machine);
+}
+
+#[test]
+fn client_that_floods_and_never_reads_costs_a_bounded_amount_and_holds_up_nobody() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let private = || private_mappings(machine.pid).iter().map(|mapping| mapping.private_bytes).sum::<u64>();
+    assert_answers(&scene);
+    let before = private();
+    let floods: Vec<_> = [Request::Account.to_line(), b"{\"v\":1}\n".to_vec(), vec![b'\n'; 4096]]
+        .into_iter()
+        .map(|line| {
+            let client = RawClient::connect(&scene, "probe");
+            client.0.get_ref().set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+            std::thread::spawn(move || {
+                let started = Instant::now();
+                let mut client = client;
+                while started.elapsed() < Duration::from_secs(3) {
+                    // Blocks once the machine does not read on.
+                    let _ = client.0.get_mut().write_all(&line);
+                }
+                client
+            })
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_answers(&scene);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let grown = private().saturating_sub(before);
+    println!("{} KiB more", grown >> 10);
+    assert!(grown < 4 << 20, "{grown} bytes more");
+    let clients: Vec<_> = floods.into_iter().map(|flood| flood.join().unwrap()).collect();
+    stop(&scene, &machine);
+    drop(clients);
+}
+
+#[test]
+fn silent_clients_give_their_place_to_those_who_ask() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let silent: Vec<_> = (0..100).map(|_| RawClient::connect(&scene, "probe")).collect();
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_answers(&scene);
+    drop(silent);
+    stop(&scene, &machine);
+}
+
+#[test]
+fn clients_beyond_the_places_are_told_so_and_those_served_go_on() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let follow = Request::Logs(LogRequest { last: Some(0), follow: true, ..LogRequest::default() });
+    let mut followers: Vec<_> = (0..32).map(|_| RawClient::connect(&scene, "probe")).collect();
+    for follower in &mut followers {
+        follower.send(&follow.to_line());
+        assert!(matches!(follower.answer(), Some(Answer::Log(_))));
+    }
+    // All are busy: they read what they asked for.
+    let busy = std::thread::spawn(move || {
+        for _ in 0..2_000 {
+            for follower in &mut followers {
+                assert!(matches!(follower.answer(), Some(Answer::Log(_))));
+            }
+        }
+        followers
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(refusal(RawClient::connect(&scene, "probe").answer()), RefusalKind::TooManyClients);
+    let outcome = scene.play(&["logs"]);
+    outcome.assert_error(&["probe", "32 clients are being served already"]);
+    drop(busy.join().unwrap());
+    assert_answers(&scene);
+    stop(&scene, &machine);
+}
