@@ -131,6 +131,12 @@ impl AccountSnapshot {
         }
     }
 
+    /// Adds counters of the NIC's backend.
+    pub(crate) fn add_nic_counters(&mut self, counters: impl IntoIterator<Item = (&'static str, u64)>) {
+        let counters = counters.into_iter().map(|(name, value)| Counter { name: name.to_owned(), value });
+        self.nic.extend(counters);
+    }
+
     /// What happened since the machine was made.
     pub fn since_start(&self) -> Self {
         Self { tsc: self.tsc.saturating_sub(self.started_tsc), ..self.clone() }

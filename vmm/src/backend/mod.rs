@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 pub mod iovec;
 pub mod pieces;
 pub mod tap;
+pub mod user;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -71,6 +72,11 @@ pub trait Backend: Send {
 
     /// Becomes readable when a frame can be read. `None`: poll.
     fn event_fd(&self) -> Option<RawFd>;
+
+    /// What the backend counts of its own, for accounts.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 impl<B: Backend + ?Sized> Backend for Box<B> {
@@ -88,5 +94,9 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
 
     fn event_fd(&self) -> Option<RawFd> {
         (**self).event_fd()
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        (**self).counters()
     }
 }

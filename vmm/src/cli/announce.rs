@@ -1,8 +1,8 @@
 //! What `exovm run` says once a machine is ready: where it serves, what it is, how its start went.
 
+use super::net::Reach;
 use crate::machine::{End, Machine};
 use std::fmt::Write;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// How long a guest may take until it serves, before a line says that it does not.
@@ -16,8 +16,8 @@ const SLICE: Duration = Duration::from_millis(100);
 pub(super) struct Announcement {
     /// The machine's name.
     pub(super) name: String,
-    /// The guest's address.
-    pub(super) address: Option<Ipv4Addr>,
+    /// How the host reaches the guest.
+    pub(super) reach: Reach,
     /// What it serves.
     pub(super) served: Option<String>,
     /// When the command was started, on the TSC.
@@ -43,15 +43,14 @@ impl Announcement {
             return None;
         }
         let mut text = String::new();
-        match (self.address, port) {
+        match (&self.reach, port) {
             _ if ended.is_some() => {}
-            (Some(address), Some(80)) => text.push_str(&format!("serving http://{address}/\n")),
-            (Some(address), Some(port)) => text.push_str(&format!("serving http://{address}:{port}/\n")),
-            (Some(_), None) => {
+            (Reach::Nothing, _) => {}
+            (reach, Some(port)) => text.push_str(&reach.describe(port)),
+            (_, None) => {
                 let patience = READY_PATIENCE.as_secs();
                 text.push_str(&format!("the guest does not serve yet, after {patience} s\n"));
             }
-            (None, _) => {}
         }
         if let Some(served) = &self.served {
             text.push_str(&format!("  document root: {served}\n"));

@@ -2,10 +2,14 @@
 
 use super::Failure;
 use crate::backend::tap::Tap;
+use crate::backend::user::User;
 use crate::machine::NetSetup;
 use abi::boot::Ipv4Config;
 use exovm_netns::Interface;
-use std::net::{IpAddr, Ipv4Addr};
+use exovm_user_net::{
+    GATEWAY_ADDRESS, GUEST_ADDRESS, GUEST_MAC, MTU_BYTES, PREFIX_LEN, Protocol, Publish, Published,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// Queue pairs offered to the guest.
@@ -28,6 +32,7 @@ pub(super) struct NetArgument {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     None,
+    User,
     AutoTap,
     Tap(String),
 }
@@ -37,6 +42,64 @@ pub(super) struct OpenNet {
     pub(super) setup: NetSetup,
     /// The interface on the host, if exovm made it.
     pub(super) host: Option<Interface>,
+    /// How the host reaches the guest.
+    pub(super) reach: Reach,
+}
+
+/// How the host reaches the guest.
+pub(super) enum Reach {
+    /// Not at all.
+    Nothing,
+    /// By an address of its own.
+    Address(Ipv4Addr),
+    /// By ports of the host that lead there.
+    Ports(Vec<Published>),
+}
+
+impl Reach {
+    /// Says it, for a guest that serves `port`.
+    pub(super) fn describe(&self, port: u16) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Address(address) if port == 80 => format!("serving http://{address}/\n"),
+            Self::Address(address) => format!("serving http://{address}:{port}/\n"),
+            Self::Ports(published) => describe_ports(published, port),
+        }
+    }
+
+    /// Addresses of the guest that the host can go to.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        if let Self::Address(address) = self { vec![address.to_string()] } else { Vec::new() }
+    }
+
+    /// Ports of the host that lead to the guest, for people.
+    pub(super) fn published(&self) -> Vec<String> {
+        let Self::Ports(published) = self else { return Vec::new() };
+        let line =
+            |port: &Published| format!("{} -> {}/{}", port.host, port.asked.guest_port, port.asked.protocol);
+        published.iter().map(line).collect()
+    }
+}
+
+/// Says how a guest that serves `port` is reached through what is published.
+fn describe_ports(published: &[Published], port: u16) -> String {
+    let mut text = String::new();
+    let mut serves = false;
+    for Published { asked, host } in published {
+        let Publish { guest_port, protocol, .. } = asked;
+        if *protocol == Protocol::Tcp && *guest_port == port {
+            serves = true;
+            text.push_str(&format!("serving http://{}/\n", browsable(*host)));
+        } else {
+            text.push_str(&format!("publishing {host}/{protocol} for the guest's port {guest_port}\n"));
+        }
+    }
+    if !serves {
+        text.push_str(&format!(
+            "the guest serves port {port}, but no port of this host leads there; run it with --publish 8080:{port}\n"
+        ));
+    }
+    text
 }
 
 impl FromStr for NetArgument {
@@ -46,10 +109,11 @@ impl FromStr for NetArgument {
         let mut parts = text.split(',');
         let kind = match parts.next().unwrap_or_default() {
             "none" => Kind::None,
+            "user" => Kind::User,
             "tap=auto" => Kind::AutoTap,
             other => match other.strip_prefix("tap=") {
                 Some(name) if !name.is_empty() => Kind::Tap(name.to_owned()),
-                _ => return Err(format!("{other:?} is none of tap=NAME, tap=auto, none")),
+                _ => return Err(format!("{other:?} is none of user, tap=NAME, tap=auto, none")),
             },
         };
         let mut argument = Self { kind, address: None, gateway: None, mac: None };
@@ -64,6 +128,12 @@ impl FromStr for NetArgument {
                 "mac" => argument.mac = Some(parse_mac(value)?),
                 _ => return Err(format!("{part:?} is none of ip=ADDRESS/BITS, gw=ADDRESS, mac=MAC")),
             }
+        }
+        if argument.kind == Kind::User && (argument.address.is_some() || argument.gateway.is_some()) {
+            return Err(format!(
+                "the user network's addresses are fixed: the guest is {GUEST_ADDRESS}, the gateway {GATEWAY_ADDRESS}; \
+                 leave ip= and gw= out, or use a tap"
+            ));
         }
         Ok(argument)
     }
@@ -89,10 +159,17 @@ fn parse_mac(text: &str) -> Result<[u8; 6], String> {
 }
 
 impl NetArgument {
-    /// Opens the tap and finds the guest's address.
-    pub(super) fn open(&self) -> Result<Option<OpenNet>, Failure> {
+    /// Opens the network, and the ports of the host that lead to the guest.
+    pub(super) fn open(&self, publish: &[Publish]) -> Result<Option<OpenNet>, Failure> {
+        if self.kind != Kind::User && !publish.is_empty() {
+            return Err(
+                "--publish is for --net user; on a tap the guest has an address of its own, and needs none"
+                    .into(),
+            );
+        }
         let (tap, host) = match &self.kind {
             Kind::None => return Ok(None),
+            Kind::User => return self.open_user(publish).map(Some),
             Kind::Tap(name) => (Tap::open(name)?, None),
             Kind::AutoTap => {
                 let (tap, interface) = make_tap()?;
@@ -121,8 +198,35 @@ impl NetArgument {
             mtu_bytes,
             queue_pairs: QUEUE_PAIRS,
         };
-        Ok(Some(OpenNet { setup, host }))
+        Ok(Some(OpenNet { setup, host, reach: Reach::Address(address) }))
     }
+
+    fn open_user(&self, publish: &[Publish]) -> Result<OpenNet, Failure> {
+        exovm_user_net::allow_descriptors();
+        let mac = self.mac.unwrap_or(GUEST_MAC);
+        let user = User::new(mac, publish.to_vec())?;
+        let published = user.published().to_vec();
+        let setup = NetSetup {
+            backend: Box::new(user),
+            ipv4: Ipv4Config {
+                address: GUEST_ADDRESS.octets(),
+                gateway: GATEWAY_ADDRESS.octets(),
+                prefix_len: u32::from(PREFIX_LEN),
+            },
+            mac,
+            mtu_bytes: MTU_BYTES as u16,
+            queue_pairs: QUEUE_PAIRS,
+        };
+        Ok(OpenNet { setup, host: None, reach: Reach::Ports(published) })
+    }
+}
+
+/// An address that a browser on this host can go to.
+fn browsable(mut host: SocketAddr) -> SocketAddr {
+    if host.ip().is_unspecified() {
+        host.set_ip(if host.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    host
 }
 
 /// Makes a tap that vanishes with its descriptor, with an address on the host's side.
@@ -211,6 +315,7 @@ mod tests {
         assert_eq!(argument.address, Some((Ipv4Addr::new(10, 1, 2, 3), 16)));
         assert_eq!(argument.gateway, Some(Ipv4Addr::new(10, 1, 0, 1)));
         assert_eq!(argument.mac, Some([2, 0, 0, 0, 0, 9]));
+        assert_eq!("user".parse::<NetArgument>().expect("good").kind, Kind::User);
         assert_eq!("none".parse::<NetArgument>().expect("good").kind, Kind::None);
         assert_eq!("tap=auto".parse::<NetArgument>().expect("good").kind, Kind::AutoTap);
     }
@@ -220,6 +325,7 @@ mod tests {
         for (text, expected) in [
             ("tun=x", "tap=NAME"),
             ("tap=", "tap=NAME"),
+            ("user,ip=10.0.2.3/24", "addresses are fixed"),
             ("tap=a,ip=10.0.0.1", "ADDRESS/BITS"),
             ("tap=a,ip=10.0.0.1/33", "ADDRESS/BITS"),
             ("tap=a,ip=x/24", "ADDRESS/BITS"),

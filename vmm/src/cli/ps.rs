@@ -102,7 +102,8 @@ fn info(name: &str) -> Result<Info, ControlError> {
 
 fn row(info: &Info) -> [String; 7] {
     let address = match (info.addresses.as_slice(), info.port) {
-        ([], _) => "-".to_owned(),
+        ([], _) if info.published.is_empty() => "-".to_owned(),
+        ([], _) => info.published.join(", "),
         (addresses, Some(port)) => format!("{}:{port}", addresses.join(", ")),
         (addresses, None) => addresses.join(", "),
     };

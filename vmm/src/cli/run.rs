@@ -1,7 +1,7 @@
 //! `exovm run`: boot an image, say where it serves, and run it until it ends or Ctrl-C.
 
 use super::announce::Announcement;
-use super::net::{NetArgument, OpenNet};
+use super::net::{NetArgument, OpenNet, Reach};
 use super::print_log::{Copying, Piece, copy};
 use super::supervise::{Signals, supervise};
 use super::{EXIT_FAULT, Failure, detach, log_file, say};
@@ -12,6 +12,7 @@ use crate::machine::memory::MEMORY_MAX_BYTES;
 use crate::machine::{End, Machine, MachineConfig};
 use crate::placement::IoMode;
 use exos_docroot::pack::Plan;
+use exovm_user_net::Publish;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,9 +69,12 @@ pub(super) struct RunArguments {
     /// Directory to serve, for images that serve one; packed into the machine's memory.
     #[arg(long, value_name = "DIR")]
     docroot: Option<PathBuf>,
-    /// Network: tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS][,mac=MAC], tap=auto[,...] or none.
-    #[arg(long, value_name = "NET", default_value = "tap=auto")]
+    /// Network: user[,mac=MAC], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS][,mac=MAC], tap=auto[,...] or none.
+    #[arg(long, value_name = "NET", default_value = "user")]
     net: NetArgument,
+    /// Have a port of this host lead to one of the guest: [ADDR:]HOSTPORT:GUESTPORT[/tcp|/udp]; may be repeated.
+    #[arg(long, value_name = "PORTS")]
+    publish: Vec<Publish>,
     /// Where device work is done.
     #[arg(long, value_enum, default_value_t)]
     io: IoMode,
@@ -109,17 +113,16 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         return Err(format!("--vcpu-cpu {cpu}: this process may not use that CPU").into());
     }
     let docroot = arguments.docroot.as_deref().map(scan).transpose()?;
-    let net = arguments.net.open()?;
+    let net = arguments.net.open(&arguments.publish)?;
     let image_name = image.manifest.name.clone();
     let socket = ControlSocket::bind(arguments.name.as_ref().unwrap_or(&image_name))?;
     let name = socket.name().to_owned();
     let served =
         docroot.as_ref().map(|plan| format!("{} files, {} bytes", plan.file_count(), plan.packed_bytes()));
-    let (setup, host) = match net {
-        Some(OpenNet { setup, host }) => (Some(setup), Some(host)),
-        None => (None, None),
+    let (setup, host, reach) = match net {
+        Some(OpenNet { setup, host, reach }) => (Some(setup), Some(host), reach),
+        None => (None, None, Reach::Nothing),
     };
-    let address = setup.as_ref().map(|setup| std::net::Ipv4Addr::from(setup.ipv4.address));
     let log = Arc::new(GuestLog::new()?);
     let log_of_guest = Arc::clone(&log);
     let mut machine = Machine::start(MachineConfig {
@@ -143,7 +146,8 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         uptime_ms: 0,
         memory_bytes: machine.memory_bytes(),
         io: machine.placement().map_or(String::new(), |place| format!("{:?}", place.mode()).to_lowercase()),
-        addresses: address.iter().map(ToString::to_string).collect(),
+        addresses: reach.addresses(),
+        published: reach.published(),
         port: None,
     };
     let control = Control::new(socket, Served::new(&machine, Arc::clone(&log), info)?);
@@ -152,7 +156,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     } else {
         format!("Ctrl-C ends it; `exovm account {name}` shows where its cycles go.")
     };
-    let announcement = Announcement { name, address, served, start_tsc, hint };
+    let announcement = Announcement { name, reach, served, start_tsc, hint };
     let output = Output::new(&arguments, Arc::clone(&log))?;
     let stop = control.stop_event().try_clone()?;
     let supervised = std::thread::scope(|scope| {

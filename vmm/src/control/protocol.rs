@@ -150,6 +150,9 @@ pub struct Info {
     /// Addresses of its interfaces.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Ports of the host that lead to it, as "ADDRESS:PORT -> PORT/PROTOCOL".
+    #[serde(default)]
+    pub published: Vec<String>,
     /// TCP port that the guest says it serves.
     #[serde(default)]
     pub port: Option<u16>,

@@ -406,13 +406,17 @@ impl Shared {
         let nic = self.placement.as_ref().map(|placement| {
             (placement.nic().metrics(), placement.turns(), placement.changes(), placement.mode())
         });
-        AccountSnapshot::take(
+        let mut account = AccountSnapshot::take(
             &self.ledgers,
             &self.sites,
             &self.pages.account,
             (self.started_tsc, self.tsc_khz),
             nic,
-        )
+        );
+        if let Some(placement) = &self.placement {
+            account.add_nic_counters(placement.nic().backend_counters());
+        }
+        account
     }
 }
 

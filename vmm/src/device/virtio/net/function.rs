@@ -38,6 +38,11 @@ impl<M: PinnedMemory, B: Backend> VirtioPci<Net<M, B>> {
         self.device.metrics()
     }
 
+    /// What the backend counts of its own.
+    pub fn backend_counters(&self) -> Vec<(&'static str, u64)> {
+        self.device.backend().counters()
+    }
+
     /// The state of each queue.
     pub fn queue_states(&self) -> Vec<QueueState> {
         self.device.queue_states()

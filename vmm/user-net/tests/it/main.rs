@@ -1,0 +1,5 @@
+//! The network between real sockets of this host and a guest that is another stack.
+
+mod guest;
+mod hostile;
+mod tcp;
