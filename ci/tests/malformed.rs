@@ -3,7 +3,7 @@
 
 use abi::layout::MMIO_GPA;
 use exovm::device::pci::PciFunction;
-use exovm::device::virtio::net::QueueState;
+use exovm::device::virtio::QueueState;
 use exovm::device::virtio::pci::offset;
 use exovm::machine::End;
 use exovm::placement::IoMode;
@@ -36,7 +36,7 @@ impl<'a> Rings<'a> {
     /// Asks the device where they are, as a driver could.
     fn of(guest: &'a Guest, queue: u16) -> Self {
         let placement = guest.machine().placement().expect("a NIC");
-        let mut nic = placement.nic();
+        let mut nic = placement.nic().expect("a NIC");
         nic.bar_write(offset::QUEUE_SELECT as u64, &queue.to_le_bytes());
         let mut size = [0; 2];
         nic.bar_read(offset::QUEUE_SIZE as u64, &mut size);
@@ -86,7 +86,8 @@ impl<'a> Rings<'a> {
     }
 
     fn state(&self) -> QueueState {
-        self.guest.machine().placement().expect("a NIC").nic().queue_states()[usize::from(self.queue)]
+        self.guest.machine().placement().expect("devices").nic().expect("a NIC").queue_states()
+            [usize::from(self.queue)]
     }
 
     /// Sabotages the queue and has the device look at it, until it has stopped it: a guest that was not quite idle may

@@ -5,7 +5,8 @@ use crate::network::Network;
 use crate::{Site, host};
 use exos_docroot::pack::Plan;
 use exovm::account::AccountSnapshot;
-use exovm::machine::{End, Machine, MachineConfig, MachineError};
+use exovm::backend::disk::Access;
+use exovm::machine::{DiskSetup, End, Machine, MachineConfig, MachineError};
 use exovm::placement::IoMode;
 use exovm_image::container::Image;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -28,6 +29,7 @@ pub struct GuestBuilder {
     memory_mib: Option<u64>,
     arguments: Vec<String>,
     tap: Option<u8>,
+    disks: Vec<(PathBuf, Access)>,
 }
 
 impl GuestBuilder {
@@ -63,6 +65,12 @@ impl GuestBuilder {
     /// Number of the TAP, for tests with several guests; 0 if not said.
     pub fn tap(mut self, number: u8) -> Self {
         self.tap = Some(number);
+        self
+    }
+
+    /// A raw disk image. Several follow each other in the device table, behind the network interface.
+    pub fn disk(mut self, path: &Path, access: Access) -> Self {
+        self.disks.push((path.to_owned(), access));
         self
     }
 
@@ -109,6 +117,8 @@ impl GuestBuilder {
             Some(dir) => Some(Plan::scan(dir)?),
             None => None,
         };
+        let disks = self.disks.iter().map(|(path, access)| DiskSetup::open(path, *access));
+        let disks = disks.collect::<Result<_, _>>()?;
         let (network, net) = self.tap.map(Network::create).unzip();
         let log = Log::default();
         let sink = log.clone();
@@ -117,6 +127,7 @@ impl GuestBuilder {
             memory_bytes: self.memory_mib.map(|mib| mib << 20),
             docroot,
             net,
+            disks,
             io: self.io,
             vcpu_cpu: None,
             arguments: self.arguments,
@@ -178,6 +189,7 @@ impl Guest {
             memory_mib: None,
             arguments: Vec::new(),
             tap: Some(0),
+            disks: Vec::new(),
         }
     }
 

@@ -19,6 +19,7 @@ pub mod http;
 pub mod network;
 pub mod site;
 
+pub use exovm::backend::disk::Access;
 pub use exovm_netns::in_namespace;
 pub use guest::{Guest, GuestBuilder};
 pub use http::{Client, Response};

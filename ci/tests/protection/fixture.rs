@@ -75,6 +75,7 @@ impl Probe {
             memory_bytes: None,
             docroot: None,
             net: None,
+            disks: Vec::new(),
             io: IoMode::Turn,
             vcpu_cpu: None,
             arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
@@ -82,6 +83,11 @@ impl Probe {
         };
         configure(&mut config);
         Self { machine: Machine::start(config).expect("the machine starts"), log }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        lock(&self.log).clone()
     }
 
     /// Waits until it has ended by itself. The machine can still be looked at.

@@ -11,9 +11,11 @@
 //! | [`memory`] | addresses that ring 3 may not read, write or execute |
 //! | [`calls`] | kernel calls: registers, errors, the halt |
 //! | [`queues`] | what a queue must not be bound to, and what a device must not be made to touch |
+//! | [`disks`] | disks: what is read and written, and what is not |
 //! | [`load`] | ends, log, heap, spans, nonsense in the shared pages |
 
 mod calls;
+mod disks;
 mod fixture;
 mod instructions;
 mod load;

@@ -9,12 +9,17 @@ use exos_runtime::{clock, kernel, turn};
 
 type Arguments<'a> = &'a mut dyn Iterator<Item = &'static str>;
 
-pub(crate) const CASES: &[Case] =
-    &[("send", |arguments| hostile(SEND, arguments)), ("receive", |arguments| hostile(RECEIVE, arguments))];
+pub(crate) const CASES: &[Case] = &[
+    ("send", |arguments| hostile(SEND, arguments)),
+    ("receive", |arguments| hostile(RECEIVE, arguments)),
+    ("disk-request", disk_request),
+];
 
 const RECEIVE: u32 = 0;
 const SEND: u32 = 1;
 const SIZE: u16 = 64;
+/// VIRTQ_DESC_F_NEXT.
+const NEXT: u16 = 1;
 /// VIRTQ_DESC_F_WRITE.
 const WRITE: u16 = 2;
 /// An Ethernet frame that the tests know: local experimental EtherType 0x88B5, behind an empty virtio header.
@@ -120,5 +125,38 @@ fn hostile(number_of_queue: u32, arguments: Arguments<'_>) -> Option<u32> {
     }
     queue.offer(0, 1);
     log::info!("probe: then the device used {} chains", queue.used(1));
+    Some(HELD)
+}
+
+/// `disk-request KIND DATA-GPA DATA-LEN DATA-FLAGS HEADER-LEN STATUS-FLAGS`: a request of header, data and status to the disk
+/// that is device 0, with what is wrong about it. Afterwards the queue is bound again and a block is read properly.
+fn disk_request(arguments: Arguments<'_>) -> Option<u32> {
+    let kind = number(arguments.next())? as u32;
+    let data = number(arguments.next())?;
+    let mut word = || number(arguments.next()).map(|value| value as u32);
+    let (data_bytes, data_flags, header_bytes, status_flags) = (word()?, word()?, word()?, word()?);
+    let page = pages_for(4096)?;
+    let request =
+        |kind: u32, data: u64, data_bytes: u32, data_flags: u16, header_bytes: u32, status_flags: u16| {
+            let queue = Queue::new(0)?;
+            queue.bind();
+            // SAFETY: a page of the heap that nobody else uses; the device may read and write it at any time.
+            unsafe {
+                ((WINDOW_VA + page) as *mut [u64; 2]).write_volatile([u64::from(kind), 0]);
+                ((WINDOW_VA + page + 512) as *mut u8).write_volatile(0xEE);
+            }
+            queue.descriptor(0, page, header_bytes, NEXT, 1);
+            queue.descriptor(1, data, data_bytes, data_flags | NEXT, 2);
+            queue.descriptor(2, page + 512, 1, status_flags, 0);
+            queue.offer(0, 1);
+            let used = queue.used(1);
+            // SAFETY: as above.
+            let status = unsafe { ((WINDOW_VA + page + 512) as *const u8).read_volatile() };
+            log::info!("probe: the device used {used} chains, status {status:#x}");
+            queue.unbind();
+            Some(())
+        };
+    request(kind, data, data_bytes, data_flags as u16, header_bytes, status_flags as u16)?;
+    request(0, pages_for(4096)?, 4096, WRITE, 16, WRITE)?;
     Some(HELD)
 }

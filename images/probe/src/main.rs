@@ -8,6 +8,7 @@
 //! | [`memory`] | addresses that ring 3 may not read, write or execute |
 //! | [`calls`] | kernel calls: registers, errors, the halt |
 //! | [`binding`] | what a queue must not be bound to |
+//! | [`disk`] | operations on a disk, through its driver |
 //! | [`dma`] | what a device must not be made to read or write |
 //! | [`load`] | work: heap, log, spans, endless loops |
 //!
@@ -19,6 +20,7 @@ extern crate alloc;
 
 mod binding;
 mod calls;
+mod disk;
 mod dma;
 mod forbidden;
 mod load;
@@ -36,7 +38,8 @@ const NO_SUCH_CASE: u32 = 2;
 /// One case: its name, and what it does with the arguments behind it. The status that it returns is the machine's.
 type Case = (&'static str, fn(&mut dyn Iterator<Item = &'static str>) -> Option<u32>);
 
-const TABLES: [&[Case]; 5] = [memory::CASES, calls::CASES, binding::CASES, dma::CASES, load::CASES];
+const TABLES: [&[Case]; 6] =
+    [memory::CASES, calls::CASES, binding::CASES, dma::CASES, disk::CASES, load::CASES];
 
 fn main() -> u32 {
     let mut arguments = exos_runtime::pages::arguments();

@@ -21,6 +21,14 @@ pub enum Bucket {
     BackendWrite,
     /// System calls that read from the backend.
     BackendRead,
+    /// Device work of the disks: rings, translation, checks, completions.
+    Disk,
+    /// System calls that read from a disk image.
+    DiskRead,
+    /// System calls that write to a disk image, or discard.
+    DiskWrite,
+    /// System calls that make a disk image durable.
+    DiskFlush,
     /// Polling: ready to work and nothing there.
     Poll,
     /// Blocked until something happens.
@@ -29,7 +37,7 @@ pub enum Bucket {
 
 impl Bucket {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Bucket; 9] = [
+    pub const ALL: [Bucket; 13] = [
         Bucket::Other,
         Bucket::Guest,
         Bucket::Exit,
@@ -37,6 +45,10 @@ impl Bucket {
         Bucket::NetReceive,
         Bucket::BackendWrite,
         Bucket::BackendRead,
+        Bucket::Disk,
+        Bucket::DiskRead,
+        Bucket::DiskWrite,
+        Bucket::DiskFlush,
         Bucket::Poll,
         Bucket::Wait,
     ];
@@ -51,6 +63,10 @@ impl Bucket {
             Bucket::NetReceive => "net receive",
             Bucket::BackendWrite => "backend write",
             Bucket::BackendRead => "backend read",
+            Bucket::Disk => "disk requests",
+            Bucket::DiskRead => "disk read",
+            Bucket::DiskWrite => "disk write",
+            Bucket::DiskFlush => "disk flush",
             Bucket::Poll => "poll",
             Bucket::Wait => "wait",
         }

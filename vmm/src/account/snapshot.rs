@@ -1,7 +1,7 @@
 //! The state of all accounts at one moment, and the difference of two such moments.
 
 use super::ledger::{Bucket, Ledger, now_tsc};
-use crate::machine::NicAccount;
+use crate::placement::Placement;
 use abi::trace::{AccountArea, KIND_COUNTER, KIND_SPAN, SITES};
 use exovm_image::program::Site;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ pub struct BucketSum {
 /// One VMM thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadSum {
-    /// "vcpu" or "io".
+    /// "vcpu", "io", or "disk D.N": thread N that waits for the disk with number D in the device table.
     pub name: String,
     /// All buckets; they add up to the thread's life.
     pub buckets: Vec<BucketSum>,
@@ -70,8 +70,11 @@ pub struct AccountSnapshot {
     pub threads: Vec<ThreadSum>,
     /// The guest's spans, events and counters. Untrusted.
     pub sites: Vec<SiteSum>,
-    /// The NIC's counters.
+    /// The NIC's counters, and those of the placement of device work.
     pub nic: Vec<Counter>,
+    /// The counters of each disk.
+    #[serde(default)]
+    pub disks: Vec<Vec<Counter>>,
 }
 
 /// The kind's name in JSON.
@@ -86,11 +89,11 @@ fn kind_name(kind: u32) -> &'static str {
 impl AccountSnapshot {
     /// Reads everything, in one go.
     pub(crate) fn take(
-        ledgers: &[(&'static str, Arc<Ledger>)],
+        ledgers: &[(String, Arc<Ledger>)],
         sites: &[Site],
         area: &AccountArea,
         (started_tsc, tsc_khz): (u64, u64),
-        nic: Option<NicAccount>,
+        placement: Option<&Placement>,
     ) -> Self {
         let threads = ledgers
             .iter()
@@ -103,38 +106,31 @@ impl AccountSnapshot {
                         entries: sum.entries,
                     })
                     .collect();
-                ThreadSum { name: (*name).to_owned(), buckets }
+                ThreadSum { name: name.clone(), buckets }
             })
             .collect();
-        let (io, counters) = match nic {
-            None => (String::new(), Vec::new()),
-            Some((metrics, turns, changes, mode)) => {
-                let mut counters: Vec<Counter> = metrics
-                    .entries()
-                    .into_iter()
-                    .map(|(name, value)| Counter { name: name.to_owned(), value })
-                    .collect();
-                counters.push(Counter { name: "turns".to_owned(), value: turns });
-                counters.push(Counter { name: "changes of place".to_owned(), value: changes });
-                (format!("{mode:?}").to_lowercase(), counters)
+        let mut account = Self::default();
+        if let Some(placement) = placement {
+            account.io = format!("{:?}", placement.mode()).to_lowercase();
+            if let Some(nic) = placement.nic() {
+                account.nic = counters(nic.metrics().entries());
+                account.nic.extend(counters(nic.backend_counters()));
             }
-        };
+            account.nic.extend(counters(vec![
+                ("turns", placement.turns()),
+                ("changes of place", placement.changes()),
+            ]));
+            account.disks = placement.disks().map(|disk| counters(disk.metrics().entries())).collect();
+        }
         Self {
             schema: SCHEMA.to_owned(),
             tsc: now_tsc(),
             started_tsc,
             tsc_khz,
-            io,
             threads,
             sites: read_sites(sites, area),
-            nic: counters,
+            ..account
         }
-    }
-
-    /// Adds counters of the NIC's backend.
-    pub(crate) fn add_nic_counters(&mut self, counters: impl IntoIterator<Item = (&'static str, u64)>) {
-        let counters = counters.into_iter().map(|(name, value)| Counter { name: name.to_owned(), value });
-        self.nic.extend(counters);
     }
 
     /// What happened since the machine was made.
@@ -156,7 +152,9 @@ impl AccountSnapshot {
             site.count = site.count.wrapping_sub(before.count);
             site.total = site.total.wrapping_sub(before.total);
         }
-        for (counter, before) in difference.nic.iter_mut().zip(&earlier.nic) {
+        let of_disks = difference.disks.iter_mut().zip(&earlier.disks);
+        let of_all = of_disks.chain([(&mut difference.nic, &earlier.nic)]);
+        for (counter, before) in of_all.flat_map(|(counters, before)| counters.iter_mut().zip(before)) {
             counter.value = counter.value.saturating_sub(before.value);
         }
         difference
@@ -177,6 +175,15 @@ impl AccountSnapshot {
     pub fn nic_counter(&self, name: &str) -> Option<u64> {
         self.nic.iter().find(|counter| counter.name == name).map(|counter| counter.value)
     }
+
+    /// A counter of a disk, by the disk's place among the disks and the counter's name.
+    pub fn disk_counter(&self, disk: usize, name: &str) -> Option<u64> {
+        self.disks.get(disk)?.iter().find(|counter| counter.name == name).map(|counter| counter.value)
+    }
+}
+
+fn counters(entries: Vec<(&str, u64)>) -> Vec<Counter> {
+    entries.into_iter().map(|(name, value)| Counter { name: name.to_owned(), value }).collect()
 }
 
 /// The guest's accumulators by name; sites of one name (in several places of the code) are added up. What the running

@@ -57,10 +57,14 @@ pub fn print(account: &AccountSnapshot) -> String {
             let _ = writeln!(text, "{:<34} {:>12.0}", site.name, value as f64 / seconds);
         }
     }
-    let nic: Vec<_> = account.nic.iter().filter(|counter| counter.value > 0).collect();
-    if !nic.is_empty() {
-        let _ = writeln!(text, "\n{:<34} {:>12}", "NIC", "per second");
-        for counter in nic {
+    let disks =
+        account.disks.iter().enumerate().map(|(number, counters)| (format!("disk {number}"), counters));
+    for (device, counters) in std::iter::once(("NIC, turns".to_owned(), &account.nic)).chain(disks) {
+        let counters: Vec<_> = counters.iter().filter(|counter| counter.value > 0).collect();
+        if !counters.is_empty() {
+            let _ = writeln!(text, "\n{device:<34} {:>12}", "per second");
+        }
+        for counter in counters {
             let _ = writeln!(text, "{:<34} {:>12.0}", counter.name, counter.value as f64 / seconds);
         }
     }

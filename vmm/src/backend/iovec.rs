@@ -89,6 +89,14 @@ impl<'m> IoVec<'m> {
         Self { raw, memory: PhantomData }
     }
 
+    /// The bytes from `start` to `end` of the piece; both are cut to its length.
+    pub(super) fn part(self, start: usize, end: usize) -> Self {
+        let end = end.min(self.raw.iov_len);
+        let start = start.min(end);
+        let raw = libc::iovec { iov_base: self.raw.iov_base.wrapping_byte_add(start), iov_len: end - start };
+        Self { raw, memory: PhantomData }
+    }
+
     /// The rest of the piece from `offset` on; empty if there is none.
     pub fn skip(self, offset: usize) -> Self {
         let offset = offset.min(self.raw.iov_len);
@@ -141,6 +149,14 @@ impl<'m> IoVecMut<'m> {
     /// Ordinary memory.
     pub fn of(bytes: &'m mut [u8]) -> Self {
         let raw = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        Self { raw, memory: PhantomData }
+    }
+
+    /// The bytes from `start` to `end` of the piece; both are cut to its length.
+    pub(super) fn part(self, start: usize, end: usize) -> Self {
+        let end = end.min(self.raw.iov_len);
+        let start = start.min(end);
+        let raw = libc::iovec { iov_base: self.raw.iov_base.wrapping_byte_add(start), iov_len: end - start };
         Self { raw, memory: PhantomData }
     }
 

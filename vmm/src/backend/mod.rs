@@ -1,10 +1,11 @@
-//! Backends: where a NIC's frames go to and come from.
+//! Backends: where a NIC's frames go to and come from, and where a disk's blocks lie ([`disk`]).
 //!
-//! A backend moves whole Ethernet frames, each led by the 12 bytes of `struct virtio_net_hdr_v1` (VIRTIO 1.3 5.1.6), straight
+//! A NIC's backend moves whole Ethernet frames, each led by the 12 bytes of `struct virtio_net_hdr_v1` (VIRTIO 1.3 5.1.6), straight
 //! out of and into the pieces of memory that it is given. It never blocks; who wants to wait polls [`Backend::event_fd`].
 
 use std::os::fd::RawFd;
 
+pub mod disk;
 pub mod iovec;
 pub mod pieces;
 pub mod tap;

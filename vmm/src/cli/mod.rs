@@ -8,6 +8,7 @@ mod announce;
 mod bench;
 mod build;
 mod detach;
+mod disk;
 mod log_file;
 mod logs;
 mod net;

@@ -1,6 +1,7 @@
 //! `exovm run`: boot an image, say where it serves, and run it until it ends or Ctrl-C.
 
 use super::announce::Announcement;
+use super::disk::DiskArgument;
 use super::net::{NetArgument, OpenNet, Reach};
 use super::print_log::{Copying, Piece, copy};
 use super::supervise::{Signals, supervise};
@@ -40,6 +41,14 @@ The tap
 
   unshare -rn exovm run hello --net tap=auto
 
+Disks
+  --disk attaches a raw image: a file of whole 4096-byte blocks, no format. A
+  writable image can be attached to one machine at a time, one with ,ro to any
+  number. What the guest has written is in the file when the guest has flushed
+  it, or in the host's cache before.
+
+  truncate -s 64M disk.img                    (makes an empty one)
+
 Examples
   exovm run hello --net tap=tap0
   exovm run cheetah --docroot ./site --net tap=tap0,ip=10.80.0.7/24 --io turn
@@ -75,6 +84,9 @@ pub(super) struct RunArguments {
     /// Have a port of this host lead to one of the guest: [ADDR:]HOSTPORT:GUESTPORT[/tcp|/udp]; may be repeated.
     #[arg(long, value_name = "PORTS")]
     publish: Vec<Publish>,
+    /// Attach a raw disk image; with ,ro for reading only. May be given several times.
+    #[arg(long, value_name = "FILE[,ro]")]
+    disk: Vec<DiskArgument>,
     /// Where device work is done.
     #[arg(long, value_enum, default_value_t)]
     io: IoMode,
@@ -113,6 +125,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         return Err(format!("--vcpu-cpu {cpu}: this process may not use that CPU").into());
     }
     let docroot = arguments.docroot.as_deref().map(scan).transpose()?;
+    let disks = arguments.disk.iter().map(DiskArgument::open).collect::<Result<_, _>>()?;
     let net = arguments.net.open(&arguments.publish)?;
     let image_name = image.manifest.name.clone();
     let socket = ControlSocket::bind(arguments.name.as_ref().unwrap_or(&image_name))?;
@@ -130,6 +143,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         memory_bytes: arguments.memory.map(|mib| mib.saturating_mul(1 << 20)),
         docroot,
         net: setup,
+        disks,
         io: arguments.io,
         vcpu_cpu: arguments.vcpu_cpu,
         arguments: arguments.arguments.clone(),

@@ -1,8 +1,10 @@
 //! Why a machine could not be made or did not go on.
 
 use crate::backend::BackendError;
+use crate::backend::disk::DiskError;
 use crate::device::pci::BusError;
 use crate::device::virtio::PciError;
+use crate::device::virtio::block::BlockError;
 use crate::device::virtio::firmware::StartError;
 use crate::device::virtio::net::NetError;
 use crate::tables::{DomainError, FlowTableError, TableError};
@@ -67,6 +69,12 @@ pub enum MachineError {
     /// The NIC itself.
     #[error("the NIC cannot be set up: {0}")]
     Net(#[from] NetError),
+    /// A disk itself.
+    #[error("a disk cannot be set up: {0}")]
+    Block(#[from] BlockError),
+    /// The image of a disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// A device's start.
     #[error("a device does not start: {0}")]
     DeviceStart(#[from] StartError),

@@ -1,10 +1,11 @@
-//! A virtual machine: memory, one vCPU, a NIC, and the threads that run them. Nothing here is global to the process, so
+//! A virtual machine: memory, one vCPU, a NIC, disks, and the threads that run them. Nothing here is global to the process, so
 //! several machines live side by side.
 //!
 //! [`Machine::start`] does everything up to the guest's first instruction; [`Machine::wait`] waits for the end;
 //! dropping a machine stops it.
 
 pub mod boot;
+mod disk;
 mod error;
 pub mod kvm;
 pub mod memory;
@@ -14,6 +15,7 @@ mod service;
 mod slots;
 mod vcpu;
 
+pub use disk::DiskSetup;
 pub use error::MachineError;
 pub use nic::NetSetup;
 pub use service::LogSink;
@@ -22,9 +24,8 @@ use crate::account::{
     self, AccountSnapshot,
     ledger::{Bucket, Ledger},
 };
-use crate::device::virtio::net::NetMetrics;
-use crate::placement::{IoMode, Placement};
-use crate::tables::Memory;
+use crate::placement::{DeviceWork, IoMode, Placement};
+use crate::tables::{Memory, TableAddresses};
 use abi::boot::{Ipv4Config, MemoryRange, phase};
 
 use boot::EnvironmentConfig;
@@ -55,6 +56,8 @@ pub struct MachineConfig {
     pub docroot: Option<exos_docroot::pack::Plan>,
     /// Its network interface.
     pub net: Option<NetSetup>,
+    /// Its disks, in the order in which they follow the network interface in the device table.
+    pub disks: Vec<DiskSetup>,
     /// Where device work is done.
     pub io: IoMode,
     /// CPU that the vCPU's thread is bound to.
@@ -95,8 +98,9 @@ pub struct PhaseStamp {
 pub(crate) struct Shared {
     pub(crate) memory: Arc<Memory>,
     pub(crate) pages: SharedPages,
+    tables_at: TableAddresses,
     pub(crate) placement: Option<Arc<Placement>>,
-    pub(crate) ledgers: Vec<(&'static str, Arc<Ledger>)>,
+    pub(crate) ledgers: Vec<(String, Arc<Ledger>)>,
     pub(crate) tsc_khz: u64,
     started_tsc: u64,
     sites: Vec<exovm_image::program::Site>,
@@ -145,35 +149,39 @@ impl Machine {
                 kvm::add_memory(&vm, memory)?;
                 let mut slots = Slots::new(&vm)?;
                 let nic = net.map(|net| nic::attach(net, &mut slots, tables)).transpose()?;
+                let mut disks = Vec::new();
+                let finished = EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?;
+                for disk in config.disks {
+                    let finished = finished.try_clone().map_err(MachineError::host("event descriptor"))?;
+                    disks.push(disk::attach(disk, &mut slots, tables, finished)?);
+                }
                 let (attached, connections) = slots.finish();
-                parts = Some((connections, nic));
+                parts = Some((connections, DeviceWork { nic, disks, finished }));
                 Ok(attached)
             },
         )?;
-        let (connections, nic) = parts.ok_or(MachineError::Internal("no devices"))?;
+        let (connections, work) = parts.ok_or(MachineError::Internal("no devices"))?;
         reached("memory");
         prepared.descriptors.load(&fd, &prepared.kernel, prepared.root_gpa, prepared.boot_page_gpa)?;
         service::refresh_time(&prepared.pages.time, tsc_khz);
 
-        let placement = match nic {
-            Some(nic) => Some(Placement::new(
-                config.io,
-                nic,
-                connections.doorbell,
-                prepared.pages.host.clone(),
-                connections.wake,
-                tsc_khz,
-            )?),
-            None => None,
+        let disk_ledgers = work.disk_ledgers();
+        let placement = if work.is_empty() {
+            None
+        } else {
+            let (doorbell, wake) = (connections.doorbell, connections.wake);
+            Some(Placement::new(config.io, work, doorbell, prepared.pages.host.clone(), wake, tsc_khz)?)
         };
         let vcpu_ledger = Arc::new(Ledger::default());
-        let mut ledgers = vec![("vcpu", Arc::clone(&vcpu_ledger))];
+        let mut ledgers = vec![("vcpu".to_owned(), Arc::clone(&vcpu_ledger))];
         let io_ledger = placement.as_ref().filter(|p| p.needs_thread()).map(|_| Arc::new(Ledger::default()));
-        ledgers.extend(io_ledger.iter().map(|ledger| ("io", Arc::clone(ledger))));
+        ledgers.extend(io_ledger.iter().map(|ledger| ("io".to_owned(), Arc::clone(ledger))));
+        ledgers.extend(disk_ledgers);
         let stop = Arc::new(AtomicBool::new(false));
         let shared = Arc::new(Shared {
             memory: Arc::clone(&prepared.memory),
             pages: prepared.pages,
+            tables_at: prepared.tables_at,
             placement: placement.clone(),
             ledgers,
             tsc_khz,
@@ -329,12 +337,17 @@ impl Machine {
         &self.shared.memory
     }
 
+    /// Where the kernel's tables lie in guest memory, for tests and tools.
+    pub fn tables_at(&self) -> TableAddresses {
+        self.shared.tables_at
+    }
+
     /// The pages shared with the guest, for tests and tools.
     pub fn pages(&self) -> &SharedPages {
         &self.shared.pages
     }
 
-    /// The placement of device work, if there is a NIC.
+    /// The placement of device work, if there are devices.
     pub fn placement(&self) -> Option<&Arc<Placement>> {
         self.shared.placement.as_ref()
     }
@@ -403,20 +416,13 @@ impl Shared {
 
     /// What every thread and every span has taken so far.
     pub(crate) fn account(&self) -> AccountSnapshot {
-        let nic = self.placement.as_ref().map(|placement| {
-            (placement.nic().metrics(), placement.turns(), placement.changes(), placement.mode())
-        });
-        let mut account = AccountSnapshot::take(
+        AccountSnapshot::take(
             &self.ledgers,
             &self.sites,
             &self.pages.account,
             (self.started_tsc, self.tsc_khz),
-            nic,
-        );
-        if let Some(placement) = &self.placement {
-            account.add_nic_counters(placement.nic().backend_counters());
-        }
-        account
+            self.placement.as_deref(),
+        )
     }
 }
 
@@ -459,6 +465,3 @@ fn register_kick_signal() -> Result<(), MachineError> {
     vmm_sys_util::signal::register_signal_handler(kick_signal(), ignore)
         .map_err(|error| MachineError::host("signal handler")(error.into()))
 }
-
-/// Counters of a machine's NIC, with turns taken, changes of place, and the mode in force.
-pub(crate) type NicAccount = (NetMetrics, u64, u64, IoMode);

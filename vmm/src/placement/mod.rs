@@ -1,7 +1,6 @@
-//! Where and when the NIC's device work runs: in the guest's turns, on an I/O thread, or wherever the load says.
+//! Where and when the device work runs: in the guest's turns, on an I/O thread, or wherever the load says.
 //!
-//! The work itself is one function ([`Nic::work`]); this module only decides who calls it. Whoever does holds the NIC's
-//! lock, so a change of place never lets two at it.
+//! The work itself is one function over NIC and disks ([`work`]); this module only decides who calls it.
 //!
 //! - **turn**: the guest, out of work, writes its turn register; the vCPU's thread does the work in that exit and waits
 //!   there, polling briefly, until something comes or the guest's deadline passes.
@@ -12,25 +11,23 @@
 
 pub mod policy;
 pub mod wait;
+mod work;
 
 use crate::account::ledger::{Bucket, Ledger, now_tsc};
-use crate::backend::Backend;
 use crate::device::pci::Interrupt;
-use crate::device::virtio::VirtioPci;
-use crate::device::virtio::net::{Budget, Net, Worked};
 use crate::machine::MachineError;
-use crate::tables::{DmaDomain, shared::Shared};
+use crate::tables::shared::Shared;
 use abi::boot::HostPage;
 use policy::{Place, Policy};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use wait::Interest;
+use work::lock;
 
-/// The machine's NIC.
-pub type Nic = VirtioPci<Net<DmaDomain, Box<dyn Backend>>>;
+pub use work::{DeviceWork, Disk, Nic, Worked};
 
 /// How the user wants device work placed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -55,10 +52,10 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 /// How long the thread blocks before it asks whether it is idle for good.
 const THREAD_WAIT: Duration = Duration::from_millis(2);
 
-/// What decides about and does the device work of one NIC.
+/// What decides about and does the device work of one machine.
 pub struct Placement {
     mode: IoMode,
-    nic: Arc<Mutex<Nic>>,
+    work: DeviceWork,
     /// The queues' doorbells, as one event.
     doorbell: EventFd,
     /// Ends any wait: the machine stops, or the place changes.
@@ -79,10 +76,10 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Places the work of `nic` as `mode` says.
+    /// Places `work` as `mode` says.
     pub fn new(
         mode: IoMode,
-        nic: Arc<Mutex<Nic>>,
+        work: DeviceWork,
         doorbell: EventFd,
         host: Shared<HostPage>,
         wake: Vec<Arc<dyn Interrupt>>,
@@ -92,10 +89,10 @@ impl Placement {
         let turns = matches!(mode, IoMode::Turn | IoMode::Auto);
         host.take_turns.store(u32::from(turns), Ordering::Release);
         // Whoever works polls the rings; doorbells are asked for before it sleeps.
-        lock(&nic).disarm();
+        work.disarm();
         Ok(Arc::new(Self {
             mode,
-            nic,
+            work,
             doorbell,
             kick: EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?,
             host,
@@ -130,9 +127,14 @@ impl Placement {
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// The NIC, for registers and counters.
-    pub fn nic(&self) -> MutexGuard<'_, Nic> {
-        self.nic.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The NIC, for registers and counters, if there is one.
+    pub fn nic(&self) -> Option<MutexGuard<'_, Nic>> {
+        self.work.nic()
+    }
+
+    /// The disks, for registers and counters.
+    pub fn disks(&self) -> impl Iterator<Item = MutexGuard<'_, Disk>> {
+        self.work.disks.iter().map(|disk| lock(disk))
     }
 
     /// A doorbell that arrived as a register write, because its value was not the queue's number.
@@ -163,17 +165,19 @@ impl Placement {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// The guest's turn, in the exit of its write to the turn register: returns when frames were received or the
-    /// deadline (0: none) passed.
+    /// The guest's turn, in the exit of its write to the turn register: returns when frames were received, a disk completed
+    /// something or the deadline (0: none) passed.
     pub fn turn(&self, ledger: &Ledger, deadline_tsc: u64) {
-        let before = ledger.enter(Bucket::NetTransmit);
+        let before = ledger.enter(Bucket::Poll);
         self.turns.fetch_add(1, Ordering::Relaxed);
         self.vcpu_cpu.store(current_cpu(), Ordering::Relaxed);
         let poll_until = now_tsc() + TURN_POLL_US * self.ticks_per_us;
         loop {
-            let worked = self.nic().work(ledger, Budget::default());
-            if worked.received > 0 {
-                self.received_in_turn(worked.received);
+            let worked = self.work.work(ledger);
+            if worked.is_news() {
+                if worked.net.received > 0 {
+                    self.received_in_turn(worked.net.received);
+                }
                 break;
             }
             let now = now_tsc();
@@ -182,7 +186,7 @@ impl Placement {
                 self.attention.store(false, Ordering::Relaxed);
                 break;
             }
-            if worked.more_to_send || worked.more_to_receive {
+            if worked.is_more() {
                 continue;
             }
             if now < poll_until {
@@ -192,6 +196,7 @@ impl Placement {
             }
             ledger.enter(Bucket::Wait);
             self.wait(&worked, self.until(deadline_tsc, now));
+            ledger.enter(Bucket::Poll);
         }
         ledger.enter(before);
     }
@@ -216,28 +221,28 @@ impl Placement {
         Duration::from_micros(deadline_tsc.saturating_sub(now) / self.ticks_per_us + 1).min(WAIT_MAX)
     }
 
-    /// Blocks on backend, doorbell and kick. Returns whether it was kicked.
+    /// Blocks on backend, disks, doorbell and kick. Returns whether it was kicked.
     fn wait(&self, worked: &Worked, timeout: Duration) -> bool {
-        let backend = self.backend_fd();
-        let mut list = [(self.kick.as_raw_fd(), Interest::Readable); 3];
+        let mut list = [(self.kick.as_raw_fd(), Interest::Readable); 4];
         list[1] = (self.doorbell.as_raw_fd(), Interest::Readable);
-        let mut count = 2;
+        list[2] = (self.work.finished_fd(), Interest::Readable);
+        let mut count = 3;
         // A starved queue leaves frames in the backend: watching it would not block.
-        if let (Some(fd), false) = (backend, worked.receive_starved && !worked.backend_full) {
-            let interest =
-                if worked.backend_full { Interest::ReadableOrWritable } else { Interest::Readable };
-            list[2] = (fd, interest);
-            count = 3;
+        let net = &worked.net;
+        if let (Some(fd), false) = (self.work.backend_fd(), net.receive_starved && !net.backend_full) {
+            let interest = if net.backend_full { Interest::ReadableOrWritable } else { Interest::Readable };
+            list[3] = (fd, interest);
+            count = 4;
         }
         let ready = wait::wait(&list[..count], Some(timeout));
         if ready & 2 != 0 {
             let _ = self.doorbell.read();
         }
+        if ready & 4 != 0 {
+            // Before the work that looks what was finished, so nothing is missed.
+            let _ = self.work.finished.read();
+        }
         ready & 1 != 0
-    }
-
-    fn backend_fd(&self) -> Option<RawFd> {
-        self.nic().event_fd()
     }
 
     /// The I/O thread's life.
@@ -259,23 +264,23 @@ impl Placement {
         let mut last_work = now_tsc();
         let mut worked;
         loop {
-            ledger.enter(Bucket::NetTransmit);
-            worked = self.nic().work(ledger, Budget::default());
+            ledger.enter(Bucket::Poll);
+            worked = self.work.work(ledger);
             if self.stopping() {
                 return;
             }
-            let busy = worked.received > 0 || worked.sent > 0;
+            let busy = worked.is_anything();
             let now = now_tsc();
             if busy {
                 last_work = now;
             }
-            if worked.received > 0 && self.change(|policy| policy.received(worked.received)) {
+            let received = worked.net.received;
+            if received > 0 && self.change(|policy| policy.received(received)) {
                 return;
             }
             let spin = self.mode == IoMode::Poll || now - last_work < THREAD_POLL_US * self.ticks_per_us;
-            if busy || worked.more_to_send || worked.more_to_receive || spin {
+            if busy || worked.is_more() || spin {
                 if !busy {
-                    ledger.enter(Bucket::Poll);
                     std::hint::spin_loop();
                 }
                 continue;
@@ -283,8 +288,8 @@ impl Placement {
             if self.change(|policy| policy.idle((now - last_work) / self.ticks_per_us)) {
                 return;
             }
-            if self.nic().arm() {
-                self.nic().disarm();
+            if self.work.arm() {
+                self.work.disarm();
                 continue;
             }
             ledger.enter(Bucket::Wait);
@@ -292,7 +297,7 @@ impl Placement {
             if self.wait(&worked, timeout) {
                 self.take_kick();
             }
-            self.nic().disarm();
+            self.work.disarm();
         }
     }
 
@@ -326,10 +331,6 @@ impl Placement {
             pin_this_thread(&others);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// CPUs that this process may use.

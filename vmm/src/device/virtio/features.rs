@@ -1,4 +1,4 @@
-//! Feature bits (VIRTIO 1.3 6 and 5.1.3), as masks.
+//! Feature bits (VIRTIO 1.3 6, 5.1.3 and 5.2.3), as masks.
 
 /// The device handles packets with partial checksums.
 pub const NET_CSUM: u64 = 1 << 0;
@@ -22,6 +22,20 @@ pub const NET_MRG_RXBUF: u64 = 1 << 15;
 pub const NET_CTRL_VQ: u64 = 1 << 17;
 /// There are several queue pairs.
 pub const NET_MQ: u64 = 1 << 22;
+/// The disk says the most pieces of a request.
+pub const BLK_SEG_MAX: u64 = 1 << 2;
+/// The disk is read-only.
+pub const BLK_RO: u64 = 1 << 5;
+/// The disk says its block size.
+pub const BLK_BLK_SIZE: u64 = 1 << 6;
+/// The disk has a write cache, and flushes it.
+pub const BLK_FLUSH: u64 = 1 << 9;
+/// The disk has several queues.
+pub const BLK_MQ: u64 = 1 << 12;
+/// The disk discards.
+pub const BLK_DISCARD: u64 = 1 << 13;
+/// The disk writes zeros by itself.
+pub const BLK_WRITE_ZEROES: u64 = 1 << 14;
 /// Indirect descriptors.
 pub const INDIRECT_DESC: u64 = 1 << 28;
 /// `used_event` and `avail_event`.
@@ -33,8 +47,11 @@ pub const ACCESS_PLATFORM: u64 = 1 << 33;
 /// Queues can be reset one by one.
 pub const RING_RESET: u64 = 1 << 40;
 
-/// Pairs (feature, what it requires) of the above (VIRTIO 1.3 5.1.3.1).
-const REQUIRES: [(u64, u64); 5] = [
+/// A feature and what it requires.
+pub type Requirement = (u64, u64);
+
+/// What features of a network device require of each other (VIRTIO 1.3 5.1.3.1).
+pub const NET_REQUIREMENTS: &[Requirement] = &[
     (NET_HOST_TSO4, NET_CSUM),
     (NET_HOST_TSO6, NET_CSUM),
     (NET_GUEST_TSO4, NET_GUEST_CSUM),
@@ -42,15 +59,16 @@ const REQUIRES: [(u64, u64); 5] = [
     (NET_MQ, NET_CTRL_VQ),
 ];
 
-/// Whether a set of features has all that its members require, and is not a legacy driver's.
-pub fn consistent(features: u64) -> bool {
+/// Whether a set of features has all that its members require, and is not a legacy driver's. The numbers of features mean
+/// other things for other kinds of devices, and so do `requirements`.
+pub fn consistent(features: u64, requirements: &[Requirement]) -> bool {
     features & VERSION_1 != 0
-        && REQUIRES.iter().all(|(feature, required)| features & feature == 0 || features & required != 0)
+        && requirements.iter().all(|(feature, required)| features & feature == 0 || features & required != 0)
 }
 
 /// Takes out what lacks something it requires.
-pub fn make_consistent(features: u64) -> u64 {
-    REQUIRES.iter().fold(
+pub fn make_consistent(features: u64, requirements: &[Requirement]) -> u64 {
+    requirements.iter().fold(
         features,
         |features, (feature, required)| {
             if features & required == 0 { features & !feature } else { features }
@@ -64,9 +82,9 @@ mod tests {
 
     #[test]
     fn tso_without_checksums_is_inconsistent() {
-        assert!(consistent(VERSION_1 | NET_CSUM | NET_HOST_TSO4));
-        assert!(!consistent(VERSION_1 | NET_GUEST_CSUM | NET_HOST_TSO4));
-        assert!(!consistent(NET_CSUM));
-        assert_eq!(make_consistent(VERSION_1 | NET_HOST_TSO4 | NET_MQ), VERSION_1);
+        assert!(consistent(VERSION_1 | NET_CSUM | NET_HOST_TSO4, NET_REQUIREMENTS));
+        assert!(!consistent(VERSION_1 | NET_GUEST_CSUM | NET_HOST_TSO4, NET_REQUIREMENTS));
+        assert!(!consistent(NET_CSUM, NET_REQUIREMENTS));
+        assert_eq!(make_consistent(VERSION_1 | NET_HOST_TSO4 | NET_MQ, NET_REQUIREMENTS), VERSION_1);
     }
 }

@@ -48,7 +48,7 @@ pub fn start<D: VirtioDevice>(function: &mut VirtioPci<D>, wanted: u64) -> Resul
         write::<4>(function, offset::DEVICE_FEATURE_SELECT, half);
         offered |= read::<4>(function, offset::DEVICE_FEATURE) << (32 * half);
     }
-    let chosen = features::make_consistent(offered & (wanted | features::VERSION_1));
+    let chosen = features::make_consistent(offered & (wanted | features::VERSION_1), D::REQUIREMENTS);
     for half in 0..2u64 {
         write::<4>(function, offset::DRIVER_FEATURE_SELECT, half);
         write::<4>(function, offset::DRIVER_FEATURE, chosen >> (32 * half) & 0xFFFF_FFFF);

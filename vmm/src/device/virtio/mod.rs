@@ -1,22 +1,25 @@
 //! Virtio 1.x devices on PCI (modern transport only).
 //!
-//! [`pci`] plays the registers, [`queue`] the rings, [`net`] the NIC; [`firmware`] drives a device to DRIVER_OK before the
+//! [`pci`] plays the registers, [`queue`] the rings, [`net`] the NIC, [`block`] the disk; [`firmware`] drives a device to DRIVER_OK before the
 //! machine runs.
 
 use crate::backend::PinnedMemory;
 use crate::tables::{DmaDomain, DomainError, Tables};
 
+pub mod block;
 pub mod features;
 pub mod firmware;
 pub mod net;
 pub mod pci;
 pub mod queue;
+mod slot;
 
 #[cfg(test)]
 pub(crate) mod test_utils;
 
 pub use pci::{PciError, PciPlace, VirtioPci};
 pub use queue::{QueueConfig, QueueError, Virtqueue};
+pub use slot::QueueState;
 
 /// Why a queue was not enabled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +71,8 @@ pub trait VirtioDevice: Send {
     const DEVICE_ID: u16;
     /// PCI class.
     const CLASS: u32;
+    /// What its features require of each other.
+    const REQUIREMENTS: &'static [features::Requirement];
 
     /// Feature bits offered.
     fn features(&self) -> u64;

@@ -70,14 +70,21 @@ pub enum Grant {
         /// How many queue pairs share its frames.
         queue_pairs: u16,
     },
+    /// It holds the disk's blocks from 0 on.
+    Extent {
+        /// How many.
+        blocks: u64,
+        /// [`abi::extent::READ`] and [`abi::extent::WRITE`].
+        rights: u32,
+    },
 }
 
 /// A machine's memory, ready for the first instruction.
 pub struct Prepared {
     /// Guest memory.
     pub memory: Arc<Memory>,
-    /// The kernel's tables in it.
-    pub tables: Arc<Tables>,
+    /// Where the kernel's tables lie in it.
+    pub tables_at: TableAddresses,
     /// The pages shared with the guest.
     pub pages: SharedPages,
     /// Where the kernel reports a fault.
@@ -216,6 +223,20 @@ pub fn prepare(
             map(va, gpa, PAGE_BYTES, Owner::User, Access::Write)?;
         }
         match *grant {
+            Grant::Extent { blocks, rights } => {
+                let environment = FIRST as u32;
+                let extent = ExtentEntry {
+                    start_block: 0,
+                    blocks,
+                    environment,
+                    device: device as u32,
+                    rights,
+                    reserved: 0,
+                };
+                // There are more entries than devices.
+                let gpa = tables_at.extents_gpa + (device * size_of::<ExtentEntry>()) as u64;
+                memory.write_slice(extent.as_bytes(), GuestAddress(gpa))?;
+            }
             Grant::Flows { queue_pairs } => {
                 let rights = abi::flow::SEND_ANY as u16;
                 let target = Target { environment: FIRST as u16, queue_pair: 0, queue_pairs, rights };
@@ -257,7 +278,7 @@ pub fn prepare(
         boot_page_gpa,
         descriptors,
         kernel: (**kernel),
-        tables,
+        tables_at,
         memory,
     })
 }

@@ -2,14 +2,16 @@
 
 use super::super::features as bits;
 use super::super::queue::{QueueConfig, RingFeatures, Virtqueue};
+use super::super::slot::{Doorbells, Slot};
 use super::super::{BindError, VirtioDevice};
+use super::Net;
 use super::receive::ReceiveQueue;
-use super::{Doorbells, Net, Slot};
 use crate::backend::{Backend, Offloads, PinnedMemory};
 
 impl<M: PinnedMemory, B: Backend> VirtioDevice for Net<M, B> {
     const DEVICE_ID: u16 = 1;
     const CLASS: u32 = 0x02_0000;
+    const REQUIREMENTS: &'static [bits::Requirement] = bits::NET_REQUIREMENTS;
 
     fn features(&self) -> u64 {
         let pairs = if self.config.queue_pairs > 1 { bits::NET_MQ } else { 0 };
@@ -51,7 +53,7 @@ impl<M: PinnedMemory, B: Backend> VirtioDevice for Net<M, B> {
     }
 
     fn accept_features(&mut self, features: u64) -> bool {
-        if !bits::consistent(features) {
+        if !bits::consistent(features, Self::REQUIREMENTS) {
             tracing::error!(
                 "network features {features:#x} lack VIRTIO_F_VERSION_1 or something that one of them requires"
             );
@@ -76,7 +78,7 @@ impl<M: PinnedMemory, B: Backend> VirtioDevice for Net<M, B> {
             return Err(BindError::NoSuchQueue { queue });
         }
         config.validate(self.config.queue_size_max)?;
-        let (environment, memory) = self.binder.0.bind(self.config.device_index, queue)?;
+        let (environment, memory) = self.binder.bind(self.config.device_index, queue)?;
         let ring_features = RingFeatures {
             event_index: self.features & bits::EVENT_IDX != 0,
             indirect: self.features & bits::INDIRECT_DESC != 0,
@@ -119,9 +121,8 @@ impl<M: PinnedMemory, B: Backend> VirtioDevice for Net<M, B> {
     }
 
     fn needs_reset(&self) -> bool {
-        let stopped = |slot: &Slot<Virtqueue<M>>| matches!(slot, Slot::Stopped(_));
-        self.receive.iter().any(|slot| matches!(slot, Slot::Stopped(_)))
-            || self.transmit.iter().any(stopped)
-            || stopped(&self.control)
+        self.receive.iter().any(Slot::is_stopped)
+            || self.transmit.iter().any(Slot::is_stopped)
+            || self.control.is_stopped()
     }
 }

@@ -3,8 +3,8 @@
 use std::os::fd::RawFd;
 
 use super::super::pci::{BAR_BYTES, COMMON, DOORBELL_STRIDE, MSIX_TABLE};
-use super::super::{VirtioDevice, VirtioPci};
-use super::{Budget, Net, NetMetrics, QueueState, Worked};
+use super::super::{QueueState, VirtioDevice, VirtioPci};
+use super::{Budget, Net, NetMetrics, Worked};
 use crate::account::ledger::Ledger;
 use crate::backend::{Backend, PinnedMemory};
 

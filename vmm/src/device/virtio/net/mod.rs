@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use super::features as bits;
 use super::queue::{Publication, QueueError, Virtqueue};
+use super::slot::{Binding, Clock, Doorbells, QueueState, Slot};
 use super::{Binder, QueueInterrupt};
-use crate::account::ledger::{Bucket, Ledger};
+use crate::account::ledger::Ledger;
 use crate::backend::{Backend, FRAME_BYTES_MAX, PinnedMemory};
 use crate::tables::Flows;
 
@@ -120,42 +121,6 @@ impl Worked {
     }
 }
 
-/// What became of a queue.
-#[derive(Debug, Default)]
-pub(super) enum Slot<Q> {
-    /// Not enabled.
-    #[default]
-    Off,
-    /// Working.
-    Running(Q),
-    /// Stopped by its driver's fault, until it is reset.
-    Stopped(QueueError),
-}
-
-impl<Q> Slot<Q> {
-    fn running(&mut self) -> Option<&mut Q> {
-        if let Self::Running(queue) = self { Some(queue) } else { None }
-    }
-
-    fn is_running(&self) -> bool {
-        matches!(self, Self::Running(_))
-    }
-}
-
-/// A queue's state, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueState {
-    /// Not enabled.
-    Off,
-    /// Working for an environment.
-    Running {
-        /// Which one.
-        environment: u32,
-    },
-    /// Stopped by its driver's fault, until it is reset.
-    Stopped(QueueError),
-}
-
 /// The NIC.
 #[derive(Debug)]
 pub struct Net<M: PinnedMemory, B> {
@@ -175,22 +140,6 @@ pub struct Net<M: PinnedMemory, B> {
     /// The last call of [`Net::work`] ended with frames that the backend had no room for.
     backend_full: bool,
     doorbells: Doorbells,
-}
-
-/// Whether somebody polls, so that doorbells are of no use; queues that are enabled later learn it too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doorbells {
-    Wanted,
-    Suppressed,
-}
-
-/// The binder, without demanding that it can be printed.
-struct Binding<M>(Arc<dyn Binder<M>>);
-
-impl<M> std::fmt::Debug for Binding<M> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Binding")
-    }
 }
 
 impl<M: PinnedMemory, B: Backend> Net<M, B> {
@@ -213,7 +162,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
         }
         Ok(Self {
             config,
-            binder: Binding(binder),
+            binder: Binding::new(binder),
             backend,
             flows,
             features: 0,
@@ -256,21 +205,12 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
 
     /// The state of each queue, by its number.
     pub fn queue_states(&self) -> Vec<QueueState> {
-        let of = |slot: &Slot<Virtqueue<M>>| match slot {
-            Slot::Off => QueueState::Off,
-            Slot::Running(queue) => QueueState::Running { environment: queue.environment() },
-            Slot::Stopped(error) => QueueState::Stopped(*error),
-        };
         let mut states = Vec::new();
         for (receive, transmit) in self.receive.iter().zip(&self.transmit) {
-            states.push(match receive {
-                Slot::Off => QueueState::Off,
-                Slot::Running(queue) => QueueState::Running { environment: queue.ring.environment() },
-                Slot::Stopped(error) => QueueState::Stopped(*error),
-            });
-            states.push(of(transmit));
+            states.push(receive.state(|queue| queue.ring.environment()));
+            states.push(transmit.state(Virtqueue::environment));
         }
-        states.push(of(&self.control));
+        states.push(self.control.state(Virtqueue::environment));
         states
     }
 
@@ -278,7 +218,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
     /// each queue's completions by one store and raises at most one interrupt a queue.
     pub fn work(&mut self, ledger: &Ledger, budget: Budget, interrupt: &mut impl QueueInterrupt) -> Worked {
         let mut worked = Worked::default();
-        let mut clock = Clock { ledger, before: None };
+        let mut clock = Clock::new(ledger);
         let stopped_before = self.metrics.queues_stopped;
         self.transmit_all(&mut clock, budget.send_frames, interrupt, &mut worked);
         if self.control.is_running() {
@@ -329,28 +269,6 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             FRAME_BYTES_MAX
         } else {
             crate::backend::HEADER_BYTES + 18 + usize::from(self.config.mtu_bytes)
-        }
-    }
-}
-
-/// Takes the time stamps of one call of [`Net::work`], and none if there was nothing to do.
-pub(super) struct Clock<'l> {
-    ledger: &'l Ledger,
-    before: Option<Bucket>,
-}
-
-impl Clock<'_> {
-    #[inline]
-    fn enter(&mut self, bucket: Bucket) {
-        let left = self.ledger.enter(bucket);
-        self.before.get_or_insert(left);
-    }
-
-    /// Back to what was before.
-    #[inline]
-    fn end(self) {
-        if let Some(before) = self.before {
-            self.ledger.enter(before);
         }
     }
 }

@@ -127,4 +127,7 @@ pub enum QueueError {
         /// What it must have.
         min: u32,
     },
+    /// VIRTIO 1.3 5.2.6: a request ends with a byte for the device to write its status to.
+    #[error("a request has no byte for its status")]
+    NoStatus,
 }

@@ -1,0 +1,131 @@
+//! The device work of a machine: that of the NIC and of each disk, one after the other, as one function. Whoever calls holds the
+//! lock of the device that it is at, so a change of place never lets two at it.
+
+use crate::account::ledger::Ledger;
+use crate::backend::Backend;
+use crate::device::virtio::VirtioPci;
+use crate::device::virtio::block::{self, Block};
+use crate::device::virtio::net::{self, Net};
+use crate::tables::DmaDomain;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vmm_sys_util::eventfd::EventFd;
+
+/// The machine's NIC.
+pub type Nic = VirtioPci<Net<DmaDomain, Box<dyn Backend>>>;
+/// One of the machine's disks.
+pub type Disk = VirtioPci<Block<DmaDomain>>;
+
+/// The devices that have work.
+pub struct DeviceWork {
+    /// The NIC, if there is one.
+    pub nic: Option<Arc<Mutex<Nic>>>,
+    /// The disks.
+    pub disks: Vec<Arc<Mutex<Disk>>>,
+    /// Readable when a disk has something to complete that had to wait.
+    pub finished: EventFd,
+}
+
+/// What one round of device work did, and what is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Worked {
+    /// The NIC's part.
+    pub net: net::Worked,
+    /// Requests taken from the guest by all disks.
+    pub disk_taken: u32,
+    /// Requests given back to the guest by all disks.
+    pub disk_completed: u32,
+    /// A disk's budget ended before its queues did.
+    pub disk_more: bool,
+}
+
+impl Worked {
+    /// Whether the guest was given something that it may wait for.
+    pub fn is_news(&self) -> bool {
+        self.net.received > 0 || self.disk_completed > 0
+    }
+
+    /// Whether anything was done at all.
+    pub fn is_anything(&self) -> bool {
+        self.is_news() || self.net.sent > 0 || self.disk_taken > 0
+    }
+
+    /// Whether the same call would do more at once.
+    pub fn is_more(&self) -> bool {
+        self.net.is_more() || self.disk_more
+    }
+}
+
+impl DeviceWork {
+    /// Whether there are no devices.
+    pub fn is_empty(&self) -> bool {
+        self.nic.is_none() && self.disks.is_empty()
+    }
+
+    /// The NIC's lock.
+    pub(super) fn nic(&self) -> Option<MutexGuard<'_, Nic>> {
+        self.nic.as_deref().map(lock)
+    }
+
+    /// One round, within each device's budget.
+    #[inline]
+    pub(super) fn work(&self, ledger: &Ledger) -> Worked {
+        let mut worked = Worked::default();
+        if let Some(nic) = &self.nic {
+            worked.net = lock(nic).work(ledger, net::Budget::default());
+        }
+        for disk in &self.disks {
+            let done = lock(disk).work(ledger, block::Budget::default());
+            worked.disk_taken += done.taken;
+            worked.disk_completed += done.completed;
+            worked.disk_more |= done.more;
+        }
+        worked
+    }
+
+    /// Asks for doorbells. `true`: there is work already, do not sleep.
+    pub(super) fn arm(&self) -> bool {
+        let mut work = self.nic.as_deref().is_some_and(|nic| lock(nic).arm());
+        for disk in &self.disks {
+            work |= lock(disk).arm();
+        }
+        work
+    }
+
+    /// Asks for no doorbells.
+    pub(super) fn disarm(&self) {
+        if let Some(nic) = &self.nic {
+            lock(nic).disarm();
+        }
+        for disk in &self.disks {
+            lock(disk).disarm();
+        }
+    }
+
+    /// Readable when frames wait in the NIC's backend.
+    pub(super) fn backend_fd(&self) -> Option<RawFd> {
+        self.nic.as_deref().and_then(|nic| lock(nic).event_fd())
+    }
+
+    /// Readable when a disk has something to complete.
+    pub(super) fn finished_fd(&self) -> RawFd {
+        self.finished.as_raw_fd()
+    }
+
+    /// The ledgers of the disks' threads, with their names.
+    pub fn disk_ledgers(&self) -> Vec<(String, Arc<Ledger>)> {
+        let mut ledgers = Vec::new();
+        for disk in &self.disks {
+            let disk = lock(disk);
+            let device = disk.device().config().device_index;
+            for (number, ledger) in disk.ledgers().iter().enumerate() {
+                ledgers.push((format!("disk {device}.{number}"), Arc::clone(ledger)));
+            }
+        }
+        ledgers
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
