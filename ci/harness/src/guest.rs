@@ -1,25 +1,28 @@
 //! A guest under test: an image started in this process, on a TAP of the test's own namespace.
 
+use crate::capture::Capture;
+use crate::cost::Cost;
 use crate::http::{Client, Response};
+use crate::log::Log;
 use crate::network::Network;
 use crate::{Site, host};
 use exos_docroot::pack::Plan;
 use exovm::account::AccountSnapshot;
+use exovm::backend::Backend;
 use exovm::backend::disk::Access;
-use exovm::machine::{DiskSetup, End, Machine, MachineConfig, MachineError};
+use exovm::machine::{DiskSetup, End, Machine, MachineConfig, MachineError, NetSetup};
 use exovm::placement::IoMode;
 use exovm_image::container::Image;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a guest may take until it serves or ends. Long, for hosts that are emulated.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a guest may take to finish when asked.
 const GRACE: Duration = Duration::from_secs(10);
-/// Name of the guest's counter of requests.
-const REQUESTS: &str = "requests";
+/// What is put around a guest's backend.
+type Wrapper = Box<dyn FnOnce(Box<dyn Backend>) -> Box<dyn Backend>>;
 
 /// A machine to be.
 pub struct GuestBuilder {
@@ -30,9 +33,23 @@ pub struct GuestBuilder {
     arguments: Vec<String>,
     tap: Option<u8>,
     disks: Vec<(PathBuf, Access)>,
+    wrappers: Vec<Wrapper>,
 }
 
 impl GuestBuilder {
+    fn new(image: Image) -> Self {
+        Self {
+            image,
+            docroot: None,
+            io: IoMode::Turn,
+            memory_mib: None,
+            arguments: Vec::new(),
+            tap: Some(0),
+            disks: Vec::new(),
+            wrappers: Vec::new(),
+        }
+    }
+
     /// Serves this site.
     pub fn site(self, site: &Site) -> Self {
         self.docroot(site.path())
@@ -80,6 +97,21 @@ impl GuestBuilder {
         self
     }
 
+    /// Writes all frames to this file, a pcapng capture: complete once the guest has ended, also by a test that fails.
+    pub fn pcap(self, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref().to_owned();
+        self.wrap_backend(move |backend| match Capture::create(&path, backend) {
+            Ok(capture) => Box::new(capture),
+            Err(error) => panic!("{}: {error}", path.display()),
+        })
+    }
+
+    /// Puts something between the NIC and its TAP, such as a loss of frames. What is wrapped last is nearest to the guest.
+    pub fn wrap_backend(mut self, wrap: impl FnOnce(Box<dyn Backend>) -> Box<dyn Backend> + 'static) -> Self {
+        self.wrappers.push(Box::new(wrap));
+        self
+    }
+
     /// Has the image run `code` instead of its own, so that a test can have the guest do what no compiler would let it.
     /// The code lies at the beginning of the image's longest function.
     ///
@@ -120,6 +152,10 @@ impl GuestBuilder {
         let disks = self.disks.iter().map(|(path, access)| DiskSetup::open(path, *access));
         let disks = disks.collect::<Result<_, _>>()?;
         let (network, net) = self.tap.map(Network::create).unzip();
+        let net = net.map(|setup: NetSetup| {
+            let backend = self.wrappers.into_iter().fold(setup.backend, |backend, wrap| wrap(backend));
+            NetSetup { backend, ..setup }
+        });
         let log = Log::default();
         let sink = log.clone();
         let machine = Machine::start(MachineConfig {
@@ -156,20 +192,6 @@ impl GuestBuilder {
     }
 }
 
-/// The guest's log so far, shared with the thread that drains it.
-#[derive(Clone, Debug, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
-
-impl Log {
-    fn push(&self, line: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 /// A running guest. Dropping it ends the machine without any check; [`Guest::stop`] checks.
 pub struct Guest {
     machine: Machine,
@@ -182,15 +204,15 @@ impl Guest {
     /// The built-in image of this name, on TAP 0.
     pub fn image(name: &str) -> GuestBuilder {
         let image = exovm::images::load(name).unwrap_or_else(|error| panic!("{error}"));
-        GuestBuilder {
-            image,
-            docroot: None,
-            io: IoMode::Turn,
-            memory_mib: None,
-            arguments: Vec::new(),
-            tap: Some(0),
-            disks: Vec::new(),
-        }
+        GuestBuilder::new(image)
+    }
+
+    /// The image in this file, on TAP 0.
+    pub fn file(path: impl AsRef<Path>) -> GuestBuilder {
+        let path = path.as_ref();
+        let file = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let image = Image::parse(&file).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        GuestBuilder::new(image)
     }
 
     /// Cheetah, serving a site on TAP 0 in turns.
@@ -235,9 +257,30 @@ impl Guest {
         self.machine.account().since(&before)
     }
 
+    /// What `body` cost.
+    pub fn cost_of(&self, body: impl FnOnce()) -> Cost {
+        Cost::new(self.account_of(body))
+    }
+
     /// How many requests the guest counted while `body` ran.
     pub fn requests_during(&self, body: impl FnOnce()) -> u64 {
-        self.account_of(body).site(REQUESTS).map_or(0, |site| site.total)
+        self.cost_of(body).requests()
+    }
+
+    /// Waits until the guest has logged a line that contains `text`, and gives it back.
+    ///
+    /// # Panics
+    /// If none comes.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        self.log.wait_for(text, PATIENCE).unwrap_or_else(|| {
+            panic!("the guest did not log {text:?} within {} s, but {:#?}", PATIENCE.as_secs(), self.log())
+        })
+    }
+
+    /// The guest has logged no line that contains `text` so far.
+    pub fn assert_not_logged(&self, text: &str) {
+        let log = self.log();
+        assert!(!log.iter().any(|line| line.contains(text)), "the guest logged {text:?}: {log:#?}");
     }
 
     /// Waits until the guest ends by itself. Gives back how, and the whole log.

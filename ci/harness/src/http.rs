@@ -63,6 +63,24 @@ impl Response {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+
+    /// It has this status.
+    pub fn assert_status(&self, status: u16) -> &Self {
+        assert_eq!(self.status(), status, "{:?} {}", self.head, self.text());
+        self
+    }
+
+    /// It has this field once, with this value.
+    pub fn assert_field(&self, name: &str, value: &str) -> &Self {
+        assert_eq!(self.head.field(name), Some(value), "the field {name}: {:?}", self.head);
+        self
+    }
+
+    /// Its content is this text.
+    pub fn assert_text(&self, text: &str) -> &Self {
+        assert_eq!(self.text(), text, "{:?}", self.head);
+        self
+    }
 }
 
 /// Whether a response has content: one to HEAD has none, whatever its length says.
