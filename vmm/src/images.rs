@@ -10,7 +10,10 @@ static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// No embedded image of that name.
-    #[error("there is no image called {name:?}; built in are {known}; a file needs a '/' in its name")]
+    #[error(
+        "there is no image called {name:?}; built in are {known}; a file needs a '/' in its name{question}",
+        question = crate::closest::question(.name, names())
+    )]
     Unknown {
         /// What was asked for.
         name: String,
@@ -40,6 +43,26 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     EMBEDDED.iter().map(|(name, _)| *name)
 }
 
+/// Size of the image called `name`, or of the image file if `name` has a `/` in it.
+pub fn file_bytes(name: &str) -> Result<u64, LoadError> {
+    if name.contains('/') {
+        let path = PathBuf::from(name);
+        return match std::fs::metadata(&path) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(error) => Err(LoadError::Unreadable { path, error }),
+        };
+    }
+    embedded(name).map(|file| file.len() as u64)
+}
+
+fn embedded(name: &str) -> Result<&'static [u8], LoadError> {
+    let found = EMBEDDED.iter().find(|(known, _)| *known == name);
+    found.map(|(_, file)| *file).ok_or_else(|| LoadError::Unknown {
+        name: name.to_owned(),
+        known: names().collect::<Vec<_>>().join(", "),
+    })
+}
+
 /// The ELF file of the kernel that all embedded images have.
 pub fn kernel_file() -> Result<&'static [u8], ImageError> {
     let (_, file) = EMBEDDED.first().ok_or(ImageError::NotAnImage)?;
@@ -54,10 +77,5 @@ pub fn load(name: &str) -> Result<Image, LoadError> {
         let file = std::fs::read(&path).map_err(|error| LoadError::Unreadable { path, error })?;
         return Image::parse(&file).map_err(refuse);
     }
-    match EMBEDDED.iter().find(|(known, _)| *known == name) {
-        Some((_, file)) => Image::parse(file).map_err(refuse),
-        None => {
-            Err(LoadError::Unknown { name: name.to_owned(), known: names().collect::<Vec<_>>().join(", ") })
-        }
-    }
+    Image::parse(embedded(name)?).map_err(refuse)
 }

@@ -18,6 +18,7 @@
 pub mod account;
 pub mod backend;
 pub mod cli;
+mod closest;
 pub mod control;
 pub mod device;
 pub mod guest_log;

@@ -20,6 +20,7 @@ pub(crate) const CASES: &[Case] = &[
     ("chatter", chatter),
     ("fault-at-stop", fault_at_stop),
     ("burn", burn),
+    ("costs", costs),
     ("scribble", scribble),
     ("spin", |_| spin()),
     ("halt-forever", |_| halt_forever()),
@@ -173,6 +174,38 @@ fn burn(arguments: Arguments<'_>) -> Option<u32> {
 fn burn_for(cycles: u64) {
     let end = clock::tsc() + cycles;
     while clock::tsc() < end {}
+}
+
+/// `costs ROUNDS`: what leaving ring 3 costs, in cycles: a kernel call, a turn whose deadline has passed; and, to compare,
+/// a thousand instructions that stay. The log says the least and the median of each.
+fn costs(arguments: Arguments<'_>) -> Option<u32> {
+    let rounds = number(arguments.next())? as usize;
+    let (call_least, call) = least_and_median(rounds, || {
+        kernel::version();
+    });
+    let (turn_least, turn) = least_and_median(rounds, || turn::take(1));
+    let (stay_least, stay) = least_and_median(rounds, thousand_instructions);
+    log::info!("probe: costs call {call_least} {call} turn {turn_least} {turn} thousand {stay_least} {stay}");
+    Some(HELD)
+}
+
+/// Cycles of each round of `what`.
+fn least_and_median(rounds: usize, mut what: impl FnMut()) -> (u64, u64) {
+    let mut cycles: Vec<u64> = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let start = clock::tsc();
+        what();
+        cycles.push(clock::tsc() - start);
+    }
+    cycles.sort_unstable();
+    (cycles.first().copied().unwrap_or(0), cycles.get(rounds / 2).copied().unwrap_or(0))
+}
+
+fn thousand_instructions() {
+    // SAFETY: counts a register down, twice 500 instructions; no memory.
+    unsafe {
+        core::arch::asm!("2:", "sub {count}, 1", "jnz 2b", count = inout(reg) 500u64 => _, options(nomem, nostack));
+    }
 }
 
 /// Fills everything that the VMM reads of an environment with nonsense, again and again, while the VMM reads it. The VMM

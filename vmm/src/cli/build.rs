@@ -12,7 +12,11 @@ How it builds
   target/guest; the kernel is the one in this exovm. Before, it makes or renews
   .exovm/sources, by which the project's Cargo.toml finds the library OS; a folder
   of your own there is left as it is. The result is checked and packed into
-  NAME.image beside image.toml.";
+  NAME.image beside image.toml.
+
+Examples:
+  exovm build                       the project in this directory
+  exovm build ./webby && exovm run ./webby/webby.image";
 
 /// Arguments of `build`.
 #[derive(clap::Args, Debug)]

@@ -6,8 +6,8 @@
 //! always. Then it exchanges its output for the log file, and writes one byte into the pipe: this command ends with 0.
 //! If the pipe ends without that byte the machine failed, and the child's exit code is this command's.
 
-use super::Failure;
 use super::log_file::{self, LogFile};
+use super::{Failure, exit};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::AsFd;
 use std::fs::OpenOptions;
@@ -17,8 +17,6 @@ use std::process::{Child, Command, ExitCode};
 
 /// Tells the child that it is one.
 const CHILD: &str = "EXOVM_DETACHED_CHILD";
-/// Exit code of who was ended by a signal, without its number.
-const EXIT_SIGNAL: i32 = 128;
 
 /// Whether this process is the one that goes on.
 pub(super) fn is_child() -> bool {
@@ -59,7 +57,7 @@ fn outcome(mut child: Child, mut reader: PipeReader) -> Result<ExitCode, Failure
     if let Some(signal) = status.signal() {
         eprintln!("exovm: the machine's process was ended by signal {signal} before it was ready");
     }
-    let code = status.code().or(status.signal().map(|signal| EXIT_SIGNAL + signal)).unwrap_or(1);
+    let code = status.code().or(status.signal().map(|signal| i32::from(exit::SIGNAL) + signal)).unwrap_or(1);
     // A machine that ended by itself before it was ready, and well, is a success.
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }

@@ -1,16 +1,18 @@
-//! The command line.
-//!
-//! Exit codes: 0 success (also after Ctrl-C), 1 an error that the message explains, 2 wrong usage, 3 the guest ended with
-//! a fault; `run` of an image that ends by itself gives the image's own status.
+//! The command line: one file a command. Exit codes are in [`exit`], colours and columns in [`style`].
 
 mod account;
 mod announce;
 mod bench;
 mod build;
+mod completions;
 mod detach;
 mod disk;
+mod doctor;
+mod exit;
+mod image;
 mod log_file;
 mod logs;
+mod man;
 mod net;
 mod new;
 mod print_log;
@@ -23,12 +25,32 @@ mod supervise;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Exit code for a guest that ended with a fault.
-const EXIT_FAULT: u8 = 3;
+/// Examples, environment and exit codes, for the help of the command itself.
+fn after_help() -> String {
+    format!(
+        "\
+Examples
+  exovm doctor                              can machines run here, and how fast
+  exovm run cheetah --docroot ./site        serve a directory until Ctrl-C
+  exovm run --detach hello && exovm ps      run in the background
+  exovm logs -f hello                       what it says
+  exovm account hello                       where its cycles go
+
+Environment
+  EXOVM_LOG         what of the VMM's own messages is printed: error, warn (as
+                    if not set), info, debug, trace
+  XDG_RUNTIME_DIR   control sockets and logs of machines lie in exovm/ below it;
+                    not set: in $TMPDIR/exovm-UID
+  NO_COLOR          set: no colours, which only terminals get anyway
+
+{}",
+        exit::help()
+    )
+}
 
 /// exovm: an exokernel on its own VMM.
 #[derive(Parser, Debug)]
-#[command(name = "exovm", version, about, max_term_width = 110)]
+#[command(name = "exovm", version, about, max_term_width = 110, after_long_help = after_help())]
 struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -47,12 +69,20 @@ enum Command {
     Logs(logs::LogsArguments),
     /// Print where the cycles of a running machine go.
     Account(account::AccountArguments),
+    /// List the built-in images, or print what is in an image.
+    Image(image::ImageArguments),
     /// Make a project for an image of one's own.
     New(new::NewArguments),
     /// Build the image of such a project.
     Build(build::BuildArguments),
     /// Measure beside today's servers.
     Bench(bench::BenchArguments),
+    /// Find out what this host can do for machines, and what will be slow.
+    Doctor(doctor::DoctorArguments),
+    /// Print a script that completes commands and flags in a shell.
+    Completions(completions::CompletionsArguments),
+    /// Print manual pages.
+    Man(man::ManArguments),
 }
 
 /// What any command can fail with.
@@ -68,13 +98,17 @@ pub fn main() -> ExitCode {
         Command::Stop(arguments) => stop::stop(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),
         Command::Account(arguments) => account::account(&arguments),
+        Command::Image(arguments) => image::image(arguments),
         Command::New(arguments) => new::new(arguments),
         Command::Build(arguments) => build::build(arguments),
         Command::Bench(arguments) => bench::bench(arguments),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Completions(arguments) => completions::completions(&arguments),
+        Command::Man(arguments) => man::man(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("exovm: {error}");
-        ExitCode::FAILURE
+        ExitCode::from(exit::ERROR)
     })
 }
 
@@ -88,7 +122,8 @@ fn say(text: &str) {
 fn init_tracing() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("EXOVM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let ansi = style::colours(&std::io::stderr());
+    // A detached machine's messages end in a file.
+    let ansi = style::colours(&std::io::stderr()) && !detach::is_child();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(ansi)
@@ -105,6 +140,20 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_of_every_command_has_an_example_of_it() {
+        fn check(command: &clap::Command, path: &str) {
+            let below: Vec<_> =
+                command.get_subcommands().filter(|below| below.get_name() != "help").collect();
+            for below in &below {
+                check(below, &format!("{path} {}", below.get_name()));
+            }
+            let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!below.is_empty() || help.contains(&format!("  {path}")), "{path}: {help}");
+        }
+        check(&Cli::command(), "exovm");
     }
 
     #[test]

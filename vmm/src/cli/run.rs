@@ -5,7 +5,7 @@ use super::disk::DiskArgument;
 use super::net::{NetArgument, OpenNet, Reach};
 use super::print_log::{Copying, Piece, copy};
 use super::supervise::{Signals, supervise};
-use super::{EXIT_FAULT, Failure, detach, log_file, say};
+use super::{Failure, detach, exit, log_file, say};
 use crate::control::{Control, ControlSocket, Ending, Info, Served, State};
 use crate::guest_log::GuestLog;
 use crate::images;
@@ -191,15 +191,15 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     drop(machine);
     drop(host);
     let code = match end {
-        End::Stopped => 0,
-        End::PowerOff { .. } if supervised.asked => 0,
+        End::Stopped => exit::SUCCESS,
+        End::PowerOff { .. } if supervised.asked => exit::SUCCESS,
         End::PowerOff { status } => u8::try_from(status).unwrap_or(u8::MAX),
         End::Fault { report } => {
             eprintln!("exovm: {report}");
-            EXIT_FAULT
+            exit::FAULT
         }
     };
-    if let (0, Some(file)) = (code, log_file::installed()) {
+    if let (exit::SUCCESS, Some(file)) = (code, log_file::installed()) {
         file.remove();
     }
     Ok(ExitCode::from(code))

@@ -8,6 +8,8 @@ use std::io::{ErrorKind, Write};
 
 /// Headings.
 pub(super) const HEADING: Style = Style::new().bold();
+/// What is as it should be.
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
 /// What is worth knowing.
 pub(super) const ODD: Style = AnsiColor::Yellow.on_default();
 /// What is wrong.

@@ -10,8 +10,6 @@ use std::time::Duration;
 
 /// How long a machine may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Names that differ in more than this share of their letters are not taken for a slip of the fingers.
-const ALIKE: f64 = 0.7;
 
 /// A conversation with a machine.
 #[derive(Debug)]
@@ -134,15 +132,12 @@ fn not_running(name: &str) -> ControlError {
 
 /// What runs instead, and which of it may have been meant.
 fn others(name: &str, running: &[String]) -> String {
-    let closest = running
-        .iter()
-        .map(|other| (strsim::jaro_winkler(name, other), other))
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .filter(|(likeness, _)| *likeness >= ALIKE);
-    match (running, closest) {
-        ([], _) => "; nothing is running".to_owned(),
-        (_, Some((_, closest))) => format!("; running: {}; did you mean {closest}?", running.join(", ")),
-        _ => format!("; running: {}", running.join(", ")),
+    match running {
+        [] => "; nothing is running".to_owned(),
+        running => {
+            let question = crate::closest::question(name, running.iter().map(String::as_str));
+            format!("; running: {}{question}", running.join(", "))
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub use disk::DiskSetup;
 pub use error::MachineError;
 pub use nic::NetSetup;
 pub use service::LogSink;
+pub(crate) use vcpu::share_time_line;
 
 use crate::account::{
     self, AccountSnapshot,

@@ -61,12 +61,16 @@ pub(crate) fn create(kvm: &Kvm, vm: &VmFd) -> Result<VcpuFd, MachineError> {
         entry.ecx |= CPUID_1_ECX_TSC_DEADLINE;
     }
     fd.set_cpuid2(&cpuid).map_err(MachineError::kvm("KVM_SET_CPUID2"))?;
-    share_time_line(&fd);
+    if let Err(error) = share_time_line(&fd) {
+        tracing::warn!(
+            "the guest's clock has an offset to the host's ({error}); times of guest and VMM do not compare"
+        );
+    }
     Ok(fd)
 }
 
 /// TSC offset 0: guest and host read the same clock.
-fn share_time_line(fd: &VcpuFd) {
+pub(crate) fn share_time_line(fd: &VcpuFd) -> std::io::Result<()> {
     use std::os::fd::AsRawFd;
     let offset = 0u64;
     let attribute = kvm_device_attr {
@@ -77,12 +81,7 @@ fn share_time_line(fd: &VcpuFd) {
     };
     // SAFETY: the attribute points at a u64 that lives until the call returns, as KVM_VCPU_TSC_OFFSET wants it.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_SET_DEVICE_ATTR, &raw const attribute) };
-    if result != 0 {
-        let error = std::io::Error::last_os_error();
-        tracing::warn!(
-            "the guest's clock has an offset to the host's ({error}); times of guest and VMM do not compare"
-        );
-    }
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 impl Vcpu {

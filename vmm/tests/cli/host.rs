@@ -79,7 +79,7 @@ fn assert_refused_where(changes: Vec<Change>, net: &str, parts: &[&str]) {
 }
 
 /// A file that nobody may open.
-fn forbidden(dir: &Path) -> String {
+pub(crate) fn forbidden(dir: &Path) -> String {
     let path = dir.join("forbidden");
     std::fs::write(&path, "").unwrap();
     let nobody = std::os::unix::fs::PermissionsExt::from_mode(0o000);

@@ -4,7 +4,10 @@
 mod account;
 mod control;
 mod detach;
+mod doctor;
+mod help;
 mod host;
+mod image;
 mod image_file;
 mod images;
 mod input;
