@@ -14,4 +14,5 @@ pub mod host;
 pub mod link_layer;
 pub mod scene;
 
+pub use exovm_test::guest::make_image;
 pub use exovm_test::{Client, Guest, GuestBuilder, Response, Site, guest, http, network, site};

@@ -44,7 +44,9 @@ fn buckets_of_each_thread_add_up_to_the_time() {
             for thread in &account.threads {
                 let sum: u64 = thread.buckets.iter().map(|bucket| bucket.cycles).sum();
                 let ratio = sum as f64 / account.tsc as f64;
-                assert!((0.99..1.01).contains(&ratio), "{io:?} {}: {ratio}", thread.name);
+                // The threads of a disk start when they are first needed.
+                let least = if thread.name.starts_with("disk") { 0.0 } else { 0.99 };
+                assert!((least..1.01).contains(&ratio), "{io:?} {}: {ratio}", thread.name);
             }
             let spans: u64 =
                 account.sites.iter().filter(|site| site.kind == "span").map(|site| site.total).sum();

@@ -6,7 +6,7 @@ use crate::http::{Client, Response};
 use crate::log::Log;
 use crate::network::Network;
 use crate::{Site, host};
-use exos_docroot::pack::Plan;
+use exos_fs::make::{Options, Plan};
 use exovm::account::AccountSnapshot;
 use exovm::backend::Backend;
 use exovm::backend::disk::Access;
@@ -145,12 +145,9 @@ impl GuestBuilder {
     /// Starts the machine, or says why it does not start.
     pub fn try_launch(self) -> Result<Guest, MachineError> {
         host::require();
-        let docroot = match &self.docroot {
-            Some(dir) => Some(Plan::scan(dir)?),
-            None => None,
-        };
+        let docroot = self.docroot.as_deref().map(image_of);
         let disks = self.disks.iter().map(|(path, access)| DiskSetup::open(path, *access));
-        let disks = disks.collect::<Result<_, _>>()?;
+        let disks = docroot.into_iter().map(Ok).chain(disks).collect::<Result<_, _>>()?;
         let (network, net) = self.tap.map(Network::create).unzip();
         let net = net.map(|setup: NetSetup| {
             let backend = self.wrappers.into_iter().fold(setup.backend, |backend, wrap| wrap(backend));
@@ -161,7 +158,7 @@ impl GuestBuilder {
         let machine = Machine::start(MachineConfig {
             image: self.image,
             memory_bytes: self.memory_mib.map(|mib| mib << 20),
-            docroot,
+            docroot: None,
             net,
             disks,
             io: self.io,
@@ -190,6 +187,20 @@ impl GuestBuilder {
         }
         guest
     }
+}
+
+/// A volume with what is in a directory. Its file is gone when the machine is.
+fn image_of(dir: &Path) -> DiskSetup {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let image = scratch.path().join("docroot.img");
+    make_image(dir, &image);
+    DiskSetup::open(&image, Access::ReadOnly).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Makes a volume with what is in a directory, as `exovm mkfs` does.
+pub fn make_image(dir: &Path, image: &Path) {
+    let plan = Plan::scan(dir).unwrap_or_else(|error| panic!("{error}"));
+    plan.write(image, &Options::default(), &mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// A running guest. Dropping it ends the machine without any check; [`Guest::stop`] checks.
@@ -296,6 +307,12 @@ impl Guest {
     /// Asks the guest to finish, and ends the machine if it does not. Gives back how it ended.
     pub fn end(mut self) -> End {
         self.machine.stop(GRACE)
+    }
+
+    /// The same, with the whole log.
+    pub fn end_with_log(mut self) -> (End, Vec<String>) {
+        let end = self.machine.stop(GRACE);
+        (end, self.log())
     }
 
     /// Asks the guest to finish.

@@ -7,11 +7,13 @@
 
 extern crate alloc;
 
+pub mod disk;
 mod transmit;
 
 use abi::boot::{DEVICE_NET, phase};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use disk::Disk;
 use exos_net::{
     AckDue, AckPolicy, Config, ConfigError, ConnId, ControlFrame, Data, Duration, End, Input, Instant,
     KeepError, ListenError, MacAddress,
@@ -67,6 +69,12 @@ pub trait Service {
         false
     }
 
+    /// Between what came in and what goes out, for a service with a disk: to take what has been read ([`Io::disk`]) and to
+    /// ask for more. Connections for which it calls [`Io::resume`] go on before the next call.
+    fn round(&mut self, io: &mut Io<'_, Self::Data>) {
+        let _ = io;
+    }
+
     /// The connection is gone. Not told for one that the service aborted itself.
     fn ended(&mut self, connection: ConnId, how: End);
 }
@@ -74,6 +82,7 @@ pub trait Service {
 /// What a service may do with its connections.
 pub struct Io<'a, D: Data> {
     stack: &'a mut Stack<D>,
+    disk: Option<&'a mut Disk>,
     resumed: &'a mut Vec<ConnId>,
     /// The last frame of a connection that was aborted.
     reset: Option<ControlFrame<'static>>,
@@ -81,8 +90,18 @@ pub struct Io<'a, D: Data> {
 }
 
 impl<'a, D: Data> Io<'a, D> {
-    fn new(stack: &'a mut Stack<D>, resumed: &'a mut Vec<ConnId>, unix_seconds: u64) -> Self {
-        Self { stack, resumed, reset: None, unix_seconds }
+    fn new(
+        stack: &'a mut Stack<D>,
+        disk: Option<&'a mut Disk>,
+        resumed: &'a mut Vec<ConnId>,
+        unix_seconds: u64,
+    ) -> Self {
+        Self { stack, disk, resumed, reset: None, unix_seconds }
+    }
+
+    /// The disk, if the service was started with one.
+    pub fn disk(&mut self) -> Option<&mut Disk> {
+        self.disk.as_deref_mut()
     }
 
     /// UTC, for the Date of a response.
@@ -155,7 +174,26 @@ impl core::fmt::Display for StartError {
 
 /// Serves `port` until the user wants the machine to end.
 pub fn serve<S: Service>(service: &mut S, port: u16, max_connections: u32) -> Result<(), StartError> {
-    let mut event_loop = EventLoop::start(service, port, max_connections)?;
+    run(service, None, port, max_connections)
+}
+
+/// Like [`serve`], for a service that reads from a disk.
+pub fn serve_from<S: Service>(
+    service: &mut S,
+    disk: Disk,
+    port: u16,
+    max_connections: u32,
+) -> Result<(), StartError> {
+    run(service, Some(disk), port, max_connections)
+}
+
+fn run<S: Service>(
+    service: &mut S,
+    disk: Option<Disk>,
+    port: u16,
+    max_connections: u32,
+) -> Result<(), StartError> {
+    let mut event_loop = EventLoop::start(service, disk, port, max_connections)?;
     pages::status().port.store(u32::from(port), core::sync::atomic::Ordering::Relaxed);
     pages::stamp(phase::READY);
     event_loop.run();
@@ -166,13 +204,19 @@ struct EventLoop<'s, S: Service> {
     service: &'s mut S,
     stack: Stack<S::Data>,
     nic: QueuePair<GuestHal, Held<S::Data>>,
+    disk: Option<Disk>,
     scale: Scale,
     /// Connections that the service wants to be called for.
     resumed: Vec<ConnId>,
 }
 
 impl<'s, S: Service> EventLoop<'s, S> {
-    fn start(service: &'s mut S, port: u16, max_connections: u32) -> Result<Self, StartError> {
+    fn start(
+        service: &'s mut S,
+        disk: Option<Disk>,
+        port: u16,
+        max_connections: u32,
+    ) -> Result<Self, StartError> {
         let environment = pages::environment();
         let devices = &environment.devices;
         let index = devices.iter().position(|device| device.kind == DEVICE_NET).ok_or(StartError::NoNic)?;
@@ -199,16 +243,14 @@ impl<'s, S: Service> EventLoop<'s, S> {
         config.tso_max_bytes = exos_net::MAX_TSO_BYTES;
         let mut stack = Stack::new(config, now(scale)).map_err(StartError::Stack)?;
         stack.listen(port).map_err(StartError::Listen)?;
-        Ok(Self { service, stack, nic, scale, resumed: Vec::new() })
+        Ok(Self { service, stack, nic, disk, scale, resumed: Vec::new() })
     }
 
     fn run(&mut self) {
         while !turn::stop_wanted() {
             let received = self.receive();
             self.make_room();
-            if !self.resumed.is_empty() {
-                self.resume();
-            }
+            self.round();
             self.transmit();
             if received == 0 {
                 self.idle();
@@ -246,7 +288,8 @@ impl<'s, S: Service> EventLoop<'s, S> {
                     let _ = exos_net::Transmit::<S::Data>::transmit_control(&mut sender, &reply);
                 }
                 Input::Segment(events) => {
-                    let mut io = Io::new(&mut self.stack, &mut self.resumed, unix_seconds);
+                    let mut io =
+                        Io::new(&mut self.stack, self.disk.as_mut(), &mut self.resumed, unix_seconds);
                     segment(self.service, &mut io, &mut sender, &events, now);
                 }
             }
@@ -265,8 +308,28 @@ impl<'s, S: Service> EventLoop<'s, S> {
         }
     }
 
-    /// Goes on with the connections that the service asked for. What it asks for meanwhile has its turn in the next round,
-    /// so that nobody else waits for a service that asks without end.
+    /// The service's own round, and the connections that it wants to go on with.
+    #[inline]
+    fn round(&mut self) {
+        self.service_round();
+        if !self.resumed.is_empty() {
+            self.resume();
+            // What they asked the service for goes to the disk before anybody sleeps.
+            self.service_round();
+        }
+    }
+
+    #[inline]
+    fn service_round(&mut self) {
+        if self.disk.is_some() {
+            let unix_seconds = clock::unix_seconds();
+            let mut io = Io::new(&mut self.stack, self.disk.as_mut(), &mut self.resumed, unix_seconds);
+            self.service.round(&mut io);
+        }
+    }
+
+    /// Goes on with connections. What the service asks for meanwhile has its turn in the next round, so that nobody else
+    /// waits for a service that asks without end.
     #[cold]
     fn resume(&mut self) {
         let _span = exos_trace::span!("service");
@@ -276,7 +339,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
             if !self.stack.is_alive(connection) {
                 continue;
             }
-            let mut io = Io::new(&mut self.stack, &mut self.resumed, unix_seconds);
+            let mut io = Io::new(&mut self.stack, self.disk.as_mut(), &mut self.resumed, unix_seconds);
             let mut ack = AckPolicy::IfDue;
             if self.service.resume(&mut io, connection) {
                 offer_kept(self.service, &mut io, connection, &mut ack);
@@ -303,6 +366,9 @@ impl<'s, S: Service> EventLoop<'s, S> {
             });
         }
         self.nic.transmit.publish();
+        if let Some(disk) = &mut self.disk {
+            disk.publish();
+        }
     }
 
     /// Nothing to do: a turn, or poll and halt, as the VMM wants it.
@@ -325,7 +391,8 @@ impl<'s, S: Service> EventLoop<'s, S> {
             let _span = exos_trace::span!("idle poll");
             let until = clock::tsc() + self.scale.ticks(POLL_US * 1000);
             loop {
-                if self.nic.receive.is_ready() || turn::wanted() || turn::stop_wanted() {
+                let disk_ready = self.disk.as_mut().is_some_and(Disk::is_ready);
+                if self.nic.receive.is_ready() || disk_ready || turn::wanted() || turn::stop_wanted() {
                     return;
                 }
                 let now = clock::tsc();
@@ -336,10 +403,17 @@ impl<'s, S: Service> EventLoop<'s, S> {
             }
         }
         let interest = if crowded { Interest::ReceiveAndTransmit } else { Interest::Receive };
-        if self.nic.request_interrupts(interest) == Arming::Sleep && !turn::wanted() && !turn::stop_wanted() {
+        let mut arming = self.nic.request_interrupts(interest);
+        if let Some(disk) = &mut self.disk {
+            arming = arming.and(disk.request_interrupts());
+        }
+        if arming == Arming::Sleep && !turn::wanted() && !turn::stop_wanted() {
             kernel::halt(deadline);
         }
         self.nic.suppress_interrupts();
+        if let Some(disk) = &mut self.disk {
+            disk.suppress_interrupts();
+        }
     }
 }
 

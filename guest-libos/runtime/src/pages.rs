@@ -39,6 +39,11 @@ pub fn arguments() -> impl Iterator<Item = &'static str> {
         .filter(|word| !word.is_empty())
 }
 
+/// How large the heap is.
+pub fn heap_bytes() -> u64 {
+    environment().heap.iter().map(|range| range.len_bytes).sum()
+}
+
 /// Data that came with the image, such as a packed document root. Empty if there is none.
 pub fn archive() -> &'static [u8] {
     let range = environment().archive;

@@ -1,18 +1,24 @@
-//! Cheetah, the static HTTP server: the packed document root that came with the image, over HTTP/1.1 on port 80.
+//! Cheetah, the static HTTP server: the files of the machine's first disk, over HTTP/1.1 on port 80.
 //!
-//! Files are sent from the pages in which they lie: what goes to the stack, and from there to the NIC, are references.
-//! HTTP itself is [`exos_http`], which knows no TCP; this image joins the two.
+//! Files are sent from the pages of the cache into which the disk wrote them: what goes to the stack, and from there to
+//! the NIC, are references. HTTP is [`exos_http`], which knows no TCP; the cache is [`exos_cache`], which knows no disk;
+//! this image joins them with the event loop.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
+mod connection;
+mod counters;
 mod files;
+mod mount;
 mod page;
 mod service;
 
-use exos_docroot::Archive;
+use exos_cache::{Config, FRAME_BYTES, Store};
+use exos_event_loop::disk::Disk;
 use exos_http::Site;
+use files::DiskFiles;
 use service::Cheetah;
 
 exos_runtime::entry!(main);
@@ -21,22 +27,55 @@ exos_runtime::entry!(main);
 const PORT: u16 = 80;
 /// Open connections at a time; more are refused by not answering, so that clients try again.
 const CONNECTIONS: u32 = 8192;
+/// Paths that are remembered, about: some 400 bytes each.
+const NAMES: usize = 16_384;
+/// The heap that is not for file pages: connections, receive buffers, names.
+const RESERVED_BYTES: u64 = 24 << 20;
 
 fn main() -> u32 {
-    let archive = match Archive::parse(exos_runtime::pages::archive()) {
-        Ok(archive) => archive,
-        Err(error) => {
-            log::error!("no document root: {error}");
-            return 1;
-        }
-    };
-    log::info!("cheetah: {} files", archive.file_count());
-    let mut service = Cheetah::new(Site::new(files::Docroot(archive)), CONNECTIONS);
-    match exos_event_loop::serve(&mut service, PORT, CONNECTIONS) {
+    match serve() {
         Ok(()) => 0,
         Err(error) => {
             log::error!("{error}");
             1
+        }
+    }
+}
+
+/// Mounts the disk and serves it until the user wants the machine to end.
+fn serve() -> Result<(), Failure> {
+    let mut disk = Disk::first().map_err(Failure::Disk)?;
+    let volume = mount::mount(&mut disk).map_err(Failure::Mount)?;
+    log::info!("cheetah: {} files in {} directories", volume.file_count(), volume.directory_count());
+    let heap_bytes = exos_runtime::pages::heap_bytes();
+    let cache_bytes = heap_bytes.saturating_sub(RESERVED_BYTES).max(heap_bytes / 2);
+    let entropy = exos_runtime::pages::environment().entropy;
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&entropy[16..24]);
+    let config = Config {
+        max_frames: (cache_bytes / FRAME_BYTES as u64) as usize,
+        names: NAMES,
+        seed: u64::from_le_bytes(seed),
+        device_blocks: disk.capacity_blocks(),
+    };
+    let files = DiskFiles::new(Store::new(volume, &config));
+    let mut service = Cheetah::new(Site::new(files), CONNECTIONS);
+    exos_event_loop::serve_from(&mut service, disk, PORT, CONNECTIONS).map_err(Failure::Start)
+}
+
+/// Why nothing is served.
+enum Failure {
+    Disk(exos_event_loop::disk::DiskError),
+    Mount(mount::MountError),
+    Start(exos_event_loop::StartError),
+}
+
+impl core::fmt::Display for Failure {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Disk(error) => write!(f, "{error}"),
+            Self::Mount(error) => write!(f, "{error}"),
+            Self::Start(error) => write!(f, "{error}"),
         }
     }
 }

@@ -1,40 +1,39 @@
-//! HTTP on the event loop: bytes of a connection in, responses queued on it.
+//! HTTP on the event loop: bytes of a connection in, responses queued on it, files fetched from the disk meanwhile.
 
-use crate::files::{Docroot, File};
-use crate::page::Page;
 use alloc::vec::Vec;
+
+use exos_cache::{FRAME_BYTES, ReadError, ReadId, Ticket};
+use exos_event_loop::disk::{Reason, Refused};
 use exos_event_loop::{Io, Service};
-use exos_http::{Content, HttpConnection, Next, Piece, Response, Responses, Site};
+use exos_http::{Next, Site};
 use exos_net::{ConnId, End};
 use exos_runtime::pages;
+
+use crate::connection::{Connection, Pumped, QUEUED_BYTES, Queue, pump};
+use crate::files::DiskFiles;
+use crate::page::Page;
 
 /// Responses that one batch of input may queue. More requests wait in the receive buffer, whose window holds the client
 /// back.
 const RESPONSES_A_BATCH: usize = 64;
-/// Bytes queued on a connection above which no further request is read.
-const QUEUED_BYTES: usize = 4 << 20;
 
 /// The server.
 pub(crate) struct Cheetah {
-    site: Site<Docroot>,
+    site: Site<DiskFiles>,
     /// By [`ConnId::index`].
     connections: Vec<Connection>,
     answered: bool,
 }
 
-#[derive(Clone, Default)]
-struct Connection {
-    http: HttpConnection<File>,
-    /// A request waits until there is room for its response.
-    waits_for_room: bool,
-    /// The client sends no more; what it sent is still answered.
-    half_closed: bool,
-}
-
 impl Cheetah {
-    pub(crate) fn new(site: Site<Docroot>, connections: u32) -> Self {
+    pub(crate) fn new(site: Site<DiskFiles>, connections: u32) -> Self {
         let connections = (0..connections).map(|_| Connection::default()).collect();
         Self { site, connections, answered: false }
+    }
+
+    fn forget(&mut self, connection: ConnId) {
+        self.connections[connection.index()] = Connection::default();
+        self.site.files_mut().counters.connections -= 1;
     }
 }
 
@@ -42,21 +41,40 @@ impl Service for Cheetah {
     type Data = Page;
 
     fn opened(&mut self, connection: ConnId) {
-        self.connections[connection.index()] = Connection::default();
+        self.connections[connection.index()] = Connection { id: Some(connection), ..Connection::default() };
+        let counters = &mut self.site.files_mut().counters;
+        counters.connections += 1;
+        counters.connections_opened += 1;
     }
 
     fn input(&mut self, io: &mut Io<'_, Page>, connection: ConnId, bytes: &[u8]) -> usize {
         let state = &mut self.connections[connection.index()];
-        let room = if io.unacknowledged_bytes(connection) < QUEUED_BYTES { RESPONSES_A_BATCH } else { 0 };
-        let now = io.unix_seconds();
-        let mut queue = Queue { io, connection, room, queued: 0 };
-        let consumed = state.http.input(bytes, &mut self.site, now, &mut queue);
-        let queued = queue.queued;
-        state.waits_for_room = consumed.next == Next::Room;
-        if consumed.next == Next::Close || (state.half_closed && !state.waits_for_room) {
-            // Stale only if the connection ended meanwhile, which is what we want.
-            let _ = io.close(connection);
+        if state.id != Some(connection) {
+            // Aborted a moment ago.
+            return bytes.len();
         }
+        if state.waits_for_files && state.stream.is_none() {
+            // The first of the requests does; those behind it keep their order.
+            return 0;
+        }
+        let room = if state.stream.is_none() && io.unacknowledged_bytes(connection) < QUEUED_BYTES {
+            RESPONSES_A_BATCH
+        } else {
+            0
+        };
+        let now = io.unix_seconds();
+        let Connection { http, stream, waits_for_files, .. } = state;
+        let mut queue = Queue {
+            io: &mut *io,
+            connection,
+            stream,
+            waits_for_files,
+            room,
+            queued: 0,
+            pumped: Pumped::Queued,
+        };
+        let consumed = http.input(bytes, &mut self.site, now, &mut queue);
+        let (queued, pumped) = (queue.queued, queue.pumped);
         if queued > 0 {
             exos_trace::counter!("requests", queued);
             if !self.answered {
@@ -64,52 +82,114 @@ impl Service for Cheetah {
                 pages::stamp_first_response();
             }
         }
+        if pumped == Pumped::Aborted {
+            self.forget(connection);
+            return bytes.len();
+        }
+        state.requests_wait = matches!(consumed.next, Next::Room | Next::Files(_));
+        match consumed.next {
+            Next::Input | Next::Room => {}
+            Next::Close => state.closing = true,
+            Next::Files(ticket) => {
+                let ticket = Ticket::from_number(ticket.0);
+                match self.site.files_mut().store.cache().wait(ticket, connection) {
+                    Ok(()) => state.waits_for_files = true,
+                    Err(connection) => io.resume(connection),
+                }
+            }
+        }
+        state.close_if_done(io, connection);
         consumed.bytes
     }
 
     fn peer_closed(&mut self, io: &mut Io<'_, Page>, connection: ConnId) {
         let state = &mut self.connections[connection.index()];
-        state.half_closed = true;
-        if !state.waits_for_room {
-            let _ = io.close(connection);
+        if state.id == Some(connection) {
+            state.half_closed = true;
+            state.close_if_done(io, connection);
         }
     }
 
-    fn resume(&mut self, _: &mut Io<'_, Page>, connection: ConnId) -> bool {
-        self.connections[connection.index()].waits_for_room
+    fn resume(&mut self, io: &mut Io<'_, Page>, connection: ConnId) -> bool {
+        let state = &mut self.connections[connection.index()];
+        if state.id != Some(connection) || state.waits_for_files {
+            return false;
+        }
+        if state.stream.is_some() {
+            let Connection { stream, waits_for_files, .. } = state;
+            if pump(stream, waits_for_files, io, connection, self.site.files_mut()) == Pumped::Aborted {
+                self.forget(connection);
+                return false;
+            }
+            if state.stream.is_some() {
+                return false;
+            }
+            // What comes next waits until everything has arrived. Stale only if it ended.
+            let _ = io.set_low_water(connection, 0);
+            state.close_if_done(io, connection);
+        }
+        state.requests_wait
     }
 
     fn ended(&mut self, connection: ConnId, _: End) {
-        self.connections[connection.index()] = Connection::default();
-    }
-}
-
-/// Takes responses for one connection.
-struct Queue<'a, 'io> {
-    io: &'a mut Io<'io, Page>,
-    connection: ConnId,
-    room: usize,
-    queued: u64,
-}
-
-impl Responses<Docroot> for Queue<'_, '_> {
-    fn room(&self) -> usize {
-        self.room
+        if self.connections[connection.index()].id == Some(connection) {
+            self.forget(connection);
+        }
     }
 
-    fn push(&mut self, response: Response<File>, _: &mut Docroot) {
-        self.room -= 1;
-        self.queued += 1;
-        let body = match response.body {
-            Content::Piece(piece) => piece,
-            Content::File(file) => Piece::Static(file.0.data()),
-        };
-        for piece in [response.header, body] {
-            if !piece.is_empty() && self.io.send(self.connection, Page(piece)).is_err() {
-                // The connection ended meanwhile; nobody waits for the rest.
-                self.room = 0;
-                return;
+    fn round(&mut self, io: &mut Io<'_, Page>) {
+        let connections = &mut self.connections;
+        let files = self.site.files_mut();
+        let cache = files.store.cache();
+        // Whoever waited for a read that failed has been told since the round before.
+        cache.forget_failures();
+        while let Some(done) = io.disk().and_then(|disk| disk.poll()) {
+            let result = done.result.map_err(|_| ReadError);
+            cache.complete(ReadId(done.token), done.buffers, result, |waiter| wake(connections, io, waiter));
+        }
+        cache.tell_room_waiters(|waiter| wake(connections, io, waiter));
+        if cache.has_reads()
+            && let Some(disk) = io.disk()
+        {
+            let mut failed = Vec::new();
+            while disk.has_room() {
+                let Some(read) = cache.next_read(disk.max_read_frames(FRAME_BYTES)) else { break };
+                match disk.read(read.first_block, read.memory, read.id.0) {
+                    Ok(()) => {}
+                    Err(Refused { reason: Reason::Full, buffer, token }) => {
+                        cache.give_back(ReadId(token), buffer);
+                        break;
+                    }
+                    Err(Refused { reason, buffer, token }) => {
+                        log::error!("the disk does not take a read of block {}: {reason}", read.first_block);
+                        failed.push((ReadId(token), buffer));
+                    }
+                }
+            }
+            for (id, memory) in failed {
+                cache.complete(id, memory, Err(ReadError), |waiter| wake(connections, io, waiter));
             }
         }
+        files.counters.charge(files.store.counters());
+    }
+}
+
+impl Connection {
+    /// Closes the connection if everything that will be sent is queued.
+    fn close_if_done(&self, io: &mut Io<'_, Page>, connection: ConnId) {
+        let all_answered = self.closing || (self.half_closed && !self.requests_wait);
+        if all_answered && self.stream.is_none() {
+            // Stale only if the connection ended meanwhile, which is what we want.
+            let _ = io.close(connection);
+        }
+    }
+}
+
+/// A ticket has completed.
+fn wake(connections: &mut [Connection], io: &mut Io<'_, Page>, waiter: ConnId) {
+    let state = &mut connections[waiter.index()];
+    if state.id == Some(waiter) {
+        state.waits_for_files = false;
+        io.resume(waiter);
     }
 }

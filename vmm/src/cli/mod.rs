@@ -7,6 +7,7 @@ mod build;
 mod completions;
 mod detach;
 mod disk;
+mod docroot;
 mod doctor;
 mod exit;
 mod image;

@@ -2,6 +2,7 @@
 
 use super::announce::Announcement;
 use super::disk::DiskArgument;
+use super::docroot;
 use super::net::{NetArgument, OpenNet, Reach};
 use super::print_log::{Copying, Piece, copy};
 use super::supervise::{Signals, supervise};
@@ -12,14 +13,11 @@ use crate::images;
 use crate::machine::memory::MEMORY_MAX_BYTES;
 use crate::machine::{End, Machine, MachineConfig};
 use crate::placement::IoMode;
-use exos_docroot::pack::Plan;
 use exovm_user_net::Publish;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-/// Work longer than this shows that it goes on.
-const PROGRESS_AFTER: Duration = Duration::from_secs(1);
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 fn after_help() -> String {
     format!(
@@ -124,14 +122,14 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     if let Some(cpu) = arguments.vcpu_cpu.filter(|cpu| !crate::placement::allowed_cpus().contains(cpu)) {
         return Err(format!("--vcpu-cpu {cpu}: this process may not use that CPU").into());
     }
-    let docroot = arguments.docroot.as_deref().map(scan).transpose()?;
-    let disks = arguments.disk.iter().map(DiskArgument::open).collect::<Result<_, _>>()?;
+    let docroot = arguments.docroot.as_deref().map(docroot::image).transpose()?;
+    let served = docroot.as_ref().map(|docroot| docroot.summary.clone());
+    let docroot = docroot.map(|docroot| Ok(docroot.disk)).into_iter();
+    let disks = docroot.chain(arguments.disk.iter().map(DiskArgument::open)).collect::<Result<_, _>>()?;
     let net = arguments.net.open(&arguments.publish)?;
     let image_name = image.manifest.name.clone();
     let socket = ControlSocket::bind(arguments.name.as_ref().unwrap_or(&image_name))?;
     let name = socket.name().to_owned();
-    let served =
-        docroot.as_ref().map(|plan| format!("{} files, {} bytes", plan.file_count(), plan.packed_bytes()));
     let (setup, host, reach) = match net {
         Some(OpenNet { setup, host, reach }) => (Some(setup), Some(host), reach),
         None => (None, None, Reach::Nothing),
@@ -141,7 +139,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     let mut machine = Machine::start(MachineConfig {
         image,
         memory_bytes: arguments.memory.map(|mib| mib.saturating_mul(1 << 20)),
-        docroot,
+        docroot: None,
         net: setup,
         disks,
         io: arguments.io,
@@ -265,17 +263,4 @@ impl Output {
             None => {}
         }
     }
-}
-
-/// Reads what is to be served, with a line if that takes long.
-fn scan(dir: &std::path::Path) -> Result<Plan, Failure> {
-    let started = Instant::now();
-    let plan = Plan::scan(dir)?;
-    for warning in plan.warnings() {
-        eprintln!("exovm: {warning}");
-    }
-    if started.elapsed() > PROGRESS_AFTER {
-        eprintln!("read {} files in {:.1} s", plan.file_count(), started.elapsed().as_secs_f64());
-    }
-    Ok(plan)
 }

@@ -1,0 +1,35 @@
+//! `--docroot`: a directory becomes a read-only disk image.
+
+use super::Failure;
+use crate::backend::disk::Access;
+use crate::machine::DiskSetup;
+use exos_fs::make::{Options, Plan};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What takes longer gets a line of its own.
+const PROGRESS_AFTER: Duration = Duration::from_secs(1);
+
+/// An image of a directory, ready to be attached.
+pub(super) struct Docroot {
+    pub(super) disk: DiskSetup,
+    /// What is in it, for people.
+    pub(super) summary: String,
+}
+
+/// Makes the image. Its file has no name any more once it is open, so nothing is left behind.
+pub(super) fn image(dir: &Path) -> Result<Docroot, Failure> {
+    let started = Instant::now();
+    let plan = Plan::scan(dir)?;
+    for warning in plan.warnings() {
+        eprintln!("exovm: {warning}");
+    }
+    let scratch = tempfile::tempdir().map_err(|error| format!("a temporary directory: {error}"))?;
+    let path = scratch.path().join("docroot.img");
+    let made = plan.write(&path, &Options::default(), &mut |_| {})?;
+    if started.elapsed() > PROGRESS_AFTER {
+        eprintln!("made an image of {} files in {:.1} s", made.files, started.elapsed().as_secs_f64());
+    }
+    let disk = DiskSetup::open(&path, Access::ReadOnly)?;
+    Ok(Docroot { disk, summary: format!("{} files, {} bytes", made.files, made.file_bytes) })
+}
