@@ -42,6 +42,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const RESERVE: usize = 64;
 /// A connection without progress for so long may be ended when places run out.
 const SILENCE: Duration = Duration::from_secs(1);
+/// Of the heap, one part in so many may be taken by what peers have sent and the service has not read.
+const BUFFERED_SHARE: u64 = 16;
 /// Descriptors of the transmit queue.
 const TRANSMIT_SIZE: u16 = 1024;
 /// Descriptors that must be free for a batch to begin; otherwise the device gets time first.
@@ -238,6 +240,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
             Some(Ipv4Addr::from(environment.ipv4.gateway)).filter(|gateway| !gateway.is_unspecified());
         config.mtu = device.mtu_bytes as u16;
         config.max_connections = max_connections;
+        config.max_buffered_bytes = (pages::heap_bytes() / BUFFERED_SHARE) as usize;
         config.idle_timeout = Some(IDLE_TIMEOUT);
         config.tx_checksum = TxChecksum::Offload;
         config.tso_max_bytes = exos_net::MAX_TSO_BYTES;

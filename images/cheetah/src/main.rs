@@ -29,8 +29,11 @@ const PORT: u16 = 80;
 const CONNECTIONS: u32 = 8192;
 /// Paths that are remembered, about: some 400 bytes each.
 const NAMES: usize = 16_384;
-/// The heap that is not for file pages: connections, receive buffers, names.
-const RESERVED_BYTES: u64 = 24 << 20;
+/// The heap that is not for file pages: at worst 8 MiB for connections, 16 for what they have sent and nobody has read,
+/// 8 for names, 4 for headers, and 4 for the queues.
+const RESERVED_BYTES: u64 = 40 << 20;
+/// With fewer pages than this a server of files is of no use.
+const CACHE_MIN_BYTES: u64 = 8 << 20;
 
 fn main() -> u32 {
     match serve() {
@@ -47,8 +50,7 @@ fn serve() -> Result<(), Failure> {
     let mut disk = Disk::first().map_err(Failure::Disk)?;
     let volume = mount::mount(&mut disk).map_err(Failure::Mount)?;
     log::info!("cheetah: {} files in {} directories", volume.file_count(), volume.directory_count());
-    let heap_bytes = exos_runtime::pages::heap_bytes();
-    let cache_bytes = heap_bytes.saturating_sub(RESERVED_BYTES).max(heap_bytes / 2);
+    let cache_bytes = cache_bytes()?;
     let entropy = exos_runtime::pages::environment().entropy;
     let mut seed = [0; 8];
     seed.copy_from_slice(&entropy[16..24]);
@@ -63,8 +65,18 @@ fn serve() -> Result<(), Failure> {
     exos_event_loop::serve_from(&mut service, disk, PORT, CONNECTIONS).map_err(Failure::Start)
 }
 
+/// What the file pages may take of the heap.
+fn cache_bytes() -> Result<u64, Failure> {
+    let heap_bytes = exos_runtime::pages::heap_bytes();
+    match heap_bytes.checked_sub(RESERVED_BYTES) {
+        Some(cache_bytes) if cache_bytes >= CACHE_MIN_BYTES => Ok(cache_bytes),
+        _ => Err(Failure::Memory { missing_bytes: RESERVED_BYTES + CACHE_MIN_BYTES - heap_bytes }),
+    }
+}
+
 /// Why nothing is served.
 enum Failure {
+    Memory { missing_bytes: u64 },
     Disk(exos_event_loop::disk::DiskError),
     Mount(mount::MountError),
     Start(exos_event_loop::StartError),
@@ -73,6 +85,11 @@ enum Failure {
 impl core::fmt::Display for Failure {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
+            Self::Memory { missing_bytes } => write!(
+                f,
+                "the memory is too small; give the machine {} MiB more with --memory",
+                missing_bytes.div_ceil(1 << 20)
+            ),
             Self::Disk(error) => write!(f, "{error}"),
             Self::Mount(error) => write!(f, "{error}"),
             Self::Start(error) => write!(f, "{error}"),

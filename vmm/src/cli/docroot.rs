@@ -24,6 +24,13 @@ pub(super) fn image(dir: &Path) -> Result<Docroot, Failure> {
     for warning in plan.warnings() {
         eprintln!("exovm: {warning}");
     }
+    if plan.file_count() == 0 {
+        return Err(format!(
+            "{} holds no file; put something into it, an index.html to begin with",
+            dir.display()
+        )
+        .into());
+    }
     let scratch = tempfile::tempdir().map_err(|error| format!("a temporary directory: {error}"))?;
     let path = scratch.path().join("docroot.img");
     let made = plan.write(&path, &Options::default(), &mut |_| {})?;
