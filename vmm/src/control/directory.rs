@@ -11,6 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+/// Where machines that run as services (`exovm@NAME.service`) have their runtime directories: `/run/exovm/NAME`.
+const SERVICES: &str = "/run/exovm";
 /// Longest name of a machine: socket paths are short.
 const NAME_BYTES_MAX: usize = 48;
 
@@ -40,9 +42,27 @@ pub fn runtime_dir() -> Result<PathBuf, ControlError> {
     Ok(dir)
 }
 
-/// Where the socket of a machine lies.
+/// The directories with sockets of services. Each belongs to a user of its own; only root may look into them.
+fn service_dirs(services: &Path) -> Vec<PathBuf> {
+    if !rustix::process::getuid().is_root() {
+        return Vec::new();
+    }
+    let entries = std::fs::read_dir(services).into_iter().flatten();
+    let dirs = entries.filter_map(|entry| Some(entry.ok()?.path().join("exovm")));
+    let mut dirs: Vec<_> = dirs.filter(|dir| dir.is_dir()).collect();
+    dirs.sort();
+    dirs
+}
+
+/// Where the socket of a machine lies: this user's, or else, for root, a service's.
 pub fn socket_path(name: &str) -> Result<PathBuf, ControlError> {
-    Ok(runtime_dir()?.join(format!("{}.sock", checked_name(name)?)))
+    let file = format!("{}.sock", checked_name(name)?);
+    let own = runtime_dir()?.join(&file);
+    if is_socket(&own) {
+        return Ok(own);
+    }
+    let of_services = service_dirs(Path::new(SERVICES)).into_iter().map(|dir| dir.join(&file));
+    Ok(of_services.into_iter().find(|path| is_socket(path)).unwrap_or(own))
 }
 
 /// Where the log file of a detached machine lies.
@@ -108,13 +128,25 @@ pub struct Machines {
     pub removed: Vec<String>,
 }
 
-/// Looks at every socket of the runtime directory. Those that nobody listens to are removed.
+/// Looks at every socket of the runtime directory, and for root at those of services. Those that nobody listens to are
+/// removed.
 pub fn machines() -> Result<Machines, ControlError> {
-    let dir = runtime_dir()?;
-    let _lock = lock(&dir)?;
-    let entries =
-        std::fs::read_dir(&dir).map_err(|error| ControlError::RuntimeDir { dir: dir.clone(), error })?;
     let mut machines = Machines::default();
+    look_into(&runtime_dir()?, &mut machines)?;
+    for dir in service_dirs(Path::new(SERVICES)) {
+        // A directory that cannot be read goes with a service that has just ended.
+        let _ = look_into(&dir, &mut machines);
+    }
+    machines.alive.sort();
+    machines.alive.dedup();
+    machines.removed.sort();
+    Ok(machines)
+}
+
+fn look_into(dir: &Path, machines: &mut Machines) -> Result<(), ControlError> {
+    let _lock = lock(dir)?;
+    let entries =
+        std::fs::read_dir(dir).map_err(|error| ControlError::RuntimeDir { dir: dir.to_owned(), error })?;
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let name = path.file_stem().and_then(|stem| checked_name(stem.to_str()?).ok());
         let (Some(name), Some("sock")) = (name, path.extension().and_then(|extension| extension.to_str()))
@@ -127,7 +159,36 @@ pub fn machines() -> Result<Machines, ControlError> {
             _ => {}
         }
     }
-    machines.alive.sort();
-    machines.removed.sort();
-    Ok(machines)
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn look_into_counts_those_that_listen_and_removes_those_that_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = |name: &str| std::os::unix::net::UnixListener::bind(dir.path().join(name)).unwrap();
+        let _alive = socket("alive.sock");
+        drop(socket("dead.sock"));
+        std::fs::write(dir.path().join("file.sock"), "").unwrap();
+        let mut machines = Machines::default();
+        look_into(dir.path(), &mut machines).unwrap();
+        assert_eq!((machines.alive, machines.removed), (vec!["alive".to_owned()], vec!["dead".to_owned()]));
+        assert!(dir.path().join("file.sock").exists() && !dir.path().join("dead.sock").exists());
+    }
+
+    #[test]
+    fn service_dirs_are_those_that_a_service_has_made() {
+        let services = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(services.path().join("web/exovm")).unwrap();
+        std::fs::create_dir(services.path().join("starting")).unwrap();
+        let expected = match rustix::process::getuid().is_root() {
+            true => vec![services.path().join("web/exovm")],
+            false => Vec::new(),
+        };
+        assert_eq!(service_dirs(services.path()), expected);
+        assert_eq!(service_dirs(Path::new("/nonexistent")), [""; 0].map(PathBuf::from));
+    }
 }
