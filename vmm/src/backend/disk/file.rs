@@ -231,3 +231,6 @@ fn holder(metadata: &std::fs::Metadata) -> Option<u32> {
         (words.next()? == file).then_some(pid)
     })
 }
+
+#[cfg(test)]
+mod tests;

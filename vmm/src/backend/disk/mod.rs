@@ -9,6 +9,9 @@ mod error;
 mod file;
 pub mod pieces;
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 pub use error::DiskError;
 pub use file::RawFile;
 pub use pieces::{Input, Output, StatusByte};

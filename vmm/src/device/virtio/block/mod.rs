@@ -33,6 +33,9 @@ mod request;
 mod serve;
 mod workers;
 
+#[cfg(test)]
+mod tests;
+
 pub use metrics::BlockMetrics;
 pub use request::TRANSFER_BYTES_MAX;
 pub use workers::WORKERS_MAX;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use abi::boot::MemoryRange;
 use abi::domain::{DomainEntry, Rights};
+use abi::extent::ExtentEntry;
 use abi::flow::{FlowTable, Target};
 use abi::queue::{QueueOwner, RingLayout, owner_index};
 use vm_memory::{Bytes, GuestAddress};
@@ -13,6 +14,7 @@ use zerocopy::IntoBytes;
 use crate::device::pci::{Interrupt, MsiMessage, MsixRoutes};
 use crate::tables::{FlowTableWriter, Memory, TableAddresses, Tables, domain};
 
+pub(crate) mod disk;
 mod driver;
 pub(crate) mod nic;
 
@@ -120,6 +122,13 @@ impl Guest {
     /// Makes an environment the guardian, with its queue pairs.
     pub(crate) fn guardian(&mut self, environment: u16, queue_pair: u16, queue_pairs: u16) {
         self.flows.set_root(Some(Target { environment, queue_pair, queue_pairs, rights: 0 }));
+    }
+
+    /// Writes an entry of the extent table, for device 0.
+    pub(crate) fn extent(&self, index: u64, environment: u32, start_block: u64, blocks: u64, rights: u32) {
+        let entry = ExtentEntry { start_block, blocks, environment, device: 0, rights, reserved: 0 };
+        let gpa = TABLES.extents_gpa + index * size_of::<ExtentEntry>() as u64;
+        self.memory.write_slice(entry.as_bytes(), GuestAddress(gpa)).expect("inside");
     }
 
     /// A driver for a queue whose rings lie at `offset` into the environment's memory.
