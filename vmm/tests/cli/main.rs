@@ -4,6 +4,7 @@
 mod account;
 mod control;
 mod detach;
+mod disk;
 mod doctor;
 mod help;
 mod host;
