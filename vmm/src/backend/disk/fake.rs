@@ -2,9 +2,13 @@
 
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Access, Store, Zeroing};
 use crate::backend::iovec::{IoVec, IoVecMut, gather, scatter};
+
+/// How long calls may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +74,13 @@ impl FakeStore {
     }
 
     /// Waits until so many calls are held.
+    ///
+    /// # Panics
+    /// If they do not come.
     pub(crate) fn wait_for_held(&self, count: usize) {
-        let mut state = self.state();
-        while state.waiting < count {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let state = self.state();
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, |state| state.waiting < count);
+        assert!(!waited.unwrap_or_else(PoisonError::into_inner).1.timed_out(), "nobody calls");
     }
 
     /// A call that may wait.
