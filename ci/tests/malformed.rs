@@ -35,8 +35,7 @@ struct Rings<'a> {
 impl<'a> Rings<'a> {
     /// Asks the device where they are, as a driver could.
     fn of(guest: &'a Guest, queue: u16) -> Self {
-        let placement = guest.machine().placement().expect("a NIC");
-        let mut nic = placement.nic().expect("a NIC");
+        let mut nic = guest.machine().placement().nic().expect("a NIC");
         nic.bar_write(offset::QUEUE_SELECT as u64, &queue.to_le_bytes());
         let mut size = [0; 2];
         nic.bar_read(offset::QUEUE_SIZE as u64, &mut size);
@@ -86,8 +85,7 @@ impl<'a> Rings<'a> {
     }
 
     fn state(&self) -> QueueState {
-        self.guest.machine().placement().expect("devices").nic().expect("a NIC").queue_states()
-            [usize::from(self.queue)]
+        self.guest.machine().placement().nic().expect("a NIC").queue_states()[usize::from(self.queue)]
     }
 
     /// Sabotages the queue and has the device look at it, until it has stopped it: a guest that was not quite idle may

@@ -8,6 +8,7 @@
 //! | [`backend`] | where frames go: a tap |
 //! | [`placement`] | who does device work, and when |
 //! | [`account`] | where the cycles went |
+//! | [`channel`] | who is attached to the ports of the host channel |
 //! | [`control`] | how tools speak to a running machine |
 //! | [`guest_log`] | the last lines of a guest's log |
 //! | [`images`] | the images embedded in this binary |
@@ -17,6 +18,7 @@
 
 pub mod account;
 pub mod backend;
+pub mod channel;
 pub mod cli;
 mod closest;
 pub mod control;

@@ -148,6 +148,9 @@ fn idle_machine_leaves_the_cpu_alone() {
             let (running, _) = start(&scene, &site, &["--io", io]);
             // A connection that says nothing does not count as work.
             let _quiet = Client::connect(running.address()).unwrap();
+            // Nor does somebody who looks at the console.
+            let mut console =
+                scene.command(&["console", "cheetah"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
             std::thread::sleep(Duration::from_millis(500));
             let shares = (0..TRIES).map(|_| {
                 let before = cpu_time(running.pid());
@@ -157,6 +160,9 @@ fn idle_machine_leaves_the_cpu_alone() {
             let share = first_below(IDLE_SHARE, shares);
             println!("{io}: {:.2} % of a core when idle", 100.0 * share);
             assert!(share < IDLE_SHARE, "{io}: {share}");
+            assert!(console.try_wait().unwrap().is_none(), "it was attached all the time");
+            console.kill().unwrap();
+            console.wait().unwrap();
             running.stop();
         }
     });

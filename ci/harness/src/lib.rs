@@ -23,6 +23,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`channel`] | bytes through the ports of its host channel |
 //! | [`guest`] | start an image, ask it things, stop it |
 //! | [`project`] | build an image of one's own |
 //! | [`http`] | a small HTTP client, and what a response should be |
@@ -35,6 +36,7 @@
 //! A test wraps its body in [`in_namespace!`]; nothing here touches the host's own network.
 
 pub mod capture;
+pub mod channel;
 pub mod cost;
 pub mod guest;
 pub mod host;

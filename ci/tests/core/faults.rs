@@ -182,11 +182,11 @@ fn core_unknown_kernel_calls_are_refused() {
 fn core_queue_calls_without_a_device_are_refused() {
     let bind = |device, queue, base, size| (Call::QueueBind as u64, [device, queue, base, size]);
     for call in [
-        bind(0, 0, 0, 256),
+        bind(1, 0, 0, 256),
         bind(u64::MAX, u64::MAX, u64::MAX, u64::MAX),
         bind(7, 3, 0x20_0000, 256),
         bind(8, 0, 0, 0),
-        (Call::QueueUnbind as u64, [0, 0, 0, 0]),
+        (Call::QueueUnbind as u64, [1, 0, 0, 0]),
         (Call::QueueUnbind as u64, [u64::MAX, 1 << 40, 0, 0]),
     ] {
         assert_eq!(end_of(&calls(&[call])), End::PowerOff { status: Error::NotFound as u32 }, "{call:x?}");

@@ -96,7 +96,11 @@ fn core_page_of_another_is_not_in_the_window() {
 
 #[test]
 fn core_doorbell_without_a_device_is_not_mapped() {
-    assert_page_fault("write", DOORBELL_VA, Why::NotMapped);
+    // Of a device that there is not, and of a queue that the first one has not.
+    for (device, queue) in [(7, 0), (0, 31)] {
+        let va = doorbell_va(device, queue).expect("there is a place for it");
+        assert_page_fault("write", va, Why::NotMapped);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 /// The answers to `bad-queue-bind`, in order.
 const BIND_ANSWERS: &[(&str, &str)] = &[
-    ("bind device 1", "Err(NotFound)"),
+    ("bind device 7", "Err(NotFound)"),
     ("bind device 8", "Err(NotFound)"),
     ("bind device 2^32", "Err(NotFound)"),
     ("bind device max", "Err(NotFound)"),
@@ -37,7 +37,7 @@ const BIND_ANSWERS: &[(&str, &str)] = &[
     ("bind device registers", "Err(NotPermitted)"),
     ("bind far beyond memory", "Err(NotPermitted)"),
     ("unbind not bound", "Err(NotFound)"),
-    ("unbind device 1", "Err(NotFound)"),
+    ("unbind device 7", "Err(NotFound)"),
     ("unbind queue max", "Err(NotFound)"),
     ("bind good", "Ok(0)"),
     ("bind again", "Err(Busy)"),

@@ -36,6 +36,8 @@ impl MemoryRange {
 pub const DEVICE_NET: u32 = 1;
 /// [`Device::kind`] of a virtio block device.
 pub const DEVICE_BLOCK: u32 = 2;
+/// [`Device::kind`] of a virtio console device: two queues a port, and two for control (VIRTIO 1.3 5.3.2).
+pub const DEVICE_CONSOLE: u32 = 3;
 
 /// Lines of the device table.
 pub const DEVICES: usize = 8;
@@ -45,7 +47,7 @@ pub const DEVICES: usize = 8;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Device {
-    /// [`DEVICE_NET`] or [`DEVICE_BLOCK`]; 0 ends the table.
+    /// [`DEVICE_NET`], [`DEVICE_BLOCK`] or [`DEVICE_CONSOLE`]; 0 ends the table.
     pub kind: u32,
     /// Bus, device and function as in a PCI requester id.
     pub requester_id: u32,

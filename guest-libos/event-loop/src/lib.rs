@@ -7,11 +7,13 @@
 
 extern crate alloc;
 
+mod console;
 pub mod disk;
 mod transmit;
 
 use abi::boot::{DEVICE_NET, phase};
 use alloc::vec::Vec;
+use console::{Answers, Console, Next};
 use core::net::Ipv4Addr;
 use disk::Disk;
 use exos_net::{
@@ -53,6 +55,15 @@ const TRANSMIT_ROOM: usize = 256;
 pub trait Service {
     /// What is sent: references to bytes that stay put.
     type Data: Data;
+
+    /// Name in the prompt of the console that the loop opens for this service on the host channel (`exovm console`); `None`:
+    /// it opens none.
+    const CONSOLE: Option<&'static str> = None;
+
+    /// Gives each of the service's own counters with its name, for whoever asks at the console.
+    fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        let _ = each;
+    }
 
     /// A connection is open. Its number is reused after [`Service::ended`].
     fn opened(&mut self, connection: ConnId);
@@ -158,6 +169,8 @@ pub enum StartError {
     Stack(ConfigError),
     /// The port cannot be listened on.
     Listen(ListenError),
+    /// The console cannot be opened.
+    Console(exos_channel::OpenError),
 }
 
 impl core::fmt::Display for StartError {
@@ -170,6 +183,7 @@ impl core::fmt::Display for StartError {
             Self::Nic(error) => write!(f, "the NIC's queues cannot be bound: {error}"),
             Self::Stack(error) => write!(f, "the TCP/IP stack does not start: {error}"),
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
+            Self::Console(error) => write!(f, "the console cannot be opened: {error}"),
         }
     }
 }
@@ -210,6 +224,26 @@ struct EventLoop<'s, S: Service> {
     scale: Scale,
     /// Connections that the service wants to be called for.
     resumed: Vec<ConnId>,
+    console: Option<Console>,
+    /// Somebody at the console wants the machine to end.
+    quit: bool,
+}
+
+/// What the console's commands ask for.
+struct Numbers<'a, S: Service> {
+    service: &'a S,
+    stack: &'a Stack<S::Data>,
+}
+
+impl<S: Service> Answers for Numbers<'_, S> {
+    fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        self.service.counters(each);
+        self.stack.counters().iter().for_each(|(name, value)| each(name, value));
+    }
+
+    fn connections(&self) -> (usize, usize) {
+        (self.stack.connections(), self.stack.config().max_connections as usize)
+    }
 }
 
 impl<'s, S: Service> EventLoop<'s, S> {
@@ -246,15 +280,22 @@ impl<'s, S: Service> EventLoop<'s, S> {
         config.tso_max_bytes = exos_net::MAX_TSO_BYTES;
         let mut stack = Stack::new(config, now(scale)).map_err(StartError::Stack)?;
         stack.listen(port).map_err(StartError::Listen)?;
-        Ok(Self { service, stack, nic, disk, scale, resumed: Vec::new() })
+        let console = match S::CONSOLE {
+            Some(name) => Console::open(name).map_err(StartError::Console)?,
+            None => None,
+        };
+        Ok(Self { service, stack, nic, disk, scale, resumed: Vec::new(), console, quit: false })
     }
 
     fn run(&mut self) {
-        while !turn::stop_wanted() {
+        while !turn::stop_wanted() && !self.quit {
             let received = self.receive();
             self.make_room();
             self.round();
             self.transmit();
+            if self.is_console_ready() {
+                self.answer_console();
+            }
             if received == 0 {
                 self.idle();
             } else if self.nic.transmit.room() < TRANSMIT_ROOM && turn::wanted() {
@@ -262,6 +303,22 @@ impl<'s, S: Service> EventLoop<'s, S> {
                 // at once.
                 turn::take(1);
             }
+        }
+    }
+
+    #[inline]
+    fn is_console_ready(&mut self) -> bool {
+        self.console.as_mut().is_some_and(Console::is_ready)
+    }
+
+    /// Answers what was typed at the console.
+    #[cold]
+    fn answer_console(&mut self) {
+        let Some(console) = &mut self.console else { return };
+        let numbers = Numbers { service: &*self.service, stack: &self.stack };
+        self.quit |= console.work(&numbers) == Next::Quit;
+        if console.is_broken() {
+            self.console = None;
         }
     }
 
@@ -376,7 +433,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
 
     /// Nothing to do: a turn, or poll and halt, as the VMM wants it.
     fn idle(&mut self) {
-        if !self.resumed.is_empty() {
+        if !self.resumed.is_empty() || self.quit {
             return;
         }
         let mut deadline = self.stack.next_deadline().map_or(0, |at| self.scale.ticks(at.as_nanos()).max(1));
@@ -394,8 +451,10 @@ impl<'s, S: Service> EventLoop<'s, S> {
             let _span = exos_trace::span!("idle poll");
             let until = clock::tsc() + self.scale.ticks(POLL_US * 1000);
             loop {
-                let disk_ready = self.disk.as_mut().is_some_and(Disk::is_ready);
-                if self.nic.receive.is_ready() || disk_ready || turn::wanted() || turn::stop_wanted() {
+                let ready = self.nic.receive.is_ready()
+                    || self.disk.as_mut().is_some_and(Disk::is_ready)
+                    || self.is_console_ready();
+                if ready || turn::wanted() || turn::stop_wanted() {
                     return;
                 }
                 let now = clock::tsc();
@@ -409,6 +468,9 @@ impl<'s, S: Service> EventLoop<'s, S> {
         let mut arming = self.nic.request_interrupts(interest);
         if let Some(disk) = &mut self.disk {
             arming = arming.and(disk.request_interrupts());
+        }
+        if let Some(console) = &mut self.console {
+            arming = arming.and(console.request_interrupts());
         }
         if arming == Arming::Sleep && !turn::wanted() && !turn::stop_wanted() {
             kernel::halt(deadline);

@@ -22,13 +22,14 @@ pub(crate) struct Cheetah {
     site: Site<DiskFiles>,
     /// By [`ConnId::index`].
     connections: Vec<Connection>,
-    answered: bool,
+    /// Requests answered.
+    requests: u64,
 }
 
 impl Cheetah {
     pub(crate) fn new(site: Site<DiskFiles>, connections: u32) -> Self {
         let connections = (0..connections).map(|_| Connection::default()).collect();
-        Self { site, connections, answered: false }
+        Self { site, connections, requests: 0 }
     }
 
     fn forget(&mut self, connection: ConnId) {
@@ -39,6 +40,12 @@ impl Cheetah {
 
 impl Service for Cheetah {
     type Data = Page;
+
+    const CONSOLE: Option<&'static str> = Some("cheetah");
+
+    fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        each("requests", self.requests);
+    }
 
     fn opened(&mut self, connection: ConnId) {
         self.connections[connection.index()] = Connection { id: Some(connection), ..Connection::default() };
@@ -77,10 +84,10 @@ impl Service for Cheetah {
         let (queued, pumped) = (queue.queued, queue.pumped);
         if queued > 0 {
             exos_trace::counter!("requests", queued);
-            if !self.answered {
-                self.answered = true;
+            if self.requests == 0 {
                 pages::stamp_first_response();
             }
+            self.requests += queued;
         }
         if pumped == Pumped::Aborted {
             self.forget(connection);

@@ -10,6 +10,7 @@
 //! | [`binding`] | what a queue must not be bound to |
 //! | [`disk`] | operations on a disk, through its driver |
 //! | [`dma`] | what a device must not be made to read or write |
+//! | [`channel`] | the host channel, used and misused |
 //! | [`load`] | work: heap, log, spans, endless loops |
 //!
 //! Whoever adds a case adds it to its module's table; an argument that no table knows ends with [`NO_SUCH_CASE`].
@@ -20,6 +21,7 @@ extern crate alloc;
 
 mod binding;
 mod calls;
+mod channel;
 mod disk;
 mod dma;
 mod forbidden;
@@ -38,8 +40,8 @@ const NO_SUCH_CASE: u32 = 2;
 /// One case: its name, and what it does with the arguments behind it. The status that it returns is the machine's.
 type Case = (&'static str, fn(&mut dyn Iterator<Item = &'static str>) -> Option<u32>);
 
-const TABLES: [&[Case]; 6] =
-    [memory::CASES, calls::CASES, binding::CASES, dma::CASES, disk::CASES, load::CASES];
+const TABLES: [&[Case]; 7] =
+    [memory::CASES, calls::CASES, binding::CASES, dma::CASES, disk::CASES, channel::CASES, load::CASES];
 
 fn main() -> u32 {
     let mut arguments = exos_runtime::pages::arguments();

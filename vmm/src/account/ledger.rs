@@ -21,6 +21,8 @@ pub enum Bucket {
     BackendWrite,
     /// System calls that read from the backend.
     BackendRead,
+    /// Device work of the host channel, both ways.
+    Channel,
     /// Device work of the disks: rings, translation, checks, completions.
     Disk,
     /// System calls that read from a disk image.
@@ -37,7 +39,7 @@ pub enum Bucket {
 
 impl Bucket {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Bucket; 13] = [
+    pub const ALL: [Bucket; 14] = [
         Bucket::Other,
         Bucket::Guest,
         Bucket::Exit,
@@ -45,6 +47,7 @@ impl Bucket {
         Bucket::NetReceive,
         Bucket::BackendWrite,
         Bucket::BackendRead,
+        Bucket::Channel,
         Bucket::Disk,
         Bucket::DiskRead,
         Bucket::DiskWrite,
@@ -63,6 +66,7 @@ impl Bucket {
             Bucket::NetReceive => "net receive",
             Bucket::BackendWrite => "backend write",
             Bucket::BackendRead => "backend read",
+            Bucket::Channel => "channel",
             Bucket::Disk => "disk requests",
             Bucket::DiskRead => "disk read",
             Bucket::DiskWrite => "disk write",

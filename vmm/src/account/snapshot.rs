@@ -64,7 +64,7 @@ pub struct AccountSnapshot {
     pub started_tsc: u64,
     /// TSC ticks per millisecond.
     pub tsc_khz: u64,
-    /// Where device work is done: "turn", "thread", "poll", "auto"; empty without a NIC.
+    /// Where device work is done: "turn", "thread", "poll", "auto".
     pub io: String,
     /// The VMM's threads.
     pub threads: Vec<ThreadSum>,
@@ -75,6 +75,9 @@ pub struct AccountSnapshot {
     /// The counters of each disk.
     #[serde(default)]
     pub disks: Vec<Vec<Counter>>,
+    /// The host channel's counters.
+    #[serde(default)]
+    pub channel: Vec<Counter>,
 }
 
 /// The kind's name in JSON.
@@ -93,7 +96,7 @@ impl AccountSnapshot {
         sites: &[Site],
         area: &AccountArea,
         (started_tsc, tsc_khz): (u64, u64),
-        placement: Option<&Placement>,
+        placement: &Placement,
     ) -> Self {
         let threads = ledgers
             .iter()
@@ -109,27 +112,23 @@ impl AccountSnapshot {
                 ThreadSum { name: name.clone(), buckets }
             })
             .collect();
-        let mut account = Self::default();
-        if let Some(placement) = placement {
-            account.io = format!("{:?}", placement.mode()).to_lowercase();
-            if let Some(nic) = placement.nic() {
-                account.nic = counters(nic.metrics().entries());
-                account.nic.extend(counters(nic.backend_counters()));
-            }
-            account.nic.extend(counters(vec![
-                ("turns", placement.turns()),
-                ("changes of place", placement.changes()),
-            ]));
-            account.disks = placement.disks().map(|disk| counters(disk.metrics().entries())).collect();
+        let mut nic = Vec::new();
+        if let Some(device) = placement.nic() {
+            nic = counters(device.metrics().entries());
+            nic.extend(counters(device.backend_counters()));
         }
+        nic.extend(counters(vec![("turns", placement.turns()), ("changes of place", placement.changes())]));
         Self {
             schema: SCHEMA.to_owned(),
             tsc: now_tsc(),
             started_tsc,
             tsc_khz,
+            io: format!("{:?}", placement.mode()).to_lowercase(),
             threads,
             sites: read_sites(sites, area),
-            ..account
+            nic,
+            disks: placement.disks().map(|disk| counters(disk.metrics().entries())).collect(),
+            channel: counters(placement.channel().metrics().entries()),
         }
     }
 
@@ -153,7 +152,8 @@ impl AccountSnapshot {
             site.total = site.total.wrapping_sub(before.total);
         }
         let of_disks = difference.disks.iter_mut().zip(&earlier.disks);
-        let of_all = of_disks.chain([(&mut difference.nic, &earlier.nic)]);
+        let of_others = [(&mut difference.nic, &earlier.nic), (&mut difference.channel, &earlier.channel)];
+        let of_all = of_disks.chain(of_others);
         for (counter, before) in of_all.flat_map(|(counters, before)| counters.iter_mut().zip(before)) {
             counter.value = counter.value.saturating_sub(before.value);
         }

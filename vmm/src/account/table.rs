@@ -59,7 +59,9 @@ pub fn print(account: &AccountSnapshot) -> String {
     }
     let disks =
         account.disks.iter().enumerate().map(|(number, counters)| (format!("disk {number}"), counters));
-    for (device, counters) in std::iter::once(("NIC, turns".to_owned(), &account.nic)).chain(disks) {
+    let nic = std::iter::once(("NIC, turns".to_owned(), &account.nic));
+    let channel = std::iter::once(("host channel".to_owned(), &account.channel));
+    for (device, counters) in nic.chain(disks).chain(channel) {
         let counters: Vec<_> = counters.iter().filter(|counter| counter.value > 0).collect();
         if !counters.is_empty() {
             let _ = writeln!(text, "\n{device:<34} {:>12}", "per second");

@@ -55,7 +55,7 @@ impl Announcement {
         if let Some(served) = &self.served {
             text.push_str(&format!("  document root: {served}\n"));
         }
-        let io = machine.placement().map_or("none".to_owned(), |p| format!("{:?}", p.mode()).to_lowercase());
+        let io = format!("{:?}", machine.placement().mode()).to_lowercase();
         let mib = machine.memory_bytes() >> 20;
         text.push_str(&format!("  machine: {}, {mib} MiB, device work: {io}\n", self.name));
         text.push_str(&format!("  kernel calls: {}\n\n", gate(machine)));

@@ -5,6 +5,7 @@ mod announce;
 mod bench;
 mod build;
 mod completions;
+mod console;
 mod detach;
 mod disk;
 mod docroot;
@@ -68,6 +69,8 @@ enum Command {
     Stop(stop::StopArguments),
     /// Print a machine's log.
     Logs(logs::LogsArguments),
+    /// Talk to a machine's console.
+    Console(console::ConsoleArguments),
     /// Print where the cycles of a running machine go.
     Account(account::AccountArguments),
     /// List the built-in images, or print what is in an image.
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Ps(arguments) => ps::ps(&arguments),
         Command::Stop(arguments) => stop::stop(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),
+        Command::Console(arguments) => console::console(&arguments),
         Command::Account(arguments) => account::account(&arguments),
         Command::Image(arguments) => image::image(arguments),
         Command::New(arguments) => new::new(arguments),

@@ -157,7 +157,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         started_utc_us: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64,
         uptime_ms: 0,
         memory_bytes: machine.memory_bytes(),
-        io: machine.placement().map_or(String::new(), |place| format!("{:?}", place.mode()).to_lowercase()),
+        io: format!("{:?}", machine.placement().mode()).to_lowercase(),
         addresses: reach.addresses(),
         published: reach.published(),
         port: None,

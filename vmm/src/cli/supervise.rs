@@ -35,6 +35,11 @@ impl Signals {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// Readable when one has come.
+    pub(super) fn fd(&self) -> rustix::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// Takes those that came.
     fn take(&self) {
         let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];

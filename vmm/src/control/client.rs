@@ -83,10 +83,22 @@ impl Session {
             Ok(Answer::Refused(refusal)) if refusal.kind == RefusalKind::TooManyClients => {
                 Err(self.no_answer(Error::other(refusal.message)))
             }
-            Ok(Answer::Refused(refusal)) => Err(misunderstood(refusal.message)),
+            Ok(Answer::Refused(refusal)) => match refusal.kind {
+                RefusalKind::NoSuchPort
+                | RefusalKind::PortTaken
+                | RefusalKind::PortNotOpen
+                | RefusalKind::Unable => Err(ControlError::Refused { name: self.name.clone(), refusal }),
+                _ => Err(misunderstood(refusal.message)),
+            },
             Ok(answer) => Ok(answer),
             Err(error) => Err(misunderstood(error.to_string())),
         }
+    }
+
+    /// The connection itself, after [`Answer::Attached`], and bytes that came right behind that answer.
+    pub fn into_stream(self) -> (UnixStream, Vec<u8>) {
+        let behind = self.stream.buffer().to_vec();
+        (self.stream.into_inner(), behind)
     }
 
     fn no_answer(&self, error: Error) -> ControlError {

@@ -5,6 +5,7 @@
 
 use super::protocol::{Answer, Ending, LogRequest, Refusal, RefusalKind, Request};
 use super::server::Served;
+use crate::channel::Attached;
 use rustix::event::{PollFd, PollFlags};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -26,6 +27,8 @@ pub(super) enum Next {
     Watch(EventSet),
     /// Nothing: it is gone.
     Gone,
+    /// Nothing: it is a client of a port from now on ([`Connection::hand_over`]).
+    HandOver,
 }
 
 /// Whom another client may take the place of, the first first.
@@ -59,6 +62,8 @@ pub(super) struct Connection {
     half_closed: bool,
     /// To be closed once its output is taken.
     closing: bool,
+    /// To be handed over once its output is taken.
+    attached: Option<Attached>,
     moved: Instant,
 }
 
@@ -73,6 +78,7 @@ impl Connection {
             stream: None,
             half_closed: false,
             closing: false,
+            attached: None,
             moved: Instant::now(),
         })
     }
@@ -105,6 +111,7 @@ impl Connection {
                 Err(_) => return Next::Gone,
                 Ok(false) => return Next::Watch(EventSet::OUT),
                 Ok(true) if self.closing => return Next::Gone,
+                Ok(true) if self.attached.is_some() => return Next::HandOver,
                 Ok(true) => {}
             }
             if self.next_of_stream(served) {
@@ -210,7 +217,22 @@ impl Connection {
                 self.say(&Answer::Stopping);
                 self.stream = Some(Stream::End);
             }
+            Ok(Request::Attach(request)) => match served.clients().attach(&request) {
+                Ok(attached) => {
+                    self.attached = Some(attached);
+                    self.say(&Answer::Attached);
+                }
+                Err(error) => self.say(&Answer::Refused(error.into())),
+            },
             Err(refusal) => self.say(&Answer::Refused(refusal)),
+        }
+    }
+
+    /// Makes it a client of the port that it asked for. What it said behind its request is the port's.
+    pub(super) fn hand_over(self, served: &Served) {
+        let Self { socket, input, attached: Some(attached), .. } = self else { return };
+        if let Err(error) = served.clients().start(attached, socket, input) {
+            tracing::error!("a client of the host channel cannot be served: {error}");
         }
     }
 

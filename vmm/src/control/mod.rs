@@ -19,7 +19,7 @@ pub mod server;
 
 pub use client::{Session, resolve};
 pub use directory::{checked_name, machines, runtime_dir};
-pub use protocol::{Answer, Ending, Info, LogRequest, RefusalKind, Request, State};
+pub use protocol::{Answer, Ending, Info, LogRequest, Refusal, RefusalKind, Request, State};
 pub use server::{Control, ControlSocket, Served};
 
 use std::path::PathBuf;
@@ -96,6 +96,14 @@ pub enum ControlError {
     Gone {
         /// Which.
         name: String,
+    },
+    /// It understood, and does not do it.
+    #[error("machine {name}: {}", .refusal.message)]
+    Refused {
+        /// Which.
+        name: String,
+        /// Why.
+        refusal: Refusal,
     },
     /// It said something else.
     #[error("machine {name} answered something else ({what}); are it and this exovm of the same version?")]

@@ -1,11 +1,14 @@
 //! What is said over a control socket, and how it is written: a line of JSON each.
 //!
 //! A client sends `{"v":1,"request":REQUEST}`, one after the other; the machine answers each with one line
-//! `{"v":1,"answer":ANSWER}`, except `logs` and `stop`, whose lines go on until an `end`. What the machine does not
+//! `{"v":1,"answer":ANSWER}`, except `logs` and `stop`, whose lines go on until an `end`, and `attach`, after whose answer
+//! the connection is a port's. What the machine does not
 //! understand (another version, an unknown request, no JSON) it answers with `refused` and the reason, and goes on
 //! listening. A new request or a new field that may be missing is no new version.
 
 use crate::account::AccountSnapshot;
+use crate::channel::{AttachRequest, ClientError};
+use crate::device::virtio::console::AttachError;
 use crate::guest_log::Line;
 use crate::machine;
 use serde::{Deserialize, Serialize};
@@ -25,10 +28,12 @@ pub enum Request {
     Logs(LogRequest),
     /// End, as Ctrl-C does.
     Stop,
+    /// A port of the host channel. After the answer the connection carries its bytes and nothing else.
+    Attach(AttachRequest),
 }
 
 /// Names of all requests, as the wire spells them.
-const REQUESTS: [&str; 4] = ["info", "account", "logs", "stop"];
+const REQUESTS: [&str; 5] = ["info", "account", "logs", "stop", "attach"];
 
 /// Which lines of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +69,9 @@ pub enum Answer {
         /// How the machine ended, if it did.
         machine: Option<Ending>,
     },
-    /// The request was not understood.
+    /// To [`Request::Attach`]: the next byte is the port's.
+    Attached,
+    /// The request was not understood, or is not possible.
     Refused(Refusal),
 }
 
@@ -91,6 +98,26 @@ pub enum RefusalKind {
     UnknownRequest,
     /// More clients than a machine serves at once.
     TooManyClients,
+    /// There is no such port.
+    NoSuchPort,
+    /// Another client is attached to it.
+    PortTaken,
+    /// The guest has not opened it.
+    PortNotOpen,
+    /// The machine cannot just now.
+    Unable,
+}
+
+impl From<ClientError> for Refusal {
+    fn from(error: ClientError) -> Self {
+        let kind = match &error {
+            ClientError::NoSuchPort { .. } => RefusalKind::NoSuchPort,
+            ClientError::Port { error: AttachError::Taken, .. } => RefusalKind::PortTaken,
+            ClientError::Port { error: AttachError::NotOpen, .. } => RefusalKind::PortNotOpen,
+            ClientError::Ended | ClientError::Host { .. } => RefusalKind::Unable,
+        };
+        Self { kind, message: error.to_string() }
+    }
 }
 
 /// How a machine ended.
@@ -272,8 +299,9 @@ mod tests {
 
     #[test]
     fn every_request_is_in_the_list_of_names() {
-        for request in [Request::Info, Request::Account, Request::Logs(LogRequest::default()), Request::Stop]
-        {
+        let attach = Request::Attach(AttachRequest::default());
+        let logs = Request::Logs(LogRequest::default());
+        for request in [Request::Info, Request::Account, logs, Request::Stop, attach] {
             let value = serde_json::to_value(&request).expect("JSON");
             let name = value.as_str().or_else(|| value.as_object()?.keys().next().map(String::as_str));
             assert!(REQUESTS.contains(&name.expect("a name")), "{value}");

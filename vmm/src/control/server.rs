@@ -5,6 +5,7 @@ use super::directory::{Knock, checked_name, knock, lock, runtime_dir};
 use super::protocol::{Ending, Info, Refusal, RefusalKind, State};
 use super::{ControlError, directory};
 use crate::account::AccountSnapshot;
+use crate::channel::Clients;
 use crate::guest_log::GuestLog;
 use crate::machine::{Machine, Shared};
 use abi::boot::phase;
@@ -105,6 +106,10 @@ impl Served {
 
     pub(super) fn account(&self) -> AccountSnapshot {
         self.machine.account()
+    }
+
+    pub(super) fn clients(&self) -> &Clients {
+        &self.machine.clients
     }
 
     pub(super) fn log(&self) -> &GuestLog {
@@ -218,10 +223,20 @@ impl Control {
         }
         let watched = match next {
             Next::Gone => false,
+            Next::HandOver => return self.hand_over(fd, ops),
             Next::Watch(events) => ops.modify(Events::new(client, events)).is_ok(),
         };
         if !watched {
             self.drop_client(fd, ops);
+        }
+    }
+
+    /// The client is one of a port from now on, and none of this socket.
+    fn hand_over(&mut self, fd: RawFd, ops: &mut EventOps<'_>) {
+        let Some(client) = self.clients.remove(&fd) else { return };
+        match ops.remove(Events::empty(&client)) {
+            Ok(()) => client.hand_over(&self.served),
+            Err(error) => tracing::debug!("control client: {error}"),
         }
     }
 

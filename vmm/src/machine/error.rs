@@ -5,6 +5,7 @@ use crate::backend::disk::DiskError;
 use crate::device::pci::BusError;
 use crate::device::virtio::PciError;
 use crate::device::virtio::block::BlockError;
+use crate::device::virtio::console::ConsoleError;
 use crate::device::virtio::firmware::StartError;
 use crate::device::virtio::net::NetError;
 use crate::tables::{DomainError, FlowTableError, TableError};
@@ -75,6 +76,9 @@ pub enum MachineError {
     /// The image of a disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The host channel itself.
+    #[error("the host channel cannot be set up: {0}")]
+    Console(#[from] ConsoleError),
     /// A device's start.
     #[error("a device does not start: {0}")]
     DeviceStart(#[from] StartError),

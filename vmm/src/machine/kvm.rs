@@ -67,9 +67,12 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
-    /// No lines.
-    pub fn new(vm: Arc<VmFd>) -> Arc<Self> {
-        Arc::new(Self { vm, messages: Mutex::default() })
+    /// No lines, and no routes: those that KVM begins with lead to the legacy interrupt controllers, where a line without
+    /// a destination would raise an exception's vector.
+    pub fn new(vm: Arc<VmFd>) -> Result<Arc<Self>, MachineError> {
+        let none = KvmIrqRouting::new(0).map_err(|_| MachineError::Internal("no empty list of routes"))?;
+        vm.set_gsi_routing(&none).map_err(MachineError::kvm("KVM_SET_GSI_ROUTING"))?;
+        Ok(Arc::new(Self { vm, messages: Mutex::default() }))
     }
 
     /// `count` more lines, for a device, without a destination.

@@ -5,6 +5,7 @@
 //! dropping a machine stops it.
 
 pub mod boot;
+mod channel;
 mod disk;
 mod error;
 pub mod kvm;
@@ -25,6 +26,7 @@ use crate::account::{
     self, AccountSnapshot,
     ledger::{Bucket, Ledger},
 };
+use crate::channel::Clients;
 use crate::placement::{DeviceWork, IoMode, Placement};
 use crate::tables::{Memory, TableAddresses};
 use abi::boot::{Ipv4Config, MemoryRange, phase};
@@ -100,7 +102,8 @@ pub(crate) struct Shared {
     pub(crate) memory: Arc<Memory>,
     pub(crate) pages: SharedPages,
     tables_at: TableAddresses,
-    pub(crate) placement: Option<Arc<Placement>>,
+    pub(crate) placement: Arc<Placement>,
+    pub(crate) clients: Clients,
     pub(crate) ledgers: Vec<(String, Arc<Ledger>)>,
     pub(crate) tsc_khz: u64,
     started_tsc: u64,
@@ -156,8 +159,9 @@ impl Machine {
                     let finished = finished.try_clone().map_err(MachineError::host("event descriptor"))?;
                     disks.push(disk::attach(disk, &mut slots, tables, finished)?);
                 }
+                let channel = channel::attach(&mut slots, tables)?;
                 let (attached, connections) = slots.finish();
-                parts = Some((connections, DeviceWork { nic, disks, finished }));
+                parts = Some((connections, DeviceWork { nic, disks, finished, channel }));
                 Ok(attached)
             },
         )?;
@@ -167,15 +171,13 @@ impl Machine {
         service::refresh_time(&prepared.pages.time, tsc_khz);
 
         let disk_ledgers = work.disk_ledgers();
-        let placement = if work.is_empty() {
-            None
-        } else {
-            let (doorbell, wake) = (connections.doorbell, connections.wake);
-            Some(Placement::new(config.io, work, doorbell, prepared.pages.host.clone(), wake, tsc_khz)?)
-        };
+        let clients = Clients::new(channel::host_ports(&work.channel));
+        let (doorbell, wake) = (connections.doorbell, connections.wake);
+        let placement =
+            Placement::new(config.io, work, doorbell, prepared.pages.host.clone(), wake, tsc_khz)?;
         let vcpu_ledger = Arc::new(Ledger::default());
         let mut ledgers = vec![("vcpu".to_owned(), Arc::clone(&vcpu_ledger))];
-        let io_ledger = placement.as_ref().filter(|p| p.needs_thread()).map(|_| Arc::new(Ledger::default()));
+        let io_ledger = placement.needs_thread().then(|| Arc::new(Ledger::default()));
         ledgers.extend(io_ledger.iter().map(|ledger| ("io".to_owned(), Arc::clone(ledger))));
         ledgers.extend(disk_ledgers);
         let stop = Arc::new(AtomicBool::new(false));
@@ -183,7 +185,8 @@ impl Machine {
             memory: Arc::clone(&prepared.memory),
             pages: prepared.pages,
             tables_at: prepared.tables_at,
-            placement: placement.clone(),
+            placement: Arc::clone(&placement),
+            clients,
             ledgers,
             tsc_khz,
             started_tsc,
@@ -195,8 +198,8 @@ impl Machine {
         });
         register_kick_signal()?;
         let mut others = Vec::new();
-        if let (Some(placement), Some(ledger)) = (&placement, io_ledger) {
-            let placement = Arc::clone(placement);
+        if let Some(ledger) = io_ledger {
+            let placement = Arc::clone(&placement);
             others.push(spawn("exovm-io", move || {
                 ledger.enter(Bucket::Other);
                 placement.run_thread(&ledger);
@@ -285,9 +288,7 @@ impl Machine {
         self.ask_to_stop();
         if self.wait(Some(grace)).is_none() {
             self.shared.stop.store(true, Ordering::Release);
-            if let Some(placement) = &self.shared.placement {
-                placement.stop();
-            }
+            self.shared.placement.stop();
             while self.wait(Some(Duration::from_millis(1))).is_none() {
                 self.kick();
             }
@@ -309,6 +310,7 @@ impl Machine {
                 tracing::error!("a thread of the machine panicked");
             }
         }
+        self.shared.clients.end();
     }
 
     /// When each phase of the start was reached: the VMM's, then the guest's so far.
@@ -348,9 +350,14 @@ impl Machine {
         &self.shared.pages
     }
 
-    /// The placement of device work, if there are devices.
-    pub fn placement(&self) -> Option<&Arc<Placement>> {
-        self.shared.placement.as_ref()
+    /// The placement of device work.
+    pub fn placement(&self) -> &Placement {
+        &self.shared.placement
+    }
+
+    /// Who is attached to the ports of the host channel, and how to be.
+    pub fn clients(&self) -> &Clients {
+        &self.shared.clients
     }
 
     /// The account up to now.
@@ -390,9 +397,10 @@ impl Shared {
             (_, Some(report)) => End::Fault { report },
             (_, None) => End::Stopped,
         };
-        if let Some(placement) = &self.placement {
-            placement.stop();
-        }
+        self.placement.stop();
+        // What the guest wrote last; clients read it before they hear of the end.
+        self.placement.take_last_words();
+        self.clients.say_end();
         *self.end() = Some(end);
         self.ended.notify_all();
         let _ = self.end_event.write(1);
@@ -410,9 +418,7 @@ impl Shared {
 
     /// Makes a guest that waits look around.
     fn wake_guest(&self) {
-        if let Some(placement) = &self.placement {
-            placement.wake_guest();
-        }
+        self.placement.wake_guest();
     }
 
     /// What every thread and every span has taken so far.
@@ -422,7 +428,7 @@ impl Shared {
             &self.sites,
             &self.pages.account,
             (self.started_tsc, self.tsc_khz),
-            self.placement.as_deref(),
+            &self.placement,
         )
     }
 }

@@ -43,7 +43,7 @@ impl<'a> Slots<'a> {
     pub(super) fn new(vm: &'a Arc<VmFd>) -> Result<Self, MachineError> {
         Ok(Self {
             vm,
-            routes: kvm::RouteTable::new(Arc::clone(vm)),
+            routes: kvm::RouteTable::new(Arc::clone(vm))?,
             bus: Bus::new(ECAM_GPA),
             attached: Vec::new(),
             doorbell: EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?,
@@ -54,6 +54,11 @@ impl<'a> Slots<'a> {
     /// The number that the next device has in the device table.
     pub(super) fn next_index(&self) -> u32 {
         self.attached.len() as u32
+    }
+
+    /// What becomes readable when a doorbell rings: whoever else has something for the device work writes to it, too.
+    pub(super) fn doorbell(&self) -> Result<EventFd, MachineError> {
+        self.doorbell.try_clone().map_err(MachineError::host("event descriptor"))
     }
 
     /// Puts a device into the next slot, with all its features; `entry` writes its line of the device table, `grant` is
@@ -70,7 +75,7 @@ impl<'a> Slots<'a> {
         }
         // One a queue, and one for changes of the configuration.
         let (routes, lines) = self.routes.add_device(usize::from(device.queues()) + 1)?;
-        self.wake.extend(lines.first().cloned());
+        self.wake.extend(lines.get(usize::from(D::WAKE_QUEUE)).cloned());
         let place = PciPlace {
             device_number: FIRST_DEVICE_NUMBER + index as u8,
             bar_gpa: FIRST_BAR_GPA + index * BAR_BYTES,

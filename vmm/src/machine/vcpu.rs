@@ -46,7 +46,7 @@ pub(crate) enum VcpuEnd {
 pub(crate) struct Vcpu {
     fd: VcpuFd,
     bus: Bus,
-    placement: Option<Arc<Placement>>,
+    placement: Arc<Placement>,
     ledger: Arc<Ledger>,
     stop: Arc<AtomicBool>,
     read_fault: Box<dyn Fn() -> FaultRecord + Send>,
@@ -89,7 +89,7 @@ impl Vcpu {
     pub(crate) fn new(
         fd: VcpuFd,
         bus: Bus,
-        placement: Option<Arc<Placement>>,
+        placement: Arc<Placement>,
         ledger: Arc<Ledger>,
         stop: Arc<AtomicBool>,
         read_fault: Box<dyn Fn() -> FaultRecord + Send>,
@@ -109,10 +109,7 @@ impl Vcpu {
             match exit {
                 Ok(VcpuExit::MmioWrite(TURN_GPA, data)) => {
                     let deadline = data.try_into().map_or(0, u64::from_le_bytes);
-                    match &self.placement {
-                        Some(placement) => placement.turn(&self.ledger, deadline),
-                        None => std::thread::yield_now(),
-                    }
+                    self.placement.turn(&self.ledger, deadline);
                 }
                 Ok(VcpuExit::MmioWrite(gpa, data)) if gpa & !0xFFF == CONTROL_GPA => {
                     let value = data.try_into().map_or(0, u32::from_le_bytes);
@@ -126,10 +123,8 @@ impl Vcpu {
                     // A doorbell whose value is not the queue's number, or queues that came or went: whoever sleeps over
                     // the device's work must look.
                     let write = self.bus.mmio_write(gpa, data);
-                    if let (MmioWrite::Doorbell { .. } | MmioWrite::Queues { .. }, Some(placement)) =
-                        (write, &self.placement)
-                    {
-                        placement.ring();
+                    if let MmioWrite::Doorbell { .. } | MmioWrite::Queues { .. } = write {
+                        self.placement.ring();
                     }
                 }
                 Ok(VcpuExit::MmioRead(gpa, data)) => self.bus.mmio_read(gpa, data),

@@ -1,13 +1,14 @@
 //! Where and when the device work runs: in the guest's turns, on an I/O thread, or wherever the load says.
 //!
-//! The work itself is one function over NIC and disks ([`work`]); this module only decides who calls it.
+//! The work itself is one function over NIC, disks and host channel ([`work`]); this module only decides who calls it.
 //!
 //! - **turn**: the guest, out of work, writes its turn register; the vCPU's thread does the work in that exit and waits
 //!   there, polling briefly, until something comes or the guest's deadline passes.
 //! - **thread**: the I/O thread does the work, on another core than the vCPU; the guest polls briefly, then halts, and
 //!   is woken by an interrupt.
 //! - **poll**: as thread, but the thread never sleeps.
-//! - **auto**: turns or thread, by [`policy`]; only turns where no second core is to be had.
+//! - **auto**: turns or thread, by [`policy`]; only turns where no second core is to be had, or no NIC whose load would
+//!   decide.
 
 pub mod policy;
 pub mod wait;
@@ -27,7 +28,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use wait::Interest;
 use work::lock;
 
-pub use work::{DeviceWork, Disk, Nic, Worked};
+pub use work::{Channel, DeviceWork, Disk, Nic, Worked};
 
 /// How the user wants device work placed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -85,7 +86,9 @@ impl Placement {
         wake: Vec<Arc<dyn Interrupt>>,
         tsc_khz: u64,
     ) -> Result<Arc<Self>, MachineError> {
-        let mode = if mode == IoMode::Auto && allowed_cpus().len() < 2 { IoMode::Turn } else { mode };
+        // Frames decide about the place: without a NIC it would never change.
+        let only_turns = work.nic.is_none() || allowed_cpus().len() < 2;
+        let mode = if mode == IoMode::Auto && only_turns { IoMode::Turn } else { mode };
         let turns = matches!(mode, IoMode::Turn | IoMode::Auto);
         host.take_turns.store(u32::from(turns), Ordering::Release);
         // Whoever works polls the rings; doorbells are asked for before it sleeps.
@@ -112,7 +115,7 @@ impl Placement {
         self.mode != IoMode::Turn
     }
 
-    /// The mode in force; `auto` has become `turn` where there is only one core.
+    /// The mode in force; `auto` has become `turn` where there is nothing to choose.
     pub fn mode(&self) -> IoMode {
         self.mode
     }
@@ -135,6 +138,16 @@ impl Placement {
     /// The disks, for registers and counters.
     pub fn disks(&self) -> impl Iterator<Item = MutexGuard<'_, Disk>> {
         self.work.disks.iter().map(|disk| lock(disk))
+    }
+
+    /// The host channel, for registers and counters.
+    pub fn channel(&self) -> MutexGuard<'_, Channel> {
+        lock(&self.work.channel)
+    }
+
+    /// The guest has ended: takes from the channel what it wrote last.
+    pub(crate) fn take_last_words(&self) {
+        while self.channel().work(&Ledger::default()).more {}
     }
 
     /// A doorbell that arrived as a register write, because its value was not the queue's number.

@@ -1,10 +1,11 @@
-//! The device work of a machine: that of the NIC and of each disk, one after the other, as one function. Whoever calls holds the
+//! The device work of a machine: that of the NIC, of each disk and of the host channel, one after the other, as one function. Whoever calls holds the
 //! lock of the device that it is at, so a change of place never lets two at it.
 
 use crate::account::ledger::Ledger;
 use crate::backend::Backend;
 use crate::device::virtio::VirtioPci;
 use crate::device::virtio::block::{self, Block};
+use crate::device::virtio::console::{self, Console};
 use crate::device::virtio::net::{self, Net};
 use crate::tables::DmaDomain;
 use std::os::fd::{AsRawFd, RawFd};
@@ -16,6 +17,9 @@ pub type Nic = VirtioPci<Net<DmaDomain, Box<dyn Backend>>>;
 /// One of the machine's disks.
 pub type Disk = VirtioPci<Block<DmaDomain>>;
 
+/// The machine's host channel.
+pub type Channel = VirtioPci<Console<DmaDomain>>;
+
 /// The devices that have work.
 pub struct DeviceWork {
     /// The NIC, if there is one.
@@ -24,6 +28,8 @@ pub struct DeviceWork {
     pub disks: Vec<Arc<Mutex<Disk>>>,
     /// Readable when a disk has something to complete that had to wait.
     pub finished: EventFd,
+    /// The host channel.
+    pub channel: Arc<Mutex<Channel>>,
 }
 
 /// What one round of device work did, and what is left.
@@ -37,31 +43,28 @@ pub struct Worked {
     pub disk_completed: u32,
     /// A disk's budget ended before its queues did.
     pub disk_more: bool,
+    /// The host channel's part.
+    pub channel: console::Worked,
 }
 
 impl Worked {
     /// Whether the guest was given something that it may wait for.
     pub fn is_news(&self) -> bool {
-        self.net.received > 0 || self.disk_completed > 0
+        self.net.received > 0 || self.disk_completed > 0 || self.channel.reached_guest
     }
 
     /// Whether anything was done at all.
     pub fn is_anything(&self) -> bool {
-        self.is_news() || self.net.sent > 0 || self.disk_taken > 0
+        self.is_news() || self.net.sent > 0 || self.disk_taken > 0 || self.channel.is_busy()
     }
 
     /// Whether the same call would do more at once.
     pub fn is_more(&self) -> bool {
-        self.net.is_more() || self.disk_more
+        self.net.is_more() || self.disk_more || self.channel.more
     }
 }
 
 impl DeviceWork {
-    /// Whether there are no devices.
-    pub fn is_empty(&self) -> bool {
-        self.nic.is_none() && self.disks.is_empty()
-    }
-
     /// The NIC's lock.
     pub(super) fn nic(&self) -> Option<MutexGuard<'_, Nic>> {
         self.nic.as_deref().map(lock)
@@ -80,10 +83,11 @@ impl DeviceWork {
             worked.disk_completed += done.completed;
             worked.disk_more |= done.more;
         }
+        worked.channel = lock(&self.channel).work(ledger);
         worked
     }
 
-    /// Asks for doorbells. `true`: there is work already, do not sleep.
+    /// Asks for doorbells; the host channel's are always asked for. `true`: there is work already, do not sleep.
     pub(super) fn arm(&self) -> bool {
         let mut work = self.nic.as_deref().is_some_and(|nic| lock(nic).arm());
         for disk in &self.disks {

@@ -2,6 +2,7 @@
 //! it ends, and what it leaves behind.
 
 mod account;
+mod console;
 mod control;
 mod detach;
 mod disk;

@@ -1,5 +1,7 @@
 //! Feature bits (VIRTIO 1.3 6, 5.1.3 and 5.2.3), as masks.
 
+/// A console has several ports, and control queues.
+pub const CONSOLE_MULTIPORT: u64 = 1 << 1;
 /// The device handles packets with partial checksums.
 pub const NET_CSUM: u64 = 1 << 0;
 /// The driver handles packets with partial checksums.

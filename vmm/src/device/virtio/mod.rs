@@ -1,12 +1,13 @@
 //! Virtio 1.x devices on PCI (modern transport only).
 //!
-//! [`pci`] plays the registers, [`queue`] the rings, [`net`] the NIC, [`block`] the disk; [`firmware`] drives a device to DRIVER_OK before the
-//! machine runs.
+//! [`pci`] plays the registers, [`queue`] the rings, [`net`] the NIC, [`block`] the disk,
+//! [`console`] the host channel; [`firmware`] drives a device to DRIVER_OK before the machine runs.
 
 use crate::backend::PinnedMemory;
 use crate::tables::{DmaDomain, DomainError, Tables};
 
 pub mod block;
+pub mod console;
 pub mod features;
 pub mod firmware;
 pub mod net;
@@ -71,6 +72,8 @@ pub trait VirtioDevice: Send {
     const DEVICE_ID: u16;
     /// PCI class.
     const CLASS: u32;
+    /// A queue that every driver of the device binds: by its interrupt a guest that sleeps is woken.
+    const WAKE_QUEUE: u16 = 0;
     /// What its features require of each other.
     const REQUIREMENTS: &'static [features::Requirement];
 

@@ -179,6 +179,23 @@ impl<D: VirtioDevice> VirtioPci<D> {
         u64::from(self.place.bar_gpa) + DOORBELLS + u64::from(queue) * u64::from(DOORBELL_STRIDE)
     }
 
+    /// What the device table says of any device: where its registers are, its queues and features.
+    pub(super) fn place_entry(&self) -> abi::boot::Device {
+        const { assert!(MSIX_TABLE < BAR_BYTES as u64) };
+        let bar_gpa = u64::from(self.place.bar_gpa);
+        abi::boot::Device {
+            requester_id: u32::from(self.place.device_number) << 3,
+            common_gpa: bar_gpa + COMMON,
+            doorbell_gpa: self.doorbell_gpa(0),
+            msix_table_gpa: bar_gpa + MSIX_TABLE,
+            doorbell_stride_bytes: DOORBELL_STRIDE,
+            queues: self.device.queues().into(),
+            queue_size_max: self.device.queue_size_max().into(),
+            features: self.accepted_features(),
+            ..abi::boot::Device::default()
+        }
+    }
+
     /// The driver's features, once accepted.
     pub fn accepted_features(&self) -> u64 {
         self.transport.accepted_features()

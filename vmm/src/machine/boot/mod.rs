@@ -65,6 +65,8 @@ pub struct Attached {
 /// What the first environment may do with a device besides binding its queues.
 #[derive(Clone, Copy, Debug)]
 pub enum Grant {
+    /// No more than that.
+    Queues,
     /// It is the guardian of the NIC's flows.
     Flows {
         /// How many queue pairs share its frames.
@@ -237,6 +239,7 @@ pub fn prepare(
                 let gpa = tables_at.extents_gpa + (device * size_of::<ExtentEntry>()) as u64;
                 memory.write_slice(extent.as_bytes(), GuestAddress(gpa))?;
             }
+            Grant::Queues => {}
             Grant::Flows { queue_pairs } => {
                 let rights = abi::flow::SEND_ANY as u16;
                 let target = Target { environment: FIRST as u16, queue_pair: 0, queue_pairs, rights };

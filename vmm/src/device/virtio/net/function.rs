@@ -2,8 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use super::super::pci::{BAR_BYTES, COMMON, DOORBELL_STRIDE, MSIX_TABLE};
-use super::super::{QueueState, VirtioDevice, VirtioPci};
+use super::super::{QueueState, VirtioPci};
 use super::{Budget, Net, NetMetrics, Worked};
 use crate::account::ledger::Ledger;
 use crate::backend::{Backend, PinnedMemory};
@@ -50,24 +49,14 @@ impl<M: PinnedMemory, B: Backend> VirtioPci<Net<M, B>> {
 
     /// The line of the device table.
     pub fn device_entry(&self) -> abi::boot::Device {
-        let bar_gpa = u64::from(self.place().bar_gpa);
         let config = self.device.config();
         let mut mac = [0; 8];
         mac[..6].copy_from_slice(&config.mac);
-        const { assert!(MSIX_TABLE < BAR_BYTES as u64) };
         abi::boot::Device {
             kind: abi::boot::DEVICE_NET,
-            requester_id: u32::from(self.place().device_number) << 3,
-            common_gpa: bar_gpa + COMMON,
-            doorbell_gpa: self.doorbell_gpa(0),
-            msix_table_gpa: bar_gpa + MSIX_TABLE,
-            doorbell_stride_bytes: DOORBELL_STRIDE,
-            queues: self.device.queues().into(),
-            queue_size_max: config.queue_size_max.into(),
             mtu_bytes: config.mtu_bytes.into(),
-            features: self.accepted_features(),
             mac,
-            ..abi::boot::Device::default()
+            ..self.place_entry()
         }
     }
 }

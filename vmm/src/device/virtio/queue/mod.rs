@@ -106,6 +106,12 @@ impl<M: PinnedMemory> Virtqueue<M> {
         self.refresh()
     }
 
+    /// Whether the driver's index moved: one load, and nothing is checked yet.
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        self.rings.available_index() != self.next_available
+    }
+
     /// Whether an entry of the available ring waits; reads the driver's index only when none is known.
     #[inline]
     fn refresh(&mut self) -> Result<bool, QueueError> {

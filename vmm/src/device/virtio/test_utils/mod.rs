@@ -14,10 +14,13 @@ use zerocopy::IntoBytes;
 use crate::device::pci::{Interrupt, MsiMessage, MsixRoutes};
 use crate::tables::{FlowTableWriter, Memory, TableAddresses, Tables, domain};
 
+pub(crate) mod bench;
+pub(crate) mod console;
 pub(crate) mod disk;
 mod driver;
 pub(crate) mod nic;
 
+pub(crate) use bench::Bench;
 pub(crate) use driver::{Driver, Piece};
 
 /// An interrupt that counts.
