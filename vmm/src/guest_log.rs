@@ -1,4 +1,4 @@
-//! The last lines of a guest's log, kept in bounded memory, for everybody who wants to read them at a pace of their own:
+//! The last lines of a guest's log, and what the VMM had to say meanwhile, kept in bounded memory, for everybody who wants to read them at a pace of their own:
 //! standard output, the log file of a detached machine, clients of the control socket.
 //!
 //! Readers pull from a sequence number. Whoever is too slow loses lines and is told how many; nobody makes the writer wait.
@@ -60,6 +60,17 @@ impl Level {
     }
 }
 
+/// Who wrote a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The guest.
+    #[default]
+    Guest,
+    /// The VMM, about the guest or itself.
+    Vmm,
+}
+
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
@@ -67,6 +78,9 @@ pub struct Line {
     pub seq: u64,
     /// When the VMM read it, in microseconds since the epoch: up to 50 ms after the guest wrote it.
     pub utc_us: u64,
+    /// Who wrote it.
+    #[serde(default)]
+    pub source: Source,
     /// How bad it is; `None` if the guest did not say.
     pub level: Option<Level>,
     /// What it says, without its level.
@@ -125,10 +139,19 @@ impl GuestLog {
 
     /// Adds a line as the guest wrote it. Never waits for a reader.
     pub fn push(&self, written: &str) {
-        let utc_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
         let (level, text) = Level::split(written);
+        self.add(Source::Guest, level, text.to_owned());
+    }
+
+    /// Adds what the VMM has to say.
+    pub fn push_of_vmm(&self, level: Level, text: String) {
+        self.add(Source::Vmm, Some(level), text);
+    }
+
+    fn add(&self, source: Source, level: Option<Level>, text: String) {
+        let utc_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
         let mut kept = self.lock();
-        let line = Line { seq: kept.next_seq, utc_us, level, text: text.to_owned() };
+        let line = Line { seq: kept.next_seq, utc_us, source, level, text };
         kept.next_seq += 1;
         kept.bytes += line.cost_bytes();
         kept.lines.push_back(line);

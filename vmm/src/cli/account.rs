@@ -3,6 +3,7 @@
 use super::{Failure, say};
 use crate::account::{AccountSnapshot, table};
 use crate::control::{Answer, Request, Session, resolve};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub(super) fn account(arguments: &AccountArguments) -> Result<ExitCode, Failure>
     let mut session = Session::open(&resolve(arguments.machine.as_deref())?)?;
     let account = if arguments.seconds > 0.0 {
         let before = snapshot(&mut session)?;
+        if arguments.seconds > 1.0 && std::io::stderr().is_terminal() {
+            eprintln!("exovm: looking at {} for {} s", session.name(), arguments.seconds);
+        }
         std::thread::sleep(Duration::from_secs_f64(arguments.seconds));
         snapshot(&mut session)?.since(&before)
     } else {

@@ -25,6 +25,17 @@ impl FromStr for DiskArgument {
     }
 }
 
+impl std::fmt::Display for DiskArgument {
+    /// As it is given.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let suffix = match self.access {
+            Access::ReadOnly => ",ro",
+            Access::ReadWrite => "",
+        };
+        write!(f, "{}{suffix}", self.path.display())
+    }
+}
+
 impl DiskArgument {
     /// Opens and locks the image.
     pub(super) fn open(&self) -> Result<DiskSetup, DiskError> {

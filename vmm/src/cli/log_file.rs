@@ -5,7 +5,7 @@
 use crate::control::{ControlError, directory};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -49,9 +49,14 @@ impl LogFile {
         if file.metadata()?.len() > FILE_BYTES_MAX { halve(&mut file) } else { Ok(()) }
     }
 
-    /// The machine ended well: nobody needs the file.
+    /// The machine ended well: nobody needs the file. One of the same name may have been started in the meantime; its file
+    /// stays.
     pub(super) fn remove(&self) {
-        let _ = std::fs::remove_file(&self.path);
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = file.metadata().map(|metadata| metadata.ino()).ok();
+        if own.is_some() && own == std::fs::symlink_metadata(&self.path).map(|metadata| metadata.ino()).ok() {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -80,22 +85,6 @@ pub(super) fn installed() -> Option<&'static LogFile> {
     OF_THIS_PROCESS.get()
 }
 
-/// Where the VMM's own tracing goes: standard error, or the log file of a detached machine.
-pub(super) struct Messages;
-
-impl Write for Messages {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match installed() {
-            Some(file) => file.append(&String::from_utf8_lossy(bytes)).map(|()| bytes.len()),
-            None => io::stderr().write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +107,8 @@ mod tests {
         assert!(lines.last().expect("many").starts_with("line 59999 "));
         log.remove();
         assert!(!path.exists());
+        std::fs::write(&path, "of another machine").expect("room");
+        log.remove();
+        assert!(path.exists(), "it is not ours");
     }
 }

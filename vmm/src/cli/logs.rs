@@ -3,7 +3,7 @@
 use super::Failure;
 use super::style::{BAD, FAINT, ODD, Reader, print, styled};
 use crate::control::{Answer, ControlError, Ending, LogRequest, Request, Session, directory, resolve};
-use crate::guest_log::{Level, Line, rfc_3339};
+use crate::guest_log::{Level, Line, Source, rfc_3339};
 use serde::Serialize;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Arguments of `logs`.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "\
-A machine keeps the last 256 KiB of its log. Times are UTC, when the VMM read
+A machine keeps the last 256 KiB of its log, with what the VMM had to say
+(lines that begin with \"exovm: \"; EXOVM_LOG of `exovm run` chooses how much). Times are UTC, when the VMM read
 the line: up to 50 ms after the guest wrote it. Lines that are not kept any
 more, or come faster than they are read, are counted and said to be lost.
 
@@ -62,6 +63,7 @@ struct JsonLine<'a> {
     schema: &'static str,
     seq: u64,
     time: String,
+    source: Source,
     level: Option<Level>,
     text: &'a str,
 }
@@ -90,9 +92,16 @@ pub(super) fn logs(arguments: &LogsArguments) -> Result<ExitCode, Failure> {
     loop {
         let text = match session.next_answer()? {
             Answer::Log(line) if arguments.json => {
-                let Line { seq, utc_us, level, text } = &line;
+                let Line { seq, utc_us, source, level, text } = &line;
                 let time = rfc_3339(*utc_us);
-                serde_json::to_string(&JsonLine { schema: SCHEMA, seq: *seq, time, level: *level, text })?
+                serde_json::to_string(&JsonLine {
+                    schema: SCHEMA,
+                    seq: *seq,
+                    time,
+                    source: *source,
+                    level: *level,
+                    text,
+                })?
             }
             Answer::Log(line) => as_styled_text(&line),
             Answer::Lost { lines: lost } if arguments.json => {
@@ -117,7 +126,16 @@ pub(super) fn logs(arguments: &LogsArguments) -> Result<ExitCode, Failure> {
 
 /// A line for people and for the log file.
 pub(super) fn as_text(line: &Line) -> String {
-    format!("{} {:<5} {}", rfc_3339(line.utc_us), line.level.map_or("", Level::word), line.text)
+    let level = line.level.map_or("", Level::word);
+    format!("{} {level:<5} {}{}", rfc_3339(line.utc_us), source(line), line.text)
+}
+
+/// Who wrote it, where that is not the guest.
+fn source(line: &Line) -> &'static str {
+    match line.source {
+        Source::Guest => "",
+        Source::Vmm => "exovm: ",
+    }
 }
 
 fn as_styled_text(line: &Line) -> String {
@@ -127,7 +145,7 @@ fn as_styled_text(line: &Line) -> String {
         Some(Level::Warn) => styled(&level, ODD),
         _ => level,
     };
-    format!("{} {level} {}", styled(&rfc_3339(line.utc_us), FAINT), line.text)
+    format!("{} {level} {}{}", styled(&rfc_3339(line.utc_us), FAINT), source(line), line.text)
 }
 
 /// The log file of a machine that did not end well, if it left one.

@@ -15,6 +15,7 @@ mod image;
 mod log_file;
 mod logs;
 mod man;
+mod messages;
 mod net;
 mod new;
 mod print_log;
@@ -95,7 +96,7 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    init_tracing();
+    messages::init();
     let result = match cli.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Ps(arguments) => ps::ps(&arguments),
@@ -121,20 +122,6 @@ pub fn main() -> ExitCode {
 fn say(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout().lock(), "{text}");
-}
-
-/// `EXOVM_LOG` chooses what of the VMM's own tracing is printed; warnings and errors by default.
-fn init_tracing() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("EXOVM_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    // A detached machine's messages end in a file.
-    let ansi = style::colours(&std::io::stderr()) && !detach::is_child();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(ansi)
-        .with_target(false)
-        .with_writer(|| log_file::Messages)
-        .init();
 }
 
 #[cfg(test)]

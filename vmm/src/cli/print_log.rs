@@ -2,7 +2,7 @@
 //! pipe) loses lines and is told so, and holds up nothing.
 
 use super::Failure;
-use crate::guest_log::{GuestLog, Line};
+use crate::guest_log::{GuestLog, Line, Source};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl std::fmt::Display for Piece<'_> {
     }
 }
 
-/// Copies all lines.
+/// Copies all lines of the guest.
 pub(super) fn copy(
     log: &Arc<GuestLog>,
     mut to: impl FnMut(Piece<'_>) + Send + 'static,
@@ -50,7 +50,9 @@ pub(super) fn copy(
             if batch.lost > 0 {
                 to(Piece::Lost(batch.lost));
             }
-            batch.lines.iter().map(Piece::Line).for_each(&mut to);
+            // The VMM's own have been printed by themselves.
+            let of_guest = batch.lines.iter().filter(|line| line.source == Source::Guest);
+            of_guest.map(Piece::Line).for_each(&mut to);
             seq = batch.next_seq;
         }
         // Nobody waits any more if it took too long.

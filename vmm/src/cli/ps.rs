@@ -35,6 +35,7 @@ struct Report {
 struct Silent {
     name: String,
     pid: Option<u32>,
+    state: &'static str,
     why: String,
 }
 
@@ -75,11 +76,13 @@ fn look() -> Result<Report, ControlError> {
             // It has ended in the meantime.
             Err(ControlError::Gone { .. } | ControlError::NotRunning { .. }) => {}
             Err(error) => {
-                let pid = match &error {
-                    ControlError::NoAnswer { pid, .. } if *pid != 0 => Some(*pid),
-                    _ => None,
+                let (pid, state) = match &error {
+                    ControlError::NoAnswer { pid, .. } => (*pid, "does not answer"),
+                    ControlError::Busy { pid, .. } => (*pid, "is busy"),
+                    _ => (0, "not understood"),
                 };
-                report.silent.push(Silent { name, pid, why: error.to_string() });
+                let pid = Some(pid).filter(|&pid| pid != 0);
+                report.silent.push(Silent { name, pid, state, why: error.to_string() });
             }
         }
     }
@@ -121,6 +124,5 @@ fn row(info: &Info) -> [String; 7] {
 fn silent_row(silent: &Silent) -> [String; 7] {
     let unknown = || "?".to_owned();
     let pid = silent.pid.map_or_else(unknown, |pid| pid.to_string());
-    let state = if silent.pid.is_some() { "does not answer" } else { "not understood" };
-    [silent.name.clone(), pid, unknown(), unknown(), unknown(), state.to_owned(), unknown()]
+    [silent.name.clone(), pid, unknown(), unknown(), unknown(), silent.state.to_owned(), unknown()]
 }

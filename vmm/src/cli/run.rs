@@ -6,7 +6,7 @@ use super::docroot;
 use super::net::{NetArgument, OpenNet, Reach};
 use super::print_log::{Copying, Piece, copy};
 use super::supervise::{Signals, supervise};
-use super::{Failure, detach, exit, log_file, say};
+use super::{Failure, detach, exit, log_file, messages, say};
 use crate::control::{Control, ControlSocket, Ending, Info, Served, State};
 use crate::guest_log::GuestLog;
 use crate::images;
@@ -135,6 +135,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         None => (None, None, Reach::Nothing),
     };
     let log = Arc::new(GuestLog::new()?);
+    messages::also_into(&log);
     let log_of_guest = Arc::clone(&log);
     let mut machine = Machine::start(MachineConfig {
         image,
@@ -160,6 +161,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         io: format!("{:?}", machine.placement().mode()).to_lowercase(),
         addresses: reach.addresses(),
         published: reach.published(),
+        disks: arguments.disk.iter().map(ToString::to_string).collect(),
         port: None,
     };
     let control = Control::new(socket, Served::new(&machine, Arc::clone(&log), info)?);

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long a killed process may take to go.
 const AFTER_KILL: Duration = Duration::from_secs(10);
+/// Waiting longer than this shows that it goes on.
+const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 
 /// Arguments of `stop`.
 #[derive(clap::Args, Debug)]
@@ -100,12 +102,22 @@ fn end(mut asked: Asked, deadline: Instant, arguments: &StopArguments) -> Result
 
 /// What the machine says about its end.
 fn ending(session: &mut Session, deadline: Instant) -> Result<Option<Ending>, ControlError> {
+    let mut progress = Some(Instant::now() + PROGRESS_AFTER);
     loop {
-        session.set_patience(Some(deadline.saturating_duration_since(Instant::now())))?;
-        match session.next_answer()? {
-            Answer::Stopping => {}
-            Answer::End { machine } => return Ok(machine),
-            other => return Err(session.unexpected(&other)),
+        let until = progress.map_or(deadline, |at| at.min(deadline));
+        session.set_patience(Some(until.saturating_duration_since(Instant::now())))?;
+        match session.next_answer() {
+            Err(ControlError::NoAnswer { .. }) if Instant::now() < deadline => {
+                progress = None;
+                let left = deadline.saturating_duration_since(Instant::now()).as_secs();
+                eprintln!("exovm: waiting for {} to end, {left} s at most", session.name());
+            }
+            Err(error) => return Err(error),
+            Ok(answer) => match answer {
+                Answer::Stopping => {}
+                Answer::End { machine } => return Ok(machine),
+                other => return Err(session.unexpected(&other)),
+            },
         }
     }
 }

@@ -17,6 +17,9 @@ pub struct Session {
     name: String,
     pid: u32,
     stream: BufReader<UnixStream>,
+    /// What has come of a line that is not complete.
+    line: Vec<u8>,
+    patience: Option<Duration>,
 }
 
 impl Session {
@@ -38,7 +41,8 @@ impl Session {
         stream.set_nonblocking(false).map_err(fail)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(fail)?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(fail)?;
-        Ok(Self { name, pid, stream: BufReader::new(stream) })
+        let stream = BufReader::new(stream);
+        Ok(Self { name, pid, stream, line: Vec::new(), patience: Some(PATIENCE) })
     }
 
     /// The machine's name.
@@ -59,29 +63,36 @@ impl Session {
 
     /// Sends a request whose answers [`Self::next_answer`] reads.
     pub fn send(&mut self, request: &Request) -> Result<(), ControlError> {
-        let sent = self.stream.get_mut().write_all(&request.to_line());
-        sent.map_err(|error| self.no_answer(error))
+        match self.stream.get_mut().write_all(&request.to_line()) {
+            // It does not listen any more; what it said before it closed is why.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            sent => sent.map_err(|error| self.no_answer(error)),
+        }
     }
 
     /// How long an answer may take from now on; `None`: as long as it wants.
     pub fn set_patience(&mut self, patience: Option<Duration>) -> Result<(), ControlError> {
         let patience = patience.map(|time| time.max(Duration::from_millis(1)));
-        self.stream.get_mut().set_read_timeout(patience).map_err(ControlError::Host)
+        self.stream.get_mut().set_read_timeout(patience).map_err(ControlError::Host)?;
+        self.patience = patience;
+        Ok(())
     }
 
     /// The next answer. A refusal is an error.
     pub fn next_answer(&mut self) -> Result<Answer, ControlError> {
-        let mut line = Vec::new();
-        match self.stream.read_until(b'\n', &mut line) {
-            Ok(0) => return Err(ControlError::Gone { name: self.name.clone() }),
-            Ok(_) if !line.ends_with(b"\n") => return Err(ControlError::Gone { name: self.name.clone() }),
+        match self.stream.read_until(b'\n', &mut self.line) {
+            Ok(_) if !self.line.ends_with(b"\n") => {
+                return Err(ControlError::Gone { name: self.name.clone() });
+            }
             Ok(_) => {}
             Err(error) => return Err(self.no_answer(error)),
         }
+        let line = std::mem::take(&mut self.line);
         let misunderstood = |what: String| ControlError::Misunderstood { name: self.name.clone(), what };
         match Answer::parse(&line) {
             Ok(Answer::Refused(refusal)) if refusal.kind == RefusalKind::TooManyClients => {
-                Err(self.no_answer(Error::other(refusal.message)))
+                let (name, pid) = (self.name.clone(), self.pid);
+                Err(ControlError::Busy { name, pid, message: refusal.message })
             }
             Ok(Answer::Refused(refusal)) => match refusal.kind {
                 RefusalKind::NoSuchPort
@@ -104,7 +115,8 @@ impl Session {
     fn no_answer(&self, error: Error) -> ControlError {
         let error = match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                Error::new(ErrorKind::TimedOut, format!("nothing came for {} s", PATIENCE.as_secs()))
+                let seconds = self.patience.unwrap_or_default().as_secs_f64();
+                Error::new(ErrorKind::TimedOut, format!("nothing came for {seconds:.0} s"))
             }
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
                 return ControlError::Gone { name: self.name.clone() };

@@ -91,6 +91,16 @@ pub enum ControlError {
         /// Why.
         error: std::io::Error,
     },
+    /// It has no place for one more client.
+    #[error("machine {name}: {message}; try again when fewer tools look at it")]
+    Busy {
+        /// Which.
+        name: String,
+        /// Its process.
+        pid: u32,
+        /// What it said.
+        message: String,
+    },
     /// It ended while it was asked.
     #[error("machine {name} ended")]
     Gone {

@@ -180,6 +180,9 @@ pub struct Info {
     /// Ports of the host that lead to it, as "ADDRESS:PORT -> PORT/PROTOCOL".
     #[serde(default)]
     pub published: Vec<String>,
+    /// Its disk images, as `--disk` takes them.
+    #[serde(default)]
+    pub disks: Vec<String>,
     /// TCP port that the guest says it serves.
     #[serde(default)]
     pub port: Option<u16>,

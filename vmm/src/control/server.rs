@@ -56,6 +56,8 @@ impl ControlSocket {
                 Ok(listener)
             };
             let listener = listen().map_err(|error| ControlError::Socket { path: path.clone(), error })?;
+            // Of an earlier machine of this name, which did not end well.
+            let _ = std::fs::remove_file(dir.join(format!("{name}.log")));
             return Ok(Self { listener, path, name });
         }
         Err(ControlError::TooMany { name: base.to_owned() })

@@ -93,6 +93,7 @@ fn logs_as_json_are_a_line_each() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["schema"], "exovm-log/1");
         assert_eq!((&line["seq"], &line["level"]), (&number.into(), &"info".into()));
+        assert_eq!(line["source"], "guest");
         assert_eq!(line["text"], format!("probe: {number} xxx"));
         humantime::parse_rfc3339(line["time"].as_str().unwrap()).unwrap();
     }
@@ -216,4 +217,32 @@ fn very_long_lines_arrive_in_pieces() {
     for line in &lines[..lines.len() - 1] {
         assert_eq!(line.matches('x').count(), LEN, "all of a line arrives");
     }
+}
+
+#[test]
+fn what_the_vmm_has_to_say_is_in_the_log_and_not_taken_for_the_guests() {
+    let scene = scene();
+    let mut command =
+        scene.command(&["run", "-d", "-q", "probe", "--net", "none", "--", "chatter", "50000", "3"]);
+    let outcome = exovm_ci::scene::finish(command.env("EXOVM_LOG", "debug"));
+    assert!(outcome.status.success(), "{outcome:?}");
+    // More clients than there are places: some lose theirs, which is worth a debug message.
+    let silent: Vec<_> = (0..32).map(|_| RawClient::connect(&scene, "probe")).collect();
+    std::thread::sleep(Duration::from_millis(1200));
+    let said = "loses its place to another";
+    let line = wait_for("the message", || {
+        let logs = scene.play(&["logs", "--json"]).stdout;
+        logs.lines().find(|line| line.contains(said)).map(str::to_owned)
+    });
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["source"], &line["level"]), (&"vmm".into(), &"debug".into()));
+    let text = scene.play(&["logs"]).stdout;
+    assert!(text.lines().any(|line| line.contains(" DEBUG exovm: ") && line.contains(said)), "{text}");
+    let file = std::fs::read_to_string(scene.runtime_dir().join("exovm/probe.log")).unwrap();
+    let count = file.lines().filter(|line| line.contains(said)).count();
+    let kept = text.lines().filter(|line| line.contains(said)).count();
+    assert!((1..=kept).contains(&count), "each is written once: {file}");
+    drop(silent);
+    assert!(scene.play(&["stop", "--all"]).status.success());
+    scene.assert_clean();
 }

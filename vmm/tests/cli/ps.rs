@@ -26,7 +26,11 @@ fn ps_shows_what_machines_know_of_themselves() {
     in_namespace!(|| {
         let scene = scene();
         let first = scene.start(&["run", "hello", "--net", "tap=auto", "--memory", "48", "--io", "turn"]);
-        let second = scene.start(&["run", "hello", "--net", "tap=auto", "--name", "other"]);
+        let dir = scene.dir();
+        let disk = dir.path().join("disk.img");
+        std::fs::write(&disk, [0; 4096]).unwrap();
+        let disk = format!("{},ro", disk.display());
+        let second = scene.start(&["run", "hello", "--net", "tap=auto", "--name", "other", "--disk", &disk]);
         let report = ps(&scene);
         let machines = report["machines"].as_array().unwrap();
         assert_eq!(machines.len(), 2);
@@ -40,11 +44,14 @@ fn ps_shows_what_machines_know_of_themselves() {
             ("io", "turn".into()),
             ("addresses", serde_json::json!([first.address().ip().to_string()])),
             ("port", 80.into()),
+            ("published", serde_json::json!([])),
+            ("disks", serde_json::json!([])),
             ("detached", false.into()),
         ] {
             assert_eq!(info[key], expected, "{key}: {info}");
         }
         assert_eq!((&machines[1]["name"], &machines[1]["pid"]), (&"other".into(), &second.pid().into()));
+        assert_eq!(machines[1]["disks"], serde_json::json!([disk]));
         let table = scene.play(&["ps"]);
         let lines: Vec<_> = table.stdout.lines().collect();
         assert_eq!(lines.len(), 3, "{table:?}");
