@@ -28,6 +28,8 @@ pub struct Scene {
     runtime: TempDir,
     /// TMPDIR.
     temporary: TempDir,
+    /// XDG_CACHE_HOME.
+    cache: TempDir,
     /// Interfaces that were there before.
     interfaces: Vec<String>,
 }
@@ -48,7 +50,7 @@ impl Scene {
     pub fn new(exovm: &str) -> Self {
         crate::host::require();
         let dir = || tempfile::tempdir().expect("a temporary directory");
-        Self { exovm: exovm.into(), runtime: dir(), temporary: dir(), interfaces: interfaces() }
+        Self { exovm: exovm.into(), runtime: dir(), temporary: dir(), cache: dir(), interfaces: interfaces() }
     }
 
     /// The command with these arguments, not yet started.
@@ -63,6 +65,7 @@ impl Scene {
             .args(arguments)
             .env("XDG_RUNTIME_DIR", self.runtime.path())
             .env("TMPDIR", self.temporary.path())
+            .env("XDG_CACHE_HOME", self.cache.path())
             .env_remove("EXOVM_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

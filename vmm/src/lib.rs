@@ -14,10 +14,12 @@
 //! | [`images`] | the images embedded in this binary |
 //! | [`sample_site`] | the site that is served when none is given |
 //! | [`project`] | images of one's own: made from a template, built against the sources embedded in this binary |
+//! | [`cache_dir`](mod@cache_dir) | where what can be made again is kept |
 //! | [`cli`] | the `exovm` command |
 
 pub mod account;
 pub mod backend;
+pub mod cache_dir;
 pub mod channel;
 pub mod cli;
 mod closest;

@@ -2,7 +2,9 @@
 
 use super::Failure;
 use crate::backend::disk::Access;
+use crate::cache_dir::cache_dir;
 use crate::machine::DiskSetup;
+use crate::sample_site;
 use exos_fs::make::{Options, Plan};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,6 +17,14 @@ pub(super) struct Docroot {
     pub(super) disk: DiskSetup,
     /// What is in it, for people.
     pub(super) summary: String,
+}
+
+/// The image of the site that is served when none is given.
+pub(super) fn sample_site() -> Result<Docroot, Failure> {
+    let cache = cache_dir().ok_or("there is no directory for caches; set HOME, or XDG_CACHE_HOME")?;
+    let dir = sample_site::unpack(&cache).map_err(|error| format!("{}: {error}", cache.display()))?;
+    let docroot = image(&dir)?;
+    Ok(Docroot { summary: "a sample site; --docroot DIR serves your own".to_owned(), ..docroot })
 }
 
 /// Makes the image. Its file has no name any more once it is open, so nothing is left behind.

@@ -73,7 +73,7 @@ pub(super) struct RunArguments {
     #[arg(value_name = "IMAGE", help = format!("A built-in image ({}), or the path of an image file (with a '/')",
         images::names().collect::<Vec<_>>().join(", ")))]
     image: String,
-    /// Directory to serve, for images that serve one; packed into the machine's memory.
+    /// Directory to serve, for images that serve one; made into a disk image. Not given, and no --disk either: a sample site.
     #[arg(long, value_name = "DIR")]
     docroot: Option<PathBuf>,
     /// Network: user[,mac=MAC], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS][,mac=MAC], tap=auto[,...] or none.
@@ -115,14 +115,17 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     }
     let signals = Signals::block()?;
     let image = images::load(&arguments.image)?;
-    if arguments.docroot.is_some() != image.manifest.docroot {
-        let verb = if image.manifest.docroot { "serves a directory: give it one with" } else { "takes no" };
-        return Err(format!("image {} {verb} --docroot", image.manifest.name).into());
+    if arguments.docroot.is_some() && !image.manifest.docroot {
+        return Err(format!("image {} takes no --docroot", image.manifest.name).into());
     }
     if let Some(cpu) = arguments.vcpu_cpu.filter(|cpu| !crate::placement::allowed_cpus().contains(cpu)) {
         return Err(format!("--vcpu-cpu {cpu}: this process may not use that CPU").into());
     }
-    let docroot = arguments.docroot.as_deref().map(docroot::image).transpose()?;
+    let docroot = match &arguments.docroot {
+        Some(dir) => Some(docroot::image(dir)?),
+        None if image.manifest.docroot && arguments.disk.is_empty() => Some(docroot::sample_site()?),
+        None => None,
+    };
     let served = docroot.as_ref().map(|docroot| docroot.summary.clone());
     let docroot = docroot.map(|docroot| Ok(docroot.disk)).into_iter();
     let disks = docroot.chain(arguments.disk.iter().map(DiskArgument::open)).collect::<Result<_, _>>()?;

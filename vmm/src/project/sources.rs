@@ -2,6 +2,7 @@
 //! finds them.
 
 use super::ProjectError;
+use crate::cache_dir::cache_dir;
 use exovm_image::sources::{files, first_difference, unpack};
 use exovm_image::template::SOURCES;
 use std::fs;
@@ -29,7 +30,7 @@ pub enum Link {
 ///
 /// Its name has version and hash of the archive, so versions live side by side.
 pub fn unpacked() -> Result<PathBuf, ProjectError> {
-    let cache = cache_dir()?;
+    let cache = cache_dir().ok_or(ProjectError::NoCache)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&cache).map_err(ProjectError::at(&cache))?;
     let name = format!("sources-{}-{:016x}", env!("CARGO_PKG_VERSION"), xxh3_64(ARCHIVE));
     let dir = cache.join(name);
@@ -73,14 +74,6 @@ fn link(dir: &Path, sources: &Path) -> Result<Link, ProjectError> {
     let new = work.path().join("link");
     symlink(sources, &new).and_then(|()| fs::rename(&new, &link)).map_err(ProjectError::at(&link))?;
     Ok(state)
-}
-
-/// `$XDG_CACHE_HOME/exovm`, by the XDG Base Directory Specification: a relative path there is to be ignored.
-fn cache_dir() -> Result<PathBuf, ProjectError> {
-    let absolute =
-        |name| std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
-    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-    Ok(caches.ok_or(ProjectError::NoCache)?.join("exovm"))
 }
 
 #[cfg(test)]

@@ -60,10 +60,34 @@ fn docroot_with_something_unreadable_is_refused_by_its_name() {
 }
 
 #[test]
-fn docroot_given_or_not_as_the_image_wants() {
+fn docroot_for_an_image_that_takes_none_is_refused() {
     let scene = scene();
-    scene.assert_refused(&["run", "cheetah", "--net", "none"], &["cheetah", "--docroot"]);
     scene.assert_refused(&["run", "hello", "--net", "none", "--docroot", "/"], &["hello", "no --docroot"]);
+}
+
+#[test]
+fn sample_site_is_served_where_no_docroot_is_given() {
+    in_namespace!(|| {
+        let scene = scene();
+        let running = scene.start(&["run", "cheetah", "--net", "tap=auto"]);
+        assert!(running.said.contains("sample site"), "{}", running.said);
+        let mut client = Client::connect(running.address()).unwrap();
+        let page = client.get("/").unwrap().text();
+        for file in ["style.css", "counters.js", "mark.svg", "path.svg"] {
+            assert!(page.contains(&format!("\"{file}\"")), "the page refers to {file}");
+            assert_eq!(client.get(&format!("/{file}")).unwrap().status(), 200);
+        }
+        // What the page shows live, by the names that it asks for.
+        let counters: serde_json::Value =
+            serde_json::from_str(&client.get("/.exovm/counters.json").unwrap().text()).unwrap();
+        let script = client.get("/counters.js").unwrap().text();
+        for name in ["requests", "body_bytes", "connections", "uptime_ms"] {
+            assert!(script.contains(name) && counters[name].is_u64(), "{name}: {counters}");
+        }
+        assert_eq!(counters["requests"], 5, "the files; not yet this one");
+        running.stop();
+        scene.assert_clean();
+    });
 }
 
 #[test]
