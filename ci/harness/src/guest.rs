@@ -158,7 +158,6 @@ impl GuestBuilder {
         let machine = Machine::start(MachineConfig {
             image: self.image,
             memory_bytes: self.memory_mib.map(|mib| mib << 20),
-            docroot: None,
             net,
             disks,
             io: self.io,

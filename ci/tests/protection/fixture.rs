@@ -73,7 +73,6 @@ impl Probe {
         let mut config = MachineConfig {
             image: image(),
             memory_bytes: None,
-            docroot: None,
             net: None,
             disks: Vec::new(),
             io: IoMode::Turn,

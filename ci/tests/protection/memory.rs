@@ -1,8 +1,7 @@
 //! Addresses that ring 3 may not read, write or execute.
 
-use crate::fixture::{Host, Probe, image, run, said};
+use crate::fixture::{Host, image, run};
 use abi::layout::*;
-use exos_docroot::pack::Plan;
 use exovm::machine::boot::CONTROL_GPA;
 use exovm_image::program::Access;
 
@@ -135,24 +134,6 @@ fn core_heap_and_stack_cannot_be_executed() {
         assert!(report.contains("not permitted (error code 0x15)"), "{report}");
         assert!(report.contains("probe::memory::exec_"), "the back trace names the caller: {report}");
     }
-}
-
-#[test]
-fn core_archive_can_be_read_and_not_written() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let text = "a document that must not change\n".repeat(1000);
-    std::fs::write(dir.path().join("page.txt"), &text).expect("a file");
-    let start = |case: &str| {
-        let plan = Plan::scan(dir.path()).expect("a document root");
-        Probe::start(&[case], |config| config.docroot = Some(plan)).finish()
-    };
-    let log = start("read-archive").held();
-    let line = said(&log).nth(1).unwrap_or_default();
-    let bytes: usize = line.split(' ').nth(3).and_then(|word| word.parse().ok()).unwrap_or(0);
-    assert!(bytes > text.len(), "{line}");
-    let report = start("write-archive").report();
-    assert!(report.starts_with("environment 0: page fault writing 0x1000"), "{report}");
-    assert!(report.contains("not permitted (error code 0x7)"), "{report}");
 }
 
 #[test]

@@ -166,8 +166,6 @@ pub struct EnvironmentPage {
     pub tsc_khz: u64,
     /// Pages this environment owns, readable and writable at [`crate::layout::WINDOW_VA`]; length 0 ends the list.
     pub heap: [MemoryRange; 4],
-    /// Read-only data that came with the image (a packed document root), in the window; length 0: none.
-    pub archive: MemoryRange,
     /// Host entropy for this environment.
     pub entropy: [u8; 64],
     /// The devices it may bind queues of. Guest-physical register addresses are zero here.

@@ -2,7 +2,7 @@
 
 use abi::layout::WINDOW_VA;
 
-/// The guest-physical address of bytes in the window (the heap, the archive); `None` for anything else, such as
+/// The guest-physical address of bytes in the window (the heap); `None` for anything else, such as
 /// constants of the program.
 #[inline]
 pub fn device_address(start: *const u8, len_bytes: usize) -> Option<u64> {

@@ -44,17 +44,6 @@ pub fn heap_bytes() -> u64 {
     environment().heap.iter().map(|range| range.len_bytes).sum()
 }
 
-/// Data that came with the image, such as a packed document root. Empty if there is none.
-pub fn archive() -> &'static [u8] {
-    let range = environment().archive;
-    if range.len_bytes == 0 {
-        return &[];
-    }
-    let start = (abi::layout::WINDOW_VA + range.start_gpa) as *const u8;
-    // SAFETY: the VMM mapped the range read-only into the window before the start and nobody writes it.
-    unsafe { core::slice::from_raw_parts(start, range.len_bytes as usize) }
-}
-
 /// Stamps a phase of the start, once.
 pub fn stamp(phase: usize) {
     let slot = &status().phases[phase];

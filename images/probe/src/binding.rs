@@ -73,9 +73,6 @@ fn bad_queue_bind(_: Arguments<'_>) -> Option<u32> {
     bind("behind the heap", 0, 0, end, SIZE);
     bind("device registers", 0, 0, MMIO_GPA, SIZE);
     bind("far beyond memory", 0, 0, 1 << 60, SIZE);
-    if environment.archive.len_bytes != 0 {
-        bind("read-only archive", 0, 0, environment.archive.start_gpa, SIZE);
-    }
     unbind("not bound", 0, 0);
     unbind("device 7", 7, 0);
     unbind("queue max", 0, u64::MAX);

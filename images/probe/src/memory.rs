@@ -1,7 +1,7 @@
 //! Addresses that ring 3 may not read, write or execute, and the stack's end. All accesses go through three functions,
 //! so that the test finds their names in the report.
 
-use crate::{BROKEN, Case, HELD, number};
+use crate::{BROKEN, Case, number};
 use abi::layout::*;
 use alloc::boxed::Box;
 use core::arch::asm;
@@ -23,8 +23,6 @@ pub(crate) const CASES: &[Case] = &[
     ("write-time-page", |_| write(TIME_VA)),
     ("write-environment-page", |_| write(ENVIRONMENT_VA)),
     ("write-host-page", |_| write(HOST_VA)),
-    ("write-archive", write_archive),
-    ("read-archive", read_archive),
     ("null", |_| read(0)),
     ("stack-overflow", |_| Some(probe_deeper(1) as u32)),
 ];
@@ -68,24 +66,6 @@ fn exec_heap(_: Arguments<'_>) -> Option<u32> {
 fn exec_stack(_: Arguments<'_>) -> Option<u32> {
     let code = core::hint::black_box([RET; 64]);
     execute(code.as_ptr() as u64)
-}
-
-/// The archive may be read to its last byte ...
-fn read_archive(_: Arguments<'_>) -> Option<u32> {
-    let archive = exos_runtime::pages::archive();
-    let sum = archive.iter().fold(0u64, |sum, &byte| sum.wrapping_add(u64::from(byte)));
-    log::info!("probe: the archive lies at {:#x}", exos_runtime::pages::environment().archive.start_gpa);
-    log::info!("probe: the archive has {} bytes, their sum is {sum}", archive.len());
-    Some(HELD)
-}
-
-/// ... and not written.
-fn write_archive(_: Arguments<'_>) -> Option<u32> {
-    let archive = exos_runtime::pages::archive();
-    if archive.is_empty() {
-        return None;
-    }
-    write(archive.as_ptr() as u64)
 }
 
 /// In assembly, since the compiler may assume that a pointer of Rust's points at something.

@@ -143,7 +143,6 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     let mut machine = Machine::start(MachineConfig {
         image,
         memory_bytes: arguments.memory.map(|mib| mib.saturating_mul(1 << 20)),
-        docroot: None,
         net: setup,
         disks,
         io: arguments.io,

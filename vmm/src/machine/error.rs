@@ -55,9 +55,6 @@ pub enum MachineError {
         /// What was asked for.
         mib: u64,
     },
-    /// The document root could not be packed.
-    #[error(transparent)]
-    Docroot(#[from] exos_docroot::pack::PackError),
     /// The backend of the NIC.
     #[error(transparent)]
     Backend(#[from] BackendError),

@@ -29,7 +29,7 @@ use crate::account::{
 use crate::channel::Clients;
 use crate::placement::{DeviceWork, IoMode, Placement};
 use crate::tables::{Memory, TableAddresses};
-use abi::boot::{Ipv4Config, MemoryRange, phase};
+use abi::boot::{Ipv4Config, phase};
 
 use boot::EnvironmentConfig;
 use boot::pages::SharedPages;
@@ -42,7 +42,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vcpu::{Vcpu, VcpuEnd};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use zerocopy::FromBytes;
 
@@ -53,10 +53,8 @@ const KICK_SIGNAL: i32 = 1;
 pub struct MachineConfig {
     /// What it boots.
     pub image: Image,
-    /// Its memory; `None`: what the image asks for, plus the document root.
+    /// Its memory; `None`: what the image asks for.
     pub memory_bytes: Option<u64>,
-    /// A document root to pack into its memory.
-    pub docroot: Option<exos_docroot::pack::Plan>,
     /// Its network interface.
     pub net: Option<NetSetup>,
     /// Its disks, in the order in which they follow the network interface in the device table.
@@ -131,40 +129,28 @@ impl Machine {
         let mut host_phases = Vec::new();
         let mut reached = |name| host_phases.push(PhaseStamp { name, tsc: account::ledger::now_tsc() });
         let kvm = kvm::open()?;
-        let archive_bytes = config.docroot.as_ref().map_or(0, |plan| plan.packed_bytes());
-        let base_bytes = config.image.manifest.memory_mib << 20;
-        let memory_bytes = config.memory_bytes.unwrap_or_else(|| boot::memory_for(base_bytes, archive_bytes));
+        let memory_bytes = config.memory_bytes.unwrap_or(config.image.manifest.memory_mib << 20);
         let vm = Arc::new(kvm::create(&kvm)?);
         let fd = vcpu::create(&kvm, &vm)?;
         let tsc_khz = u64::from(fd.get_tsc_khz().map_err(MachineError::kvm("KVM_GET_TSC_KHZ"))?);
         reached("virtual machine");
         let (net, environment) = split(config.net, config.arguments, tsc_khz);
         let mut parts = None;
-        let prepared = boot::prepare(
-            &config.image,
-            memory_bytes,
-            archive_bytes,
-            &environment,
-            |memory, range| match &config.docroot {
-                Some(plan) => pack(plan, memory, range),
-                None => Ok(()),
-            },
-            |tables, memory| {
-                kvm::add_memory(&vm, memory)?;
-                let mut slots = Slots::new(&vm)?;
-                let nic = net.map(|net| nic::attach(net, &mut slots, tables)).transpose()?;
-                let mut disks = Vec::new();
-                let finished = EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?;
-                for disk in config.disks {
-                    let finished = finished.try_clone().map_err(MachineError::host("event descriptor"))?;
-                    disks.push(disk::attach(disk, &mut slots, tables, finished)?);
-                }
-                let channel = channel::attach(&mut slots, tables)?;
-                let (attached, connections) = slots.finish();
-                parts = Some((connections, DeviceWork { nic, disks, finished, channel }));
-                Ok(attached)
-            },
-        )?;
+        let prepared = boot::prepare(&config.image, memory_bytes, &environment, |tables, memory| {
+            kvm::add_memory(&vm, memory)?;
+            let mut slots = Slots::new(&vm)?;
+            let nic = net.map(|net| nic::attach(net, &mut slots, tables)).transpose()?;
+            let mut disks = Vec::new();
+            let finished = EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?;
+            for disk in config.disks {
+                let finished = finished.try_clone().map_err(MachineError::host("event descriptor"))?;
+                disks.push(disk::attach(disk, &mut slots, tables, finished)?);
+            }
+            let channel = channel::attach(&mut slots, tables)?;
+            let (attached, connections) = slots.finish();
+            parts = Some((connections, DeviceWork { nic, disks, finished, channel }));
+            Ok(attached)
+        })?;
         let (connections, work) = parts.ok_or(MachineError::Internal("no devices"))?;
         reached("memory");
         prepared.descriptors.load(&fd, &prepared.kernel, prepared.root_gpa, prepared.boot_page_gpa)?;
@@ -440,15 +426,6 @@ fn split(
 ) -> (Option<NetSetup>, EnvironmentConfig) {
     let ipv4 = net.as_ref().map_or(Ipv4Config::default(), |net| net.ipv4);
     (net, EnvironmentConfig { ipv4, arguments, tsc_khz })
-}
-
-/// Packs the document root straight into guest memory.
-fn pack(plan: &exos_docroot::pack::Plan, memory: &Memory, range: MemoryRange) -> Result<(), MachineError> {
-    let slice = memory.get_slice(GuestAddress(range.start_gpa), range.len_bytes as usize)?;
-    let guard = slice.ptr_guard_mut();
-    // SAFETY: the range is mapped, in one region, and the guest does not run yet, so nobody else uses it.
-    let bytes = unsafe { std::slice::from_raw_parts_mut(guard.as_ptr(), slice.len()) };
-    Ok(plan.pack_into(bytes)?)
 }
 
 fn read_fault(memory: &Memory, gpa: u64) -> abi::fault::FaultRecord {

@@ -90,7 +90,6 @@ fn boot(net: Option<NetSetup>) -> Result<Measured, String> {
     let mut machine = Machine::start(MachineConfig {
         image,
         memory_bytes: None,
-        docroot: None,
         net,
         disks: Vec::new(),
         io: IoMode::Turn,

@@ -101,25 +101,11 @@ pub struct Prepared {
     pub kernel: KernelHeader,
 }
 
-/// Memory that a machine needs for an archive of this size next to `base_bytes`: a whole number of large pages.
-pub fn memory_for(base_bytes: u64, archive_bytes: u64) -> u64 {
-    let total = base_bytes + archive_bytes.next_multiple_of(LARGE_PAGE_BYTES);
-    if total > MMIO_GPA && archive_bytes > 0 {
-        // The archive goes above the device range, in one piece.
-        MMIO_GPA + archive_bytes.next_multiple_of(LARGE_PAGE_BYTES)
-    } else {
-        total
-    }
-}
-
-/// Maps the machine's memory and fills it. `fill` writes the archive into its place; `attach` makes the devices, which
-/// need the tables.
+/// Maps the machine's memory and fills it. `attach` makes the devices, which need the tables.
 pub fn prepare(
     image: &Image,
     memory_bytes: u64,
-    archive_bytes: u64,
     environment: &EnvironmentConfig,
-    fill: impl FnOnce(&Memory, MemoryRange) -> Result<(), MachineError>,
     attach: impl FnOnce(&Arc<Tables>, &Arc<Memory>) -> Result<Vec<Attached>, MachineError>,
 ) -> Result<Prepared, MachineError> {
     let Header::Kernel(kernel) = &image.kernel.header else {
@@ -191,21 +177,9 @@ pub fn prepare(
         map(va, gpa, len, Owner::User, access)?;
     }
 
-    // The rest belongs to the environment: the archive, and the heap.
-    let mut high = Placer::between(ram[1].start_gpa, ram[1].end_gpa());
-    let archive_gpa = match low.large_pages(archive_bytes) {
-        Ok(gpa) => gpa,
-        Err(_) if ram[1].len_bytes > 0 => high.large_pages(archive_bytes)?,
-        Err(error) => return Err(error),
-    };
-    let archive = MemoryRange { start_gpa: archive_gpa, len_bytes: archive_bytes };
+    // The rest is the environment's heap.
+    let high = Placer::between(ram[1].start_gpa, ram[1].end_gpa());
     let heap = heap_ranges(&low, &high, &ram)?;
-    if archive_bytes > 0 {
-        let len = archive_bytes.next_multiple_of(PAGE_BYTES);
-        map(WINDOW_VA + archive.start_gpa, archive.start_gpa, len, Owner::User, Access::Read)?;
-        grant(&memory, &domain, MemoryRange { len_bytes: len, ..archive }, Rights::Read)?;
-        fill(&memory, archive)?;
-    }
     for range in heap.iter().take_while(|range| range.len_bytes > 0) {
         map(WINDOW_VA + range.start_gpa, range.start_gpa, range.len_bytes, Owner::User, Access::Write)?;
         grant(&memory, &domain, *range, Rights::ReadWrite)?;
@@ -248,7 +222,7 @@ pub fn prepare(
         }
     }
 
-    let page = environment_page(environment, &heap, archive, &devices)?;
+    let page = environment_page(environment, &heap, &devices)?;
     memory.write_slice(page.as_bytes(), GuestAddress(environment_gpa))?;
     let mut boot = BootPage::new_zeroed();
     boot.magic = BOOT_MAGIC;
@@ -348,7 +322,6 @@ fn grant(
 fn environment_page(
     config: &EnvironmentConfig,
     heap: &[MemoryRange; 4],
-    archive: MemoryRange,
     devices: &[Device; DEVICES],
 ) -> Result<EnvironmentPage, MachineError> {
     let mut page = EnvironmentPage::new_zeroed();
@@ -357,7 +330,6 @@ fn environment_page(
     page.environment = FIRST as u32;
     page.tsc_khz = config.tsc_khz;
     page.heap = *heap;
-    page.archive = archive;
     page.entropy = entropy()?;
     page.devices =
         devices.map(|device| Device { common_gpa: 0, doorbell_gpa: 0, msix_table_gpa: 0, ..device });
