@@ -88,7 +88,7 @@ pub(super) struct RunArguments {
     /// Where device work is done.
     #[arg(long, value_enum, default_value_t)]
     io: IoMode,
-    /// Memory in MiB; what the image wants plus the document root if not given.
+    /// Memory in MiB; what the image wants if not given.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=MEMORY_MAX_BYTES >> 20))]
     memory: Option<u64>,
     /// Bind the vCPU to this CPU.
