@@ -10,6 +10,7 @@
 //! | [`account`] | where the cycles went |
 //! | [`channel`] | who is attached to the ports of the host channel |
 //! | [`control`] | how tools speak to a running machine |
+//! | [`docroot_image`] | disk images of document roots, made once and kept |
 //! | [`guest_log`] | the last lines of a guest's log |
 //! | [`images`] | the images embedded in this binary |
 //! | [`sample_site`] | the site that is served when none is given |
@@ -25,6 +26,7 @@ pub mod cli;
 mod closest;
 pub mod control;
 pub mod device;
+pub mod docroot_image;
 pub mod guest_log;
 pub mod images;
 pub mod machine;

@@ -8,6 +8,7 @@ mod completions;
 mod console;
 mod detach;
 mod disk;
+mod disk_image;
 mod docroot;
 mod doctor;
 mod exit;
@@ -19,6 +20,7 @@ mod messages;
 mod net;
 mod new;
 mod print_log;
+mod progress;
 mod ps;
 mod run;
 mod stop;
@@ -80,6 +82,16 @@ enum Command {
     New(new::NewArguments),
     /// Build the image of such a project.
     Build(build::BuildArguments),
+    /// Make a disk image from a directory.
+    Mkfs(disk_image::MkfsArguments),
+    /// Check a disk image.
+    Fsck(disk_image::FsckArguments),
+    /// List what is in a disk image.
+    Ls(disk_image::LsArguments),
+    /// Print a file of a disk image.
+    Cat(disk_image::CatArguments),
+    /// Say how large a disk image is, and how full.
+    Df(disk_image::DfArguments),
     /// Measure beside today's servers.
     Bench(bench::BenchArguments),
     /// Find out what this host can do for machines, and what will be slow.
@@ -107,6 +119,11 @@ pub fn main() -> ExitCode {
         Command::Image(arguments) => image::image(arguments),
         Command::New(arguments) => new::new(arguments),
         Command::Build(arguments) => build::build(arguments),
+        Command::Mkfs(arguments) => disk_image::mkfs(&arguments),
+        Command::Fsck(arguments) => disk_image::fsck(&arguments),
+        Command::Ls(arguments) => disk_image::ls(&arguments),
+        Command::Cat(arguments) => disk_image::cat(&arguments),
+        Command::Df(arguments) => disk_image::df(&arguments),
         Command::Bench(arguments) => bench::bench(arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments),

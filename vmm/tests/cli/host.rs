@@ -14,6 +14,8 @@ use std::process::Command;
 pub(crate) enum Change {
     /// An empty file system at this place.
     Empty(&'static str),
+    /// An empty file system of so many KiB at this place.
+    Small(String, u32),
     /// This file or directory at that place.
     Replace(String, &'static str),
 }
@@ -27,8 +29,11 @@ pub(crate) fn change(command: &mut Command, changes: Vec<Change>) {
     let mounts: Vec<_> = changes
         .into_iter()
         .map(|change| match change {
-            Change::Empty(at) => (text("tmpfs"), text(at), Some(text("tmpfs")), 0),
-            Change::Replace(with, at) => (text(&with), text(at), None, libc::MS_BIND),
+            Change::Empty(at) => (text("tmpfs"), text(at), Some(text("tmpfs")), 0, text("")),
+            Change::Small(at, kib) => {
+                (text("tmpfs"), text(&at), Some(text("tmpfs")), 0, text(&format!("size={kib}k")))
+            }
+            Change::Replace(with, at) => (text(&with), text(at), None, libc::MS_BIND, text("")),
         })
         .collect();
     let root = text("/");
@@ -40,10 +45,10 @@ pub(crate) fn change(command: &mut Command, changes: Vec<Change>) {
         let private = libc::MS_REC | libc::MS_PRIVATE;
         // SAFETY: the path ends with NUL; the other pointers may be null.
         check(unsafe { libc::mount(none, root.as_ptr(), none, private, none.cast()) })?;
-        for (what, at, kind, flags) in &mounts {
+        for (what, at, kind, flags, options) in &mounts {
             let kind = kind.as_ref().map_or(none, |kind| kind.as_ptr());
             // SAFETY: all strings end with NUL and live through the call.
-            check(unsafe { libc::mount(what.as_ptr(), at.as_ptr(), kind, *flags, none.cast()) })?;
+            check(unsafe { libc::mount(what.as_ptr(), at.as_ptr(), kind, *flags, options.as_ptr().cast()) })?;
         }
         Ok(())
     };

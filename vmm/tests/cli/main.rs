@@ -6,6 +6,7 @@ mod console;
 mod control;
 mod detach;
 mod disk;
+mod disk_image;
 mod doctor;
 mod help;
 mod host;

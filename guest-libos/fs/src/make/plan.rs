@@ -1,10 +1,12 @@
 //! What a volume will hold, and where: directories before their files, the files of one directory one behind the other,
 //! so that what belongs together lies together.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::vec::Vec;
+
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::MakeError;
 use super::buckets::{self, Table};
@@ -94,6 +96,24 @@ impl Plan {
         self.file_bytes
     }
 
+    /// A number that changes when a file gets another name, size or time of modification, and when a file or directory comes
+    /// or goes. The same files always give the same number, whatever their order on the host's disk.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = Xxh3Default::new();
+        for directory in &self.directories {
+            hash.update(&[DIRECTORY]);
+            update_text(&mut hash, directory.relative.as_os_str());
+            for PlannedFile { name, stamp, .. } in &directory.files {
+                hash.update(&[FILE]);
+                update_text(&mut hash, name);
+                hash.update(&stamp.size_bytes.to_le_bytes());
+                hash.update(&stamp.mtime_unix_seconds.to_le_bytes());
+                hash.update(&stamp.mtime_nanoseconds.to_le_bytes());
+            }
+        }
+        hash.digest()
+    }
+
     /// What was left out, and why. A caller shows this to its user.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
@@ -126,6 +146,16 @@ impl Plan {
             warnings: tree.warnings,
         })
     }
+}
+
+/// What follows in the text that a fingerprint is of.
+const DIRECTORY: u8 = 1;
+const FILE: u8 = 2;
+
+/// The length goes first, so that the end of a name is not taken for what follows it.
+fn update_text(hash: &mut Xxh3Default, text: &OsStr) {
+    hash.update(&(text.len() as u64).to_le_bytes());
+    hash.update(text.as_bytes());
 }
 
 struct Layout<'a> {
