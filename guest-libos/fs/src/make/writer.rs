@@ -11,7 +11,7 @@ use crate::format::{BLOCK_BYTES, Block, STRIPE_BLOCKS};
 /// A piece is written when it has grown to this.
 const PIECE_BLOCKS: usize = 1024;
 /// Zeros are left out in units of this, so that holes of the source become holes of the image.
-const HOLE_BYTES: usize = 64 << 10;
+const HOLE_BYTES: usize = 16 << 10;
 
 pub(super) struct Writer<'a> {
     file: &'a File,
@@ -60,7 +60,8 @@ impl<'a> Writer<'a> {
     /// Writes what is in memory.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let offset = self.first_block * BLOCK_BYTES as u64;
-        let is_hole = |chunk: &[u8]| chunk.iter().all(|&byte| byte == 0);
+        // Whole blocks, so nothing is left behind the words.
+        let is_hole = |chunk: &[u8]| chunk.as_chunks().0.iter().all(|&word| u128::from_ne_bytes(word) == 0);
         let mut from = 0;
         while from < self.piece.len() {
             let chunk = |at: usize| &self.piece[at..(at + HOLE_BYTES).min(self.piece.len())];

@@ -1,11 +1,13 @@
 //! Directories and volumes for tests.
 
+use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use exos_fs::Node;
 use exos_fs::image::{Image, ImageError};
 use exos_fs::make::{Made, MakeError, Options, Plan};
+use exos_fs::{Block, Need, Node, Step, Volume};
 
 /// A directory to make volumes from, and a place for the image.
 pub(crate) struct Site {
@@ -104,4 +106,51 @@ pub(crate) fn walk(image: &mut Image) -> Vec<(Vec<u8>, Result<Node, ImageError>)
         assert!(all.len() < 100_000, "the walk goes round in circles");
     }
     all
+}
+
+/// A volume read from a cold disk, block by block, as a guest does: what was fetched is known.
+pub(crate) struct Disk {
+    pub(crate) file: fs::File,
+    volume: Volume,
+}
+
+impl Disk {
+    pub(crate) fn of(path: impl AsRef<Path>) -> Disk {
+        let file = fs::File::open(path).unwrap();
+        let device_blocks = file.metadata().unwrap().len() / 4096;
+        let mut block = [0; 4096];
+        file.read_exact_at(&mut block, 0).unwrap();
+        Disk { volume: Volume::open(&block, 0, device_blocks).unwrap(), file }
+    }
+
+    /// What the path names, and the blocks that were read for it.
+    pub(crate) fn lookup(&self, path: &[u8]) -> (Option<Node>, Vec<u64>) {
+        let (node, needs) = self.ask(|blocks| self.volume.lookup(blocks, path).unwrap());
+        (node, needs.iter().flat_map(|need| need.metadata_blocks()).collect())
+    }
+
+    /// The first block and the checksums of a run, and what was fetched for it.
+    pub(crate) fn data_run(&self, node: &Node, file_block: u64) -> ((u64, Vec<u64>), Vec<Need>) {
+        self.ask(|blocks| {
+            let run = self.volume.data_run(blocks, node, file_block).unwrap();
+            run.map(|run| (run.first_block, run.checksums().collect()))
+        })
+    }
+
+    fn ask<T>(&self, question: impl Fn(&HashMap<u64, Box<Block>>) -> Step<T>) -> (T, Vec<Need>) {
+        let (mut blocks, mut needs) = (HashMap::new(), Vec::new());
+        loop {
+            let need = match question(&blocks) {
+                Step::Done(answer) => return (answer, needs),
+                Step::Need(need) => need,
+            };
+            for number in need.metadata_blocks() {
+                let mut block = Box::new([0; 4096]);
+                self.file.read_exact_at(&mut block[..], number * 4096).unwrap();
+                self.volume.check(need.kind, number, &block).unwrap();
+                assert!(blocks.insert(number, block).is_none(), "block {number} is asked for twice");
+            }
+            needs.push(need);
+        }
+    }
 }
