@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::RawFd;
 use std::time::Instant;
 
-use exovm_user_net::{Config, Counters, GuestOffloads, Publish, Published, UserNet, UserNetError};
+use exovm_user_net::{Config, GuestOffloads, Published, UserNet, UserNetError};
 
 use super::iovec::{gather, scatter};
 use super::{Backend, BackendError, FRAME_BYTES_MAX, IoVec, IoVecMut, Offloads, Written};
@@ -20,12 +20,12 @@ pub struct User {
 }
 
 impl User {
-    /// Makes the network for a guest with this hardware address.
-    pub fn new(guest_mac: [u8; 6], publish: Vec<Publish>) -> Result<Self, UserNetError> {
+    /// Makes the network. The seed of `config` is replaced by a random one.
+    pub fn new(config: Config) -> Result<Self, UserNetError> {
         // Keyed anew for each value, by the operating system's random numbers.
         let seed = RandomState::new().build_hasher().finish();
         Ok(Self {
-            net: UserNet::new(Config { guest_mac, publish, seed })?,
+            net: UserNet::new(Config { seed, ..config })?,
             started: Instant::now(),
             frame: vec![0; FRAME_BYTES_MAX].into_boxed_slice(),
         })
@@ -34,11 +34,6 @@ impl User {
     /// What is published, and where.
     pub fn published(&self) -> &[Published] {
         self.net.published()
-    }
-
-    /// What it did so far.
-    pub fn network_counters(&self) -> Counters {
-        self.net.counters()
     }
 }
 

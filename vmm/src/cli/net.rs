@@ -7,7 +7,7 @@ use crate::machine::NetSetup;
 use abi::boot::Ipv4Config;
 use exovm_netns::Interface;
 use exovm_user_net::{
-    GATEWAY_ADDRESS, GUEST_ADDRESS, GUEST_MAC, MTU_BYTES, PREFIX_LEN, Protocol, Publish, Published,
+    GATEWAY_ADDRESS, GUEST_ADDRESS, GUEST_MAC, MTU_BYTES, Outbound, PREFIX_LEN, Protocol, Publish, Published,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -27,6 +27,9 @@ pub(super) struct NetArgument {
     address: Option<(Ipv4Addr, u8)>,
     gateway: Option<Ipv4Addr>,
     mac: Option<[u8; 6]>,
+    /// Of the user network: what the guest may reach.
+    outbound: Outbound,
+    host_ports: Vec<u16>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +119,14 @@ impl FromStr for NetArgument {
                 _ => return Err(format!("{other:?} is none of user, tap=NAME, tap=auto, none")),
             },
         };
-        let mut argument = Self { kind, address: None, gateway: None, mac: None };
+        let mut argument = Self {
+            kind,
+            address: None,
+            gateway: None,
+            mac: None,
+            outbound: Outbound::Refused,
+            host_ports: Vec::new(),
+        };
         for part in parts {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             match key {
@@ -126,6 +136,15 @@ impl FromStr for NetArgument {
                         Some(value.parse().map_err(|_| format!("gw={value}: not an IPv4 address"))?)
                 }
                 "mac" => argument.mac = Some(parse_mac(value)?),
+                "outbound" if part == key && argument.kind == Kind::User => {
+                    argument.outbound = Outbound::Allowed;
+                }
+                "allow-host" if argument.kind == Kind::User => {
+                    argument.host_ports.push(parse_host_port(value)?);
+                }
+                _ if argument.kind == Kind::User => {
+                    return Err(format!("{part:?} is none of outbound, allow-host=PORT, mac=MAC"));
+                }
                 _ => return Err(format!("{part:?} is none of ip=ADDRESS/BITS, gw=ADDRESS, mac=MAC")),
             }
         }
@@ -144,6 +163,12 @@ fn parse_address(text: &str) -> Result<(Ipv4Addr, u8), String> {
     let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
     let bits = bits.parse().ok().filter(|bits| (1..=30).contains(bits)).ok_or_else(wrong)?;
     Ok((address.parse().map_err(|_| wrong())?, bits))
+}
+
+fn parse_host_port(text: &str) -> Result<u16, String> {
+    text.parse().ok().filter(|&port| port != 0).ok_or_else(|| {
+        format!("allow-host={text}: say one TCP or UDP port of this host, for example allow-host=5432")
+    })
 }
 
 fn parse_mac(text: &str) -> Result<[u8; 6], String> {
@@ -204,7 +229,13 @@ impl NetArgument {
     fn open_user(&self, publish: &[Publish]) -> Result<OpenNet, Failure> {
         exovm_user_net::allow_descriptors();
         let mac = self.mac.unwrap_or(GUEST_MAC);
-        let user = User::new(mac, publish.to_vec())?;
+        let user = User::new(exovm_user_net::Config {
+            guest_mac: mac,
+            publish: publish.to_vec(),
+            outbound: self.outbound,
+            host_ports: self.host_ports.clone(),
+            ..exovm_user_net::Config::default()
+        })?;
         let published = user.published().to_vec();
         let setup = NetSetup {
             backend: Box::new(user),
@@ -321,11 +352,49 @@ mod tests {
     }
 
     #[test]
+    fn parse_user_network_with_what_the_guest_may_reach() {
+        let argument: NetArgument =
+            "user,outbound,allow-host=5432,allow-host=53,mac=02:00:00:00:00:09".parse().expect("good");
+        assert_eq!((argument.kind, argument.outbound), (Kind::User, Outbound::Allowed));
+        assert_eq!((argument.host_ports, argument.mac), (vec![5432, 53], Some([2, 0, 0, 0, 0, 9])));
+        let default: NetArgument = "user".parse().expect("good");
+        assert_eq!((default.outbound, default.host_ports), (Outbound::Refused, vec![]));
+    }
+
+    #[test]
+    fn described_ports_name_where_a_browser_goes_or_the_flag_to_use() {
+        let published = |text: &str, port: u16| {
+            let asked: Publish = text.parse().expect(text);
+            Published { asked, host: SocketAddr::new(asked.host.ip(), port) }
+        };
+        for (ports, expected) in [
+            (vec![published("8080:80", 8080)], "serving http://127.0.0.1:8080/\n"),
+            (vec![published("0.0.0.0:0:80", 41234)], "serving http://127.0.0.1:41234/\n"),
+            (vec![published("[::]:8080:80", 8080)], "serving http://[::1]:8080/\n"),
+            (
+                vec![],
+                "the guest serves port 80, but no port of this host leads there; run it with --publish 8080:80\n",
+            ),
+        ] {
+            assert_eq!(Reach::Ports(ports).describe(80), expected);
+        }
+        let dns = Reach::Ports(vec![published("5353:53/udp", 5353), published("8080:80", 8080)]);
+        assert_eq!(
+            dns.describe(80),
+            "publishing 127.0.0.1:5353/udp for the guest's port 53\nserving http://127.0.0.1:8080/\n"
+        );
+    }
+
+    #[test]
     fn parse_nonsense_says_what_there_is() {
         for (text, expected) in [
             ("tun=x", "tap=NAME"),
             ("tap=", "tap=NAME"),
             ("user,ip=10.0.2.3/24", "addresses are fixed"),
+            ("user,outbound=yes", "outbound, allow-host=PORT"),
+            ("user,inbound", "outbound, allow-host=PORT"),
+            ("user,allow-host=0", "allow-host=5432"),
+            ("tap=a,outbound", "ip=ADDRESS/BITS"),
             ("tap=a,ip=10.0.0.1", "ADDRESS/BITS"),
             ("tap=a,ip=10.0.0.1/33", "ADDRESS/BITS"),
             ("tap=a,ip=x/24", "ADDRESS/BITS"),

@@ -22,7 +22,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 fn after_help() -> String {
     format!(
         "\
-The tap
+The user network (--net user, the default)
+  Needs no privileges: the guest is connected to sockets of this process. Its
+  address is 10.0.2.15; clients come to it through the ports that --publish
+  names, on 127.0.0.1 unless an address says otherwise, and it sees them as
+  10.0.2.2. HOSTPORT 0 takes any free port; the output says which. Nothing is
+  published by itself: which port of the host answers is for you to say, and
+  the same command then does the same each time.
+
+  exovm run cheetah --docroot ./site --publish 8080:80
+  curl http://127.0.0.1:8080/
+
+  The guest reaches nothing of the host or the outside. With --net
+  user,outbound it reaches other machines by TCP and UDP (IPv4), and the host's
+  name server at 10.0.2.2. The host itself, by any of its addresses, it reaches
+  only where allow-host=PORT names a port of 127.0.0.1; it finds it at 10.0.2.2.
+
+  TCP ends in this process and is spoken anew on the other side, by another
+  stack: what the guest's TCP does is not what the client sees, and each byte
+  is copied. To measure, or to see the guest's own TCP, use a tap.
+
+The tap (--net tap=NAME)
   The guest's network interface is a tap device: the host's end of a virtual
   cable. Make one, as root, for the user who runs exovm, and give it an address
   (the guest takes the next one unless ip= says otherwise):
@@ -48,7 +68,8 @@ Disks
   truncate -s 64M disk.img                    (makes an empty one)
 
 Examples
-  exovm run hello --net tap=tap0
+  exovm run hello --publish 8080:80
+  exovm run hello --publish 0.0.0.0:0:80 --net user,outbound
   exovm run cheetah --docroot ./site --net tap=tap0,ip=10.80.0.7/24 --io turn
   exovm run ./my.image --net none --memory 64
   exovm run --detach hello && exovm logs -f hello
@@ -76,7 +97,8 @@ pub(super) struct RunArguments {
     /// Directory to serve, for images that serve one; made into a disk image. Not given, and no --disk either: a sample site.
     #[arg(long, value_name = "DIR")]
     docroot: Option<PathBuf>,
-    /// Network: user[,mac=MAC], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS][,mac=MAC], tap=auto[,...] or none.
+    /// Network: user[,outbound][,allow-host=PORT][,mac=MAC], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS][,mac=MAC],
+    /// tap=auto[,...] or none.
     #[arg(long, value_name = "NET", default_value = "user")]
     net: NetArgument,
     /// Have a port of this host lead to one of the guest: [ADDR:]HOSTPORT:GUESTPORT[/tcp|/udp]; may be repeated.

@@ -44,8 +44,9 @@ pub(crate) fn echo(link: &Link, from: Ipv4Addr, ident: u16, sequence: u16, data:
 pub(crate) fn prohibited(link: &Link, refused: &[u8]) -> Option<Vec<u8>> {
     let packet = Ipv4Packet::new_checked(refused).ok()?;
     let header = Ipv4Repr::parse(&packet, &ChecksumCapabilities::ignored()).ok()?;
-    // RFC 792: the header and the first eight bytes of data.
-    let data = packet.payload().get(..8)?;
+    // RFC 1812 4.3.2.3: as much as fits without making it longer than 576 bytes.
+    let data = packet.payload();
+    let data = &data[..data.len().min(576 - 2 * IPV4_BYTES - 8)];
     let reason = Icmpv4DstUnreachable::HostProhibited;
     icmp(link, GATEWAY_ADDRESS, &Icmpv4Repr::DstUnreachable { reason, header, data })
 }

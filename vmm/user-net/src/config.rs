@@ -3,15 +3,22 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 
+use crate::policy::{Outbound, Resolver};
 use crate::publish::{Protocol, Publish};
 
 /// What a network is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The guest's hardware address.
     pub guest_mac: [u8; 6],
     /// Ports of the host that lead to the guest.
     pub publish: Vec<Publish>,
+    /// Whether the guest may go to the outside.
+    pub outbound: Outbound,
+    /// Ports of the host's loopback interface that the guest reaches at the gateway's address.
+    pub host_ports: Vec<u16>,
+    /// Who answers at the gateway's port 53, if the guest may go to the outside.
+    pub resolver: Resolver,
     /// Random bits: initial sequence numbers begin there.
     pub seed: u64,
 }
@@ -39,10 +46,9 @@ pub struct Published {
 pub enum UserNetError {
     /// Somebody else listens there.
     #[error(
-        "port {}/{} of {} is in use; publish another one (--publish {}:{}, or 0 for any that is free), or stop what \
-         uses it (`ss -{}lnp 'sport = :{}'` says what)",
-        .0.host.port(), .0.protocol, .0.host.ip(), another_port(.0.host.port()), .0.guest_port, letter(.0.protocol),
-        .0.host.port()
+        "port {}/{} of {} is in use; publish another one (--publish {}, or port 0 for any that is free), or stop \
+         what uses it (`ss -{}lnp 'sport = :{}'` says what)",
+        .0.host.port(), .0.protocol, .0.host.ip(), another(.0), letter(.0.protocol), .0.host.port()
     )]
     InUse(Publish),
     /// The same port is to be published twice.
@@ -85,9 +91,11 @@ impl UserNetError {
     }
 }
 
-/// A port to propose instead of one that is taken.
-fn another_port(port: u16) -> u16 {
-    port.checked_add(1).unwrap_or(8080)
+/// A publication to propose instead of one whose port is taken, as it is typed.
+fn another(publish: &Publish) -> String {
+    let port = publish.host.port().checked_add(1).unwrap_or(8080);
+    let another = Publish { host: SocketAddr::new(publish.host.ip(), port), ..*publish }.to_string();
+    another.strip_prefix("127.0.0.1:").unwrap_or(&another).to_owned()
 }
 
 /// The letter of `ss`.
@@ -98,4 +106,23 @@ fn letter(protocol: Protocol) -> char {
 /// The address that stands for all of a family.
 fn all_addresses(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "0.0.0.0" } else { "[::]" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privileged_port_is_named_and_another_proposed() {
+        let publish: Publish = "80:8000".parse().unwrap();
+        let error = UserNetError::of_bind(publish, ErrorKind::PermissionDenied.into()).to_string();
+        assert!(error.contains("port 80/tcp") && error.contains("--publish 8080:8000"), "{error}");
+    }
+
+    #[test]
+    fn messages_propose_what_can_be_typed() {
+        let publish: Publish = "65535:80/udp".parse().unwrap();
+        let error = UserNetError::of_bind(publish, ErrorKind::AddrInUse.into()).to_string();
+        assert!(error.contains("--publish 8080:80/udp") && error.contains("ss -ulnp"), "{error}");
+    }
 }

@@ -1,14 +1,14 @@
 //! Sockets of the host, none of which ever blocks. An edge to system calls.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, connect as connect_to, listen as listen_on,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, connect as connect_to, listen as listen_on,
     setsockopt, socket, sockopt,
 };
 use std::os::fd::AsRawFd;
@@ -52,14 +52,23 @@ pub(crate) fn is_readable(socket: impl AsFd) -> bool {
 }
 
 /// A TCP connection that is being made: it becomes writable when it is there, or has failed.
-pub(crate) fn connect(target: SocketAddrV4) -> io::Result<TcpStream> {
+pub(crate) fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let fd = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+    let family = if target.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, flags, None)?;
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-    match connect_to(fd.as_raw_fd(), &SockaddrIn::from(target)) {
+    match connect_to(fd.as_raw_fd(), &SockaddrStorage::from(target)) {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(fd)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A UDP socket that sends to and hears from `target` only.
+pub(crate) fn connect_udp(target: SocketAddr) -> io::Result<UdpSocket> {
+    let any = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = bind_udp(SocketAddr::new(any, 0))?;
+    socket.connect(target)?;
+    Ok(socket)
 }
 
 /// A UDP socket that is bound.

@@ -7,21 +7,24 @@
 //! This crate knows frames (each led by `struct virtio_net_hdr_v1`), sockets, and the time that it is told. It has no thread,
 //! never blocks, and trusts nothing that the guest sends. Who wants to wait polls [`UserNet::event_fd`].
 #![forbid(unsafe_code)]
-#![allow(dead_code)] // until UDP and outbound are there
 
 mod answer;
 mod config;
 mod counters;
+mod endpoints;
+mod flow;
 mod header;
 mod host_sockets;
 mod link;
 mod network;
+mod policy;
 mod publish;
 mod reactor;
 mod replies;
 mod slab;
 mod tcp;
 mod timers;
+mod udp;
 mod wire;
 
 pub use config::{Config, GuestOffloads, Published, UserNetError};
@@ -29,6 +32,7 @@ pub use counters::Counters;
 pub use header::HEADER_BYTES;
 pub use host_sockets::allow_descriptors;
 pub use network::UserNet;
+pub use policy::{Outbound, Resolver};
 pub use publish::{Protocol, Publish, PublishError};
 
 use std::net::Ipv4Addr;

@@ -12,9 +12,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 
-use super::Flow;
 use super::budget::Share;
 use crate::MSS_BYTES;
+use crate::flow::Flow;
 use crate::reactor::{Reactor, Readiness, Source};
 use crate::timers::Deadline;
 

@@ -4,7 +4,8 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use super::{Surroundings, Tcp};
+use super::Tcp;
+use crate::flow::Surroundings;
 use crate::host_sockets;
 use crate::reactor::{Reactor, Source};
 
@@ -62,7 +63,7 @@ impl TcpPort {
     }
 
     /// Accepts clients that wait, some at most. `true`: more may wait now.
-    pub(crate) fn accept(&mut self, tcp: &mut Tcp, around: &mut Surroundings<'_>) -> bool {
+    pub(crate) fn accept(&mut self, tcp: &mut Tcp, around: &mut Surroundings) -> bool {
         if self.waiting_since.is_none_or(|at| at > around.now) {
             return false;
         }
@@ -86,7 +87,7 @@ impl TcpPort {
         true
     }
 
-    fn accept_one(&mut self, tcp: &mut Tcp, around: &mut Surroundings<'_>) -> Accepted {
+    fn accept_one(&mut self, tcp: &mut Tcp, around: &mut Surroundings) -> Accepted {
         // A client is only taken off the queue when there is a place for it.
         if tcp.is_full() && !self.has_client() {
             return Accepted::None;

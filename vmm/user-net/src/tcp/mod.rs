@@ -6,15 +6,13 @@
 
 mod budget;
 mod connection;
-mod endpoints;
 mod listen;
 mod phy;
 
 pub(crate) use listen::TcpPort;
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
-use std::net::{SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use smoltcp::iface::{Config, Interface, SocketSet};
@@ -23,16 +21,16 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint, IpListenEndpoint};
 
 use crate::counters::Counters;
+use crate::endpoints::Endpoints;
+use crate::flow::{Flow, Surroundings};
 use crate::link::{FRAME_BYTES_MAX, Link};
-use crate::reactor::{Reactor, Readiness, Source};
-use crate::replies::Replies;
+use crate::reactor::{Readiness, Source};
 use crate::slab::{Id, Slab};
 use crate::timers::Timers;
 use crate::wire::Segment;
 use crate::{GATEWAY_ADDRESS, GUEST_ADDRESS, PREFIX_LEN};
 use budget::{Budget, Share};
 use connection::{Connection, Fate, Machine, Owes};
-use endpoints::Endpoints;
 
 /// Most connections at once, of both kinds.
 pub(crate) const CONNECTIONS_MAX: usize = 2048;
@@ -48,30 +46,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(1);
 /// Machines kept for connections to come.
 const SPARE_MACHINES: usize = 64;
-
-/// A connection, as both ends name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Flow {
-    /// The guest's port.
-    pub(crate) guest_port: u16,
-    /// What the guest takes for the other end.
-    pub(crate) peer: SocketAddrV4,
-}
-
-impl fmt::Display for Flow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "guest:{} - {}", self.guest_port, self.peer)
-    }
-}
-
-/// What everything that is done with a packet needs.
-pub(crate) struct Surroundings<'a> {
-    pub(crate) link: &'a Link,
-    pub(crate) reactor: &'a Reactor,
-    pub(crate) replies: &'a mut Replies,
-    pub(crate) counters: &'a mut Counters,
-    pub(crate) now: Duration,
-}
 
 /// All connections.
 pub(crate) struct Tcp {
@@ -171,7 +145,7 @@ impl Tcp {
     }
 
     /// Takes a segment in. `false`: its connection is not known.
-    pub(crate) fn input(&mut self, segment: &Segment<'_>, around: &mut Surroundings<'_>) -> bool {
+    pub(crate) fn input(&mut self, segment: &Segment<'_>, around: &mut Surroundings) -> bool {
         let flow = Flow { guest_port: segment.guest_port, peer: segment.to };
         let Some(&id) = self.by_flow.get(&flow) else { return false };
         let Some(connection) = self.connections.get_mut(id) else { return false };
@@ -180,7 +154,7 @@ impl Tcp {
             return true;
         }
         let mut device =
-            phy::Ingress { link: around.link, packet: Some(segment.ip), replies: around.replies };
+            phy::Ingress { link: &around.link, packet: Some(segment.ip), replies: &mut around.replies };
         let now = instant(around.now);
         let before = connection.machine.socket().state();
         let _ = self.interface.poll_ingress_single(now, &mut device, &mut connection.machine.sockets);
@@ -198,15 +172,15 @@ impl Tcp {
     }
 
     /// Answers a segment that belongs to no connection: by a reset, unless it is one (RFC 9293 3.10.7.1).
-    pub(crate) fn reset(&mut self, segment: &Segment<'_>, around: &mut Surroundings<'_>) {
+    pub(crate) fn reset(&mut self, segment: &Segment<'_>, around: &mut Surroundings) {
         let mut device =
-            phy::Ingress { link: around.link, packet: Some(segment.ip), replies: around.replies };
+            phy::Ingress { link: &around.link, packet: Some(segment.ip), replies: &mut around.replies };
         let now = instant(around.now);
         let _ = self.interface.poll_ingress_single(now, &mut device, &mut self.nobody);
     }
 
     /// A connection's socket has something to say.
-    pub(crate) fn host_event(&mut self, id: Id, readiness: Readiness, around: &mut Surroundings<'_>) {
+    pub(crate) fn host_event(&mut self, id: Id, readiness: Readiness, around: &mut Surroundings) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.syn.is_some() {
             match connection.connect_result(readiness) {
@@ -224,7 +198,7 @@ impl Tcp {
     }
 
     /// Looks at connections whose time has come. `false`: there was none.
-    pub(crate) fn expire(&mut self, around: &mut Surroundings<'_>) -> bool {
+    pub(crate) fn expire(&mut self, around: &mut Surroundings) -> bool {
         let mut any = false;
         while let Some(id) = self.timers.pop(around.now) {
             any = true;
@@ -246,13 +220,13 @@ impl Tcp {
     pub(crate) fn output(
         &mut self,
         frame: &mut [u8; FRAME_BYTES_MAX],
-        around: &mut Surroundings<'_>,
+        around: &mut Surroundings,
     ) -> Option<usize> {
         while let Some(id) = self.ready.pop_front() {
             let Some(connection) = self.connections.get_mut(id) else { continue };
             connection.listed = false;
             if !connection.lingers {
-                let mut device = phy::Egress { link: around.link, frame, frame_bytes: None };
+                let mut device = phy::Egress { link: &around.link, frame, frame_bytes: None };
                 let now = instant(around.now);
                 self.interface.poll_egress(now, &mut device, &mut connection.machine.sockets);
                 if let Some(frame_bytes) = device.frame_bytes {
@@ -268,10 +242,10 @@ impl Tcp {
     }
 
     /// A connection has nothing to send to the guest now: it ends, or waits.
-    fn settle(&mut self, id: Id, around: &mut Surroundings<'_>) {
+    fn settle(&mut self, id: Id, around: &mut Surroundings) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.fate() == Fate::Over {
-            self.remove(id, around.counters);
+            self.remove(id, &mut around.counters);
             return;
         }
         let at = if connection.lingers {
@@ -309,7 +283,7 @@ impl Tcp {
     }
 
     /// Makes room for one more connection. `false`: there is none.
-    fn make_room(&mut self, around: &mut Surroundings<'_>) -> bool {
+    fn make_room(&mut self, around: &mut Surroundings) -> bool {
         if !self.is_full() {
             return true;
         }
@@ -326,14 +300,14 @@ impl Tcp {
     }
 
     /// Ends a connection at once, with resets on both sides.
-    fn abort(&mut self, id: Id, around: &mut Surroundings<'_>) {
+    fn abort(&mut self, id: Id, around: &mut Surroundings) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.abort();
-            let mut device = phy::Ingress { link: around.link, packet: None, replies: around.replies };
+            let mut device = phy::Ingress { link: &around.link, packet: None, replies: &mut around.replies };
             let now = instant(around.now);
             self.interface.poll_egress(now, &mut device, &mut connection.machine.sockets);
         }
-        self.remove(id, around.counters);
+        self.remove(id, &mut around.counters);
     }
 
     /// A machine for a new connection.
@@ -351,7 +325,7 @@ impl Tcp {
         &mut self,
         stream: TcpStream,
         guest_port: u16,
-        around: &mut Surroundings<'_>,
+        around: &mut Surroundings,
     ) -> std::io::Result<()> {
         let by_flow = &self.by_flow;
         let peer = self.endpoints.next(|peer| by_flow.contains_key(&Flow { guest_port, peer }));
@@ -371,8 +345,8 @@ impl Tcp {
     pub(crate) fn open_outbound(
         &mut self,
         segment: &Segment<'_>,
-        target: SocketAddrV4,
-        around: &mut Surroundings<'_>,
+        target: SocketAddr,
+        around: &mut Surroundings,
     ) {
         let opened = if self.outbound >= OUTBOUND_MAX || !self.make_room(around) {
             Err(std::io::Error::other("too many connections"))
@@ -394,18 +368,18 @@ impl Tcp {
         }
     }
 
-    fn insert(&mut self, connection: Connection, around: &mut Surroundings<'_>) -> std::io::Result<()> {
+    fn insert(&mut self, connection: Connection, around: &mut Surroundings) -> std::io::Result<()> {
         let (flow, is_outbound) = (connection.flow, connection.is_outbound);
         let id = self.connections.insert(connection);
         self.by_flow.insert(flow, id);
         self.outbound += usize::from(is_outbound);
         let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
-        let watched = connection.watch(around.reactor, Source::Tcp(id));
+        let watched = connection.watch(&around.reactor, Source::Tcp(id));
         if is_outbound {
             self.timers.set(&mut connection.deadline, id, Some(around.now + HANDSHAKE_TIMEOUT));
         }
         if let Err(error) = watched {
-            self.remove(id, around.counters);
+            self.remove(id, &mut around.counters);
             return Err(error);
         }
         if !is_outbound {
@@ -416,14 +390,15 @@ impl Tcp {
     }
 
     /// The outside has answered: the guest's SYN goes in.
-    fn outbound_connected(&mut self, id: Id, around: &mut Surroundings<'_>) {
+    fn outbound_connected(&mut self, id: Id, around: &mut Surroundings) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Some(syn) = connection.syn.take() else { return };
         let peer = connection.flow.peer;
         let local = IpListenEndpoint { addr: Some((*peer.ip()).into()), port: peer.port() };
         // The machine is closed and the port is not 0.
         let _ = connection.machine.socket().listen(local);
-        let mut device = phy::Ingress { link: around.link, packet: Some(&syn), replies: around.replies };
+        let mut device =
+            phy::Ingress { link: &around.link, packet: Some(&syn), replies: &mut around.replies };
         let now = instant(around.now);
         let _ = self.interface.poll_ingress_single(now, &mut device, &mut connection.machine.sockets);
         if connection.machine.socket().state() == State::SynReceived {
@@ -435,16 +410,17 @@ impl Tcp {
     }
 
     /// The outside does not answer, or refuses: so does the gateway.
-    fn refuse_outbound(&mut self, id: Id, around: &mut Surroundings<'_>) {
+    fn refuse_outbound(&mut self, id: Id, around: &mut Surroundings) {
         around.counters.tcp_outbound_failed += 1;
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(syn) = connection.syn.take()
         {
-            let mut device = phy::Ingress { link: around.link, packet: Some(&syn), replies: around.replies };
+            let mut device =
+                phy::Ingress { link: &around.link, packet: Some(&syn), replies: &mut around.replies };
             let now = instant(around.now);
             let _ = self.interface.poll_ingress_single(now, &mut device, &mut self.nobody);
             connection.abort();
         }
-        self.remove(id, around.counters);
+        self.remove(id, &mut around.counters);
     }
 }

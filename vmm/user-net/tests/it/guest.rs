@@ -115,6 +115,7 @@ pub(crate) fn publishing(publish: &[&str]) -> Config {
         guest_mac: GUEST_MAC,
         publish: publish.iter().map(|text| text.parse().expect(text)).collect(),
         seed: 7,
+        ..Config::default()
     }
 }
 

@@ -2,4 +2,7 @@
 
 mod guest;
 mod hostile;
+mod limits;
+mod outbound;
 mod tcp;
+mod udp;

@@ -16,13 +16,13 @@ const OCTETS: u32 = 253;
 
 /// Gives out one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Endpoints {
+pub(crate) struct Endpoints {
     next: u32,
 }
 
 impl Endpoints {
     /// The next one that is not taken. `None` only if a great many are.
-    pub(super) fn next(&mut self, is_taken: impl Fn(SocketAddrV4) -> bool) -> Option<SocketAddrV4> {
+    pub(crate) fn next(&mut self, is_taken: impl Fn(SocketAddrV4) -> bool) -> Option<SocketAddrV4> {
         const TRIES: u32 = 4096;
         (0..TRIES).find_map(|_| {
             let number = self.next;
