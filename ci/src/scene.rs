@@ -215,7 +215,8 @@ impl Running {
     pub fn address(&self) -> SocketAddr {
         let rest = self.said.split_once("serving http://").expect("it says where it serves").1;
         let address = rest.split_once('/').expect("an address ends with a slash").0;
-        SocketAddrV4::new(address.parse().expect("an IPv4 address"), 80).into()
+        let without_port = || SocketAddrV4::new(address.parse().expect("an IPv4 address"), 80).into();
+        address.parse().unwrap_or_else(|_| without_port())
     }
 
     /// Its process.

@@ -2,6 +2,7 @@
 //! is measured at a time, because a busy host must not decide; times are held to the promise in optimised builds only, and
 //! printed in any (`cargo test --release --test promises -- --nocapture`).
 
+use exovm_ci::http::Content;
 use exovm_ci::scene::{Running, Scene};
 use exovm_ci::{Client, Site, host};
 use exovm_netns::{Interface, TapQueues, create_tap, in_namespace};
@@ -16,6 +17,8 @@ const TAP: &str = "tap=tap0";
 const TRIES: usize = 7;
 /// Process start to first byte of the first response.
 const FIRST_RESPONSE: Duration = Duration::from_millis(100);
+/// Process start to first page over the user network.
+const FIRST_PAGE_USER: Duration = Duration::from_millis(150);
 /// The same for builds that are not optimised: a sign of life.
 const FIRST_RESPONSE_UNOPTIMISED: Duration = Duration::from_secs(1);
 /// Memory of the VMM besides the guest's.
@@ -70,6 +73,53 @@ fn first_response_comes_soon_after_the_start() {
 }
 
 #[test]
+fn first_response_over_the_user_network_comes_soon_after_the_start() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_namespace!(|| {
+        let (scene, site) = (Scene::new(env!("CARGO_BIN_EXE_exovm")), site());
+        let docroot = site.path().to_str().unwrap();
+        let best = best_of(TRIES, || {
+            let started = Instant::now();
+            let running = scene.start(&["run", "cheetah", "--docroot", docroot, "--publish", "0:80"]);
+            assert_eq!(Client::connect(running.address()).unwrap().get("/").unwrap().text(), "home");
+            let took = started.elapsed();
+            running.stop();
+            took
+        });
+        println!("process start to first page over the user network: {best:.1?}");
+        let limit = if cfg!(debug_assertions) { FIRST_RESPONSE_UNOPTIMISED } else { FIRST_PAGE_USER };
+        assert!(best < limit, "{best:?}, promised are {limit:?}");
+    });
+}
+
+#[test]
+fn idle_machine_on_the_user_network_leaves_the_cpu_alone() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_namespace!(|| {
+        const WINDOW: Duration = Duration::from_secs(2);
+        let (scene, site) = (Scene::new(env!("CARGO_BIN_EXE_exovm")), site());
+        let docroot = site.path().to_str().unwrap();
+        for io in ["turn", "auto"] {
+            let arguments = ["run", "cheetah", "--docroot", docroot, "--publish", "0:80", "--io", io];
+            let running = scene.start(&arguments);
+            // Connections that have nothing to say do not count as work.
+            let mut quiet: Vec<_> = (0..20).map(|_| Client::connect(running.address()).unwrap()).collect();
+            quiet.iter_mut().for_each(|client| assert_eq!(client.get("/").unwrap().text(), "home"));
+            std::thread::sleep(Duration::from_millis(500));
+            let shares = (0..TRIES).map(|_| {
+                let before = cpu_time(running.pid());
+                std::thread::sleep(WINDOW);
+                (cpu_time(running.pid()) - before).as_secs_f64() / WINDOW.as_secs_f64()
+            });
+            let share = first_below(IDLE_SHARE, shares);
+            println!("user network, {io}: {:.2} % of a core when idle", 100.0 * share);
+            assert!(share < IDLE_SHARE, "{io}: {share}");
+            running.stop();
+        }
+    });
+}
+
+#[test]
 fn start_does_not_depend_on_the_size_of_memory() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     in_namespace!(|| {
@@ -110,6 +160,56 @@ fn overhead_outside_guest_memory_is_small() {
             assert!(overhead < OVERHEAD_BYTES, "{overhead} bytes: {others:#?}");
             running.stop();
         }
+    });
+}
+
+/// Memory of the VMM besides the guest's.
+fn overhead_bytes(running: &Running, guest_memory_bytes: u64) -> u64 {
+    let mappings = host::private_mappings(running.pid()).into_iter();
+    let others =
+        mappings.filter(|mapping| !(mapping.name.is_empty() && mapping.len_bytes >= guest_memory_bytes));
+    others.map(|mapping| mapping.private_bytes).sum()
+}
+
+#[test]
+fn thousand_connections_over_the_user_network_stay_within_the_stated_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_namespace!(|| {
+        const CONNECTIONS: u64 = 1000;
+        const MEMORY_MIB: u64 = 256;
+        host::allow_descriptors(4 * CONNECTIONS);
+        let (scene, site) = (Scene::new(env!("CARGO_BIN_EXE_exovm")), site());
+        let (docroot, memory) = (site.path().to_str().unwrap(), MEMORY_MIB.to_string());
+        let arguments = ["run", "cheetah", "--docroot", docroot, "--publish", "0:80", "--memory", &memory];
+        let running = scene.start(&arguments);
+        let before = overhead_bytes(&running, MEMORY_MIB << 20);
+        let mut clients: Vec<_> =
+            (0..CONNECTIONS).map(|_| Client::connect(running.address()).unwrap()).collect();
+        for client in &mut clients {
+            client.request("GET", "/", "").unwrap();
+        }
+        for client in &mut clients {
+            assert_eq!(client.response(Content::Follows).unwrap().text(), "home");
+        }
+        let idle = overhead_bytes(&running, MEMORY_MIB << 20);
+        // All at once, and nobody reads before all have asked: every buffer is used to its end.
+        for client in &mut clients {
+            client.request("GET", "/picture.png", "").unwrap();
+        }
+        for client in &mut clients {
+            assert_eq!(client.response(Content::Follows).unwrap().body.len(), 100_000);
+        }
+        let used = overhead_bytes(&running, MEMORY_MIB << 20);
+        println!(
+            "outside guest memory: {} KiB, with 1,000 idle connections {} KiB, after 100 kB on each {} KiB",
+            before >> 10,
+            idle >> 10,
+            used >> 10
+        );
+        // What the crate's README states: 64 MiB, and 24 KiB a connection.
+        let bound = OVERHEAD_BYTES + (64 << 20) + CONNECTIONS * (24 << 10);
+        assert!(used < bound, "{used} of {bound} bytes");
+        running.stop();
     });
 }
 

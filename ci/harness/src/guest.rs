@@ -10,6 +10,7 @@ use exos_fs::make::{Options, Plan};
 use exovm::account::AccountSnapshot;
 use exovm::backend::Backend;
 use exovm::backend::disk::Access;
+use exovm::backend::user::User;
 use exovm::machine::{DiskSetup, End, Machine, MachineConfig, MachineError, NetSetup};
 use exovm::placement::IoMode;
 use exovm_image::container::Image;
@@ -24,6 +25,16 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What is put around a guest's backend.
 type Wrapper = Box<dyn FnOnce(Box<dyn Backend>) -> Box<dyn Backend>>;
 
+/// What a guest's interface is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Net {
+    None,
+    /// The TAP of this number.
+    Tap(u8),
+    /// Sockets of this process.
+    User,
+}
+
 /// A machine to be.
 pub struct GuestBuilder {
     image: Image,
@@ -31,7 +42,7 @@ pub struct GuestBuilder {
     io: IoMode,
     memory_mib: Option<u64>,
     arguments: Vec<String>,
-    tap: Option<u8>,
+    net: Net,
     disks: Vec<(PathBuf, Access)>,
     wrappers: Vec<Wrapper>,
 }
@@ -44,7 +55,7 @@ impl GuestBuilder {
             io: IoMode::Turn,
             memory_mib: None,
             arguments: Vec::new(),
-            tap: Some(0),
+            net: Net::Tap(0),
             disks: Vec::new(),
             wrappers: Vec::new(),
         }
@@ -81,7 +92,13 @@ impl GuestBuilder {
 
     /// Number of the TAP, for tests with several guests; 0 if not said.
     pub fn tap(mut self, number: u8) -> Self {
-        self.tap = Some(number);
+        self.net = Net::Tap(number);
+        self
+    }
+
+    /// Instead of a TAP, a user network: a free port of 127.0.0.1 leads to the guest's port 80. It needs no namespace.
+    pub fn user_net(mut self) -> Self {
+        self.net = Net::User;
         self
     }
 
@@ -93,7 +110,7 @@ impl GuestBuilder {
 
     /// No network interface.
     pub fn no_network(mut self) -> Self {
-        self.tap = None;
+        self.net = Net::None;
         self
     }
 
@@ -148,7 +165,19 @@ impl GuestBuilder {
         let docroot = self.docroot.as_deref().map(image_of);
         let disks = self.disks.iter().map(|(path, access)| DiskSetup::open(path, *access));
         let disks = docroot.into_iter().map(Ok).chain(disks).collect::<Result<_, _>>()?;
-        let (network, net) = self.tap.map(Network::create).unzip();
+        let mut published = None;
+        let (network, net) = match self.net {
+            Net::None => (None, None),
+            Net::Tap(number) => {
+                let (network, setup) = Network::create(number);
+                (Some(network), Some(setup))
+            }
+            Net::User => {
+                let (address, setup) = user_network();
+                published = Some(address);
+                (None, Some(setup))
+            }
+        };
         let net = net.map(|setup: NetSetup| {
             let backend = self.wrappers.into_iter().fold(setup.backend, |backend, wrap| wrap(backend));
             NetSetup { backend, ..setup }
@@ -165,7 +194,7 @@ impl GuestBuilder {
             arguments: self.arguments,
             log: Box::new(move |line| sink.push(line)),
         })?;
-        Ok(Guest { machine, network, log, port: 0 })
+        Ok(Guest { machine, network, published, log, port: 0 })
     }
 
     /// Starts the machine; it need not serve anything.
@@ -202,10 +231,23 @@ pub fn make_image(dir: &Path, image: &Path) {
     plan.write(image, &Options::default(), &mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
 }
 
+/// A user network with one published port, and where that is.
+fn user_network() -> (SocketAddr, NetSetup) {
+    let config = exovm_user_net::Config {
+        guest_mac: exovm_user_net::GUEST_MAC,
+        publish: vec!["0:80".parse().expect("a good form")],
+        ..exovm_user_net::Config::default()
+    };
+    let user = User::new(config).unwrap_or_else(|error| panic!("{error}"));
+    (user.published()[0].host, NetSetup::user(user, exovm_user_net::GUEST_MAC))
+}
+
 /// A running guest. Dropping it ends the machine without any check; [`Guest::stop`] checks.
 pub struct Guest {
     machine: Machine,
     network: Option<Network>,
+    /// Where the host reaches its port 80, on a user network.
+    published: Option<SocketAddr>,
     log: Log,
     port: u16,
 }
@@ -232,12 +274,18 @@ impl Guest {
 
     /// Where it serves.
     pub fn address(&self) -> SocketAddr {
+        if let Some(published) = self.published {
+            return published;
+        }
         SocketAddrV4::new(self.network().guest_address(), self.port).into()
     }
 
     /// Its TAP.
+    ///
+    /// # Panics
+    /// If it has none.
     pub fn network(&self) -> &Network {
-        self.network.as_ref().expect("this guest was started without a network")
+        self.network.as_ref().expect("this guest was started without a TAP")
     }
 
     /// A connection to it.

@@ -3,17 +3,13 @@
 use super::Failure;
 use crate::backend::tap::Tap;
 use crate::backend::user::User;
-use crate::machine::NetSetup;
+use crate::machine::{NetSetup, QUEUE_PAIRS};
 use abi::boot::Ipv4Config;
 use exovm_netns::Interface;
-use exovm_user_net::{
-    GATEWAY_ADDRESS, GUEST_ADDRESS, GUEST_MAC, MTU_BYTES, Outbound, PREFIX_LEN, Protocol, Publish, Published,
-};
+use exovm_user_net::{GATEWAY_ADDRESS, GUEST_ADDRESS, GUEST_MAC, Outbound, Protocol, Publish, Published};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// Queue pairs offered to the guest.
-const QUEUE_PAIRS: u16 = 4;
 /// A tap that exovm makes itself.
 const AUTO_NAME_PREFIX: &str = "exovm";
 const AUTO_HOST: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 1);
@@ -237,17 +233,7 @@ impl NetArgument {
             ..exovm_user_net::Config::default()
         })?;
         let published = user.published().to_vec();
-        let setup = NetSetup {
-            backend: Box::new(user),
-            ipv4: Ipv4Config {
-                address: GUEST_ADDRESS.octets(),
-                gateway: GATEWAY_ADDRESS.octets(),
-                prefix_len: u32::from(PREFIX_LEN),
-            },
-            mac,
-            mtu_bytes: MTU_BYTES as u16,
-            queue_pairs: QUEUE_PAIRS,
-        };
+        let setup = NetSetup::user(user, mac);
         Ok(OpenNet { setup, host: None, reach: Reach::Ports(published) })
     }
 }

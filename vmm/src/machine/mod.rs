@@ -18,7 +18,7 @@ mod vcpu;
 
 pub use disk::DiskSetup;
 pub use error::MachineError;
-pub use nic::NetSetup;
+pub use nic::{NetSetup, QUEUE_PAIRS};
 pub use service::LogSink;
 pub(crate) use vcpu::share_time_line;
 

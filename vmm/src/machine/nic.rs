@@ -4,6 +4,7 @@ use super::MachineError;
 use super::boot::Grant;
 use super::slots::Slots;
 use crate::backend::Backend;
+use crate::backend::user::User;
 use crate::device::virtio::Binder;
 use crate::device::virtio::net::{Net, NetConfig};
 use crate::placement::Nic;
@@ -26,6 +27,26 @@ pub struct NetSetup {
     pub mtu_bytes: u16,
     /// Queue pairs offered.
     pub queue_pairs: u16,
+}
+
+/// Queue pairs that a NIC has if nobody wants another number.
+pub const QUEUE_PAIRS: u16 = 4;
+
+impl NetSetup {
+    /// The interface of a guest on a user network, which must have been made for `mac`.
+    pub fn user(network: User, mac: [u8; 6]) -> Self {
+        Self {
+            backend: Box::new(network),
+            ipv4: Ipv4Config {
+                address: exovm_user_net::GUEST_ADDRESS.octets(),
+                gateway: exovm_user_net::GATEWAY_ADDRESS.octets(),
+                prefix_len: u32::from(exovm_user_net::PREFIX_LEN),
+            },
+            mac,
+            mtu_bytes: exovm_user_net::MTU_BYTES as u16,
+            queue_pairs: QUEUE_PAIRS,
+        }
+    }
 }
 
 /// Makes the NIC and puts it into a slot.

@@ -21,6 +21,7 @@ mod network;
 mod project;
 mod ps;
 mod stop;
+mod user_network;
 
 use exovm_ci::scene::Scene;
 
