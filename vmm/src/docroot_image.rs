@@ -93,12 +93,9 @@ pub enum Event {
     Making(Progress),
 }
 
-/// `$XDG_CACHE_HOME/exovm/images`, or the same under `~/.cache`.
+/// Where images are kept: `images` below [`cache_dir`](crate::cache_dir::cache_dir).
 pub fn cache_dir() -> Result<PathBuf, PrepareError> {
-    // A relative XDG_CACHE_HOME is to be ignored (XDG Base Directory Specification).
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
-    Ok(cache.ok_or(PrepareError::NoCache)?.join("exovm/images"))
+    Ok(crate::cache_dir::cache_dir().ok_or(PrepareError::NoCache)?.join("images"))
 }
 
 /// Returns the image of the directory `root`, kept in `cache`; makes it if there is none or files changed.

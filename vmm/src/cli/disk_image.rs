@@ -18,7 +18,7 @@ pub(super) use cat::{CatArguments, cat};
 pub(super) use df::{DfArguments, df};
 pub(super) use fsck::{FsckArguments, fsck};
 pub(super) use ls::{LsArguments, ls};
-pub(super) use mkfs::{MkfsArguments, mkfs};
+pub(super) use mkfs::{MkfsArguments, mkfs, show};
 
 /// Opens an image, and says if not all of it is there.
 fn open(path: &Path) -> Result<Image, Failure> {

@@ -1,16 +1,14 @@
 //! `--docroot`: a directory becomes a read-only disk image.
 
 use super::Failure;
+use super::disk_image::{human_bytes, show};
+use super::progress::ProgressLine;
 use crate::backend::disk::Access;
 use crate::cache_dir::cache_dir;
+use crate::docroot_image::{self, Event, Origin};
 use crate::machine::DiskSetup;
 use crate::sample_site;
-use exos_fs::make::{Options, Plan};
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// What takes longer gets a line of its own.
-const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 
 /// An image of a directory, ready to be attached.
 pub(super) struct Docroot {
@@ -27,26 +25,24 @@ pub(super) fn sample_site() -> Result<Docroot, Failure> {
     Ok(Docroot { summary: "a sample site; --docroot DIR serves your own".to_owned(), ..docroot })
 }
 
-/// Makes the image. Its file has no name any more once it is open, so nothing is left behind.
+/// The image of a directory: the one that is kept from an earlier run if nothing has changed since, or else a new one.
 pub(super) fn image(dir: &Path) -> Result<Docroot, Failure> {
-    let started = Instant::now();
-    let plan = Plan::scan(dir)?;
-    for warning in plan.warnings() {
+    let cache = docroot_image::cache_dir()?;
+    let mut line = ProgressLine::new();
+    let prepared = docroot_image::prepare(dir, &cache, &mut |event| match event {
+        Event::Waiting => line.stage("waiting for another run that makes an image of this directory"),
+        Event::Making(progress) => show(&mut line, progress),
+    })?;
+    drop(line);
+    for warning in &prepared.warnings {
         eprintln!("exovm: {warning}");
     }
-    if plan.file_count() == 0 {
-        return Err(format!(
-            "{} holds no file; put something into it, an index.html to begin with",
-            dir.display()
-        )
-        .into());
-    }
-    let scratch = tempfile::tempdir().map_err(|error| format!("a temporary directory: {error}"))?;
-    let path = scratch.path().join("docroot.img");
-    let made = plan.write(&path, &Options::default(), &mut |_| {})?;
-    if started.elapsed() > PROGRESS_AFTER {
-        eprintln!("made an image of {} files in {:.1} s", made.files, started.elapsed().as_secs_f64());
-    }
-    let disk = DiskSetup::open(&path, Access::ReadOnly)?;
-    Ok(Docroot { disk, summary: format!("{} files, {} bytes", made.files, made.file_bytes) })
+    let (files, size) = (prepared.files, human_bytes(prepared.image_bytes));
+    let origin = match prepared.origin {
+        Origin::Reused => "kept from an earlier run".to_owned(),
+        Origin::Made => format!("made in {:.1} s", prepared.took.as_secs_f64()),
+        Origin::Remade => format!("made anew in {:.1} s: something had changed", prepared.took.as_secs_f64()),
+    };
+    let disk = DiskSetup::open(&prepared.path, Access::ReadOnly)?;
+    Ok(Docroot { disk, summary: format!("{files} files, disk image of {size} {origin}") })
 }

@@ -7,6 +7,7 @@ mod control;
 mod detach;
 mod disk;
 mod disk_image;
+mod docroot;
 mod doctor;
 mod help;
 mod host;
