@@ -1,6 +1,6 @@
 //! What processes use of the host: memory, threads, descriptors; and what tests need of it.
 
-pub use exovm_test::host::require;
+pub use exovm_test::host::{require, require_tap};
 
 /// Bytes of private memory of this process that are backed, by mapping: address range and `Private_Dirty` plus
 /// `Private_Clean` (proc(5), smaps).

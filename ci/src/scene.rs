@@ -49,6 +49,7 @@ impl Scene {
     /// A stage for this binary.
     pub fn new(exovm: &str) -> Self {
         crate::host::require();
+        crate::host::require_tap();
         let dir = || tempfile::tempdir().expect("a temporary directory");
         Self { exovm: exovm.into(), runtime: dir(), temporary: dir(), cache: dir(), interfaces: interfaces() }
     }

@@ -169,6 +169,7 @@ impl GuestBuilder {
         let (network, net) = match self.net {
             Net::None => (None, None),
             Net::Tap(number) => {
+                host::require_tap();
                 let (network, setup) = Network::create(number);
                 (Some(network), Some(setup))
             }
