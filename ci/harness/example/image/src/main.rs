@@ -40,10 +40,6 @@ impl Service for Greeter {
         let _ = io.close(connection);
     }
 
-    fn drained(&mut self, _: ConnId) -> bool {
-        false
-    }
-
     fn ended(&mut self, _: ConnId, _: End) {}
 }
 
