@@ -137,10 +137,10 @@ fn batch(disk: &mut Disk, word: &str, start: u64, count: u64) -> Option<()> {
     Some(())
 }
 
-/// Reads the blocks until the outcome is the one that is waited for.
+/// Reads the blocks until the outcome is the one that is waited for. It says "begins" after the first outcome that is not, so that
+/// whoever changes something on that word knows that both were seen.
 fn until(disk: &mut Disk, word: &str, start: u64, blocks: u64, wanted: Result<(), Failure>) -> Option<()> {
-    log::info!("probe: {word}: begins");
-    let mut other = 0u64;
+    let mut begun = false;
     let end = clock::tsc() + clock::Scale::new().ticks(PATIENCE_MS * 1_000_000);
     while clock::tsc() < end {
         disk.read(start, pages_of(blocks, 99), 0).ok()?;
@@ -148,11 +148,14 @@ fn until(disk: &mut Disk, word: &str, start: u64, blocks: u64, wanted: Result<()
         if done.result == wanted {
             log::info!(
                 "probe: {word}: {wanted:?}, {} before",
-                if other > 0 { "something else" } else { "nothing" }
+                if begun { "something else" } else { "nothing" }
             );
             return Some(());
         }
-        other += 1;
+        if !begun {
+            log::info!("probe: {word}: begins");
+            begun = true;
+        }
     }
     log::error!("probe: {word}: never");
     None
