@@ -7,6 +7,7 @@
 //! | [`HostPage`] | VMM while running | environment |
 //! | [`StatusPage`] | environment | VMM (which believes none of it) |
 
+use crate::capability::Handle;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -75,6 +76,10 @@ pub struct Device {
     pub segments_max: u32,
     /// For a block device: most blocks in one read or write.
     pub transfer_blocks_max: u32,
+    /// The first of the queues that can be bound.
+    pub first_queue: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What the kernel finds when it starts. Its guest-physical address is in `rdi`.
@@ -105,16 +110,18 @@ pub struct BootPage {
     pub fault_gpa: u64,
     /// The page mapped at [`crate::layout::GATE_VA`]; the kernel puts the gate instruction in.
     pub gate_gpa: u64,
-    /// [`StatusPage`] of the first environment.
-    pub status_gpa: u64,
+    /// Places for environments, [`crate::environment::Place`] × [`Self::places`].
+    pub places_gpa: u64,
+    /// Their capabilities, [`crate::capability::Capability`] × [`crate::capability::CAPABILITIES`] × [`Self::places`].
+    pub capabilities_gpa: u64,
+    /// Pages for page tables, zero.
+    pub table_pool: MemoryRange,
+    /// How many places for environments there are.
+    pub places: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Control registers of the VMM ([`control`]), reachable from ring 0 only.
     pub control_gpa: u64,
-    /// First instruction of the first environment.
-    pub environment_entry_va: u64,
-    /// Initial stack pointer of the first environment.
-    pub environment_stack_va: u64,
-    /// Page table root of the first environment.
-    pub environment_root_gpa: u64,
     /// Host entropy for the kernel.
     pub entropy: [u8; 64],
     /// The device table; kind 0 ends it.
@@ -127,6 +134,15 @@ pub mod control {
     pub const POWER_OFF: u64 = 0;
     /// The fault record is filled: report it and end the machine.
     pub const FAULT: u64 = 4;
+    /// The fault record is filled: report it; the environment that it names ends, the machine goes on.
+    pub const ENVIRONMENT_FAULT: u64 = 8;
+    /// Returns when no device accesses memory for the environment of this number on the strength of rights that its
+    /// DMA domain does not have any more.
+    pub const DRAIN: u64 = 12;
+    /// First page of the range that [`CLEAN_PAGES`] clears.
+    pub const CLEAN_START: u64 = 16;
+    /// How many pages of memory to fill with zeroes, from [`CLEAN_START`] on.
+    pub const CLEAN_PAGES: u64 = 20;
 }
 
 /// IPv4 configuration of an environment's interface.
@@ -152,6 +168,22 @@ pub mod wake {
 /// Longest argument string in bytes.
 pub const ARGUMENTS_BYTES: usize = 1024;
 
+/// Handles of the capabilities that the VMM gave an environment at boot; [`Handle::NONE`] for what it did not get.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Capabilities {
+    /// The places for further environments.
+    pub environments: Handle,
+    /// One for each range of [`EnvironmentPage::heap`].
+    pub heap: [Handle; 4],
+    /// The queues of each device.
+    pub queues: [Handle; DEVICES],
+    /// The blocks of each disk.
+    pub extents: [Handle; DEVICES],
+    /// The flow of each network device.
+    pub flows: [Handle; DEVICES],
+}
+
 /// What an environment finds at [`crate::layout::ENVIRONMENT_VA`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -168,8 +200,11 @@ pub struct EnvironmentPage {
     pub heap: [MemoryRange; 4],
     /// Host entropy for this environment.
     pub entropy: [u8; 64],
-    /// The devices it may bind queues of. Guest-physical register addresses are zero here.
+    /// The machine's devices. Guest-physical register addresses are zero here, and [`Device::first_queue`] and
+    /// [`Device::queues`] say which queues are this environment's.
     pub devices: [Device; DEVICES],
+    /// What it may do.
+    pub capabilities: Capabilities,
     /// Address of the first network device.
     pub ipv4: Ipv4Config,
     /// Bytes of [`Self::arguments`] in use.

@@ -1,9 +1,18 @@
-//! Kernel calls. The number goes in `rax`, arguments in `rdi`, `rsi`, `rdx`, `r10`; back come the status in `rax` (0 or
+//! Kernel calls. The number goes in `rax`, arguments in `rdi`, `rsi`, `rdx`, `r10`, `r8`; back come the status in `rax` (0 or
 //! an [`Error`]) and a value in `rdx`. As for a C function, `rcx`, `rsi`, `rdi` and `r8` to `r11` are lost: they come back
 //! zero, so that nothing of the kernel's shows. All else is preserved.
 //!
+//! Where the first argument is an environment, the call is done for it, as if it had called itself: [`Handle::NONE`] is the
+//! caller, everybody else takes a capability with [`rights::CONTROL`]. All other handles in such a call are that environment's.
+//!
+//! A call over a range does bounded work. It answers how many pages it is done with; who gets less than it asked for calls
+//! again for the rest.
+//!
 //! Numbers are grouped by what they bind and never reused: 0x00 environment and CPU, 0x10 memory and DMA grants, 0x20
 //! queues, 0x30 flows, 0x40 extents, 0x50 messages and upcalls, 0x60 capabilities and revocation.
+//!
+//! [`Handle::NONE`]: crate::capability::Handle::NONE
+//! [`rights::CONTROL`]: crate::capability::rights::CONTROL
 
 /// Number of a kernel call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,27 +23,147 @@ pub enum Call {
     /// `(status)`. Ends the environment; does not return.
     Exit = 0x01,
     /// `(deadline_tsc)`. Halts the vCPU until a bound queue signals, or the deadline (0: none) passes. May return early:
-    /// every sleeper re-checks.
+    /// every sleeper re-checks. For an environment alone on its vCPU; otherwise it is [`Self::Sleep`].
     Halt = 0x02,
-    /// `(device, queue, base_gpa, size)`. Binds a queue whose rings lie at `base_gpa` as [`crate::queue::RingLayout`]
-    /// says, in pages of the caller's DMA domain that the device may read and write, and enables it.
+    /// `(deadline_tsc)`. Gives the CPU to others until a device did something, somebody calls [`Self::Wake`], or the
+    /// deadline (0: none) passes. May return early.
+    Sleep = 0x03,
+    /// `(to)`. Gives the CPU to the environment of that capability (needs `YIELD`) or, with no handle, to whoever is
+    /// next.
+    Yield = 0x04,
+    /// `(places, number) -> handle`. Makes an environment in a free place of the range (needs `CREATE`); number
+    /// [`ANY`]: in any. It holds nothing and does not run. The handle has all rights that `places` has.
+    EnvironmentCreate = 0x05,
+    /// `(environment, entry_va, stack_va, argument)`. Lets one that was made begin there, the argument in `rdi`.
+    EnvironmentStart = 0x06,
+    /// `(environment)`. Ends it (needs `DESTROY`). What it held is taken back in steps, on the time of whoever runs next;
+    /// [`Self::EnvironmentStatus`] says when that is done.
+    EnvironmentDestroy = 0x07,
+    /// `(environment) -> state | exit status << 32`. The state is one of [`state`].
+    EnvironmentStatus = 0x08,
+    /// `(environment)`. It looks around when it sleeps, or does not fall asleep next time (needs `WAKE`).
+    Wake = 0x09,
+    /// `(environment, memory, va | access, first, pages) -> pages`. Maps pages of the capability, the first of them being
+    /// number `first` of its range, from `va` on. `access`: [`map`] bits. Replaces what was mapped there.
+    MemoryMap = 0x10,
+    /// `(environment, va, pages) -> pages`. Nothing is mapped there any more.
+    MemoryUnmap = 0x11,
+    /// `(environment, memory, first, pages, rights) -> pages`. What devices may do with these pages for the environment:
+    /// `READ`, `WRITE`, both or nothing. When it returns with less than there was, no device uses what was taken.
+    DmaGrant = 0x12,
+    /// `(environment, queues, queue, base_gpa, size)`. Binds a queue of the range whose rings lie at `base_gpa` as
+    /// [`crate::queue::RingLayout`] says, in pages that devices may read and write for the environment, enables it, and maps its
+    /// doorbell.
     QueueBind = 0x20,
-    /// `(device, queue)`. Resets the queue and gives it back; on return the device has let go of its pages.
+    /// `(environment, queues, queue)`. Resets the queue and gives it back; on return the device has let go of its pages and
+    /// the doorbell is not mapped.
     QueueUnbind = 0x21,
+    /// `(environment, flow, level | prefix_len << 8, field_high, field_low) -> handle`. Carves a child out of a flow (needs
+    /// `CARVE`): the frames whose next field, of [`crate::flow::Level`], is this.
+    FlowCarve = 0x30,
+    /// `(environment, flow, queues, first_pair | pairs << 16, rights)`. The frames of the flow go to these queue pairs, which
+    /// the range must hold (needs `DIRECT`). No pairs: to whoever gets the parent's.
+    FlowDirect = 0x31,
+    /// `(environment, extent)`. Requests of the environment for these blocks are allowed, as the capability says.
+    ExtentBind = 0x40,
+    /// `(environment, extent)`. They are not; on return none is under way.
+    ExtentUnbind = 0x41,
+    /// `(environment, capability, start, count, rights) -> handle`. A part of the range, with fewer rights.
+    CapabilityDerive = 0x60,
+    /// `(environment, capability, to, rights) -> handle`. The same range, with fewer rights, in the table of another
+    /// environment (needs `GIVE`, and `RECEIVE` for the other). The handle is the other's.
+    CapabilityGive = 0x61,
+    /// `(environment, capability) -> left`. Takes back everything that was derived from it, wherever it went, and undoes what
+    /// was bound with that. 0: done; otherwise there is more, call again. From the first call on nothing new is derived from it.
+    CapabilityRevoke = 0x62,
+    /// `(environment, capability) -> left`. The same, and the capability itself.
+    CapabilityDrop = 0x63,
 }
 
 impl Call {
+    /// All of them.
+    pub const ALL: [Self; 23] = [
+        Self::Version,
+        Self::Exit,
+        Self::Halt,
+        Self::Sleep,
+        Self::Yield,
+        Self::EnvironmentCreate,
+        Self::EnvironmentStart,
+        Self::EnvironmentDestroy,
+        Self::EnvironmentStatus,
+        Self::Wake,
+        Self::MemoryMap,
+        Self::MemoryUnmap,
+        Self::DmaGrant,
+        Self::QueueBind,
+        Self::QueueUnbind,
+        Self::FlowCarve,
+        Self::FlowDirect,
+        Self::ExtentBind,
+        Self::ExtentUnbind,
+        Self::CapabilityDerive,
+        Self::CapabilityGive,
+        Self::CapabilityRevoke,
+        Self::CapabilityDrop,
+    ];
+
     /// The call with this number.
     pub const fn from_number(number: u64) -> Option<Self> {
         match number {
             0x00 => Some(Self::Version),
             0x01 => Some(Self::Exit),
             0x02 => Some(Self::Halt),
+            0x03 => Some(Self::Sleep),
+            0x04 => Some(Self::Yield),
+            0x05 => Some(Self::EnvironmentCreate),
+            0x06 => Some(Self::EnvironmentStart),
+            0x07 => Some(Self::EnvironmentDestroy),
+            0x08 => Some(Self::EnvironmentStatus),
+            0x09 => Some(Self::Wake),
+            0x10 => Some(Self::MemoryMap),
+            0x11 => Some(Self::MemoryUnmap),
+            0x12 => Some(Self::DmaGrant),
             0x20 => Some(Self::QueueBind),
             0x21 => Some(Self::QueueUnbind),
+            0x30 => Some(Self::FlowCarve),
+            0x31 => Some(Self::FlowDirect),
+            0x40 => Some(Self::ExtentBind),
+            0x41 => Some(Self::ExtentUnbind),
+            0x60 => Some(Self::CapabilityDerive),
+            0x61 => Some(Self::CapabilityGive),
+            0x62 => Some(Self::CapabilityRevoke),
+            0x63 => Some(Self::CapabilityDrop),
             _ => None,
         }
     }
+}
+
+/// [`Call::EnvironmentCreate`]: in any free place.
+pub const ANY: u64 = u64::MAX;
+
+/// Bits of an address in [`Call::MemoryMap`].
+pub mod map {
+    /// May be written.
+    pub const WRITE: u64 = 1;
+    /// May be executed.
+    pub const EXECUTE: u64 = 1 << 1;
+    /// In large pages: address, pages and counts are multiples of 512 pages.
+    pub const LARGE: u64 = 1 << 2;
+}
+
+/// Answers of [`Call::EnvironmentStatus`].
+pub mod state {
+    /// The environment that the capability names is gone, everything taken back.
+    pub const GONE: u64 = 0;
+    /// Made, not started.
+    pub const NEW: u64 = 1;
+    /// Runs, or could.
+    pub const RUNNABLE: u64 = 2;
+    /// Sleeps.
+    pub const ASLEEP: u64 = 3;
+    /// Ended; what it held is being taken back.
+    pub const ENDING: u64 = 4;
 }
 
 /// Why a kernel call was refused. The same number means the same thing in every call.
@@ -55,6 +184,8 @@ pub enum Error {
     NoSpace = 6,
     /// The device did not do what it should.
     DeviceFailed = 7,
+    /// The capability is being revoked.
+    Revoked = 8,
 }
 
 impl Error {
@@ -68,6 +199,7 @@ impl Error {
             5 => Some(Self::Busy),
             6 => Some(Self::NoSpace),
             7 => Some(Self::DeviceFailed),
+            8 => Some(Self::Revoked),
             _ => None,
         }
     }
@@ -82,6 +214,7 @@ impl Error {
             Self::Busy => "it is bound already; unbind it first",
             Self::NoSpace => "the kernel's table is full",
             Self::DeviceFailed => "the device did not accept it; see the VMM's log",
+            Self::Revoked => "the capability is being revoked",
         }
     }
 }
@@ -96,4 +229,17 @@ pub mod gate {
     pub const KIND_INT3: u32 = 1;
     /// Number for [`crate::boot::StatusPage::gate`].
     pub const KIND_SYSCALL: u32 = 2;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_has_its_number() {
+        for call in Call::ALL {
+            assert_eq!(Call::from_number(call as u64), Some(call));
+        }
+        assert_eq!((0..=u64::from(u16::MAX)).filter_map(Call::from_number).count(), Call::ALL.len());
+    }
 }

@@ -43,13 +43,20 @@ pub const HOST_VA: u64 = PAGES_VA + 0x3000;
 pub const STATUS_VA: u64 = PAGES_VA + 0x4000;
 /// The turn register: an 8-byte write of a TSC deadline (0: none) hands the CPU to the device work.
 pub const TURN_VA: u64 = PAGES_VA + 0x5000;
+/// [`crate::environment::KernelPage`], written by the kernel, read-only here.
+pub const KERNEL_PAGE_VA: u64 = PAGES_VA + 0x6000;
+/// The code by which ring 3 gets the CPU back: [`crate::environment::resume`]. Read and execute.
+pub const RESUME_VA: u64 = PAGES_VA + 0x7000;
 /// [`crate::trace::AccountArea`], written by the environment.
 pub const ACCOUNT_VA: u64 = PAGES_VA + 0x10_0000;
 /// [`crate::log::LogRing`], written by the environment.
 pub const LOG_VA: u64 = PAGES_VA + 0x20_0000;
 /// [`crate::trace::TraceRing`], written by the environment.
 pub const TRACE_VA: u64 = PAGES_VA + 0x30_0000;
-/// Doorbell pages, one for each entry of the queue owner table; those of queues that exist are mapped. See [`doorbell_va`].
+/// The environment's own page tables, read-only: the entry for the page at `va` is the word at
+/// `PAGE_TABLES_VA + (va >> 12) * 8`. The root's last lower entry points at the root itself.
+pub const PAGE_TABLES_VA: u64 = 0x7F80_0000_0000;
+/// Doorbell pages, one for each entry of the queue owner table; those of queues that are bound are mapped. See [`doorbell_va`].
 pub const DOORBELL_VA: u64 = PAGES_VA + 0x100_0000;
 
 /// The doorbell page of queue `queue` of device `device`; `None`: there can be no such queue.

@@ -9,6 +9,8 @@
 //! | [`layout`] | guest-virtual and guest-physical addresses |
 //! | [`boot`] | boot page (kernel), environment page, status page, host page, device table |
 //! | [`header`] | what the kernel and an image carry in their ELF files for the VMM |
+//! | [`environment`] | places for environments, what the kernel tells them, how they get the CPU back |
+//! | [`capability`] | what an environment may do |
 //! | [`call`] | kernel calls: numbers, registers, errors |
 //! | [`queue`] | the shape of a virtqueue in memory and who owns it |
 //! | [`domain`] | DMA domains: two bits a page |
@@ -23,7 +25,9 @@
 
 pub mod boot;
 pub mod call;
+pub mod capability;
 pub mod domain;
+pub mod environment;
 pub mod extent;
 pub mod fault;
 pub mod flow;
@@ -35,4 +39,4 @@ pub mod time;
 pub mod trace;
 
 /// Version of every shape in this crate. The VMM, the kernel and each image carry it; all three must be equal.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;

@@ -1,0 +1,161 @@
+//! Places for environments: what the VMM prepares of each before boot, so that making one is a few stores for the kernel.
+//!
+//! Each place has page tables that hold the kernel, the fixed pages and themselves; a DMA domain that allows nothing; a
+//! table of capabilities. In the first places the VMM has also loaded the image's program and given out the machine's memory,
+//! queues, flows and extents; the others wait for [`crate::call::Call::EnvironmentCreate`].
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What the kernel needs to know of a place. An array of them lies at [`crate::boot::BootPage::places_gpa`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Place {
+    /// Root of its page tables.
+    pub root_gpa: u64,
+    /// The last-level page table of the doorbell pages ([`crate::layout::DOORBELL_VA`]): one entry a queue.
+    pub doorbells_gpa: u64,
+    /// Entry of the turn register in its last-level page table.
+    pub turn_entry_gpa: u64,
+    /// [`KernelPage`].
+    pub kernel_page_gpa: u64,
+    /// [`crate::boot::StatusPage`].
+    pub status_gpa: u64,
+    /// First instruction; 0: the place is free at boot.
+    pub entry_va: u64,
+    /// Initial stack pointer.
+    pub stack_va: u64,
+    /// Page-table pages that it may have besides those made at boot.
+    pub tables_max: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What the kernel tells an environment while it runs, at [`crate::layout::KERNEL_PAGE_VA`].
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct KernelPage {
+    /// 1: nobody else runs on its vCPU, so it may take turns by itself; 0: it sleeps by [`crate::call::Call::Sleep`].
+    pub alone: AtomicU32,
+    /// Zero.
+    pub reserved: AtomicU32,
+    /// Where it goes on, for the resume page's code: `rip`, `rsp`, `rax`, `rdx`, `rcx`.
+    pub resume: [AtomicU64; 5],
+}
+
+/// The code by which ring 3 gets the CPU back after somebody else had it, at [`crate::layout::RESUME_VA`]. It brings all
+/// extended registers (x87, SSE, AVX and what else the host has) into their initial state, since ring 0 cannot do that on
+/// every host, and goes on where [`KernelPage::resume`] says. The kernel enters an environment through it, so it is not
+/// skipped.
+pub mod resume {
+    use crate::layout::KERNEL_PAGE_VA;
+
+    /// Where the area for XRSTOR lies in the page: a legacy region with the initial control words, an empty header.
+    pub const AREA_OFFSET: usize = 0x400;
+    /// Bytes of that area (SDM 13.4): 512 and 64.
+    pub const AREA_BYTES: usize = 576;
+    const PAGE_LOW: [u8; 4] = ((KERNEL_PAGE_VA + 8) as u32).to_le_bytes();
+    const PAGE_HIGH: [u8; 4] = (((KERNEL_PAGE_VA + 8) >> 32) as u32).to_le_bytes();
+
+    /// The page, for the state components in `mask`.
+    pub const fn page(mask: u64) -> [u8; 4096] {
+        let mut page = [0u8; 4096];
+        let low = (mask as u32).to_le_bytes();
+        let high = ((mask >> 32) as u32).to_le_bytes();
+        let after_xrstor = 17;
+        let area = ((AREA_OFFSET - after_xrstor) as u32).to_le_bytes();
+        let code = [
+            0xB8,
+            low[0],
+            low[1],
+            low[2],
+            low[3], // mov eax, low
+            0xBA,
+            high[0],
+            high[1],
+            high[2],
+            high[3], // mov edx, high
+            0x0F,
+            0xAE,
+            0x2D,
+            area[0],
+            area[1],
+            area[2],
+            area[3], // xrstor [rip + area]
+            0x48,
+            0xB9,
+            PAGE_LOW[0],
+            PAGE_LOW[1],
+            PAGE_LOW[2],
+            PAGE_LOW[3], // mov rcx, the words
+            PAGE_HIGH[0],
+            PAGE_HIGH[1],
+            PAGE_HIGH[2],
+            PAGE_HIGH[3],
+            0x48,
+            0x8B,
+            0x61,
+            0x08, // mov rsp, [rcx + 8]
+            0x48,
+            0x8B,
+            0x41,
+            0x10, // mov rax, [rcx + 16]
+            0x48,
+            0x8B,
+            0x51,
+            0x18, // mov rdx, [rcx + 24]
+            0x48,
+            0x8B,
+            0x49,
+            0x20, // mov rcx, [rcx + 32]
+            0xFF,
+            0x25,
+            0,
+            0,
+            0,
+            0, // jmp [rip + to the word after the page]: patched below
+        ];
+        let mut i = 0;
+        while i < code.len() {
+            page[i] = code[i];
+            i += 1;
+        }
+        // The jump's operand is KernelPage::resume[0], relative to the end of the jump.
+        let jump_end = crate::layout::RESUME_VA + code.len() as u64;
+        let distance = ((KERNEL_PAGE_VA + 8).wrapping_sub(jump_end) as u32).to_le_bytes();
+        let mut i = 0;
+        while i < 4 {
+            page[code.len() - 4 + i] = distance[i];
+            i += 1;
+        }
+        // FCW 0x37F, MXCSR 0x1F80: as a processor and the ABI start.
+        page[AREA_OFFSET] = 0x7F;
+        page[AREA_OFFSET + 1] = 0x03;
+        page[AREA_OFFSET + 24] = 0x80;
+        page[AREA_OFFSET + 25] = 0x1F;
+        page
+    }
+
+    const _: () = assert!(AREA_OFFSET.is_multiple_of(64) && AREA_OFFSET + AREA_BYTES <= 4096);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resume_words_lie_behind_the_flags() {
+        assert_eq!(core::mem::offset_of!(KernelPage, resume), 8);
+    }
+
+    #[test]
+    fn resume_page_holds_the_mask_and_the_initial_control_words() {
+        let page = resume::page(0x2_0000_00E7);
+        assert_eq!(page[1..5], 0xE7u32.to_le_bytes());
+        assert_eq!(page[6..10], 2u32.to_le_bytes());
+        let area = &page[resume::AREA_OFFSET..];
+        assert_eq!(area[..2], 0x37Fu16.to_le_bytes());
+        assert_eq!(area[24..28], 0x1F80u32.to_le_bytes());
+        assert!(area[512..576].iter().all(|&byte| byte == 0), "no component: each gets its initial state");
+    }
+}
