@@ -21,14 +21,16 @@ pub struct Place {
     pub kernel_page_gpa: u64,
     /// [`crate::boot::StatusPage`].
     pub status_gpa: u64,
+    /// [`crate::upcall::UpcallPage`].
+    pub upcall_gpa: u64,
     /// First instruction; 0: the place is free at boot.
     pub entry_va: u64,
     /// Initial stack pointer.
     pub stack_va: u64,
     /// Page-table pages that it may have besides those made at boot.
     pub tables_max: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Slots of its table of capabilities that are in use, from slot 0 on.
+    pub capabilities: u32,
 }
 
 /// What the kernel tells an environment while it runs, at [`crate::layout::KERNEL_PAGE_VA`].
