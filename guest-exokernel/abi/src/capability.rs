@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Entries of one environment's table.
+/// Entries of one environment's table. The last is never used: its slot is [`crate::paging::NO_SLOT`].
 pub const CAPABILITIES: usize = 256;
 /// Longest path from a root of the tree.
 pub const DEPTH_MAX: u8 = 16;

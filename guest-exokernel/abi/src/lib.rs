@@ -11,6 +11,7 @@
 //! | [`header`] | what the kernel and an image carry in their ELF files for the VMM |
 //! | [`environment`] | places for environments, what the kernel tells them, how they get the CPU back |
 //! | [`capability`] | what an environment may do |
+//! | [`paging`] | page-table entries |
 //! | [`call`] | kernel calls: numbers, registers, errors |
 //! | [`queue`] | the shape of a virtqueue in memory and who owns it |
 //! | [`domain`] | DMA domains: two bits a page |
@@ -34,6 +35,7 @@ pub mod flow;
 pub mod header;
 pub mod layout;
 pub mod log;
+pub mod paging;
 pub mod queue;
 pub mod time;
 pub mod trace;
