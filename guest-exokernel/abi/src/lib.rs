@@ -11,12 +11,12 @@
 //! | [`header`] | what the kernel and an image carry in their ELF files for the VMM |
 //! | [`environment`] | places for environments, what the kernel tells them, how they get the CPU back |
 //! | [`capability`] | what an environment may do |
+//! | [`paging`] | page-table entries |
 //! | [`call`] | kernel calls: numbers, registers, errors |
 //! | [`queue`] | the shape of a virtqueue in memory and who owns it |
 //! | [`domain`] | DMA domains: two bits a page |
 //! | [`flow`] | the flow tree: which frames a queue pair gets and may send |
 //! | [`extent`] | disk extents |
-//! | [`paging`] | bits of page-table entries |
 //! | [`upcall`] | how the kernel tells an environment of a fault or the end of its slice |
 //! | [`time`] | the page that maps TSC to UTC |
 //! | [`fault`] | what the kernel reports of a fatal fault |

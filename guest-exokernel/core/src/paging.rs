@@ -5,7 +5,7 @@
 
 use abi::call::Error;
 use abi::layout::{LARGE_PAGE_BYTES, PAGE_BYTES, PAGES_VA};
-use abi::paging::{ACCESSED_DIRTY, ADDRESS, LARGE, PRESENT, USER, WRITE};
+use abi::paging::{ACCESSED, ADDRESS, DIRTY, LARGE, PRESENT, USER, WRITE};
 
 /// The lowest address at which something can be mapped: a null pointer with an offset stays a fault.
 pub const FIRST_VA: u64 = 0x1_0000;
@@ -41,13 +41,9 @@ const fn leaf_level(large: bool) -> u32 {
 /// Whether `pages` pages from `va` on may be mapped at all: aligned and inside the environment's part.
 pub fn range_is_mappable(va: u64, pages: u64, large: bool) -> bool {
     let size = if large { LARGE_PAGE_BYTES } else { PAGE_BYTES };
-    let bytes = pages.checked_mul(PAGE_BYTES);
-    let end = bytes.and_then(|bytes| va.checked_add(bytes));
-    va.is_multiple_of(size)
-        && pages > 0
-        && (pages * PAGE_BYTES).is_multiple_of(size)
-        && va >= FIRST_VA
-        && end.is_some_and(|end| end <= END_VA)
+    let Some(bytes) = pages.checked_mul(PAGE_BYTES) else { return false };
+    let Some(end) = va.checked_add(bytes) else { return false };
+    bytes > 0 && (va | bytes).is_multiple_of(size) && va >= FIRST_VA && end <= END_VA
 }
 
 /// Where the entry for `va` lies, with tables made on the way.
@@ -59,7 +55,7 @@ pub fn make(tables: &mut impl Tables, root: u64, va: u64, large: bool) -> Result
         let entry = tables.read(at);
         if entry & PRESENT == 0 {
             let new = tables.take().ok_or(Error::NoSpace)?;
-            tables.write(at, new | PRESENT | WRITE | USER | ACCESSED_DIRTY);
+            tables.write(at, new | PRESENT | WRITE | USER | ACCESSED | DIRTY);
             table = new;
         } else if level == 2 && entry & LARGE != 0 {
             // A page inside a large one: that has to go first.
