@@ -173,7 +173,7 @@ pub mod sleep {
     pub const fn word(slot: u32, offset_bytes: u64, value: u16) -> u64 {
         WORD << KIND_SHIFT
             | (slot as u64 & 0xFF) << 48
-            | (offset_bytes / 2 & 0xFFFF_FFFF) << 16
+            | ((offset_bytes / 2) & 0xFFFF_FFFF) << 16
             | value as u64
     }
 }

@@ -88,11 +88,23 @@ impl<'a> Tree<'a> {
         slots: &mut Slots,
         part: Part,
     ) -> Result<Handle, Error> {
-        let above = *self.entry(parent);
+        let above = self.entry(parent);
         let offset = part.start.checked_sub(above.start).ok_or(Error::BadArgument)?;
         if part.count == 0 || offset > above.count || part.count > above.count - offset {
             return Err(Error::BadArgument);
         }
+        self.hang(parent, environment, slots, part)
+    }
+
+    /// The same, for kinds whose range is not a part of the parent's: a child flow.
+    pub fn hang(
+        &mut self,
+        parent: u16,
+        environment: u32,
+        slots: &mut Slots,
+        part: Part,
+    ) -> Result<Handle, Error> {
+        let above = *self.entry(parent);
         if part.rights & !above.rights != 0 {
             return Err(Error::NotPermitted);
         }

@@ -6,4 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod capability;
+pub mod flow;
 pub mod paging;
