@@ -142,17 +142,18 @@ fn core_gate_instruction_outside_the_gate_page_is_no_kernel_call() {
 }
 
 /// Code that makes kernel calls with these numbers and arguments, and then exits with the status of the last.
-fn calls(list: &[(u64, [u64; 4])]) -> Vec<u8> {
+fn calls(list: &[(u64, [u64; 5])]) -> Vec<u8> {
     let mut code = Vec::new();
     let load = |code: &mut Vec<u8>, opcode: [u8; 2], value: u64| {
         code.extend(opcode);
         code.extend(value.to_le_bytes());
     };
-    for (number, [a, b, c, d]) in list {
+    for (number, [a, b, c, d, e]) in list {
         load(&mut code, [0x48, 0xBF], *a); // mov rdi
         load(&mut code, [0x48, 0xBE], *b); // mov rsi
         load(&mut code, [0x48, 0xBA], *c); // mov rdx
         load(&mut code, [0x49, 0xBA], *d); // mov r10
+        load(&mut code, [0x49, 0xB8], *e); // mov r8
         load(&mut code, [0x48, 0xB8], *number); // mov rax
         load(&mut code, [0x48, 0xB9], GATE_VA); // mov rcx
         code.extend([0xFF, 0xD1]); // call rcx
@@ -166,28 +167,28 @@ fn calls(list: &[(u64, [u64; 4])]) -> Vec<u8> {
 
 #[test]
 fn core_exit_status_is_the_machines() {
-    let code = calls(&[(Call::Version as u64, [0; 4])]);
+    let code = calls(&[(Call::Version as u64, [0; 5])]);
     assert_eq!(end_of(&code), End::PowerOff { status: 0 });
 }
 
 #[test]
 fn core_unknown_kernel_calls_are_refused() {
-    for number in [0x03, 0x1F, 0x22, 0xFF, 1 << 32, u64::MAX, 1 << 63] {
-        let code = calls(&[(number, [u64::MAX, 0, 1 << 40, 7])]);
+    for number in [0x0F, 0x1F, 0x22, (1 << 32) | 3, 0xFF, 1 << 32, u64::MAX, 1 << 63] {
+        let code = calls(&[(number, [u64::MAX, 0, 1 << 40, 7, 1])]);
         assert_eq!(end_of(&code), End::PowerOff { status: Error::NoSuchCall as u32 }, "{number:#x}");
     }
 }
 
 #[test]
-fn core_queue_calls_without_a_device_are_refused() {
-    let bind = |device, queue, base, size| (Call::QueueBind as u64, [device, queue, base, size]);
+fn core_queue_calls_without_a_capability_are_refused() {
+    let bind = |queues, queue, base, size| (Call::QueueBind as u64, [0, queues, queue, base, size]);
     for call in [
-        bind(1, 0, 0, 256),
+        bind(1 << 32, 0, 0, 256),
         bind(u64::MAX, u64::MAX, u64::MAX, u64::MAX),
         bind(7, 3, 0x20_0000, 256),
-        bind(8, 0, 0, 0),
-        (Call::QueueUnbind as u64, [1, 0, 0, 0]),
-        (Call::QueueUnbind as u64, [u64::MAX, 1 << 40, 0, 0]),
+        (Call::QueueBind as u64, [u64::MAX, 0, 0, 0, 0]),
+        (Call::QueueUnbind as u64, [0, 1, 0, 0, 0]),
+        (Call::QueueUnbind as u64, [0, u64::MAX, 1 << 40, 0, 0]),
     ] {
         assert_eq!(end_of(&calls(&[call])), End::PowerOff { status: Error::NotFound as u32 }, "{call:x?}");
     }

@@ -110,6 +110,10 @@ pub struct BootPage {
     pub fault_gpa: u64,
     /// The page mapped at [`crate::layout::GATE_VA`]; the kernel puts the gate instruction in.
     pub gate_gpa: u64,
+    /// [`HostPage`], the same for all environments.
+    pub host_gpa: u64,
+    /// The turn registers' page.
+    pub turn_gpa: u64,
     /// Places for environments, [`crate::environment::Place`] × [`Self::places`].
     pub places_gpa: u64,
     /// Their capabilities, [`crate::capability::Capability`] × [`crate::capability::CAPABILITIES`] × [`Self::places`].

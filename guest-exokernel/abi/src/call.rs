@@ -25,11 +25,11 @@ pub enum Call {
     /// `(deadline_tsc)`. Halts the vCPU until a bound queue signals, or the deadline (0: none) passes. May return early:
     /// every sleeper re-checks. For an environment alone on its vCPU; otherwise it is [`Self::Sleep`].
     Halt = 0x02,
-    /// `(deadline_tsc)`. Gives the CPU to others until a device did something, somebody calls [`Self::Wake`], or the
-    /// deadline (0: none) passes. May return early.
+    /// `(deadline_tsc, term, term, term, term)`. Gives the CPU to others until a [`sleep`] term holds, somebody calls
+    /// [`Self::Wake`], or the deadline (0: none) passes. May return early. All registers but `rsp` are lost.
     Sleep = 0x03,
     /// `(to)`. Gives the CPU to the environment of that capability (needs `YIELD`) or, with no handle, to whoever is
-    /// next.
+    /// next. All registers but `rsp` are lost.
     Yield = 0x04,
     /// `(places, number) -> handle`. Makes an environment in a free place of the range (needs `CREATE`); number
     /// [`ANY`]: in any. It holds nothing and does not run. The handle has all rights that `places` has.
@@ -150,6 +150,32 @@ pub mod map {
     pub const EXECUTE: u64 = 1 << 1;
     /// In large pages: address, pages and counts are multiples of 512 pages.
     pub const LARGE: u64 = 1 << 2;
+}
+
+/// Terms of [`Call::Sleep`]: what a sleeper waits for, besides its deadline. They are looked at when it falls asleep, when the
+/// device work has done something, and when somebody wakes it.
+pub mod sleep {
+    /// No term.
+    pub const NONE: u64 = 0;
+    /// The kind of a term, in its uppermost bits.
+    pub const KIND_SHIFT: u32 = 56;
+    /// [`queue`].
+    pub const QUEUE: u64 = 1;
+    /// [`word`].
+    pub const WORD: u64 = 2;
+
+    /// The used index of a bound queue, as of [`crate::queue::owner_index`], is not this any more.
+    pub const fn queue(owner_index: u32, used: u16) -> u64 {
+        QUEUE << KIND_SHIFT | (owner_index as u64 & 0xFFFF) << 16 | used as u64
+    }
+
+    /// The 16 bits at this offset (a multiple of 2) of a memory capability's range are not this any more.
+    pub const fn word(slot: u32, offset_bytes: u64, value: u16) -> u64 {
+        WORD << KIND_SHIFT
+            | (slot as u64 & 0xFF) << 48
+            | ((offset_bytes / 2) & 0xFFFF_FFFF) << 16
+            | value as u64
+    }
 }
 
 /// Answers of [`Call::EnvironmentStatus`].

@@ -7,10 +7,13 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Entries of one environment's table. The last is never used: its slot is [`crate::paging::NO_SLOT`].
+/// Entries of one environment's table. The last is never used: [`crate::paging::NO_SLOT`].
 pub const CAPABILITIES: usize = 256;
 /// Longest path from a root of the tree.
 pub const DEPTH_MAX: u8 = 16;
+
+/// Bit of [`Capability::depth`]: nothing is derived from it or what was derived from it any more.
+pub const REVOKING: u8 = 0x80;
 
 /// What a capability is for, and what its range counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +90,7 @@ pub mod rights {
 pub struct Capability {
     /// [`Kind`].
     pub kind: u8,
-    /// Steps to the root of its tree.
+    /// Steps to the root of its tree; with [`REVOKING`], it is being revoked.
     pub depth: u8,
     /// [`rights`].
     pub rights: u16,
@@ -97,9 +100,11 @@ pub struct Capability {
     pub start: u64,
     /// How many.
     pub count: u64,
-    /// Extent: index in the device table. Environment: its generation. Otherwise zero.
+    /// Memory: 1 if devices were allowed to use it. Flow: 1 if it was carved with this entry, and goes with it. Extent: index in
+    /// the device table. Environment: its generation; 0: free places.
     pub object: u32,
-    /// How many things were bound with it: mapped pages, bound queues, an extent's entry.
+    /// How many things were bound with it. Memory: entries of page tables. Queues: queues. Extent: its entry in the extent
+    /// table plus one.
     pub bound: u32,
     /// What it was derived from.
     pub parent: u16,

@@ -4,6 +4,7 @@
 //! table of capabilities. In the first places the VMM has also loaded the image's program and given out the machine's memory,
 //! queues, flows and extents; the others wait for [`crate::call::Call::EnvironmentCreate`].
 
+use crate::boot::MemoryRange;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -19,16 +20,19 @@ pub struct Place {
     pub turn_entry_gpa: u64,
     /// [`KernelPage`].
     pub kernel_page_gpa: u64,
-    /// [`crate::boot::StatusPage`].
-    pub status_gpa: u64,
+    /// [`crate::upcall::UpcallPage`].
+    pub upcall_gpa: u64,
+    /// The fixed pages that it writes, one behind the other: cleared before the next environment gets the place. The first
+    /// is its [`crate::boot::StatusPage`].
+    pub own: MemoryRange,
     /// First instruction; 0: the place is free at boot.
     pub entry_va: u64,
     /// Initial stack pointer.
     pub stack_va: u64,
     /// Page-table pages that it may have besides those made at boot.
     pub tables_max: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Slots of its table of capabilities that are in use, from slot 0 on.
+    pub capabilities: u32,
 }
 
 /// What the kernel tells an environment while it runs, at [`crate::layout::KERNEL_PAGE_VA`].
@@ -39,7 +43,7 @@ pub struct KernelPage {
     pub alone: AtomicU32,
     /// Zero.
     pub reserved: AtomicU32,
-    /// Where it goes on, for the resume page's code: `rip`, `rsp`, `rax`, `rdx`, `rcx`.
+    /// Where it goes on, for the resume page's code: `rip`, `rsp`, `rax`, `rdx`, `rdi`.
     pub resume: [AtomicU64; 5],
 }
 
@@ -54,86 +58,41 @@ pub mod resume {
     pub const AREA_OFFSET: usize = 0x400;
     /// Bytes of that area (SDM 13.4): 512 and 64.
     pub const AREA_BYTES: usize = 576;
-    const PAGE_LOW: [u8; 4] = ((KERNEL_PAGE_VA + 8) as u32).to_le_bytes();
-    const PAGE_HIGH: [u8; 4] = (((KERNEL_PAGE_VA + 8) >> 32) as u32).to_le_bytes();
+    /// Address of [`super::KernelPage::resume`].
+    const WORDS_VA: u64 = KERNEL_PAGE_VA + 8;
 
     /// The page, for the state components in `mask`.
     pub const fn page(mask: u64) -> [u8; 4096] {
         let mut page = [0u8; 4096];
-        let low = (mask as u32).to_le_bytes();
-        let high = ((mask >> 32) as u32).to_le_bytes();
-        let after_xrstor = 17;
-        let area = ((AREA_OFFSET - after_xrstor) as u32).to_le_bytes();
-        let code = [
-            0xB8,
-            low[0],
-            low[1],
-            low[2],
-            low[3], // mov eax, low
-            0xBA,
-            high[0],
-            high[1],
-            high[2],
-            high[3], // mov edx, high
-            0x0F,
-            0xAE,
-            0x2D,
-            area[0],
-            area[1],
-            area[2],
-            area[3], // xrstor [rip + area]
-            0x48,
-            0xB9,
-            PAGE_LOW[0],
-            PAGE_LOW[1],
-            PAGE_LOW[2],
-            PAGE_LOW[3], // mov rcx, the words
-            PAGE_HIGH[0],
-            PAGE_HIGH[1],
-            PAGE_HIGH[2],
-            PAGE_HIGH[3],
-            0x48,
-            0x8B,
-            0x61,
-            0x08, // mov rsp, [rcx + 8]
-            0x48,
-            0x8B,
-            0x41,
-            0x10, // mov rax, [rcx + 16]
-            0x48,
-            0x8B,
-            0x51,
-            0x18, // mov rdx, [rcx + 24]
-            0x48,
-            0x8B,
-            0x49,
-            0x20, // mov rcx, [rcx + 32]
-            0xFF,
-            0x25,
-            0,
-            0,
-            0,
-            0, // jmp [rip + to the word after the page]: patched below
-        ];
-        let mut i = 0;
-        while i < code.len() {
-            page[i] = code[i];
-            i += 1;
-        }
-        // The jump's operand is KernelPage::resume[0], relative to the end of the jump.
-        let jump_end = crate::layout::RESUME_VA + code.len() as u64;
-        let distance = ((KERNEL_PAGE_VA + 8).wrapping_sub(jump_end) as u32).to_le_bytes();
-        let mut i = 0;
-        while i < 4 {
-            page[code.len() - 4 + i] = distance[i];
-            i += 1;
-        }
+        let mut at = 0;
+        at = put(&mut page, at, &[0xB8]); // mov eax, the mask's lower half
+        at = put(&mut page, at, &(mask as u32).to_le_bytes());
+        at = put(&mut page, at, &[0xBA]); // mov edx, its upper half
+        at = put(&mut page, at, &((mask >> 32) as u32).to_le_bytes());
+        at = put(&mut page, at, &[0x0F, 0xAE, 0x2D]); // xrstor [rip + area]
+        at = put(&mut page, at, &((AREA_OFFSET - at - 4) as u32).to_le_bytes());
+        at = put(&mut page, at, &[0x48, 0xBF]); // mov rdi, the words
+        at = put(&mut page, at, &WORDS_VA.to_le_bytes());
+        at = put(&mut page, at, &[0x48, 0x8B, 0x67, 8]); // mov rsp, [rdi + 8]
+        at = put(&mut page, at, &[0x48, 0x8B, 0x47, 16]); // mov rax, [rdi + 16]
+        at = put(&mut page, at, &[0x48, 0x8B, 0x57, 24]); // mov rdx, [rdi + 24]
+        at = put(&mut page, at, &[0x48, 0x8B, 0x7F, 32]); // mov rdi, [rdi + 32]
+        at = put(&mut page, at, &[0xFF, 0x25]); // jmp [rip + the first word]
+        let end = crate::layout::RESUME_VA + at as u64 + 4;
+        put(&mut page, at, &(WORDS_VA.wrapping_sub(end) as u32).to_le_bytes());
         // FCW 0x37F, MXCSR 0x1F80: as a processor and the ABI start.
-        page[AREA_OFFSET] = 0x7F;
-        page[AREA_OFFSET + 1] = 0x03;
-        page[AREA_OFFSET + 24] = 0x80;
-        page[AREA_OFFSET + 25] = 0x1F;
+        put(&mut page, AREA_OFFSET, &0x37Fu16.to_le_bytes());
+        put(&mut page, AREA_OFFSET + 24, &0x1F80u32.to_le_bytes());
         page
+    }
+
+    const fn put(page: &mut [u8; 4096], at: usize, bytes: &[u8]) -> usize {
+        let mut i = 0;
+        while i < bytes.len() {
+            page[at + i] = bytes[i];
+            i += 1;
+        }
+        at + bytes.len()
     }
 
     const _: () = assert!(AREA_OFFSET.is_multiple_of(64) && AREA_OFFSET + AREA_BYTES <= 4096);

@@ -99,8 +99,8 @@ pub struct Node {
     pub child_prefix_len: AtomicU32,
     /// How many children there are; 0 ends a look-up early.
     pub children: AtomicU32,
-    /// Zero.
-    pub reserved: AtomicU32,
+    /// The kernel's own: number plus one of the capability with which it was directed.
+    pub director: AtomicU32,
     /// The field's value: an address prefix as two big-endian halves, or a number in the second word.
     pub field: [AtomicU64; 2],
     /// [`Target::pack`], or 0: frames go to the nearest node above that has one.

@@ -47,6 +47,8 @@ pub const TURN_VA: u64 = PAGES_VA + 0x5000;
 pub const KERNEL_PAGE_VA: u64 = PAGES_VA + 0x6000;
 /// The code by which ring 3 gets the CPU back: [`crate::environment::resume`]. Read and execute.
 pub const RESUME_VA: u64 = PAGES_VA + 0x7000;
+/// [`crate::upcall::UpcallPage`], the environment's own.
+pub const UPCALL_VA: u64 = PAGES_VA + 0x8000;
 /// [`crate::trace::AccountArea`], written by the environment.
 pub const ACCOUNT_VA: u64 = PAGES_VA + 0x10_0000;
 /// [`crate::log::LogRing`], written by the environment.

@@ -17,6 +17,7 @@
 //! | [`domain`] | DMA domains: two bits a page |
 //! | [`flow`] | the flow tree: which frames a queue pair gets and may send |
 //! | [`extent`] | disk extents |
+//! | [`upcall`] | how the kernel tells an environment of a fault or the end of its slice |
 //! | [`time`] | the page that maps TSC to UTC |
 //! | [`fault`] | what the kernel reports of a fatal fault |
 //! | [`trace`] | spans, events, counters: sites, accumulators, records |
@@ -39,6 +40,7 @@ pub mod paging;
 pub mod queue;
 pub mod time;
 pub mod trace;
+pub mod upcall;
 
 /// Version of every shape in this crate. The VMM, the kernel and each image carry it; all three must be equal.
 pub const VERSION: u32 = 5;

@@ -17,41 +17,64 @@ pub(crate) extern "sysv64" fn exception(frame: &TrapFrame) -> ! {
     let from_ring3 = frame.cs & 3 == 3;
     if from_ring3 {
         probe::gate_fault();
+        // SAFETY: ring 3 ran until now, so nobody else is in the kernel.
+        let kernel = unsafe { crate::kernel::enter() };
+        if kernel.has_others() {
+            describe(frame, kernel.current);
+            Machine::get().control(control::ENVIRONMENT_FAULT, 1);
+            let (current, status) = (kernel.current, STATUS_OF_FAULT + frame.vector as u32);
+            kernel.end(current, status);
+            kernel.schedule();
+        }
     }
+    // SAFETY: if it was in the kernel, that does not go on.
+    describe(frame, unsafe { crate::kernel::enter() }.current);
+    down()
+}
+
+/// Exit status of an environment that faulted: this and the vector.
+const STATUS_OF_FAULT: u32 = 128;
+
+/// Fills the record.
+fn describe(frame: &TrapFrame, environment: u32) {
+    let from_ring3 = frame.cs & 3 == 3;
     let kind = match (from_ring3, frame.vector) {
         (false, _) => KIND_KERNEL,
         (true, VECTOR_BREAKPOINT | VECTOR_STRAY_SYSCALL) => KIND_STRAY_GATE,
         (true, _) => KIND_ENVIRONMENT,
     };
-    report(|record| {
-        record.kind = kind;
-        record.vector = frame.vector;
-        record.error_code = frame.error_code;
-        record.address = fault_address();
-        record.rip = frame.rip;
-        record.cs = frame.cs;
-        record.rflags = frame.rflags;
-        record.rsp = frame.rsp;
-        record.ss = frame.ss;
-        record.registers = frame.registers;
-    })
+    let record = record();
+    record.kind = kind;
+    record.environment = environment;
+    record.vector = frame.vector;
+    record.error_code = frame.error_code;
+    record.address = fault_address();
+    record.rip = frame.rip;
+    record.cs = frame.cs;
+    record.rflags = frame.rflags;
+    record.rsp = frame.rsp;
+    record.ss = frame.ss;
+    record.registers = frame.registers;
 }
 
 /// The kernel cannot go on.
 pub(crate) fn give_up(why: &str) -> ! {
-    report(|record| {
-        record.kind = KIND_PANIC;
-        let len = why.len().min(record.message.len());
-        record.message[..len].copy_from_slice(&why.as_bytes()[..len]);
-        record.message_len = len as u64;
-    })
+    let record = record();
+    record.kind = KIND_PANIC;
+    let len = why.len().min(record.message.len());
+    record.message[..len].copy_from_slice(&why.as_bytes()[..len]);
+    record.message_len = len as u64;
+    down()
 }
 
-fn report(fill: impl FnOnce(&mut FaultRecord)) -> ! {
-    let machine = Machine::get();
-    // SAFETY: the record is RAM that the VMM reserved for this; nobody else has a reference, and this path runs once.
-    fill(unsafe { &mut *direct_map::<FaultRecord>(machine.boot().fault_gpa).cast_mut() });
-    machine.control(control::FAULT, 1);
+fn record() -> &'static mut FaultRecord {
+    // SAFETY: the record is RAM that the VMM reserved for this; whoever fills it is on the way down, alone.
+    unsafe { &mut *direct_map::<FaultRecord>(Machine::get().boot().fault_gpa).cast_mut() }
+}
+
+/// The VMM reports the record and ends the machine.
+fn down() -> ! {
+    Machine::get().control(control::FAULT, 1);
     loop {
         // The VMM does not come back from that.
         core::hint::spin_loop();
@@ -77,10 +100,10 @@ impl Write for Message<'_> {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    report(|record| {
-        record.kind = KIND_PANIC;
-        record.message_len = 0;
-        // Cannot fail: `Message` cuts instead.
-        let _ = write!(Message { record }, "{info}");
-    })
+    let record = record();
+    record.kind = KIND_PANIC;
+    record.message_len = 0;
+    // Cannot fail: `Message` cuts instead.
+    let _ = write!(Message { record }, "{info}");
+    down()
 }

@@ -2,9 +2,10 @@
 //! it relies on what the VMM promises of the boot page and on the kernel being alone with its vCPU.
 
 use crate::arch::probe::Gate;
-use abi::boot::{BOOT_MAGIC, BootPage, Device, StatusPage};
+use abi::boot::{BOOT_MAGIC, BootPage, Device, HostPage, MemoryRange, StatusPage, control};
 use abi::call::gate;
-use abi::layout::DIRECT_MAP_VA;
+use abi::environment::Place;
+use abi::layout::{DIRECT_MAP_VA, PAGE_BYTES};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
 static BOOT: AtomicPtr<BootPage> = AtomicPtr::new(core::ptr::null_mut());
@@ -45,21 +46,35 @@ impl Machine {
         self.boot.devices.get(usize::try_from(index).ok()?).filter(|device| device.kind != 0)
     }
 
-    /// What the first environment tells of itself; the kernel adds its own part.
-    fn status(self) -> &'static StatusPage {
-        // SAFETY: the status page is RAM reserved by the VMM, all its fields are atomics, and any content is valid.
-        unsafe { &*direct_map::<StatusPage>(self.boot.status_gpa) }
+    /// The places for environments.
+    pub(crate) fn places(self) -> &'static [Place] {
+        let first = direct_map::<Place>(self.boot.places_gpa);
+        // SAFETY: the VMM filled as many before the first instruction, and nobody writes them afterwards.
+        unsafe { core::slice::from_raw_parts(first, self.boot.places as usize) }
+    }
+
+    /// What the VMM says while the machine runs.
+    pub(crate) fn host(self) -> &'static HostPage {
+        // SAFETY: RAM reserved by the VMM for this page; all its fields are atomics.
+        unsafe { &*direct_map::<HostPage>(self.boot.host_gpa) }
+    }
+
+    /// What each environment tells of itself; the kernel adds its own part.
+    fn status_pages(self) -> impl Iterator<Item = &'static StatusPage> {
+        // SAFETY: status pages are RAM reserved by the VMM, all fields are atomics, and any content is valid.
+        self.places().iter().map(|place| unsafe { &*direct_map::<StatusPage>(place.own.start_gpa) })
     }
 
     /// Stamps a phase of the start.
     pub(crate) fn stamp(self, phase: usize) {
-        self.status().phases[phase].store(crate::arch::tsc(), Ordering::Relaxed);
+        let now = crate::arch::tsc();
+        self.status_pages().for_each(|status| status.phases[phase].store(now, Ordering::Relaxed));
     }
 
-    /// Remembers how a halt is ended, for MSI-X entries, and tells the environment.
+    /// Remembers how a halt is ended, for MSI-X entries, and tells the environments.
     pub(crate) fn set_wake(self, wake: u32) {
         WAKE.store(wake, Ordering::Relaxed);
-        self.status().wake.store(wake, Ordering::Relaxed);
+        self.status_pages().for_each(|status| status.wake.store(wake, Ordering::Relaxed));
     }
 
     /// How a halt is ended: a value of [`abi::boot::wake`].
@@ -79,18 +94,46 @@ impl Machine {
                 (*direct_map::<AtomicU8>(self.boot.gate_gpa + offset as u64)).store(byte, Ordering::Relaxed)
             };
         }
-        self.status().gate.store(number, Ordering::Relaxed);
+        self.status_pages().for_each(|status| status.gate.store(number, Ordering::Relaxed));
     }
 
     /// Writes a control register of the VMM.
     pub(crate) fn control(self, register: u64, value: u32) {
         Register::<u32>::at(self.boot.control_gpa + register).write(value);
     }
+
+    /// Has the VMM fill pages with zeroes.
+    pub(crate) fn clean(self, range: MemoryRange) {
+        self.control(control::CLEAN_START, (range.start_gpa / PAGE_BYTES) as u32);
+        self.control(control::CLEAN_PAGES, (range.len_bytes / PAGE_BYTES) as u32);
+    }
 }
 
 /// Where the kernel sees guest-physical memory.
 pub(crate) fn direct_map<T>(gpa: u64) -> *const T {
     (DIRECT_MAP_VA + gpa) as *const T
+}
+
+/// A word of RAM: a page-table entry, a bitmap.
+#[inline]
+pub(crate) fn read(gpa: u64) -> u64 {
+    // SAFETY: the kernel names RAM of its own tables here, or of an environment, where any value is valid; the direct map
+    // covers all of it.
+    unsafe { direct_map::<u64>(gpa).read_volatile() }
+}
+
+/// Replaces it.
+#[inline]
+pub(crate) fn write(gpa: u64, word: u64) {
+    // SAFETY: the kernel writes to its own tables only.
+    unsafe { direct_map::<u64>(gpa).cast_mut().write_volatile(word) }
+}
+
+/// Sixteen bits of an environment's memory.
+#[inline]
+pub(crate) fn read_u16(gpa: u64) -> u16 {
+    // SAFETY: as for `read`.
+    unsafe { direct_map::<u16>(gpa).read_volatile() }
 }
 
 /// A device register.

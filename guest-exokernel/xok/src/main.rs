@@ -11,6 +11,8 @@
 //! | --- | --- |
 //! | [`arch`] | entry stubs, instructions, probing the gate and the wake-up |
 //! | [`machine`] | boot page, direct map: the only place that makes references to physical memory |
+//! | [`kernel`] | what is known of environments, bound queues, spare page tables |
+//! | [`schedule`] | who runs, who sleeps, and taking back what an ended environment held |
 //! | [`tables`] | DMA domains and queue owners |
 //! | [`calls`] | the kernel calls |
 //! | [`fault`] | the way down |
@@ -20,7 +22,9 @@
 mod arch;
 mod calls;
 mod fault;
+mod kernel;
 mod machine;
+mod schedule;
 mod tables;
 
 use abi::boot::phase;
@@ -41,5 +45,8 @@ fn start_with_gate(gate: arch::probe::Gate) -> ! {
     let machine = Machine::get();
     machine.install_gate(gate);
     machine.stamp(phase::ENVIRONMENT);
-    arch::entry::enter_ring3(machine.boot().environment_entry_va, machine.boot().environment_stack_va)
+    // SAFETY: the first use; nothing else runs.
+    let kernel = unsafe { kernel::enter() };
+    kernel.init();
+    kernel.schedule()
 }

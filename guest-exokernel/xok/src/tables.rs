@@ -1,28 +1,59 @@
-//! The tables that the VMM reads: DMA domains and queue owners. (Flows and extents join them when more than one
-//! environment asks for them; the VMM fills them for the first.)
+//! The tables that the VMM reads: DMA domains and queue owners. (Flows and extents are with their calls.)
 
-use crate::machine::{Machine, direct_map};
-use abi::domain::{DOMAINS, DomainEntry, Rights, position};
+use crate::machine::{Machine, direct_map, read, write};
+use abi::domain::{DOMAINS, DomainEntry};
 use abi::queue::{QueueOwner, owner_index};
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Whether the device may both read and write `page` for the environment.
-pub(crate) fn device_may_use(machine: Machine, environment: u32, page: u64) -> bool {
-    if environment as usize >= DOMAINS {
-        return false;
+/// An environment's DMA domain.
+#[derive(Clone, Copy)]
+pub(crate) struct Domain {
+    entry: DomainEntry,
+}
+
+/// Pages whose bits lie in one word.
+const WORD_PAGES: u64 = 32;
+
+impl Domain {
+    /// The domain of a place.
+    pub(crate) fn of(environment: u32) -> Option<Self> {
+        if environment as usize >= DOMAINS {
+            return None;
+        }
+        let gpa =
+            Machine::get().boot().domains_gpa + u64::from(environment) * size_of::<DomainEntry>() as u64;
+        // SAFETY: inside the table (checked above), which the VMM filled before the first instruction.
+        Some(Self { entry: unsafe { *direct_map::<DomainEntry>(gpa) } })
     }
-    let entry = direct_map::<DomainEntry>(
-        machine.boot().domains_gpa + u64::from(environment) * size_of::<DomainEntry>() as u64,
-    );
-    // SAFETY: inside the table (checked above), which only the kernel and, before it, the VMM write.
-    let entry = unsafe { &*entry };
-    if page >= entry.pages {
-        return false;
+
+    /// Whether the device may both read and write `page`.
+    pub(crate) fn device_may_use(self, page: u64) -> bool {
+        let (word, shift) = (page / WORD_PAGES, 2 * (page % WORD_PAGES));
+        page < self.entry.pages && read(self.entry.bitmap_gpa + 8 * word) >> shift & 3 == 3
     }
-    let (byte, shift) = position(page);
-    // SAFETY: the bitmap has two bits for each of `pages` pages, and `page` is one of them.
-    let bits = unsafe { &*direct_map::<AtomicU8>(entry.bitmap_gpa + byte) }.load(Ordering::Relaxed) >> shift;
-    bits & Rights::ReadWrite as u8 == Rights::ReadWrite as u8
+
+    /// Sets the rights of pages, in at most `words` words of the bitmap. Answers how many pages it is done with, and whether
+    /// a right was taken.
+    pub(crate) fn set(self, first: u64, pages: u64, rights: u8, words: u64) -> (u64, bool) {
+        let mut page = first;
+        // A capability's range is RAM, and the bitmap covers all of it.
+        let end = (first + pages).min(self.entry.pages);
+        let mut taken = false;
+        for _ in 0..words {
+            if page >= end {
+                break;
+            }
+            let gpa = self.entry.bitmap_gpa + 8 * (page / WORD_PAGES);
+            let in_word = (WORD_PAGES - page % WORD_PAGES).min(end - page);
+            let mask = (u64::MAX >> (64 - 2 * in_word)) << (2 * (page % WORD_PAGES));
+            let old = read(gpa);
+            let new = old & !mask | (0x5555_5555_5555_5555 * u64::from(rights)) & mask;
+            write(gpa, new);
+            taken |= old & !new != 0;
+            page += in_word;
+        }
+        (if page >= end { pages } else { page - first }, taken)
+    }
 }
 
 /// The owner word of a queue.

@@ -107,7 +107,7 @@ pub struct DiskQueue<H: Hal, B, K> {
 }
 
 impl<H: Hal, B, K> DiskQueue<H, B, K> {
-    /// Binds queue `queue` of device number `index`, which the device table describes as `device`, with `size` descriptors, a
+    /// Binds queue `queue` of those that are ours, of device number `index`, which the device table describes as `device`, with `size` descriptors, a
     /// power of two. A request takes two and one for each piece of its buffer that does not lie behind the one before.
     /// Dropping it unbinds it.
     pub fn open(hal: H, index: u32, device: &Device, queue: u32, size: u16) -> Result<Self, OpenError> {
@@ -133,7 +133,7 @@ impl<H: Hal, B, K> DiskQueue<H, B, K> {
         let slots = Block::new(&hal, usize::from(size) * SLOT_BYTES, Contents::Zero)?;
         let mut queue = Self {
             hal,
-            place: Place { device: index, queue },
+            place: Place { device: index, queue: device.first_queue + queue },
             ring,
             geometry,
             slots,

@@ -67,7 +67,7 @@ impl Console {
     /// Asks for the console's port; `None`: the machine has no host channel.
     pub(crate) fn open(name: &'static str) -> Result<Option<Self>, OpenError> {
         let devices = &pages::environment().devices;
-        let Some(index) = devices.iter().position(|device| device.kind == DEVICE_CONSOLE) else {
+        let Some(index) = pages::device_of_kind(DEVICE_CONSOLE) else {
             return Ok(None);
         };
         let channel = Channel::open(GuestHal, index as u32, &devices[index], Config::default(), NAMES)?;

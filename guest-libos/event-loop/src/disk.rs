@@ -89,8 +89,7 @@ pub struct Disk {
 impl Disk {
     /// Binds a queue of the first disk.
     pub fn first() -> Result<Self, DiskError> {
-        let devices = &pages::environment().devices;
-        let index = devices.iter().position(|device| device.kind == DEVICE_BLOCK).ok_or(DiskError::NoDisk)?;
+        let index = pages::device_of_kind(DEVICE_BLOCK).ok_or(DiskError::NoDisk)?;
         let queue = open(index).map_err(DiskError::Open)?;
         Ok(Self {
             capacity_blocks: queue.capacity_blocks(),

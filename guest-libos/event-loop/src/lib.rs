@@ -25,6 +25,7 @@ use exos_net::{
 };
 use exos_nic::{Arming, Interest, OpenError, QueuePair};
 use exos_runtime::clock::{self, Scale};
+use exos_runtime::sleep::{self, Watch};
 use exos_runtime::{kernel, pages, turn};
 use exos_virtqueue::guest::GuestHal;
 use transmit::{Held, Sender};
@@ -254,9 +255,8 @@ impl<'s, S: Service> EventLoop<'s, S> {
         max_connections: u32,
     ) -> Result<Self, StartError> {
         let environment = pages::environment();
-        let devices = &environment.devices;
-        let index = devices.iter().position(|device| device.kind == DEVICE_NET).ok_or(StartError::NoNic)?;
-        let device = &devices[index];
+        let index = pages::device_of_kind(DEVICE_NET).ok_or(StartError::NoNic)?;
+        let device = &environment.devices[index];
         if environment.ipv4.address == [0; 4] {
             return Err(StartError::NoAddress);
         }
@@ -443,6 +443,10 @@ impl<'s, S: Service> EventLoop<'s, S> {
             let soon = clock::tsc() + self.scale.ticks(CROWDED_WAIT_US * 1000);
             deadline = if deadline == 0 { soon } else { deadline.min(soon) };
         }
+        if !sleep::alone() {
+            self.sleep(deadline);
+            return;
+        }
         if turn::wanted() {
             turn::take(deadline);
             return;
@@ -465,6 +469,29 @@ impl<'s, S: Service> EventLoop<'s, S> {
             }
         }
         let interest = if crowded { Interest::ReceiveAndTransmit } else { Interest::Receive };
+        if self.arm(interest) == Arming::Sleep && !turn::wanted() && !turn::stop_wanted() {
+            kernel::halt(deadline);
+        }
+        self.disarm();
+    }
+
+    /// Nothing to do beside other environments: they have the CPU until something comes.
+    fn sleep(&mut self, deadline: u64) {
+        let watch = Watch::now();
+        if !turn::wanted() && self.arm(Interest::Receive) != Arming::Sleep {
+            return self.disarm();
+        }
+        let ready = self.nic.receive.is_ready()
+            || self.disk.as_mut().is_some_and(Disk::is_ready)
+            || self.is_console_ready();
+        if !ready && !turn::stop_wanted() {
+            watch.sleep(deadline);
+        }
+        self.disarm();
+    }
+
+    /// Asks the devices to interrupt.
+    fn arm(&mut self, interest: Interest) -> Arming {
         let mut arming = self.nic.request_interrupts(interest);
         if let Some(disk) = &mut self.disk {
             arming = arming.and(disk.request_interrupts());
@@ -472,9 +499,11 @@ impl<'s, S: Service> EventLoop<'s, S> {
         if let Some(console) = &mut self.console {
             arming = arming.and(console.request_interrupts());
         }
-        if arming == Arming::Sleep && !turn::wanted() && !turn::stop_wanted() {
-            kernel::halt(deadline);
-        }
+        arming
+    }
+
+    /// Asks them not to.
+    fn disarm(&mut self) {
         self.nic.suppress_interrupts();
         if let Some(disk) = &mut self.disk {
             disk.suppress_interrupts();

@@ -57,7 +57,7 @@ pub struct QueuePair<H: Hal, K> {
 }
 
 impl<H: Hal, K> QueuePair<H, K> {
-    /// Binds pair `pair` of device number `index`, which the device table describes as `device`. Dropping it unbinds it.
+    /// Binds pair `pair` of those that are ours, of device number `index`, which the device table describes as `device`. Dropping it unbinds it.
     pub fn open(hal: H, index: u32, device: &Device, pair: u32, config: &Config) -> Result<Self, OpenError> {
         if device.kind != DEVICE_NET {
             return Err(OpenError::NotANetworkDevice);
@@ -68,7 +68,7 @@ impl<H: Hal, K> QueuePair<H, K> {
         }
         let receive = ring::layout(device, config.receive_size)?;
         let transmit = ring::layout(device, config.transmit_size)?;
-        let place = |queue| Place { device: index, queue };
+        let place = |queue| Place { device: index, queue: device.first_queue + queue };
         Ok(Self {
             receive: ReceiveQueue::open(
                 hal.clone(),

@@ -21,6 +21,7 @@ pub mod kernel;
 mod logger;
 mod memory;
 pub mod pages;
+pub mod sleep;
 mod start;
 pub mod turn;
 

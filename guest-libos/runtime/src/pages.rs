@@ -1,7 +1,8 @@
 //! The fixed pages of an environment, as references.
 
 use abi::boot::{EnvironmentPage, HostPage, StatusPage};
-use abi::layout::{ENVIRONMENT_VA, HOST_VA, STATUS_VA, TIME_VA};
+use abi::environment::KernelPage;
+use abi::layout::{ENVIRONMENT_VA, HOST_VA, KERNEL_PAGE_VA, STATUS_VA, TIME_VA};
 use abi::time::TimePage;
 use core::sync::atomic::Ordering;
 
@@ -11,10 +12,21 @@ pub fn environment() -> &'static EnvironmentPage {
     unsafe { &*(ENVIRONMENT_VA as *const EnvironmentPage) }
 }
 
+/// The first device of a kind of which the environment has queues: its index in the device table.
+pub fn device_of_kind(kind: u32) -> Option<usize> {
+    environment().devices.iter().position(|device| device.kind == kind && device.queues > 0)
+}
+
 /// What the VMM says while the environment runs.
 pub fn host() -> &'static HostPage {
     // SAFETY: mapped read-only for the environment's whole life; the VMM writes it, so all fields are atomics.
     unsafe { &*(HOST_VA as *const HostPage) }
+}
+
+/// What the kernel says while the environment runs.
+pub fn kernel() -> &'static KernelPage {
+    // SAFETY: as for `host`; the kernel writes it.
+    unsafe { &*(KERNEL_PAGE_VA as *const KernelPage) }
 }
 
 /// What the environment says.

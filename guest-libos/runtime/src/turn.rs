@@ -1,6 +1,6 @@
 //! The turn: an environment with nothing to do hands the CPU to the device work.
 
-use crate::pages;
+use crate::{pages, sleep};
 use abi::layout::TURN_VA;
 use core::sync::atomic::Ordering;
 
@@ -17,10 +17,14 @@ pub fn stop_wanted() -> bool {
     pages::host().stop.load(Ordering::Relaxed) != 0
 }
 
-/// Takes a turn: returns when the device work brought something or the TSC reached the deadline (0: none).
+/// Takes a turn: returns when the device work brought something or the TSC reached the deadline (0: none). Beside other
+/// environments it is they who run meanwhile, and the kernel takes the turn when nobody can.
 #[inline]
 pub fn take(deadline_tsc: u64) {
     let _span = exos_trace::span!("turn");
+    if !sleep::alone() {
+        return sleep::Watch::now().sleep(deadline_tsc);
+    }
     // SAFETY: the turn register is mapped for this environment; the write has no effect on its memory but what devices
     // may write anyway.
     unsafe { (TURN_VA as *mut u64).write_volatile(deadline_tsc) }

@@ -23,8 +23,8 @@ use service::Cheetah;
 
 exos_runtime::entry!(main);
 
-/// Where HTTP is.
-const PORT: u16 = 80;
+/// Where the first environment's HTTP is; the second's is at the next port, and so on.
+const FIRST_PORT: u16 = 80;
 /// Open connections at a time; more are refused by not answering, so that clients try again.
 const CONNECTIONS: u32 = 8192;
 /// Paths that are remembered, about: some 400 bytes each.
@@ -34,6 +34,10 @@ const NAMES: usize = 16_384;
 const RESERVED_BYTES: u64 = 40 << 20;
 /// With fewer pages than this a server of files is of no use.
 const CACHE_MIN_BYTES: u64 = 8 << 20;
+
+fn port() -> u16 {
+    FIRST_PORT + exos_runtime::pages::environment().environment as u16
+}
 
 fn main() -> u32 {
     match serve() {
@@ -62,7 +66,7 @@ fn serve() -> Result<(), Failure> {
     };
     let files = DiskFiles::new(Store::new(volume, &config));
     let mut service = Cheetah::new(Site::new(files), CONNECTIONS);
-    exos_event_loop::serve_from(&mut service, disk, PORT, CONNECTIONS).map_err(Failure::Start)
+    exos_event_loop::serve_from(&mut service, disk, port(), CONNECTIONS).map_err(Failure::Start)
 }
 
 /// What the file pages may take of the heap.

@@ -123,7 +123,7 @@ const FIXED_FLAGS: u64 = 0x202;
 const MXCSR: u64 = 0x7F80;
 
 /// A kernel call with these registers; what does not matter holds a pattern.
-fn call(number: u64, arguments: [u64; 4], flags: u64) -> (&'static Registers, &'static Registers) {
+fn call(number: u64, arguments: [u64; 5], flags: u64) -> (&'static Registers, &'static Registers) {
     // SAFETY: an environment has one thread, and nobody holds a reference from an earlier call.
     let before = unsafe { &mut *BEFORE.0.get() };
     for (index, value) in before.general.iter_mut().enumerate() {
@@ -133,10 +133,10 @@ fn call(number: u64, arguments: [u64; 4], flags: u64) -> (&'static Registers, &'
         *vector = [0x0101_0101_0101_0101 * (index as u64 + 1), !(index as u64)];
     }
     before.mxcsr = MXCSR;
-    let [a, b, c, d] = arguments;
-    // In the order of REGISTER_NAMES: rax 0, rdx 3, rsi 4, rdi 5, r10 9.
+    let [a, b, c, d, e] = arguments;
+    // In the order of REGISTER_NAMES: rax 0, rdx 3, rsi 4, rdi 5, r8 7, r10 9.
     (before.general[0], before.general[5], before.general[4]) = (number, a, b);
-    (before.general[3], before.general[9]) = (c, d);
+    (before.general[3], before.general[9], before.general[7]) = (c, d, e);
     before.general[FLAGS] = flags | FIXED_FLAGS;
     // SAFETY: saves what the calling convention wants saved, and the call writes to no memory of the environment. The
     // alignment check has no effect, since CR0.AM is clear; the direction flag is restored before Rust goes on.
@@ -148,7 +148,7 @@ fn call(number: u64, arguments: [u64; 4], flags: u64) -> (&'static Registers, &'
 }
 
 /// A kernel call by number.
-pub(crate) fn call_by_number(number: u64, arguments: [u64; 4]) -> Result<u64, Error> {
+pub(crate) fn call_by_number(number: u64, arguments: [u64; 5]) -> Result<u64, Error> {
     let (_, after) = call(number, arguments, 0);
     match Error::from_status(after.general[0]) {
         None => Ok(after.general[3]),
@@ -193,15 +193,15 @@ fn count_wrong(what: &str, before: &Registers, after: &Registers) -> u32 {
 /// After each kind of call every register is as [`abi::call`] says.
 fn registers(_: Arguments<'_>) -> Option<u32> {
     let mut wrong = 0;
-    let bind = [0, 0, 1, 1];
+    let bind = [0, 0, 0, 1, 1];
     for (what, number, arguments) in [
-        ("version", Call::Version as u64, [0; 4]),
-        ("unknown call", 0xFFFF, [1, 2, 3, 4]),
+        ("version", Call::Version as u64, [0; 5]),
+        ("unknown call", 0xFFFF, [1, 2, 3, 4, 5]),
         ("refused bind", Call::QueueBind as u64, bind),
-        ("refused unbind", Call::QueueUnbind as u64, [77, 1, 0, 0]),
+        ("refused unbind", Call::QueueUnbind as u64, [0, 77, 1, 0, 0]),
         // A deadline that has passed, and one that has not.
-        ("halt", Call::Halt as u64, [1, 0, 0, 0]),
-        ("halt", Call::Halt as u64, [clock::tsc() + 1_000_000, 0, 0, 0]),
+        ("halt", Call::Halt as u64, [1, 0, 0, 0, 0]),
+        ("halt", Call::Halt as u64, [clock::tsc() + 1_000_000, 0, 0, 0, 0]),
     ] {
         let (before, after) = call(number, arguments, 0);
         wrong += count_wrong(what, before, after);
@@ -216,7 +216,7 @@ fn flags(_: Arguments<'_>) -> Option<u32> {
     let mut wrong = 0;
     let each = (0..22).map(|bit| 1 << bit).filter(|flag| SOFTWARE_FLAGS & flag != 0);
     for flags in each.chain([0, SOFTWARE_FLAGS]) {
-        let (before, after) = call(Call::Version as u64, [0; 4], flags);
+        let (before, after) = call(Call::Version as u64, [0; 5], flags);
         wrong += count_wrong("version", before, after);
         if (after.general[0], after.general[3]) != (0, u64::from(abi::VERSION)) {
             wrong += 1;
@@ -230,7 +230,7 @@ fn flags(_: Arguments<'_>) -> Option<u32> {
 /// `bad-call NUMBER`: a call that does not exist is refused.
 fn bad_call(arguments: Arguments<'_>) -> Option<u32> {
     let number = number(arguments.next())?;
-    log::info!("probe: call {number:#x}: {:?}", call_by_number(number, [0x20_0000; 4]));
+    log::info!("probe: call {number:#x}: {:?}", call_by_number(number, [0x20_0000; 5]));
     Some(HELD)
 }
 

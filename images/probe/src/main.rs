@@ -11,6 +11,7 @@
 //! | [`disk`] | operations on a disk, through its driver |
 //! | [`dma`] | what a device must not be made to read or write |
 //! | [`channel`] | the host channel, used and misused |
+//! | [`family`] | other environments: making, giving, taking back, and what they try |
 //! | [`load`] | work: heap, log, spans, endless loops |
 //!
 //! Whoever adds a case adds it to its module's table; an argument that no table knows ends with [`NO_SUCH_CASE`].
@@ -24,6 +25,7 @@ mod calls;
 mod channel;
 mod disk;
 mod dma;
+mod family;
 mod forbidden;
 mod load;
 mod memory;
@@ -40,8 +42,16 @@ const NO_SUCH_CASE: u32 = 2;
 /// One case: its name, and what it does with the arguments behind it. The status that it returns is the machine's.
 type Case = (&'static str, fn(&mut dyn Iterator<Item = &'static str>) -> Option<u32>);
 
-const TABLES: [&[Case]; 7] =
-    [memory::CASES, calls::CASES, binding::CASES, dma::CASES, disk::CASES, channel::CASES, load::CASES];
+const TABLES: [&[Case]; 8] = [
+    memory::CASES,
+    calls::CASES,
+    binding::CASES,
+    dma::CASES,
+    disk::CASES,
+    channel::CASES,
+    load::CASES,
+    family::CASES,
+];
 
 fn main() -> u32 {
     let mut arguments = exos_runtime::pages::arguments();

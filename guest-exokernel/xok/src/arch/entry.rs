@@ -34,6 +34,11 @@ static XOK_TIMER_FIRED: AtomicU8 = AtomicU8::new(0);
 #[unsafe(no_mangle)]
 static XOK_WAKE_PENDING: AtomicU8 = AtomicU8::new(0);
 
+/// One environment has the vCPU to itself.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+static XOK_ALONE: AtomicU8 = AtomicU8::new(0);
+
 unsafe extern "C" {
     fn xok_start();
     fn xok_syscall();
@@ -43,6 +48,8 @@ unsafe extern "C" {
     fn xok_wake();
     fn xok_halt_once();
     fn xok_enter_ring3(rip: u64, rsp: u64) -> !;
+    fn xok_resume(root_gpa: u64) -> !;
+    fn xok_halt_until(deadline_tsc: u64);
 }
 
 /// Declares the stubs of the exceptions and the table of their addresses.
@@ -196,11 +203,12 @@ global_asm!(
     "cmp [rsp], r11",
     "jne xok_stray_int3",
     "xok_call:",
-    "cmp eax, {halt}",
-    "je xok_call_halt",
+    "cmp rax, {yield_}",
+    "jbe xok_call_early",
+    "xok_call_any:",
     "sub rsp, 8",
     "mov rcx, r10",
-    "mov r8, rax",
+    "mov r9, rax",
     "call {dispatch}",
     "add rsp, 8",
     "xok_return:", // rax and rdx hold the answer, the frame is on top
@@ -239,8 +247,34 @@ global_asm!(
     "call {syscall_raised}",
     "ud2",
 
-    // Call::Halt, the one that is on a warm path: rdi is the deadline.
+    // The calls that give the CPU away.
+    "xok_call_early:",
+    "cmp rax, {halt}",
+    "jb xok_call_any",
+    "je xok_call_halt",
+    "mov rcx, r10",
+    "mov r9, rsp",
+    "sub rsp, 8",
+    "cmp rax, {yield_}",
+    "je 2f",
+    "call {sleep}",
+    "add rsp, 8",
+    "jmp xok_return",
+    "2:",
+    "call {give_way}",
+    "add rsp, 8",
+    "jmp xok_return",
+
+    // Call::Halt, the one that is on a warm path: rdi is the deadline. Only for an environment alone.
     "xok_call_halt:",
+    "cmp byte ptr [rip + XOK_ALONE], 0",
+    "je xok_call_any",
+    "call xok_halt_until",
+    "xor eax, eax",
+    "xor edx, edx",
+    "jmp xok_return",
+
+    "xok_halt_until:",
     "test rdi, rdi",
     "jz 2f",
     "mov eax, edi",
@@ -260,9 +294,36 @@ global_asm!(
     "xor eax, eax",
     "xor edx, edx",
     "test rdi, rdi",
-    "jz xok_return",
+    "jz 4f",
     "mov ecx, {tsc_deadline}",
     "wrmsr",
+    "4:",
+    "ret",
+
+    // Another environment gets the CPU: nothing of the last one's is left in a register, and what ring 0 cannot clear on
+    // every host the resume page does.
+    "xok_resume:", // rdi: root of the page tables
+    "mov cr3, rdi",
+    "lea rsp, [rip + XOK_STACK + {stack_bytes}]",
+    "mov eax, {user_data}",
+    "mov ds, eax",
+    "mov es, eax",
+    "mov fs, eax",
+    "mov gs, eax",
+    "push rax",
+    "push 0",
+    "push 0x202",
+    "push {user_code}",
+    "movabs rax, {resume_va}",
+    "push rax",
+    "xor ebx, ebx",
+    "xor ebp, ebp",
+    "xor r12d, r12d",
+    "xor r13d, r13d",
+    "xor r14d, r14d",
+    "xor r15d, r15d",
+    "xor edx, edx",
+    "xor eax, eax",
     "jmp xok_return",
 
     "xok_halt_once:",
@@ -324,7 +385,11 @@ global_asm!(
     user_data = const USER_DATA_SELECTOR as u64,
     user_code = const USER_CODE_SELECTOR as u64,
     gate_va = const GATE_VA,
+    sleep = sym crate::schedule::sleep,
+    give_way = sym crate::schedule::give_way,
+    resume_va = const abi::layout::RESUME_VA,
     halt = const abi::call::Call::Halt as u64,
+    yield_ = const abi::call::Call::Yield as u64,
     tsc_deadline = const 0x6E0,
     stray_syscall = const crate::fault::VECTOR_STRAY_SYSCALL,
 );
@@ -333,6 +398,23 @@ global_asm!(
 pub(crate) fn enter_ring3(rip: u64, rsp: u64) -> ! {
     // SAFETY: the stub resets the stack and goes to ring 3; whatever the addresses are, ring 3 can only hurt itself.
     unsafe { xok_enter_ring3(rip, rsp) }
+}
+
+/// Gives the CPU to the environment with these page tables, through the resume page. The stack is given up.
+pub(crate) fn resume(root_gpa: u64) -> ! {
+    // SAFETY: the root is of a place that the VMM prepared: it maps the kernel as every other does.
+    unsafe { xok_resume(root_gpa) }
+}
+
+/// Halts until a device signals or the TSC reaches the deadline (0: none).
+pub(crate) fn halt_until(deadline_tsc: u64) {
+    // SAFETY: interrupt handlers only set flags and keep all registers.
+    unsafe { xok_halt_until(deadline_tsc) }
+}
+
+/// Whether the environment that runs may halt the vCPU.
+pub(crate) fn set_alone(alone: bool) {
+    XOK_ALONE.store(u8::from(alone), Ordering::Relaxed);
 }
 
 /// From now on SYSCALL is a kernel call.

@@ -40,3 +40,15 @@ pub(crate) fn fault_address() -> u64 {
     unsafe { asm!("mov {}, cr2", out(reg) address, options(nomem, nostack)) };
     address
 }
+
+/// The page at this address may have been mapped otherwise before.
+pub(crate) fn flush_page(va: u64) {
+    // SAFETY: forgetting a translation is always allowed.
+    unsafe { asm!("invlpg [{}]", in(reg) va, options(nostack)) };
+}
+
+/// Everything of ring 3 may have been mapped otherwise before.
+pub(crate) fn flush_all() {
+    // SAFETY: the same root again.
+    unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack)) };
+}

@@ -24,7 +24,7 @@ static PROBING_GATE: AtomicBool = AtomicBool::new(false);
 pub(crate) fn gate(machine: Machine) -> ! {
     PROBING_GATE.store(true, Ordering::Relaxed);
     machine.install_gate(Gate::Syscall);
-    entry::enter_ring3(GATE_VA, machine.boot().environment_stack_va)
+    entry::enter_ring3(GATE_VA, machine.places().first().map_or(0, |place| place.stack_va))
 }
 
 /// SYSCALL arrived in ring 0.

@@ -1,10 +1,15 @@
 //! The kernel calls. Arguments come in registers only, so no call ever reads an environment's memory.
-//! [`abi::call::Call::Halt`] is in the entry stubs: it is on the way of an idle environment.
+//! [`abi::call::Call::Halt`] is in the entry stubs: it is on the way of an idle environment; sleeping and yielding are in
+//! [`crate::schedule`].
 
+mod capability;
+mod environment;
+mod extent;
+mod flow;
+mod memory;
 mod queue;
 
-use crate::machine::Machine;
-use abi::boot::control;
+use crate::kernel::Kernel;
 use abi::call::{Call, Error};
 
 /// What goes back in `rax` and `rdx`.
@@ -14,24 +19,52 @@ pub(crate) struct Answer {
     value: u64,
 }
 
-/// The environment that runs. There is one until environments can be created.
-const CURRENT: u32 = 0;
+impl From<Result<u64, Error>> for Answer {
+    #[inline]
+    fn from(result: Result<u64, Error>) -> Self {
+        match result {
+            Ok(value) => Self { status: 0, value },
+            Err(error) => Self { status: error as u64, value: 0 },
+        }
+    }
+}
 
 /// A call from ring 3 through the gate.
-pub(crate) extern "sysv64" fn dispatch(a: u64, b: u64, c: u64, d: u64, number: u64) -> Answer {
-    let machine = Machine::get();
-    let result = match Call::from_number(number) {
-        Some(Call::Version) => Ok(u64::from(abi::VERSION)),
-        Some(Call::Exit) => {
-            machine.control(control::POWER_OFF, a as u32);
-            Err(Error::DeviceFailed)
+pub(crate) extern "sysv64" fn dispatch(a: u64, b: u64, c: u64, d: u64, e: u64, number: u64) -> Answer {
+    // SAFETY: the gate has just been passed.
+    let kernel = unsafe { crate::kernel::enter() };
+    Answer::from(call(kernel, [a, b, c, d, e], number))
+}
+
+fn call(kernel: &mut Kernel, arguments: [u64; 5], number: u64) -> Result<u64, Error> {
+    let [a, b, c, d, e] = arguments;
+    match Call::from_number(number).ok_or(Error::NoSuchCall)? {
+        Call::Version => Ok(u64::from(abi::VERSION)),
+        Call::Exit => {
+            let current = kernel.current;
+            kernel.end(current, a as u32);
+            kernel.schedule()
         }
-        Some(Call::QueueBind) => queue::bind(machine, CURRENT, a, b, c, d).map(|()| 0),
-        Some(Call::QueueUnbind) => queue::unbind(machine, CURRENT, a, b).map(|()| 0),
-        Some(Call::Halt) | None => Err(Error::NoSuchCall),
-    };
-    match result {
-        Ok(value) => Answer { status: 0, value },
-        Err(error) => Answer { status: error as u64, value: 0 },
+        // Allowed to who is alone, and then it does not come here.
+        Call::Halt => Err(Error::NotPermitted),
+        Call::Sleep | Call::Yield => Err(Error::NoSuchCall),
+        Call::EnvironmentCreate => kernel.environment_create(a, b),
+        Call::EnvironmentStart => kernel.environment_start(a, b, c, d),
+        Call::EnvironmentDestroy => kernel.environment_destroy(a),
+        Call::EnvironmentStatus => kernel.environment_status(a),
+        Call::Wake => kernel.wake(a).map(|()| 0),
+        Call::MemoryMap => kernel.memory_map(a, b, c, d, e),
+        Call::MemoryUnmap => kernel.memory_unmap(a, b, c),
+        Call::DmaGrant => kernel.dma_grant(a, b, c, d, e),
+        Call::QueueBind => kernel.queue_bind(arguments).map(|()| 0),
+        Call::QueueUnbind => kernel.queue_unbind(a, b, c).map(|()| 0),
+        Call::FlowCarve => kernel.flow_carve(arguments),
+        Call::FlowDirect => kernel.flow_direct(arguments).map(|()| 0),
+        Call::ExtentBind => kernel.extent_bind(a, b).map(|()| 0),
+        Call::ExtentUnbind => kernel.extent_unbind(a, b).map(|()| 0),
+        Call::CapabilityDerive => kernel.capability_derive(arguments),
+        Call::CapabilityGive => kernel.capability_give(a, b, c, d),
+        Call::CapabilityRevoke => kernel.capability_revoke(a, b),
+        Call::CapabilityDrop => kernel.capability_drop(a, b),
     }
 }

@@ -1,11 +1,15 @@
 //! Binding a virtqueue: checked once here, then nobody is between the environment and its queue.
 
-use crate::machine::{Machine, Register};
-use crate::tables::{Owner, device_may_use};
+use crate::arch::flush_page;
+use crate::kernel::{BoundQueue, Kernel};
+use crate::machine::{Machine, Register, read, write};
+use crate::tables::{Domain, Owner};
 use abi::boot::{Device, wake};
 use abi::call::Error;
-use abi::layout::{PAGE_BYTES, REMOTE_READ_MSI_DATA, WAKE_VECTOR};
-use abi::queue::RingLayout;
+use abi::capability::{CAPABILITIES, Handle, Kind, rights};
+use abi::layout::{DOORBELL_VA, PAGE_BYTES, REMOTE_READ_MSI_DATA, WAKE_VECTOR};
+use abi::paging::PRESENT;
+use abi::queue::{QUEUE_OWNERS, QUEUES_PER_DEVICE, RingLayout};
 
 /// Offsets in `struct virtio_pci_common_cfg` (VIRTIO 1.3 4.1.4.3).
 mod common {
@@ -28,71 +32,131 @@ struct Queue {
     owner: Owner,
 }
 
-fn find(machine: Machine, device: u64, queue: u64) -> Result<Queue, Error> {
-    let entry = machine.device(device).ok_or(Error::NotFound)?;
-    if queue >= u64::from(entry.queues) {
+fn find(index: u64) -> Result<Queue, Error> {
+    let (device, number) = (index / QUEUES_PER_DEVICE as u64, index % QUEUES_PER_DEVICE as u64);
+    let entry = Machine::get().device(device).ok_or(Error::NotFound)?;
+    if number >= u64::from(entry.queues) {
         return Err(Error::NotFound);
     }
-    let owner = Owner::of(machine, device as u32, queue as u32).ok_or(Error::NotFound)?;
-    Ok(Queue { device: entry, number: queue as u16, owner })
+    let owner = Owner::of(Machine::get(), device as u32, number as u32).ok_or(Error::NotFound)?;
+    Ok(Queue { device: entry, number: number as u16, owner })
 }
 
-/// [`abi::call::Call::QueueBind`].
-pub(super) fn bind(
-    machine: Machine,
-    environment: u32,
-    device: u64,
-    queue: u64,
-    base_gpa: u64,
-    size: u64,
-) -> Result<(), Error> {
-    let queue = find(machine, device, queue)?;
-    let layout = u16::try_from(size).ok().and_then(RingLayout::new).ok_or(Error::BadArgument)?;
-    if size > u64::from(queue.device.queue_size_max) || !base_gpa.is_multiple_of(PAGE_BYTES) {
-        return Err(Error::BadArgument);
+impl Kernel {
+    /// [`abi::call::Call::QueueBind`].
+    pub(super) fn queue_bind(&mut self, arguments: [u64; 5]) -> Result<(), Error> {
+        let [environment, queues, index, base_gpa, size] = arguments;
+        let environment = self.subject(environment)?;
+        let capability = self.queues_with(environment, queues, index)?;
+        let queue = find(index)?;
+        let layout = u16::try_from(size).ok().and_then(RingLayout::new).ok_or(Error::BadArgument)?;
+        if size > u64::from(queue.device.queue_size_max) || !base_gpa.is_multiple_of(PAGE_BYTES) {
+            return Err(Error::BadArgument);
+        }
+        let end_gpa = base_gpa.checked_add(layout.len_bytes()).ok_or(Error::BadArgument)?;
+        if queue.owner.environment().is_some() {
+            return Err(Error::Busy);
+        }
+        let domain = Domain::of(environment).ok_or(Error::NotFound)?;
+        let mut page = base_gpa / PAGE_BYTES;
+        while page < end_gpa / PAGE_BYTES {
+            if !domain.device_may_use(page) {
+                return Err(Error::NotPermitted);
+            }
+            page += 1;
+        }
+        queue.owner.set(environment);
+        queue.set_interrupt(Machine::get().wake());
+        queue.set_address(common::QUEUE_DESC, base_gpa + layout.descriptors_offset());
+        queue.set_address(common::QUEUE_DRIVER, base_gpa + layout.available_offset());
+        queue.set_address(common::QUEUE_DEVICE, base_gpa + layout.used_offset());
+        queue.write(common::QUEUE_SIZE, size as u16);
+        queue.write(common::QUEUE_ENABLE, 1);
+        if queue.read(common::QUEUE_ENABLE) != 1 {
+            queue.owner.clear();
+            return Err(Error::DeviceFailed);
+        }
+        self.tree().entry_mut(capability).bound += 1;
+        self.queues[index as usize] =
+            BoundQueue { used_gpa: base_gpa + layout.used_offset(), with: capability + 1 };
+        self.map_doorbell(environment, index, true);
+        Ok(())
     }
-    let end_gpa = base_gpa.checked_add(layout.len_bytes()).ok_or(Error::BadArgument)?;
-    if queue.owner.environment().is_some() {
-        return Err(Error::Busy);
-    }
-    let mut page = base_gpa / PAGE_BYTES;
-    while page < end_gpa / PAGE_BYTES {
-        if !device_may_use(machine, environment, page) {
+
+    /// [`abi::call::Call::QueueUnbind`].
+    pub(super) fn queue_unbind(&mut self, environment: u64, queues: u64, index: u64) -> Result<(), Error> {
+        let environment = self.subject(environment)?;
+        self.queues_with(environment, queues, index)?;
+        if self.queues[index as usize].with == 0 {
+            return Err(Error::NotFound);
+        }
+        if !self.is_bound_by(index as usize, environment) {
             return Err(Error::NotPermitted);
         }
-        page += 1;
+        self.unbind(index)
     }
-    queue.owner.set(environment);
-    queue.set_interrupt(machine.wake());
-    queue.set_address(common::QUEUE_DESC, base_gpa + layout.descriptors_offset());
-    queue.set_address(common::QUEUE_DRIVER, base_gpa + layout.available_offset());
-    queue.set_address(common::QUEUE_DEVICE, base_gpa + layout.used_offset());
-    queue.write(common::QUEUE_SIZE, size as u16);
-    queue.write(common::QUEUE_ENABLE, 1);
-    if queue.read(common::QUEUE_ENABLE) != 1 {
-        queue.owner.clear();
-        return Err(Error::DeviceFailed);
-    }
-    Ok(())
-}
 
-/// [`abi::call::Call::QueueUnbind`].
-pub(super) fn unbind(machine: Machine, environment: u32, device: u64, queue: u64) -> Result<(), Error> {
-    let queue = find(machine, device, queue)?;
-    match queue.owner.environment() {
-        None => return Err(Error::NotFound),
-        Some(owner) if owner != environment => return Err(Error::NotPermitted),
-        Some(_) => {}
+    /// The capability, if it is for this queue.
+    fn queues_with(&mut self, environment: u32, queues: u64, index: u64) -> Result<u16, Error> {
+        let tree = self.tree();
+        let capability = tree.find(environment, Handle(queues), Kind::Queues)?;
+        tree.allow(capability, rights::BIND)?;
+        let entry = tree.entry(capability);
+        let inside = index >= entry.start && index - entry.start < entry.count && index < QUEUE_OWNERS as u64;
+        if inside { Ok(capability) } else { Err(Error::NotPermitted) }
     }
-    queue.select();
-    queue.write(common::QUEUE_RESET, 1);
-    for _ in 0..RESET_POLLS {
-        if queue.read(common::QUEUE_RESET) == 0 {
-            queue.owner.clear();
-            return Ok(());
+
+    /// Whether the queue is bound, by this environment.
+    pub(crate) fn is_bound_by(&self, index: usize, environment: u32) -> bool {
+        let with = self.queues[index % QUEUE_OWNERS].with;
+        with.checked_sub(1).is_some_and(|with| u32::from(with) / CAPABILITIES as u32 == environment)
+    }
+
+    /// Resets a bound queue and gives it back.
+    fn unbind(&mut self, index: u64) -> Result<(), Error> {
+        let queue = find(index)?;
+        queue.select();
+        queue.write(common::QUEUE_RESET, 1);
+        let mut polls = 0;
+        while queue.read(common::QUEUE_RESET) != 0 {
+            polls += 1;
+            if polls == RESET_POLLS {
+                return Err(Error::DeviceFailed);
+            }
+        }
+        queue.owner.clear();
+        let bound = core::mem::replace(&mut self.queues[index as usize], BoundQueue { used_gpa: 0, with: 0 });
+        if let Some(with) = bound.with.checked_sub(1) {
+            let mut tree = self.tree();
+            let entry = tree.entry_mut(with);
+            entry.bound = entry.bound.saturating_sub(1);
+            self.map_doorbell(u32::from(with) / CAPABILITIES as u32, index, false);
+        }
+        Ok(())
+    }
+
+    /// The queue's own doorbell page, for its owner.
+    fn map_doorbell(&self, environment: u32, index: u64, present: bool) {
+        let at = self.place(environment).doorbells_gpa + 8 * index;
+        let entry = read(at);
+        write(at, if present { entry | PRESENT } else { entry & !PRESENT });
+        if environment == self.current {
+            flush_page(DOORBELL_VA + index * PAGE_BYTES);
         }
     }
-    Err(Error::DeviceFailed)
+
+    /// Gives one queue back that was bound with this capability; whether there is none left.
+    pub(super) fn unbind_step(&mut self, capability: u16) -> bool {
+        if self.tree().entry(capability).bound == 0 {
+            return true;
+        }
+        let bound = self.queues.iter().position(|queue| queue.with == capability + 1);
+        match bound.map(|index| self.unbind(index as u64)) {
+            // A device that does not answer keeps its queue, and nobody else gets it.
+            None | Some(Err(_)) => true,
+            Some(Ok(())) => self.tree().entry(capability).bound == 0,
+        }
+    }
 }
 
 impl Queue {

@@ -1,0 +1,36 @@
+//! Upcalls: the kernel tells an environment that it faulted, or that its slice is over.
+//!
+//! The kernel leaves what happened and the interrupted registers in the environment's own page and lets it go on at its
+//! entry, on its upcall stack. To go back the environment loads the registers and returns by `iretq`, which ring 3 may.
+//! While [`UpcallPage::busy`] is not zero there is no upcall; the entry's code clears it when it can take the next.
+
+use core::sync::atomic::AtomicU64;
+
+/// [`UpcallPage::reason`]: an exception; vector, error code and address say which.
+pub const FAULT: u64 = 1;
+/// [`UpcallPage::reason`]: the slice is over; save what is to be kept and yield within the grace period.
+pub const SLICE_END: u64 = 2;
+
+/// At [`crate::layout::UPCALL_VA`]: the environment's own memory, read and written by both.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct UpcallPage {
+    /// Where upcalls go, written by the environment; 0: it has none, and a fault ends it.
+    pub entry_va: AtomicU64,
+    /// Stack pointer for the entry.
+    pub stack_va: AtomicU64,
+    /// Set by the kernel for an upcall, cleared by the environment. A fault meanwhile ends it.
+    pub busy: AtomicU64,
+    /// [`FAULT`] or [`SLICE_END`].
+    pub reason: AtomicU64,
+    /// Exception vector.
+    pub vector: AtomicU64,
+    /// Its error code, or 0.
+    pub error_code: AtomicU64,
+    /// For a page fault, the address.
+    pub address: AtomicU64,
+    /// General registers, in the order of [`crate::fault::REGISTER_NAMES`].
+    pub registers: [AtomicU64; 15],
+    /// What `iretq` takes: `rip`, `cs`, `rflags`, `rsp`, `ss`.
+    pub frame: [AtomicU64; 5],
+}

@@ -1,0 +1,168 @@
+//! Deriving, giving and taking back capabilities.
+
+use crate::kernel::{Kernel, State};
+use abi::call::Error;
+use abi::capability::{CAPABILITIES, Capability, Handle, Kind, rights};
+use abi::paging::slot_of;
+use xok_core::capability::Part;
+use xok_core::paging::{END_VA, Sweep};
+
+/// Steps of taking back that one call makes.
+const STEPS: u32 = 4;
+/// Entries of page tables that one step looks at.
+const SWEEP_STEP: u32 = 128;
+
+impl Kernel {
+    /// [`abi::call::Call::CapabilityDerive`].
+    pub(super) fn capability_derive(&mut self, arguments: [u64; 5]) -> Result<u64, Error> {
+        let [environment, capability, start, count, rights] = arguments;
+        let environment = self.subject(environment)?;
+        let rights = u16::try_from(rights).map_err(|_| Error::BadArgument)?;
+        let tree = self.tree();
+        let parent = tree.find_any(environment, Handle(capability))?;
+        let part = Part { start, count, rights, object: inherited(tree.entry(parent)) };
+        self.derive(parent, environment, part)
+    }
+
+    /// [`abi::call::Call::CapabilityGive`].
+    pub(super) fn capability_give(
+        &mut self,
+        environment: u64,
+        capability: u64,
+        to: u64,
+        rights: u64,
+    ) -> Result<u64, Error> {
+        let environment = self.subject(environment)?;
+        let rights = u16::try_from(rights).map_err(|_| Error::BadArgument)?;
+        let tree = self.tree();
+        let parent = tree.find_any(environment, Handle(capability))?;
+        tree.allow(parent, rights::GIVE)?;
+        let to = tree.find(environment, Handle(to), Kind::Environment)?;
+        let to = self.named(to, rights::RECEIVE)?;
+        let entry = tree.entry(parent);
+        let part = Part { start: entry.start, count: entry.count, rights, object: inherited(entry) };
+        self.derive(parent, to, part)
+    }
+
+    fn derive(&mut self, parent: u16, environment: u32, part: Part) -> Result<u64, Error> {
+        let mut slots = self.environment(environment).slots;
+        let handle = self.tree().derive(parent, environment, &mut slots, part)?;
+        self.environment(environment).slots = slots;
+        Ok(handle.0)
+    }
+
+    /// [`abi::call::Call::CapabilityRevoke`].
+    pub(super) fn capability_revoke(&mut self, environment: u64, capability: u64) -> Result<u64, Error> {
+        let environment = self.subject(environment)?;
+        let capability = self.tree().find_any(environment, Handle(capability))?;
+        self.tree().begin_revoking(capability);
+        for _ in 0..STEPS {
+            let Some(leaf) = self.tree().leaf_below(capability) else {
+                self.tree().end_revoking(capability);
+                return Ok(0);
+            };
+            self.remove_step(leaf);
+        }
+        Ok(1)
+    }
+
+    /// [`abi::call::Call::CapabilityDrop`].
+    pub(super) fn capability_drop(&mut self, environment: u64, capability: u64) -> Result<u64, Error> {
+        let environment = self.subject(environment)?;
+        let capability = self.tree().find_any(environment, Handle(capability))?;
+        for _ in 0..STEPS {
+            if self.drop_step(capability) {
+                return Ok(0);
+            }
+        }
+        Ok(1)
+    }
+
+    /// A step of taking back a capability and all below it; whether it was the last.
+    pub(crate) fn drop_step(&mut self, capability: u16) -> bool {
+        self.tree().begin_revoking(capability);
+        match self.tree().leaf_below(capability) {
+            Some(leaf) => {
+                self.remove_step(leaf);
+                false
+            }
+            None => self.remove_step(capability),
+        }
+    }
+
+    /// A step of undoing what was bound with a capability that has none below it; when nothing is left, it goes.
+    fn remove_step(&mut self, capability: u16) -> bool {
+        let entry = *self.tree().entry(capability);
+        let environment = u32::from(capability) / CAPABILITIES as u32;
+        let done = match Kind::from_number(entry.kind) {
+            Some(Kind::Memory) => {
+                self.unmap_step(environment, capability) && self.forbid_step(environment, capability)
+            }
+            Some(Kind::Queues) => self.unbind_step(capability),
+            Some(Kind::Flow) => self.unflow_step(capability),
+            Some(Kind::Extent) => self.unextent_step(environment, capability),
+            Some(Kind::Environment) => self.disown(&entry),
+            Some(Kind::None) | None => true,
+        };
+        if done {
+            let mut slots = self.environment(environment).slots;
+            self.tree().remove(capability, &mut slots);
+            self.environment(environment).slots = slots;
+        }
+        done
+    }
+
+    /// Removes mappings that were made with a memory capability; whether all are gone.
+    fn unmap_step(&mut self, environment: u32, capability: u16) -> bool {
+        let bound = self.tree().entry(capability).bound;
+        // An ending environment's page tables go as a whole, and it does not run any more.
+        if bound == 0 || self.environment(environment).state == State::Ending {
+            return true;
+        }
+        let slot = u32::from(capability) % CAPABILITIES as u32;
+        let root = self.place(environment).root_gpa;
+        let from = self.environment(environment).sweep_va;
+        let mut removed = 0;
+        let to = xok_core::paging::sweep(
+            &mut self.tables(environment),
+            root,
+            from,
+            SWEEP_STEP,
+            Sweep::Keep,
+            |entry| {
+                let hit = slot_of(entry) == slot;
+                removed += u32::from(hit);
+                hit
+            },
+        );
+        self.environment(environment).sweep_va = if to < END_VA { to } else { 0 };
+        let left = bound.saturating_sub(removed);
+        self.tree().entry_mut(capability).bound = left;
+        if removed > 0 && environment == self.current {
+            crate::arch::flush_all();
+        }
+        left == 0
+    }
+
+    /// What owned an environment goes, and so does the environment.
+    fn disown(&mut self, entry: &Capability) -> bool {
+        let owns = entry.object != 0
+            && entry.parent.checked_sub(1).is_none_or(|parent| self.tree().entry(parent).object == 0);
+        let number = entry.start as u32;
+        let environment = self.environment(number);
+        let lives = matches!(environment.state, State::New | State::Runnable | State::Asleep);
+        if owns && lives && environment.generation == entry.object {
+            const DISOWNED: u32 = 137;
+            self.end(number, DISOWNED);
+        }
+        true
+    }
+}
+
+/// What of [`Capability::object`] goes on to what is derived.
+fn inherited(entry: &Capability) -> u32 {
+    match Kind::from_number(entry.kind) {
+        Some(Kind::Extent | Kind::Environment) => entry.object,
+        _ => 0,
+    }
+}

@@ -1,0 +1,78 @@
+//! Disk extents: one entry of the table for each capability that is bound.
+
+use crate::kernel::Kernel;
+use crate::machine::{Machine, direct_map};
+use abi::boot::control;
+use abi::call::Error;
+use abi::capability::{Handle, Kind};
+use abi::extent::{EXTENTS, ExtentEntry};
+
+impl Kernel {
+    /// [`abi::call::Call::ExtentBind`].
+    pub(super) fn extent_bind(&mut self, environment: u64, extent: u64) -> Result<(), Error> {
+        let environment = self.subject(environment)?;
+        let mut tree = self.tree();
+        let capability = tree.find(environment, Handle(extent), Kind::Extent)?;
+        let entry = tree.entry_mut(capability);
+        if entry.bound != 0 {
+            return Err(Error::Busy);
+        }
+        let free = (0..EXTENTS).find(|&index| slot(index).blocks == 0).ok_or(Error::NoSpace)?;
+        set(
+            free,
+            ExtentEntry {
+                start_block: entry.start,
+                blocks: entry.count,
+                environment,
+                device: entry.object,
+                rights: u32::from(entry.rights) & (abi::extent::READ | abi::extent::WRITE),
+                reserved: 0,
+            },
+        );
+        entry.bound = free as u32 + 1;
+        Ok(())
+    }
+
+    /// [`abi::call::Call::ExtentUnbind`].
+    pub(super) fn extent_unbind(&mut self, environment: u64, extent: u64) -> Result<(), Error> {
+        let environment = self.subject(environment)?;
+        let capability = self.tree().find(environment, Handle(extent), Kind::Extent)?;
+        if self.tree().entry(capability).bound == 0 {
+            return Err(Error::NotFound);
+        }
+        self.unextent_step(environment, capability);
+        Ok(())
+    }
+
+    /// Empties the entry that was made with an extent capability.
+    pub(super) fn unextent_step(&mut self, environment: u32, capability: u16) -> bool {
+        let mut tree = self.tree();
+        let entry = tree.entry_mut(capability);
+        if let Some(index) = entry.bound.checked_sub(1) {
+            entry.bound = 0;
+            set(index as usize, ExtentEntry::default());
+            Machine::get().control(control::DRAIN, environment);
+        }
+        true
+    }
+}
+
+fn at(index: usize) -> *mut ExtentEntry {
+    let gpa = Machine::get().boot().extents_gpa + (index % EXTENTS * size_of::<ExtentEntry>()) as u64;
+    direct_map::<ExtentEntry>(gpa).cast_mut()
+}
+
+fn slot(index: usize) -> ExtentEntry {
+    // SAFETY: inside the table, which only the kernel writes.
+    unsafe { at(index).read_volatile() }
+}
+
+/// Writes an entry so that whoever reads it meanwhile finds it free: the number of blocks first goes and last comes.
+fn set(index: usize, entry: ExtentEntry) {
+    // SAFETY: inside the table, which only the kernel writes.
+    unsafe {
+        (&raw mut (*at(index)).blocks).write_volatile(0);
+        at(index).write_volatile(ExtentEntry { blocks: 0, ..entry });
+        (&raw mut (*at(index)).blocks).write_volatile(entry.blocks);
+    }
+}

@@ -1,0 +1,95 @@
+//! Flows: carving a child out of one, and saying which queues get its frames.
+
+use crate::kernel::Kernel;
+use crate::machine::{Machine, direct_map};
+use abi::boot::DEVICE_NET;
+use abi::call::Error;
+use abi::capability::{Handle, Kind, rights};
+use abi::flow::{FlowTable, ROOT, SEND_ANY, Target};
+use abi::queue::QUEUES_PER_DEVICE;
+use xok_core::capability::Part;
+use xok_core::flow::{Field, Writer};
+
+fn writer() -> Writer<'static> {
+    // SAFETY: the VMM reserved the table; it consists of atomics, and nobody but the kernel writes it.
+    Writer::new(unsafe { &*direct_map::<FlowTable>(Machine::get().boot().flows_gpa) })
+}
+
+impl Kernel {
+    /// [`abi::call::Call::FlowCarve`].
+    pub(super) fn flow_carve(&mut self, arguments: [u64; 5]) -> Result<u64, Error> {
+        let [environment, flow, field, high, low] = arguments;
+        let environment = self.subject(environment)?;
+        let tree = self.tree();
+        let parent = tree.find(environment, Handle(flow), Kind::Flow)?;
+        tree.allow(parent, rights::CARVE)?;
+        if field > 0xFFFF {
+            return Err(Error::BadArgument);
+        }
+        let field = Field { level: field as u32 & 0xFF, prefix_len: field as u32 >> 8, value: [high, low] };
+        let above = *tree.entry(parent);
+        let index = writer().carve(above.start as u32, field)?;
+        let part =
+            Part { start: u64::from(index), count: 1, rights: above.rights & !rights::SEND_ANY, object: 1 };
+        let mut slots = self.environment(environment).slots;
+        let hung = self.tree().hang(parent, environment, &mut slots, part);
+        if hung.is_err() {
+            // It was made a moment ago and has neither children nor a director.
+            let _ = writer().remove(index);
+        }
+        self.environment(environment).slots = slots;
+        hung.map(|handle| handle.0)
+    }
+
+    /// [`abi::call::Call::FlowDirect`].
+    pub(super) fn flow_direct(&mut self, arguments: [u64; 5]) -> Result<(), Error> {
+        let [environment, flow, queues, pairs, wanted] = arguments;
+        let environment = self.subject(environment)?;
+        let tree = self.tree();
+        let flow = tree.find(environment, Handle(flow), Kind::Flow)?;
+        tree.allow(flow, rights::DIRECT)?;
+        if wanted & !u64::from(rights::SEND_ANY) != 0 || pairs > u64::from(u32::MAX) {
+            return Err(Error::BadArgument);
+        }
+        tree.allow(flow, wanted as u16)?;
+        let node = tree.entry(flow).start as u32;
+        let (first, count) = (pairs & 0xFFFF, pairs >> 16);
+        if count == 0 {
+            return writer().direct(node, None, 0);
+        }
+        let queues = tree.find(environment, Handle(queues), Kind::Queues)?;
+        tree.allow(queues, rights::BIND)?;
+        let range = tree.entry(queues);
+        let device = range.start / QUEUES_PER_DEVICE as u64;
+        let start = device * QUEUES_PER_DEVICE as u64 + 2 * first;
+        let network = Machine::get().device(device).is_some_and(|device| device.kind == DEVICE_NET);
+        if !network || start < range.start || start + 2 * count > range.start + range.count {
+            return Err(Error::NotPermitted);
+        }
+        let target = Target {
+            environment: environment as u16,
+            queue_pair: first as u16,
+            queue_pairs: count as u16,
+            rights: if wanted != 0 { SEND_ANY as u16 } else { 0 },
+        };
+        writer().direct(node, Some(target), u32::from(flow) + 1)
+    }
+
+    /// Undoes what was done with a flow capability: its direction, and the node, if that was carved with it. What the VMM gave
+    /// at boot was directed and carved by the VMM.
+    pub(super) fn unflow_step(&mut self, capability: u16) -> bool {
+        let tree = self.tree();
+        let entry = tree.entry(capability);
+        let node = entry.start as u32;
+        let from_boot = entry.parent == 0;
+        if from_boot || writer().director(node) == u32::from(capability) + 1 {
+            // A node that is not there has no direction either.
+            let _ = writer().direct(node, None, 0);
+        }
+        if node != ROOT && (from_boot || entry.object != 0) {
+            // Its children went before it.
+            let _ = writer().remove(node);
+        }
+        true
+    }
+}

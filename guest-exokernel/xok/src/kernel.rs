@@ -1,0 +1,285 @@
+//! What the kernel keeps to itself: environments, who is bound to which queue, spare page tables. One vCPU, interrupts off:
+//! whoever is in ring 0 has it alone.
+
+use crate::machine::{Machine, read, write};
+use abi::call::Error;
+use abi::capability::{CAPABILITIES, Capability, Handle, Kind, rights};
+use abi::domain::DOMAINS;
+use abi::environment::{KernelPage, Place};
+use abi::queue::QUEUE_OWNERS;
+use core::cell::UnsafeCell;
+use core::sync::atomic::Ordering;
+use xok_core::capability::{Slots, Tree};
+use xok_core::paging::Tables;
+
+/// What an environment is doing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing: the place is free.
+    Free,
+    /// Made, not started.
+    New,
+    /// Runs, or could.
+    Runnable,
+    /// Waits for its terms.
+    Asleep,
+    /// Ended; what it held is being taken back.
+    Ending,
+}
+
+/// One environment's part of the kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct Environment {
+    pub(crate) state: State,
+    /// Counts the environments that had this place.
+    pub(crate) generation: u32,
+    pub(crate) exit_status: u32,
+    /// Free slots of its table of capabilities.
+    pub(crate) slots: Slots,
+    /// Page tables that it may still have.
+    pub(crate) tables_left: u32,
+    /// Where a sweep of its page tables goes on.
+    pub(crate) sweep_va: u64,
+    /// Somebody called `Wake` while it did not sleep.
+    pub(crate) woken: bool,
+    pub(crate) deadline_tsc: u64,
+    pub(crate) terms: [u64; 4],
+}
+
+/// A bound queue.
+#[derive(Clone, Copy)]
+pub(crate) struct BoundQueue {
+    /// Where its used ring lies.
+    pub(crate) used_gpa: u64,
+    /// Number plus one of the capability that it was bound with; 0: it is not bound.
+    pub(crate) with: u16,
+}
+
+/// Spare pages for page tables: those never used, and a list of others through their first words.
+pub(crate) struct Pool {
+    free_gpa: u64,
+    next_gpa: u64,
+    end_gpa: u64,
+}
+
+/// All of it.
+pub(crate) struct Kernel {
+    /// Who runs.
+    pub(crate) current: u32,
+    /// Environments by state, a bit each.
+    pub(crate) runnable: u64,
+    pub(crate) asleep: u64,
+    pub(crate) ending: u64,
+    pub(crate) environments: [Environment; DOMAINS],
+    pub(crate) queues: [BoundQueue; QUEUE_OWNERS],
+    /// When the device work was done last on the kernel's behalf.
+    pub(crate) last_turn_tsc: u64,
+    pool: Pool,
+}
+
+struct Cell(UnsafeCell<Kernel>);
+
+// SAFETY: one vCPU, interrupts off in ring 0: there is nobody to share with.
+unsafe impl Sync for Cell {}
+
+static KERNEL: Cell = Cell(UnsafeCell::new(Kernel::new()));
+
+/// The kernel, for the one who came into ring 0 just now.
+///
+/// # Safety
+/// Once between an entry into ring 0 and its end.
+pub(crate) unsafe fn enter() -> &'static mut Kernel {
+    // SAFETY: the caller is the only one; see above.
+    unsafe { &mut *KERNEL.0.get() }
+}
+
+impl Kernel {
+    const fn new() -> Self {
+        const ENVIRONMENT: Environment = Environment {
+            state: State::Free,
+            generation: 0,
+            exit_status: 0,
+            slots: Slots { used: 0, free: 0 },
+            tables_left: 0,
+            sweep_va: 0,
+            woken: false,
+            deadline_tsc: 0,
+            terms: [0; 4],
+        };
+        Self {
+            current: 0,
+            runnable: 0,
+            asleep: 0,
+            ending: 0,
+            environments: [ENVIRONMENT; DOMAINS],
+            queues: [BoundQueue { used_gpa: 0, with: 0 }; QUEUE_OWNERS],
+            last_turn_tsc: 0,
+            pool: Pool { free_gpa: 0, next_gpa: 0, end_gpa: 0 },
+        }
+    }
+
+    /// Takes over what the VMM prepared.
+    pub(crate) fn init(&mut self) {
+        let boot = Machine::get().boot();
+        self.pool.next_gpa = boot.table_pool.start_gpa;
+        self.pool.end_gpa = boot.table_pool.end_gpa();
+        let places = Machine::get().places();
+        for (number, place) in places.iter().enumerate().filter(|(_, place)| place.entry_va != 0) {
+            let environment = &mut self.environments[number];
+            environment.slots.used = place.capabilities as u16;
+            self.make(number as u32, place);
+            self.start(number as u32, place.entry_va, place.stack_va, 0);
+        }
+        // The first to be chosen is the first.
+        self.current = DOMAINS as u32 - 1;
+    }
+
+    /// A free place becomes an environment.
+    pub(crate) fn make(&mut self, number: u32, place: &Place) {
+        let environment = self.environment(number);
+        environment.state = State::New;
+        environment.generation = environment.generation.wrapping_add(1).max(1);
+        environment.exit_status = 0;
+        environment.tables_left = place.tables_max;
+        environment.sweep_va = 0;
+        environment.woken = false;
+    }
+
+    /// A made one may run.
+    pub(crate) fn start(&mut self, number: u32, entry_va: u64, stack_va: u64, argument: u64) {
+        self.set_resume(number, [entry_va, stack_va, 0, 0, argument]);
+        self.environment(number).state = State::Runnable;
+        self.runnable |= 1 << number;
+        self.count_alone();
+    }
+
+    /// Whether an environment besides the one that runs is left.
+    pub(crate) fn has_others(&self) -> bool {
+        (self.runnable | self.asleep) & !(1 << self.current) != 0
+    }
+
+    /// Where it goes on when it gets the CPU.
+    pub(crate) fn set_resume(&self, number: u32, words: [u64; 5]) {
+        let page = self.kernel_page(number);
+        for (slot, word) in page.resume.iter().zip(words) {
+            slot.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// An environment alone takes its turns by itself; two sleep by kernel calls.
+    pub(crate) fn count_alone(&self) {
+        let live = self.runnable | self.asleep | self.ending;
+        let alone = live & live.wrapping_sub(1) == 0;
+        crate::arch::entry::set_alone(alone);
+        let mut left = live & !self.ending;
+        while left != 0 {
+            let number = left.trailing_zeros();
+            left &= left - 1;
+            self.kernel_page(number).alone.store(u32::from(alone), Ordering::Relaxed);
+            let at = self.place(number).turn_entry_gpa;
+            let entry = read(at);
+            write(at, if alone { entry | abi::paging::PRESENT } else { entry & !abi::paging::PRESENT });
+        }
+        // Whoever runs may have used the register a moment ago.
+        crate::arch::flush_page(abi::layout::TURN_VA);
+    }
+
+    /// What is known of an environment. Numbers come from places, so they are in range.
+    #[inline]
+    pub(crate) fn environment(&mut self, number: u32) -> &mut Environment {
+        &mut self.environments[number as usize % DOMAINS]
+    }
+
+    /// What the VMM prepared of a place.
+    #[inline]
+    pub(crate) fn place(&self, number: u32) -> &'static Place {
+        &Machine::get().places()[number as usize]
+    }
+
+    pub(crate) fn kernel_page(&self, number: u32) -> &'static KernelPage {
+        // SAFETY: RAM that the VMM reserved for this page; all its fields are atomics.
+        unsafe { &*crate::machine::direct_map::<KernelPage>(self.place(number).kernel_page_gpa) }
+    }
+
+    /// The tree of capabilities.
+    #[inline]
+    pub(crate) fn tree(&mut self) -> Tree<'static> {
+        let boot = Machine::get().boot();
+        let first = crate::machine::direct_map::<Capability>(boot.capabilities_gpa).cast_mut();
+        // SAFETY: the VMM reserved the tables for the kernel, all bytes of them are valid entries, and `self` being borrowed
+        // mutably nobody else is at them.
+        Tree::new(unsafe { core::slice::from_raw_parts_mut(first, boot.places as usize * CAPABILITIES) })
+    }
+
+    /// The environment for which a call is done: the caller, or one that it controls.
+    #[inline]
+    pub(crate) fn subject(&mut self, handle: u64) -> Result<u32, Error> {
+        if handle == Handle::NONE.0 { Ok(self.current) } else { self.other(handle, rights::CONTROL) }
+    }
+
+    /// The environment that a capability of the caller names, if that has these rights.
+    pub(crate) fn other(&mut self, handle: u64, rights: u16) -> Result<u32, Error> {
+        let number = self.tree().find(self.current, Handle(handle), Kind::Environment)?;
+        self.named(number, rights)
+    }
+
+    /// The environment that a capability names, if it has these rights and the environment still is.
+    pub(crate) fn named(&mut self, capability: u16, rights: u16) -> Result<u32, Error> {
+        let tree = self.tree();
+        tree.allow(capability, rights)?;
+        let (number, generation) = (tree.entry(capability).start as u32, tree.entry(capability).object);
+        let environment = self.environment(number);
+        let same = generation != 0 && environment.generation == generation;
+        let is = matches!(environment.state, State::New | State::Runnable | State::Asleep);
+        if same && is { Ok(number) } else { Err(Error::NotFound) }
+    }
+
+    /// Page tables, with the supply of an environment.
+    pub(crate) fn tables(&mut self, number: u32) -> PageTables<'_> {
+        PageTables {
+            pool: &mut self.pool,
+            left: &mut self.environments[number as usize % DOMAINS].tables_left,
+        }
+    }
+}
+
+/// Physical memory as page tables see it.
+pub(crate) struct PageTables<'a> {
+    pool: &'a mut Pool,
+    left: &'a mut u32,
+}
+
+impl Tables for PageTables<'_> {
+    #[inline]
+    fn read(&self, gpa: u64) -> u64 {
+        read(gpa)
+    }
+
+    #[inline]
+    fn write(&mut self, gpa: u64, entry: u64) {
+        write(gpa, entry);
+    }
+
+    fn take(&mut self) -> Option<u64> {
+        *self.left = self.left.checked_sub(1)?;
+        let gpa = self.pool.free_gpa;
+        if gpa != 0 {
+            self.pool.free_gpa = read(gpa);
+            write(gpa, 0);
+            return Some(gpa);
+        }
+        let gpa = self.pool.next_gpa;
+        if gpa >= self.pool.end_gpa {
+            *self.left += 1;
+            return None;
+        }
+        self.pool.next_gpa = gpa + abi::layout::PAGE_BYTES;
+        Some(gpa)
+    }
+
+    fn give(&mut self, gpa: u64) {
+        *self.left += 1;
+        write(gpa, self.pool.free_gpa);
+        self.pool.free_gpa = gpa;
+    }
+}

@@ -1,0 +1,263 @@
+//! Who gets the CPU. Environments run until they sleep or yield; when nobody can, the kernel takes the turn.
+
+use crate::arch::{entry, tsc};
+use crate::calls::Answer;
+use crate::kernel::{Kernel, State};
+use crate::machine::{Machine, Register, read_u16};
+use abi::boot::control;
+use abi::call::{Error, sleep};
+use abi::capability::{Kind, number, rights};
+use abi::layout::PAGE_BYTES;
+use abi::queue::QUEUE_OWNERS;
+use core::sync::atomic::Ordering;
+use xok_core::paging::{END_VA, Sweep};
+
+/// Device work is done at least this often for others' sake while somebody runs.
+const TURN_TICKS: u64 = 1 << 21;
+/// A deadline that has passed: the turn looks once and comes back.
+const AT_ONCE: u64 = 1;
+/// Entries of page tables that one step of taking back looks at.
+const SWEEP_STEP: u32 = 256;
+
+/// What the gate leaves on the stack.
+#[repr(C)]
+pub(crate) struct GateFrame {
+    pub(crate) rip: u64,
+    pub(crate) cs: u64,
+    pub(crate) rflags: u64,
+    pub(crate) rsp: u64,
+    pub(crate) ss: u64,
+}
+
+/// [`abi::call::Call::Sleep`].
+pub(crate) extern "sysv64" fn sleep(
+    deadline_tsc: u64,
+    first: u64,
+    second: u64,
+    third: u64,
+    fourth: u64,
+    frame: &GateFrame,
+) -> Answer {
+    // SAFETY: the gate has just been passed.
+    let kernel = unsafe { crate::kernel::enter() };
+    let current = kernel.current;
+    let environment = kernel.environment(current);
+    environment.deadline_tsc = deadline_tsc;
+    environment.terms = [first, second, third, fourth];
+    kernel.set_resume(current, [frame.rip, frame.rsp, 0, 0, 0]);
+    kernel.environment(current).state = State::Asleep;
+    kernel.runnable &= !(1 << current);
+    kernel.asleep |= 1 << current;
+    kernel.schedule()
+}
+
+/// [`abi::call::Call::Yield`].
+pub(crate) extern "sysv64" fn give_way(to: u64, _: u64, _: u64, _: u64, _: u64, frame: &GateFrame) -> Answer {
+    // SAFETY: the gate has just been passed.
+    let kernel = unsafe { crate::kernel::enter() };
+    let current = kernel.current;
+    let mut next = None;
+    if to != 0 {
+        match kernel.other(to, rights::YIELD) {
+            Ok(number) => next = Some(number),
+            Err(error) => return Answer::from(Err(error)),
+        }
+    }
+    kernel.set_resume(current, [frame.rip, frame.rsp, 0, 0, 0]);
+    kernel.look();
+    match next {
+        Some(number) if kernel.runnable & (1 << number) != 0 => kernel.resume(number),
+        _ => kernel.schedule(),
+    }
+}
+
+impl Kernel {
+    /// Chooses whoever is next, and never comes back.
+    pub(crate) fn schedule(&mut self) -> ! {
+        loop {
+            self.look();
+            let ready = self.runnable | self.ending;
+            if ready == 0 {
+                if self.asleep == 0 {
+                    self.power_off();
+                }
+                self.idle();
+                continue;
+            }
+            // First those behind the one that ran, then round.
+            let behind = ready & (u64::MAX << self.current << 1);
+            let next = if behind != 0 { behind } else { ready }.trailing_zeros();
+            if self.ending & (1 << next) != 0 {
+                self.current = next;
+                self.take_back(next);
+                continue;
+            }
+            self.work_for_others();
+            self.resume(next);
+        }
+    }
+
+    /// Gives the CPU to one that can run.
+    fn resume(&mut self, number: u32) -> ! {
+        self.current = number;
+        entry::resume(self.place(number).root_gpa)
+    }
+
+    /// Sleepers for whom something happened can run.
+    fn look(&mut self) {
+        if self.asleep == 0 {
+            return;
+        }
+        let now = tsc();
+        let stop = Machine::get().host().stop.load(Ordering::Relaxed) != 0;
+        let mut left = self.asleep;
+        while left != 0 {
+            let sleeper = left.trailing_zeros();
+            left &= left - 1;
+            let environment = *self.environment(sleeper);
+            let due = environment.deadline_tsc != 0 && environment.deadline_tsc <= now;
+            if stop
+                || due
+                || environment.woken
+                || environment.terms.iter().any(|&term| self.holds(sleeper, term))
+            {
+                self.rouse(sleeper);
+            }
+        }
+    }
+
+    /// A sleeper can run.
+    fn rouse(&mut self, sleeper: u32) {
+        let environment = self.environment(sleeper);
+        environment.state = State::Runnable;
+        environment.woken = false;
+        self.asleep &= !(1 << sleeper);
+        self.runnable |= 1 << sleeper;
+    }
+
+    /// Whether a term of [`abi::call::sleep`] holds. What makes no sense holds: its owner may look around.
+    fn holds(&mut self, environment: u32, term: u64) -> bool {
+        let expected = term as u16;
+        match term >> sleep::KIND_SHIFT {
+            sleep::NONE => false,
+            sleep::QUEUE => {
+                let queue = (term >> 16 & 0xFFFF) as usize;
+                if queue >= QUEUE_OWNERS || !self.is_bound_by(queue, environment) {
+                    return true;
+                }
+                // `struct virtq_used`: flags, index.
+                read_u16(self.queues[queue].used_gpa + 2) != expected
+            }
+            sleep::WORD => {
+                let capability = number(environment, (term >> 48 & 0xFF) as u32);
+                let tree = self.tree();
+                let entry = tree.entry(capability);
+                let offset = (term >> 16 & 0xFFFF_FFFF) * 2;
+                let readable = entry.kind == Kind::Memory as u8
+                    && entry.rights & rights::READ != 0
+                    && offset < entry.count.saturating_mul(PAGE_BYTES);
+                !readable || read_u16(entry.start * PAGE_BYTES + offset) != expected
+            }
+            _ => true,
+        }
+    }
+
+    /// Nobody can run: waits for the devices, or for the earliest deadline.
+    fn idle(&mut self) {
+        let mut deadline = 0;
+        let mut left = self.asleep;
+        while left != 0 {
+            let own = self.environment(left.trailing_zeros()).deadline_tsc;
+            left &= left - 1;
+            if own != 0 && (deadline == 0 || own < deadline) {
+                deadline = own;
+            }
+        }
+        if Machine::get().host().take_turns.load(Ordering::Relaxed) != 0 {
+            self.turn(deadline);
+        } else {
+            entry::halt_until(deadline);
+        }
+    }
+
+    /// Somebody runs, and others wait for devices whose work nobody else does: now and then it is done in between.
+    fn work_for_others(&mut self) {
+        let waiting = self.asleep != 0 && Machine::get().host().take_turns.load(Ordering::Relaxed) != 0;
+        if waiting && tsc().wrapping_sub(self.last_turn_tsc) > TURN_TICKS {
+            self.turn(AT_ONCE);
+        }
+    }
+
+    fn turn(&mut self, deadline_tsc: u64) {
+        Register::<u64>::at(Machine::get().boot().turn_gpa).write(deadline_tsc);
+        self.last_turn_tsc = tsc();
+    }
+
+    /// [`abi::call::Call::Wake`].
+    pub(crate) fn wake(&mut self, handle: u64) -> Result<(), Error> {
+        let number = self.other(handle, rights::WAKE)?;
+        self.environment(number).woken = true;
+        Ok(())
+    }
+
+    /// An environment ends; what it held is taken back when its turn would come. With the last one the machine ends.
+    pub(crate) fn end(&mut self, number: u32, status: u32) {
+        let environment = self.environment(number);
+        environment.exit_status = status;
+        environment.state = State::Ending;
+        environment.sweep_va = 0;
+        self.runnable &= !(1 << number);
+        self.asleep &= !(1 << number);
+        if self.runnable | self.asleep == 0 {
+            self.power_off();
+        }
+        self.ending |= 1 << number;
+    }
+
+    fn power_off(&mut self) -> ! {
+        let status = self.environment(0).exit_status;
+        Machine::get().control(control::POWER_OFF, status);
+        loop {
+            // The VMM does not come back from that.
+            core::hint::spin_loop();
+        }
+    }
+
+    /// One step of taking back what an environment held: its capabilities, with all that was bound with them and derived from
+    /// them, then its page tables.
+    fn take_back(&mut self, number: u32) {
+        let used = self.environment(number).slots.used;
+        let mut slot = 0;
+        while slot < used {
+            let capability = abi::capability::number(number, u32::from(slot));
+            if self.tree().entry(capability).kind != 0 {
+                self.drop_step(capability);
+                return;
+            }
+            slot += 1;
+        }
+        let root = self.place(number).root_gpa;
+        let from = self.environment(number).sweep_va;
+        let to =
+            xok_core::paging::sweep(&mut self.tables(number), root, from, SWEEP_STEP, Sweep::Free, |_| true);
+        self.environment(number).sweep_va = to;
+        if to < END_VA {
+            return;
+        }
+        let machine = Machine::get();
+        machine.control(control::DRAIN, number);
+        machine.clean(self.place(number).own);
+        let environment = self.environment(number);
+        environment.state = State::Free;
+        environment.slots = Default::default();
+        self.ending &= !(1 << number);
+        self.count_alone();
+        // Whoever waits for this looks.
+        let mut left = self.asleep;
+        while left != 0 {
+            let sleeper = left.trailing_zeros();
+            left &= left - 1;
+            self.rouse(sleeper);
+        }
+    }
+}
