@@ -44,7 +44,7 @@ impl Level {
     }
 
     /// Takes the level off a line: a word of at least five characters' width, then a space.
-    fn split(line: &str) -> (Option<Self>, &str) {
+    pub(crate) fn split(line: &str) -> (Option<Self>, &str) {
         for level in [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace] {
             let rest = line.strip_prefix(level.word()).and_then(|rest| {
                 let padding = 5usize.saturating_sub(level.word().len());

@@ -193,6 +193,8 @@ impl GuestBuilder {
             io: self.io,
             vcpu_cpu: None,
             arguments: self.arguments,
+            environments: None,
+            spare_environments: None,
             log: Box::new(move |line| sink.push(line)),
         })?;
         Ok(Guest { machine, network, published, log, port: 0 })

@@ -78,6 +78,8 @@ impl Probe {
             io: IoMode::Turn,
             vcpu_cpu: None,
             arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
+            environments: None,
+            spare_environments: None,
             log: Box::new(move |line| lock(&sink).push(line.to_owned())),
         };
         configure(&mut config);

@@ -1,5 +1,6 @@
 //! `image.toml`: what an image is made of.
 
+use abi::domain::DOMAINS;
 use serde::Deserialize;
 
 /// A manifest. Unknown keys are refused.
@@ -17,6 +18,16 @@ pub struct Manifest {
     /// Whether the image serves a document root given with `--docroot`.
     #[serde(default)]
     pub docroot: bool,
+    /// Environments that run the program from the start.
+    #[serde(default = "one")]
+    pub environments: u32,
+    /// Places for further environments, which those that run may create.
+    #[serde(default)]
+    pub spare_environments: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl Manifest {
@@ -31,6 +42,10 @@ impl Manifest {
         }
         if !(1..=1 << 20).contains(&manifest.memory_mib) {
             return Err(ManifestError::Memory { memory_mib: manifest.memory_mib });
+        }
+        let (environments, spare) = (manifest.environments, manifest.spare_environments);
+        if environments == 0 || environments.saturating_add(spare) as usize > DOMAINS {
+            return Err(ManifestError::Environments { environments, spare });
         }
         Ok(manifest)
     }
@@ -54,6 +69,17 @@ pub enum ManifestError {
         /// What was given.
         memory_mib: u64,
     },
+    /// None, or too many.
+    #[error(
+        "image.toml: environments must be at least 1, and at most {DOMAINS} together with spare_environments (they are \
+         {environments} and {spare})"
+    )]
+    Environments {
+        /// Environments that run from the start.
+        environments: u32,
+        /// Places for further ones.
+        spare: u32,
+    },
 }
 
 #[cfg(test)]
@@ -66,6 +92,7 @@ mod tests {
     fn parse_good_manifest() {
         let manifest = Manifest::parse(GOOD).expect("good");
         assert_eq!((manifest.name.as_str(), manifest.memory_mib, manifest.docroot), ("hello", 32, false));
+        assert_eq!((manifest.environments, manifest.spare_environments), (1, 0));
     }
 
     #[test]
@@ -83,5 +110,16 @@ mod tests {
     fn parse_no_memory_returns_memory_error() {
         let text = GOOD.replace("32", "0");
         assert!(matches!(Manifest::parse(&text), Err(ManifestError::Memory { .. })));
+    }
+
+    #[test]
+    fn parse_environments_none_or_too_many_returns_environments_error() {
+        for keys in ["environments = 0", "environments = 65", "environments = 60\nspare_environments = 5"] {
+            let error = Manifest::parse(&format!("{GOOD}{keys}\n")).expect_err(keys);
+            assert!(matches!(error, ManifestError::Environments { .. }), "{keys}");
+        }
+        let most =
+            Manifest::parse(&format!("{GOOD}environments = 60\nspare_environments = 4\n")).expect("64");
+        assert_eq!((most.environments, most.spare_environments), (60, 4));
     }
 }

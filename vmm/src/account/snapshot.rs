@@ -1,6 +1,7 @@
 //! The state of all accounts at one moment, and the difference of two such moments.
 
 use super::ledger::{Bucket, Ledger, now_tsc};
+use crate::machine::boot::pages::SharedPages;
 use crate::placement::Placement;
 use abi::trace::{AccountArea, KIND_COUNTER, KIND_SPAN, SITES};
 use exovm_image::program::Site;
@@ -42,6 +43,9 @@ pub struct SiteSum {
     pub count: u64,
     /// Exclusive cycles of a span, sum of a counter.
     pub total: u64,
+    /// Of which environment, in a machine that has places for several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<u32>,
 }
 
 /// A number with its name.
@@ -94,7 +98,7 @@ impl AccountSnapshot {
     pub(crate) fn take(
         ledgers: &[(String, Arc<Ledger>)],
         sites: &[Site],
-        area: &AccountArea,
+        pages: &[SharedPages],
         (started_tsc, tsc_khz): (u64, u64),
         placement: &Placement,
     ) -> Self {
@@ -125,7 +129,7 @@ impl AccountSnapshot {
             tsc_khz,
             io: format!("{:?}", placement.mode()).to_lowercase(),
             threads,
-            sites: read_sites(sites, area),
+            sites: read_all_sites(sites, pages),
             nic,
             disks: placement.disks().map(|disk| counters(disk.metrics().entries())).collect(),
             channel: counters(placement.channel().metrics().entries()),
@@ -147,9 +151,16 @@ impl AccountSnapshot {
                 bucket.entries = bucket.entries.saturating_sub(before.entries);
             }
         }
-        for (site, before) in difference.sites.iter_mut().zip(&earlier.sites) {
-            site.count = site.count.wrapping_sub(before.count);
-            site.total = site.total.wrapping_sub(before.total);
+        for site in &mut difference.sites {
+            let same = |before: &&SiteSum| {
+                (&before.name, &before.kind, before.environment) == (&site.name, &site.kind, site.environment)
+            };
+            // Less than before: another environment has begun in this place.
+            if let Some(before) = earlier.sites.iter().find(same).filter(|before| before.count <= site.count)
+            {
+                site.count -= before.count;
+                site.total = site.total.wrapping_sub(before.total);
+            }
         }
         let of_disks = difference.disks.iter_mut().zip(&earlier.disks);
         let of_others = [(&mut difference.nic, &earlier.nic), (&mut difference.channel, &earlier.channel)];
@@ -160,7 +171,7 @@ impl AccountSnapshot {
         difference
     }
 
-    /// A counter or event of the guest, by name.
+    /// A counter or event of the guest, by name; that of the first environment which has it.
     pub fn site(&self, name: &str) -> Option<&SiteSum> {
         self.sites.iter().find(|site| site.name == name)
     }
@@ -186,6 +197,21 @@ fn counters(entries: Vec<(&str, u64)>) -> Vec<Counter> {
     entries.into_iter().map(|(name, value)| Counter { name: name.to_owned(), value }).collect()
 }
 
+/// The accumulators of every environment that was ever there.
+fn read_all_sites(sites: &[Site], pages: &[SharedPages]) -> Vec<SiteSum> {
+    if let [only] = pages {
+        return read_sites(sites, &only.account);
+    }
+    let mut all = Vec::new();
+    for (environment, pages) in (0u32..).zip(pages) {
+        let sums = read_sites(sites, &pages.account);
+        if sums.iter().any(|sum| sum.count > 0 || sum.total > 0) {
+            all.extend(sums.into_iter().map(|sum| SiteSum { environment: Some(environment), ..sum }));
+        }
+    }
+    all
+}
+
 /// The guest's accumulators by name; sites of one name (in several places of the code) are added up. What the running
 /// span has taken since its last transition is added to it.
 fn read_sites(sites: &[Site], area: &AccountArea) -> Vec<SiteSum> {
@@ -209,7 +235,8 @@ fn read_sites(sites: &[Site], area: &AccountArea) -> Vec<SiteSum> {
                 sum.total = sum.total.wrapping_add(total);
             }
             None => {
-                sums.push(SiteSum { name: name.to_owned(), kind: kind_name(kind).to_owned(), count, total });
+                let (name, kind) = (name.to_owned(), kind_name(kind).to_owned());
+                sums.push(SiteSum { name, kind, count, total, environment: None });
             }
         }
     }

@@ -1,6 +1,7 @@
 //! An account as a table for people.
 
 use super::AccountSnapshot;
+use super::snapshot::SiteSum;
 use std::fmt::Write;
 
 /// Name of the guest's span around its turns: time that the VMM's own buckets explain.
@@ -8,12 +9,21 @@ const TURN_SPAN: &str = "turn";
 /// Name of the counter that cycles are divided by.
 pub const REQUESTS: &str = "requests";
 
+/// A site's name, and whose it is where there are several environments.
+fn named(site: &SiteSum) -> String {
+    match site.environment {
+        Some(environment) => format!("[{environment}] {}", site.name),
+        None => site.name.clone(),
+    }
+}
+
 /// Prints a difference of two snapshots: cycles by bucket, as a share of the time and per request.
 pub fn print(account: &AccountSnapshot) -> String {
     let mut text = String::new();
     let elapsed = account.tsc.max(1);
     let seconds = elapsed as f64 / (account.tsc_khz.max(1) as f64 * 1000.0);
-    let requests = account.site(REQUESTS).map_or(0, |site| site.total);
+    let requests: u64 =
+        account.sites.iter().filter(|site| site.name == REQUESTS).map(|site| site.total).sum();
     let _ = writeln!(
         text,
         "{seconds:.3} s, {:.0} requests/s, device work: {}",
@@ -39,7 +49,7 @@ pub fn print(account: &AccountSnapshot) -> String {
                 let spans =
                     || account.sites.iter().filter(|site| site.kind == "span" && site.name != TURN_SPAN);
                 for span in spans().filter(|span| span.total > 0) {
-                    row(&format!("  ring 3: {}", span.name), span.total, span.count);
+                    row(&format!("  ring 3: {}", named(span)), span.total, span.count);
                 }
                 let ring3: u64 = spans().map(|span| span.total).sum();
                 row("  not in ring 3 (KVM, ring 0)", bucket.cycles.saturating_sub(ring3), 0);
@@ -54,7 +64,7 @@ pub fn print(account: &AccountSnapshot) -> String {
         let _ = writeln!(text, "\n{:<34} {:>12}", "guest counters and events", "per second");
         for site in counters {
             let value = if site.kind == "counter" { site.total } else { site.count };
-            let _ = writeln!(text, "{:<34} {:>12.0}", site.name, value as f64 / seconds);
+            let _ = writeln!(text, "{:<34} {:>12.0}", named(site), value as f64 / seconds);
         }
     }
     let disks =

@@ -1,6 +1,6 @@
 //! What `exovm run` says once a machine is ready: where it serves, what it is, how its start went.
 
-use super::net::Reach;
+use super::net::{EnvironmentPort, Reach};
 use crate::machine::{End, Machine};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ pub(super) struct Announcement {
     pub(super) name: String,
     /// How the host reaches the guest.
     pub(super) reach: Reach,
-    /// What it serves.
-    pub(super) served: Option<String>,
+    /// What it serves; if several, one an environment.
+    pub(super) served: Vec<String>,
     /// When the command was started, on the TSC.
     pub(super) start_tsc: u64,
     /// How it is ended and looked at.
@@ -37,23 +37,25 @@ impl Announcement {
                 eprintln!("exovm: waiting for the guest to be ready, {} s at most", READY_PATIENCE.as_secs());
             }
         }
-        let port = machine.wait_ready(Duration::ZERO);
+        let ports = if machine.is_ready(Duration::ZERO) { ports(machine) } else { Vec::new() };
         let ended = machine.wait(Some(Duration::ZERO));
         if matches!(ended, Some(End::Fault { .. })) {
             return None;
         }
         let mut text = String::new();
-        match (&self.reach, port) {
+        match &self.reach {
             _ if ended.is_some() => {}
-            (Reach::Nothing, _) => {}
-            (reach, Some(port)) => text.push_str(&reach.describe(port)),
-            (_, None) => {
+            Reach::Nothing => {}
+            _ if ports.is_empty() => {
                 let patience = READY_PATIENCE.as_secs();
                 text.push_str(&format!("the guest does not serve yet, after {patience} s\n"));
             }
+            reach => text.push_str(&reach.describe(&ports)),
         }
-        if let Some(served) = &self.served {
-            text.push_str(&format!("  document root: {served}\n"));
+        let several = self.served.len() > 1;
+        for (environment, served) in self.served.iter().enumerate() {
+            let whose = if several { format!(" of environment {environment}") } else { String::new() };
+            text.push_str(&format!("  document root{whose}: {served}\n"));
         }
         let io = format!("{:?}", machine.placement().mode()).to_lowercase();
         let mib = machine.memory_bytes() >> 20;
@@ -78,6 +80,16 @@ impl Announcement {
             last = phase.tsc;
         }
     }
+}
+
+/// The ports that the environments serve.
+fn ports(machine: &Machine) -> Vec<EnvironmentPort> {
+    let several = machine.environments() > 1;
+    let of = |number: usize| {
+        let environment = several.then_some(number);
+        machine.port(number).map(|port| EnvironmentPort { port, environment })
+    };
+    (0..machine.environments()).filter_map(of).collect()
 }
 
 /// What the kernel found out about the host.

@@ -8,17 +8,47 @@ use crate::cache_dir::cache_dir;
 use crate::docroot_image::{self, Event, Origin};
 use crate::machine::DiskSetup;
 use crate::sample_site;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// An image of a directory, ready to be attached.
-pub(super) struct Docroot {
-    pub(super) disk: DiskSetup,
+struct Docroot {
+    disk: DiskSetup,
+    path: PathBuf,
     /// What is in it, for people.
-    pub(super) summary: String,
+    summary: String,
+}
+
+/// What the disks of document roots are, one for each environment, and what is in them, for people. One root is served by
+/// all of them.
+pub(super) fn of_environments(
+    roots: &[PathBuf],
+    environments: usize,
+) -> Result<(Vec<DiskSetup>, Vec<String>), Failure> {
+    if roots.len() > 1 && roots.len() != environments {
+        return Err(format!(
+            "--docroot is given {} times, and there {}; give it once, or once for each (--environments says how many)",
+            roots.len(),
+            if environments == 1 { "is one environment".to_owned() } else { format!("are {environments} environments") }
+        )
+        .into());
+    }
+    let images = if roots.is_empty() {
+        vec![sample_site()?]
+    } else {
+        roots.iter().map(|dir| image(dir)).collect::<Result<_, _>>()?
+    };
+    let summaries = images.iter().map(|image| image.summary.clone()).collect();
+    let missing = environments.saturating_sub(images.len());
+    let again = images.last().map(|image| image.path.clone());
+    let mut disks: Vec<_> = images.into_iter().map(|image| image.disk).collect();
+    for path in again.iter().cycle().take(missing) {
+        disks.push(DiskSetup::open(path, Access::ReadOnly)?);
+    }
+    Ok((disks, summaries))
 }
 
 /// The image of the site that is served when none is given.
-pub(super) fn sample_site() -> Result<Docroot, Failure> {
+fn sample_site() -> Result<Docroot, Failure> {
     let cache = cache_dir().ok_or("there is no directory for caches; set HOME, or XDG_CACHE_HOME")?;
     let dir = sample_site::unpack(&cache).map_err(|error| format!("{}: {error}", cache.display()))?;
     let docroot = image(&dir)?;
@@ -26,7 +56,7 @@ pub(super) fn sample_site() -> Result<Docroot, Failure> {
 }
 
 /// The image of a directory: the one that is kept from an earlier run if nothing has changed since, or else a new one.
-pub(super) fn image(dir: &Path) -> Result<Docroot, Failure> {
+fn image(dir: &Path) -> Result<Docroot, Failure> {
     let cache = docroot_image::cache_dir()?;
     let mut line = ProgressLine::new();
     let prepared = docroot_image::prepare(dir, &cache, &mut |event| match event {
@@ -44,5 +74,9 @@ pub(super) fn image(dir: &Path) -> Result<Docroot, Failure> {
         Origin::Remade => format!("made anew in {:.1} s: something had changed", prepared.took.as_secs_f64()),
     };
     let disk = DiskSetup::open(&prepared.path, Access::ReadOnly)?;
-    Ok(Docroot { disk, summary: format!("{files} files, disk image of {size} {origin}") })
+    Ok(Docroot {
+        disk,
+        path: prepared.path,
+        summary: format!("{files} files, disk image of {size} {origin}"),
+    })
 }

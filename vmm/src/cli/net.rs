@@ -56,13 +56,19 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    /// Says it, for a guest that serves `port`.
-    pub(super) fn describe(&self, port: u16) -> String {
+    /// Says it, for a guest whose environments serve these ports.
+    pub(super) fn describe(&self, ports: &[EnvironmentPort]) -> String {
+        let of_address = |address: &Ipv4Addr| {
+            let line = |environment: &EnvironmentPort| match environment.port {
+                80 => format!("serving http://{address}/{}\n", environment.name()),
+                port => format!("serving http://{address}:{port}/{}\n", environment.name()),
+            };
+            ports.iter().map(line).collect()
+        };
         match self {
             Self::Nothing => String::new(),
-            Self::Address(address) if port == 80 => format!("serving http://{address}/\n"),
-            Self::Address(address) => format!("serving http://{address}:{port}/\n"),
-            Self::Ports(published) => describe_ports(published, port),
+            Self::Address(address) => of_address(address),
+            Self::Ports(published) => describe_ports(published, ports),
         }
     }
 
@@ -80,22 +86,42 @@ impl Reach {
     }
 }
 
-/// Says how a guest that serves `port` is reached through what is published.
-fn describe_ports(published: &[Published], port: u16) -> String {
+/// The port that an environment serves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EnvironmentPort {
+    pub(super) port: u16,
+    /// Its number, where there are several.
+    pub(super) environment: Option<usize>,
+}
+
+impl EnvironmentPort {
+    /// Which of several it is.
+    fn name(self) -> String {
+        self.environment.map_or(String::new(), |number| format!("  (environment {number})"))
+    }
+}
+
+/// Says how a guest whose environments serve these ports is reached through what is published.
+fn describe_ports(published: &[Published], ports: &[EnvironmentPort]) -> String {
     let mut text = String::new();
-    let mut serves = false;
+    let mut reached = vec![false; ports.len()];
     for Published { asked, host } in published {
         let Publish { guest_port, protocol, .. } = asked;
-        if *protocol == Protocol::Tcp && *guest_port == port {
-            serves = true;
-            text.push_str(&format!("serving http://{}/\n", browsable(*host)));
+        let served = ports.iter().position(|environment| environment.port == *guest_port);
+        if let Some(served) = served.filter(|_| *protocol == Protocol::Tcp) {
+            reached[served] = true;
+            text.push_str(&format!("serving http://{}/{}\n", browsable(*host), ports[served].name()));
         } else {
             text.push_str(&format!("publishing {host}/{protocol} for the guest's port {guest_port}\n"));
         }
     }
-    if !serves {
+    for (EnvironmentPort { port, environment }, _) in
+        ports.iter().zip(reached).filter(|(_, reached)| !reached)
+    {
+        let who = environment.map_or("the guest".to_owned(), |number| format!("environment {number}"));
         text.push_str(&format!(
-            "the guest serves port {port}, but no port of this host leads there; run it with --publish 8080:{port}\n"
+            "{who} serves port {port}, but no port of this host leads there; run it with --publish {}:{port}\n",
+            8080 + environment.unwrap_or(0)
         ));
     }
     text

@@ -95,8 +95,9 @@ pub(super) struct RunArguments {
         images::names().collect::<Vec<_>>().join(", ")))]
     image: String,
     /// Directory to serve, for images that serve one; made into a disk image. Not given, and no --disk either: a sample site.
+    /// With --environments, once for all of them or once for each.
     #[arg(long, value_name = "DIR")]
-    docroot: Option<PathBuf>,
+    docroot: Vec<PathBuf>,
     /// Network: user[,outbound][,allow-host=PORT][,mac=MAC], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS][,mac=MAC],
     /// tap=auto[,...] or none.
     #[arg(long, value_name = "NET", default_value = "user")]
@@ -113,6 +114,9 @@ pub(super) struct RunArguments {
     /// Memory in MiB; what the image wants if not given.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=MEMORY_MAX_BYTES >> 20))]
     memory: Option<u64>,
+    /// Run the image's program in so many environments; as many as the image asks for if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=abi::domain::DOMAINS as i64))]
+    environments: Option<u32>,
     /// Bind the vCPU to this CPU.
     #[arg(long, value_name = "CPU")]
     vcpu_cpu: Option<u32>,
@@ -137,20 +141,27 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     }
     let signals = Signals::block()?;
     let image = images::load(&arguments.image)?;
-    if arguments.docroot.is_some() && !image.manifest.docroot {
+    if !arguments.docroot.is_empty() && !image.manifest.docroot {
         return Err(format!("image {} takes no --docroot", image.manifest.name).into());
     }
     if let Some(cpu) = arguments.vcpu_cpu.filter(|cpu| !crate::placement::allowed_cpus().contains(cpu)) {
         return Err(format!("--vcpu-cpu {cpu}: this process may not use that CPU").into());
     }
-    let docroot = match &arguments.docroot {
-        Some(dir) => Some(docroot::image(dir)?),
-        None if image.manifest.docroot && arguments.disk.is_empty() => Some(docroot::sample_site()?),
-        None => None,
+    let environments = arguments.environments.unwrap_or(image.manifest.environments) as usize;
+    let has_site = !arguments.docroot.is_empty() || (image.manifest.docroot && arguments.disk.is_empty());
+    if environments > 1 && has_site && !arguments.disk.is_empty() {
+        return Err("with several environments, --docroot and --disk exclude each other: each environment has one disk, \
+                    or the first has all"
+            .into());
+    }
+    let (mut disks, served): (Vec<_>, Vec<String>) = if has_site {
+        docroot::of_environments(&arguments.docroot, environments)?
+    } else {
+        Default::default()
     };
-    let served = docroot.as_ref().map(|docroot| docroot.summary.clone());
-    let docroot = docroot.map(|docroot| Ok(docroot.disk)).into_iter();
-    let disks = docroot.chain(arguments.disk.iter().map(DiskArgument::open)).collect::<Result<_, _>>()?;
+    for disk in &arguments.disk {
+        disks.push(disk.open()?);
+    }
     let net = arguments.net.open(&arguments.publish)?;
     let image_name = image.manifest.name.clone();
     let socket = ControlSocket::bind(arguments.name.as_ref().unwrap_or(&image_name))?;
@@ -170,6 +181,8 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         io: arguments.io,
         vcpu_cpu: arguments.vcpu_cpu,
         arguments: arguments.arguments.clone(),
+        environments: arguments.environments,
+        spare_environments: None,
         log: Box::new(move |line| log_of_guest.push(line)),
     })?;
     let info = Info {

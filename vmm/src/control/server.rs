@@ -8,14 +8,12 @@ use crate::account::AccountSnapshot;
 use crate::channel::Clients;
 use crate::guest_log::GuestLog;
 use crate::machine::{Machine, Shared};
-use abi::boot::phase;
 use event_manager::{EventOps, Events};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -92,17 +90,16 @@ impl Served {
     }
 
     pub(super) fn info(&self) -> Info {
-        let status = &self.machine.pages.status;
         let state = if self.machine.has_ended() {
             State::Ended
-        } else if self.machine.pages.host.stop.load(Ordering::Relaxed) != 0 {
+        } else if self.machine.is_stopping() {
             State::Stopping
-        } else if status.phases[phase::READY].load(Ordering::Relaxed) != 0 {
+        } else if self.machine.is_ready() {
             State::Ready
         } else {
             State::Starting
         };
-        let port = u16::try_from(status.port.load(Ordering::Relaxed)).ok().filter(|&port| port != 0);
+        let port = self.machine.port(0);
         Info { state, port, uptime_ms: self.machine.uptime_ms(), ..self.info.clone() }
     }
 

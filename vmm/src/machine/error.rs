@@ -49,6 +49,18 @@ pub enum MachineError {
         /// How much would do.
         needed_mib: u64,
     },
+    /// None, or too many.
+    #[error(
+        "{environments} environments and {spare} spare places are not possible: at least one environment, and at most \
+         {max} with the spare places",
+        max = abi::domain::DOMAINS
+    )]
+    Environments {
+        /// Environments that run at boot.
+        environments: u32,
+        /// Places for further ones.
+        spare: u32,
+    },
     /// More than a machine can have.
     #[error("--memory {mib} is more than a machine can have ({max} MiB)", max = super::memory::MEMORY_MAX_BYTES >> 20)]
     MemoryTooLarge {

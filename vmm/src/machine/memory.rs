@@ -4,7 +4,9 @@ use super::MachineError;
 use crate::tables::Memory;
 use abi::boot::MemoryRange;
 use abi::layout::{HIGH_RAM_GPA, LARGE_PAGE_BYTES, MMIO_GPA, PAGE_BYTES};
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
+};
 
 /// Largest memory of a machine: what the DMA bitmaps and page tables are dimensioned for.
 pub const MEMORY_MAX_BYTES: u64 = 512 << 30;
@@ -102,10 +104,65 @@ impl Placer {
     }
 }
 
+/// Why pages are not cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("pages {start}..+{pages} do not all lie in one range of memory")]
+pub struct NotMemory {
+    start: u64,
+    pages: u64,
+}
+
+/// What is written at once.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Fills pages with zeroes. Whole large pages are given back to the host, which has fresh ones at the next touch.
+pub fn clean(memory: &Memory, start: u64, pages: u64) -> Result<(), NotMemory> {
+    let refused = NotMemory { start, pages };
+    let bytes = |pages: u64| pages.checked_mul(PAGE_BYTES).ok_or(refused);
+    let (mut next, len) = (bytes(start)?, bytes(pages)?);
+    let end = next.checked_add(len).ok_or(refused)?;
+    if len == 0 {
+        return Ok(());
+    }
+    let region = memory.find_region(GuestAddress(next)).ok_or(refused)?;
+    if end - 1 > region.last_addr().0 {
+        return Err(refused);
+    }
+    let large = next.next_multiple_of(LARGE_PAGE_BYTES)..end / LARGE_PAGE_BYTES * LARGE_PAGE_BYTES;
+    if large.start < large.end && drop_pages(region, &large) {
+        zero(memory, next, large.start - next)?;
+        next = large.end;
+    }
+    zero(memory, next, end - next)
+}
+
+/// Gives a range of a region back to the host. `false`: it cannot be had.
+fn drop_pages(region: &GuestRegionMmap<()>, range: &std::ops::Range<u64>) -> bool {
+    let mapping = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // Else the file's bytes would come back.
+    if region.flags() & mapping != mapping || region.file_offset().is_some() {
+        return false;
+    }
+    let offset = range.start - region.start_addr().0;
+    let len = (range.end - range.start) as usize;
+    // SAFETY: the caller has checked that the range lies in this mapping of ours. It reads as zeroes afterwards, and guest
+    // memory may change at any time anyway.
+    unsafe { libc::madvise(region.as_ptr().add(offset as usize).cast(), len, libc::MADV_DONTNEED) == 0 }
+}
+
+fn zero(memory: &Memory, mut gpa: u64, mut len: u64) -> Result<(), NotMemory> {
+    while len > 0 {
+        let part = len.min(ZEROES.len() as u64);
+        let refused = NotMemory { start: gpa / PAGE_BYTES, pages: len / PAGE_BYTES };
+        memory.write_slice(&ZEROES[..part as usize], GuestAddress(gpa)).map_err(|_| refused)?;
+        (gpa, len) = (gpa + part, len - part);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
     #[test]
     fn map_leaves_the_device_range_free() {
@@ -129,5 +186,38 @@ mod tests {
         assert_eq!(placer.large_pages(1).expect("fits"), 2 << 20);
         assert!(matches!(placer.pages(1), Err(MachineError::MemoryTooSmall { needed_mib: 5 })));
         assert!(matches!(placer.pages(u64::MAX), Err(MachineError::MemoryTooSmall { .. })));
+    }
+
+    const LARGE: u64 = LARGE_PAGE_BYTES / PAGE_BYTES;
+
+    #[test]
+    fn clean_clears_these_pages_and_no_other() {
+        let memory = map(8 << 20).expect("8 MiB");
+        // Within a page table's reach, one large page and its neighbours, large pages only.
+        for (start, pages) in [(3, 1), (5, 40), (LARGE - 1, LARGE + 2), (LARGE, 2 * LARGE)] {
+            memory.write_slice(&vec![0xEE; 8 << 20], GuestAddress(0)).expect("all of it");
+            clean(&memory, start, pages).expect("memory");
+            let mut bytes = vec![0; 8 << 20];
+            memory.read_slice(&mut bytes, GuestAddress(0)).expect("all of it");
+            let (start, end) = ((start * PAGE_BYTES) as usize, ((start + pages) * PAGE_BYTES) as usize);
+            assert!(bytes[start..end].iter().all(|&byte| byte == 0), "{start:#x}");
+            assert!(bytes[..start].iter().chain(&bytes[end..]).all(|&byte| byte == 0xEE), "{start:#x}");
+        }
+    }
+
+    #[test]
+    fn clean_refuses_what_is_not_memory_and_clears_nothing_of_it() {
+        let memory = map(8 << 20).expect("8 MiB");
+        memory.write_slice(&vec![0xEE; 8 << 20], GuestAddress(0)).expect("all of it");
+        let u32_max = u64::from(u32::MAX);
+        for (start, pages) in
+            [(2047, 2), (2048, 1), (0, u32_max), (u32_max, u32_max), (MMIO_GPA / PAGE_BYTES, 1), (0, 2049)]
+        {
+            assert_eq!(clean(&memory, start, pages), Err(NotMemory { start, pages }));
+        }
+        assert_eq!(clean(&memory, u32_max, 0), Ok(()));
+        let mut bytes = vec![0; 8 << 20];
+        memory.read_slice(&mut bytes, GuestAddress(0)).expect("all of it");
+        assert!(bytes.iter().all(|&byte| byte == 0xEE));
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod boot;
 mod channel;
+mod control;
 mod disk;
 mod error;
 pub mod kvm;
@@ -31,8 +32,9 @@ use crate::placement::{DeviceWork, IoMode, Placement};
 use crate::tables::{Memory, TableAddresses};
 use abi::boot::{Ipv4Config, phase};
 
-use boot::EnvironmentConfig;
+use boot::BootConfig;
 use boot::pages::SharedPages;
+use control::{Control, Reports};
 use exovm_image::container::Image;
 use report::Reporter;
 use slots::Slots;
@@ -42,9 +44,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vcpu::{Vcpu, VcpuEnd};
-use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use zerocopy::FromBytes;
 
 /// The signal that ends KVM_RUN: its handler does nothing, the interruption is all.
 const KICK_SIGNAL: i32 = 1;
@@ -63,8 +63,12 @@ pub struct MachineConfig {
     pub io: IoMode,
     /// CPU that the vCPU's thread is bound to.
     pub vcpu_cpu: Option<u32>,
-    /// The image's arguments.
+    /// The image's arguments, for each environment.
     pub arguments: Vec<String>,
+    /// Environments that run the image's program from the start; `None`: as many as the image asks for.
+    pub environments: Option<u32>,
+    /// Places for further environments; `None`: as many as the image asks for.
+    pub spare_environments: Option<u32>,
     /// Where the guest's log goes, line by line.
     pub log: LogSink,
 }
@@ -98,7 +102,11 @@ pub struct PhaseStamp {
 /// State shared by a machine's threads and its owner.
 pub(crate) struct Shared {
     pub(crate) memory: Arc<Memory>,
-    pub(crate) pages: SharedPages,
+    /// By place.
+    pub(crate) pages: Vec<SharedPages>,
+    /// Environments that run from the start.
+    environments: usize,
+    reports: Arc<Reports>,
     tables_at: TableAddresses,
     pub(crate) placement: Arc<Placement>,
     pub(crate) clients: Clients,
@@ -134,12 +142,21 @@ impl Machine {
         let fd = vcpu::create(&kvm, &vm)?;
         let tsc_khz = u64::from(fd.get_tsc_khz().map_err(MachineError::kvm("KVM_GET_TSC_KHZ"))?);
         reached("virtual machine");
-        let (net, environment) = split(config.net, config.arguments, tsc_khz);
+        let extended = vcpu::enable_extended_state(&kvm, &fd)?;
+        let manifest = &config.image.manifest;
+        let boot_config = BootConfig {
+            ipv4: config.net.as_ref().map_or(Ipv4Config::default(), |net| net.ipv4),
+            arguments: config.arguments,
+            tsc_khz,
+            environments: config.environments.unwrap_or(manifest.environments),
+            spare_environments: config.spare_environments.unwrap_or(manifest.spare_environments),
+            resume_mask: extended.mask,
+        };
         let mut parts = None;
-        let prepared = boot::prepare(&config.image, memory_bytes, &environment, |tables, memory| {
+        let prepared = boot::prepare(&config.image, memory_bytes, &boot_config, |tables, memory| {
             kvm::add_memory(&vm, memory)?;
             let mut slots = Slots::new(&vm)?;
-            let nic = net.map(|net| nic::attach(net, &mut slots, tables)).transpose()?;
+            let nic = config.net.map(|net| nic::attach(net, &mut slots, tables)).transpose()?;
             let mut disks = Vec::new();
             let finished = EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?;
             for disk in config.disks {
@@ -153,23 +170,28 @@ impl Machine {
         })?;
         let (connections, work) = parts.ok_or(MachineError::Internal("no devices"))?;
         reached("memory");
-        prepared.descriptors.load(&fd, &prepared.kernel, prepared.root_gpa, prepared.boot_page_gpa)?;
-        service::refresh_time(&prepared.pages.time, tsc_khz);
+        let root_gpa = *prepared.roots_gpa.first().ok_or(MachineError::Internal("no place"))?;
+        prepared.descriptors.load(&fd, &prepared.kernel, root_gpa, prepared.boot_page_gpa, extended)?;
+        let first = prepared.pages.first().ok_or(MachineError::Internal("no place"))?;
+        service::refresh_time(&first.time, tsc_khz);
+        let host = first.host.clone();
 
         let disk_ledgers = work.disk_ledgers();
         let clients = Clients::new(channel::host_ports(&work.channel));
         let (doorbell, wake) = (connections.doorbell, connections.wake);
-        let placement =
-            Placement::new(config.io, work, doorbell, prepared.pages.host.clone(), wake, tsc_khz)?;
+        let placement = Placement::new(config.io, work, doorbell, host, wake, tsc_khz)?;
         let vcpu_ledger = Arc::new(Ledger::default());
         let mut ledgers = vec![("vcpu".to_owned(), Arc::clone(&vcpu_ledger))];
         let io_ledger = placement.needs_thread().then(|| Arc::new(Ledger::default()));
         ledgers.extend(io_ledger.iter().map(|ledger| ("io".to_owned(), Arc::clone(ledger))));
         ledgers.extend(disk_ledgers);
         let stop = Arc::new(AtomicBool::new(false));
+        let reports = Arc::new(Reports::default());
         let shared = Arc::new(Shared {
             memory: Arc::clone(&prepared.memory),
             pages: prepared.pages,
+            environments: boot_config.environments as usize,
+            reports: Arc::clone(&reports),
             tables_at: prepared.tables_at,
             placement: Arc::clone(&placement),
             clients,
@@ -194,11 +216,15 @@ impl Machine {
         others.push(service::start(Arc::clone(&shared), config.log)?);
         reached("devices");
 
-        let memory = Arc::clone(&prepared.memory);
-        let fault_gpa = prepared.fault_gpa;
-        let read_fault = Box::new(move || read_fault(&memory, fault_gpa));
-        let mut vcpu = Vcpu::new(fd, connections.bus, placement, vcpu_ledger, stop, read_fault);
-        let reporter = Reporter::new(config.image, prepared.root_gpa);
+        let reporter = Arc::new(Reporter::new(config.image, prepared.roots_gpa));
+        let control = Control::new(
+            prepared.memory,
+            Arc::clone(&placement),
+            Arc::clone(&reporter),
+            reports,
+            prepared.fault_gpa,
+        );
+        let mut vcpu = Vcpu::new(fd, connections.bus, placement, vcpu_ledger, stop, control);
         let thread_shared = Arc::clone(&shared);
         let vcpu_cpu = config.vcpu_cpu;
         let vcpu = spawn("exovm-vcpu", move || {
@@ -234,20 +260,20 @@ impl Machine {
         end.clone()
     }
 
-    /// Waits until the guest has said that it is ready, or has ended. Returns whether there is nothing to wait for any
+    /// Waits until all environments that run from the start have said that they are ready, or the guest has ended. Returns whether there is nothing to wait for any
     /// more.
     pub fn is_ready(&self, timeout: Duration) -> bool {
         self.wait_ready(timeout);
-        self.shared.pages.status.phases[phase::READY].load(Ordering::Acquire) != 0 || self.shared.has_ended()
+        self.shared.is_ready() || self.shared.has_ended()
     }
 
-    /// Waits until the guest serves, or has ended. Returns the TCP port that it serves, if any.
+    /// Waits until all environments that run from the start serve, or the guest has ended. Returns the TCP port that the first
+    /// of them serves, if any.
     pub fn wait_ready(&self, timeout: Duration) -> Option<u16> {
         let deadline = Instant::now() + timeout;
         loop {
-            let status = &self.shared.pages.status;
-            if status.phases[phase::READY].load(Ordering::Acquire) != 0 {
-                return u16::try_from(status.port.load(Ordering::Relaxed)).ok().filter(|&port| port != 0);
+            if self.shared.is_ready() {
+                return self.shared.port(0);
             }
             if Instant::now() >= deadline || self.shared.end().is_some() {
                 return None;
@@ -258,7 +284,8 @@ impl Machine {
 
     /// Asks the guest to finish, and does not wait for it.
     pub fn ask_to_stop(&self) {
-        self.shared.pages.host.stop.store(1, Ordering::Release);
+        // One page, seen by all.
+        self.pages().host.stop.store(1, Ordering::Release);
         self.shared.wake_guest();
     }
 
@@ -299,11 +326,13 @@ impl Machine {
         self.shared.clients.end();
     }
 
-    /// When each phase of the start was reached: the VMM's, then the guest's so far.
+    /// When each phase of the start was reached: the VMM's, then the guest's so far, by the last environment that has reached
+    /// it of those that run from the start.
     pub fn phases(&self) -> Vec<PhaseStamp> {
         let mut phases = self.host_phases.clone();
-        for (name, tsc) in phase::NAMES.into_iter().zip(&self.shared.pages.status.phases) {
-            let tsc = tsc.load(Ordering::Relaxed);
+        for (number, name) in phase::NAMES.into_iter().enumerate() {
+            let tsc = |pages: &SharedPages| pages.status.phases[number].load(Ordering::Relaxed);
+            let tsc = self.shared.running_pages().map(tsc).max().unwrap_or(0);
             if tsc != 0 {
                 phases.push(PhaseStamp { name, tsc });
             }
@@ -331,9 +360,25 @@ impl Machine {
         self.shared.tables_at
     }
 
-    /// The pages shared with the guest, for tests and tools.
+    /// The pages shared with the first environment, for tests and tools.
     pub fn pages(&self) -> &SharedPages {
-        &self.shared.pages
+        // A machine without a place does not start.
+        &self.shared.pages[0]
+    }
+
+    /// The pages shared with the environment in this place, running or not.
+    pub fn environment_pages(&self, place: usize) -> Option<&SharedPages> {
+        self.shared.pages.get(place)
+    }
+
+    /// How many environments run from the start.
+    pub fn environments(&self) -> usize {
+        self.shared.environments
+    }
+
+    /// The TCP port that an environment has said that it serves.
+    pub fn port(&self, environment: usize) -> Option<u16> {
+        self.shared.port(environment)
     }
 
     /// The placement of device work.
@@ -402,6 +447,27 @@ impl Shared {
         self.end().is_some()
     }
 
+    /// The pages of the environments that run from the start.
+    fn running_pages(&self) -> impl Iterator<Item = &SharedPages> {
+        self.pages.iter().take(self.environments)
+    }
+
+    /// Whether all of them have said that they are ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.running_pages().all(|pages| pages.status.phases[phase::READY].load(Ordering::Acquire) != 0)
+    }
+
+    /// The TCP port that an environment serves.
+    pub(crate) fn port(&self, environment: usize) -> Option<u16> {
+        let port = self.pages.get(environment)?.status.port.load(Ordering::Relaxed);
+        u16::try_from(port).ok().filter(|&port| port != 0)
+    }
+
+    /// Whether the guest was asked to finish.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.pages.iter().any(|pages| pages.host.stop.load(Ordering::Relaxed) != 0)
+    }
+
     /// Makes a guest that waits look around.
     fn wake_guest(&self) {
         self.placement.wake_guest();
@@ -412,27 +478,11 @@ impl Shared {
         AccountSnapshot::take(
             &self.ledgers,
             &self.sites,
-            &self.pages.account,
+            &self.pages,
             (self.started_tsc, self.tsc_khz),
             &self.placement,
         )
     }
-}
-
-fn split(
-    net: Option<NetSetup>,
-    arguments: Vec<String>,
-    tsc_khz: u64,
-) -> (Option<NetSetup>, EnvironmentConfig) {
-    let ipv4 = net.as_ref().map_or(Ipv4Config::default(), |net| net.ipv4);
-    (net, EnvironmentConfig { ipv4, arguments, tsc_khz })
-}
-
-fn read_fault(memory: &Memory, gpa: u64) -> abi::fault::FaultRecord {
-    let mut bytes = vec![0; size_of::<abi::fault::FaultRecord>()];
-    // An unreadable record reads as zeros: "a fault of unknown kind".
-    let _ = memory.read_slice(&mut bytes, GuestAddress(gpa));
-    abi::fault::FaultRecord::read_from_bytes(&bytes).unwrap_or_else(|_| zerocopy::FromZeros::new_zeroed())
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, MachineError> {

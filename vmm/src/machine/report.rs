@@ -21,13 +21,14 @@ const SYSCALL: [u8; 2] = [0x0F, 0x05];
 /// Everything that a report looks at.
 pub(crate) struct Reporter {
     image: Image,
-    root_gpa: u64,
+    /// Roots of the places' page tables.
+    roots_gpa: Vec<u64>,
 }
 
 impl Reporter {
     /// For one machine.
-    pub(crate) fn new(image: Image, root_gpa: u64) -> Self {
-        Self { image, root_gpa }
+    pub(crate) fn new(image: Image, roots_gpa: Vec<u64>) -> Self {
+        Self { image, roots_gpa }
     }
 
     /// The report, several lines; `None` for an end that needs none.
@@ -39,7 +40,9 @@ impl Reporter {
         }
     }
 
-    fn fault(&self, memory: &Memory, record: &FaultRecord) -> String {
+    /// What a fault record tells.
+    pub(crate) fn fault(&self, memory: &Memory, record: &FaultRecord) -> String {
+        let root_gpa = self.root_gpa(record.environment);
         let len = (record.message_len as usize).min(record.message.len());
         let message = String::from_utf8_lossy(&record.message[..len]);
         let mut rip = record.rip;
@@ -49,7 +52,7 @@ impl Reporter {
             KIND_PANIC => return format!("the kernel gave up: {message}"),
             // Where SYSCALL stays in ring 3, one outside the gate page shows as a fault at the kernel's entry, with the
             // return address in rcx.
-            KIND_ENVIRONMENT if self.is_syscall_that_stayed(memory, record, named("rcx")) => {
+            KIND_ENVIRONMENT if self.is_syscall_that_stayed(memory, root_gpa, record, named("rcx")) => {
                 rip = named("rcx").wrapping_sub(SYSCALL.len() as u64);
                 format!(
                     "environment {}: a gate instruction outside the gate page (syscall)",
@@ -78,29 +81,40 @@ impl Reporter {
             "  rip {:016x}  rsp {:016x}  rflags {:x}  cs {:x}  ss {:x}  cr2 {:x}",
             record.rip, record.rsp, record.rflags, record.cs, record.ss, record.address
         );
-        self.back_trace(memory, named("rbp"), &mut text);
+        self.back_trace(memory, root_gpa, named("rbp"), &mut text);
         text
     }
 
+    /// Root of an environment's page tables; a number that does not exist is the kernel's mistake.
+    fn root_gpa(&self, environment: u32) -> u64 {
+        self.roots_gpa.get(environment as usize).or(self.roots_gpa.first()).copied().unwrap_or(0)
+    }
+
     /// Whether ring 3 came to the kernel's SYSCALL entry by that instruction, and not by a jump.
-    fn is_syscall_that_stayed(&self, memory: &Memory, record: &FaultRecord, return_va: u64) -> bool {
+    fn is_syscall_that_stayed(
+        &self,
+        memory: &Memory,
+        root_gpa: u64,
+        record: &FaultRecord,
+        return_va: u64,
+    ) -> bool {
         let Header::Kernel(header) = &self.image.kernel.header else { return false };
         let before = return_va.wrapping_sub(SYSCALL.len() as u64);
-        let instruction = translate(memory, self.root_gpa, before)
+        let instruction = translate(memory, root_gpa, before)
             .and_then(|gpa| memory.read_obj::<[u8; 2]>(GuestAddress(gpa)).ok());
         record.vector == PAGE_FAULT && record.rip == header.syscall_va && instruction == Some(SYSCALL)
     }
 
-    fn broken(&self, memory: &Memory, reason: &str, registers: Option<&kvm_regs>) -> String {
+    fn broken(&self, memory: &Memory, reason: &str, registers: Option<&(kvm_regs, u64)>) -> String {
         let mut text = format!("the vCPU stopped: {reason}\n");
-        if let Some(regs) = registers {
+        if let Some((regs, root_gpa)) = registers {
             let _ = writeln!(text, "  at {}", self.place(regs.rip));
             let _ = writeln!(
                 text,
                 "  rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}\n  rsi {:016x}  rdi {:016x}  rbp {:016x}  rsp {:016x}",
                 regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rbp, regs.rsp
             );
-            self.back_trace(memory, regs.rbp, &mut text);
+            self.back_trace(memory, *root_gpa, regs.rbp, &mut text);
         }
         text
     }
@@ -123,10 +137,10 @@ impl Reporter {
 
     /// Follows frame pointers through the guest's page tables. Anything may be wrong with them, so it goes as far as
     /// they make sense: upwards in memory, never more than [`FRAMES`].
-    fn back_trace(&self, memory: &Memory, mut frame: u64, text: &mut String) {
+    fn back_trace(&self, memory: &Memory, root_gpa: u64, mut frame: u64, text: &mut String) {
         for _ in 0..FRAMES {
             let word = |va| {
-                let gpa = translate(memory, self.root_gpa, va)?;
+                let gpa = translate(memory, root_gpa, va)?;
                 memory.read_obj::<u64>(GuestAddress(gpa)).ok()
             };
             let (Some(caller_frame), Some(return_va)) = (word(frame), frame.checked_add(8).and_then(word))

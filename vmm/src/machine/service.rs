@@ -3,6 +3,7 @@
 
 use super::{MachineError, Shared, spawn};
 use crate::account::ledger::now_tsc;
+use crate::guest_log::Level;
 use abi::log::{LOG_BYTES, LogRing};
 use abi::time::TimePage;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -27,9 +28,11 @@ const LINE_BYTES: usize = 4096;
 pub(super) fn start(shared: Arc<Shared>, log: LogSink) -> Result<JoinHandle<()>, MachineError> {
     let mut timer = TimerFd::new().map_err(|error| MachineError::host("timer")(error.into()))?;
     timer.reset(LOG_PERIOD, Some(LOG_PERIOD)).map_err(|error| MachineError::host("timer")(error.into()))?;
+    // Where there can be several, each line says whose it is.
+    let prefixed = shared.pages.len() > 1;
+    let drains = (0..shared.pages.len()).map(|place| Drain::new(prefixed.then_some(place))).collect();
     spawn("exovm-service", move || {
-        let housekeeping =
-            Housekeeping { shared: Arc::clone(&shared), timer, drain: Drain::new(log), periods: 0 };
+        let housekeeping = Housekeeping { shared: Arc::clone(&shared), timer, drains, log, periods: 0 };
         let mut manager = match EventManager::new() {
             Ok(manager) => manager,
             Err(error) => return tracing::error!("no event loop for the machine: {error}"),
@@ -51,7 +54,9 @@ pub(super) fn start(shared: Arc<Shared>, log: LogSink) -> Result<JoinHandle<()>,
 struct Housekeeping {
     shared: Arc<Shared>,
     timer: TimerFd,
-    drain: Drain,
+    /// By place.
+    drains: Vec<Drain>,
+    log: LogSink,
     periods: u32,
 }
 
@@ -61,12 +66,24 @@ impl MutEventSubscriber for Housekeeping {
             let _ = self.timer.wait();
             self.periods += 1;
             if self.periods.is_multiple_of(TIME_PERIODS) {
-                refresh_time(&self.shared.pages.time, self.shared.tsc_khz);
+                refresh_time(&self.shared.pages[0].time, self.shared.tsc_khz);
             }
         }
-        self.drain.run(&self.shared.pages.log);
+        // Taken first: what an environment logged before its fault stands before the report.
+        let (reports, dropped) = self.shared.reports.take();
+        for (drain, pages) in self.drains.iter_mut().zip(&self.shared.pages) {
+            drain.run(&pages.log, &mut self.log);
+        }
+        for (environment, report) in reports {
+            self.report(environment as usize, &report);
+        }
+        if dropped > 0 {
+            (self.log)(&format!("ERROR {dropped} more environments ended by a fault"));
+        }
         if self.shared.has_ended() {
-            self.drain.flush();
+            for drain in &mut self.drains {
+                drain.flush(&mut self.log);
+            }
         }
     }
 
@@ -77,6 +94,25 @@ impl MutEventSubscriber for Housekeeping {
             tracing::error!("the machine's event loop cannot watch its timer: {error}");
         }
     }
+}
+
+impl Housekeeping {
+    /// An environment has ended by a fault.
+    fn report(&mut self, environment: usize, report: &str) {
+        if let Some(drain) = self.drains.get_mut(environment) {
+            drain.flush(&mut self.log);
+        }
+        let prefix = prefix(environment);
+        for (number, line) in report.trim_end().lines().enumerate() {
+            let level = if number == 0 { "ERROR " } else { "" };
+            (self.log)(&format!("{level}{prefix}{line}"));
+        }
+    }
+}
+
+/// What a line says first of whose it is.
+fn prefix(environment: usize) -> String {
+    format!("[{environment}] ")
 }
 
 /// Maps the TSC to the host's UTC, from now.
@@ -93,27 +129,34 @@ pub(super) fn refresh_time(page: &TimePage, tsc_khz: u64) {
 struct Drain {
     read: u64,
     line: Vec<u8>,
-    sink: LogSink,
+    /// Said of each line.
+    prefix: String,
 }
 
 impl Drain {
-    fn new(sink: LogSink) -> Self {
-        Self { read: 0, line: Vec::new(), sink }
+    /// `environment`: whose lines these are, if they are to say so.
+    fn new(environment: Option<usize>) -> Self {
+        Self { read: 0, line: Vec::new(), prefix: environment.map_or(String::new(), prefix) }
     }
 
-    fn run(&mut self, ring: &LogRing) {
+    fn run(&mut self, ring: &LogRing, sink: &mut LogSink) {
         let written = ring.written.load(Ordering::Acquire);
+        if written < self.read {
+            // Another environment began in this place, with an empty ring.
+            self.flush(sink);
+            self.read = 0;
+        }
         let behind = written.wrapping_sub(self.read);
         if behind > LOG_BYTES as u64 {
-            self.flush();
-            (self.sink)(&format!("[{} bytes of log lost]", behind - LOG_BYTES as u64));
+            self.flush(sink);
+            sink(&format!("{}[{} bytes of log lost]", self.prefix, behind - LOG_BYTES as u64));
             self.read = written.wrapping_sub(LOG_BYTES as u64);
         }
         while self.read != written {
             let byte = ring.text[(self.read % LOG_BYTES as u64) as usize].load(Ordering::Relaxed);
             self.read = self.read.wrapping_add(1);
             if byte == b'\n' || self.line.len() >= LINE_BYTES {
-                self.flush();
+                self.flush(sink);
             }
             if byte != b'\n' {
                 self.line.push(byte);
@@ -121,14 +164,17 @@ impl Drain {
         }
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, sink: &mut LogSink) {
         if !self.line.is_empty() {
             // A guest must not be able to play with the terminal of whoever reads this.
             let text: String = String::from_utf8_lossy(&self.line)
                 .chars()
                 .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
                 .collect();
-            (self.sink)(&text);
+            // The level stays first: by it a line is filtered.
+            let (_, rest) = Level::split(&text);
+            let level = &text[..text.len() - rest.len()];
+            sink(&format!("{level}{}{rest}", self.prefix));
             self.line.clear();
         }
     }
@@ -154,28 +200,28 @@ mod tests {
         }
     }
 
-    fn drain() -> (Drain, Arc<Mutex<Vec<String>>>) {
+    fn sink() -> (LogSink, Arc<Mutex<Vec<String>>>) {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&lines);
-        (Drain::new(Box::new(move |line| sink.lock().expect("lock").push(line.to_owned()))), lines)
+        (Box::new(move |line| sink.lock().expect("lock").push(line.to_owned())), lines)
     }
 
     #[test]
     fn lines_come_whole_and_control_characters_do_not() {
-        let (ring, (mut drain, lines)) = (ring(), drain());
+        let (ring, mut drain, (mut sink, lines)) = (ring(), Drain::new(None), sink());
         write(&ring, b"one\ntw");
-        drain.run(&ring);
+        drain.run(&ring, &mut sink);
         write(&ring, b"o\n\x1b[31mred\n");
-        drain.run(&ring);
+        drain.run(&ring, &mut sink);
         assert_eq!(*lines.lock().expect("lock"), ["one", "two", "\u{FFFD}[31mred"]);
     }
 
     #[test]
     fn overrun_is_said_and_the_rest_is_read() {
-        let (ring, (mut drain, lines)) = (ring(), drain());
+        let (ring, mut drain, (mut sink, lines)) = (ring(), Drain::new(None), sink());
         write(&ring, &vec![b'x'; LOG_BYTES + 100]);
         write(&ring, b"\nlast\n");
-        drain.run(&ring);
+        drain.run(&ring, &mut sink);
         let lines = lines.lock().expect("lock");
         assert!(lines[0].contains("106 bytes of log lost"), "{}", lines[0]);
         assert_eq!(lines.last().map(String::as_str), Some("last"));
@@ -183,11 +229,30 @@ mod tests {
 
     #[test]
     fn nonsense_index_does_not_hang() {
-        let (ring, (mut drain, lines)) = (ring(), drain());
+        let (ring, mut drain, (mut sink, lines)) = (ring(), Drain::new(None), sink());
         ring.written.store(u64::MAX, Ordering::Release);
-        drain.run(&ring);
+        drain.run(&ring, &mut sink);
         ring.written.store(5, Ordering::Release);
-        drain.run(&ring);
+        drain.run(&ring, &mut sink);
         assert!(lines.lock().expect("lock").iter().any(|line| line.contains("lost")));
+    }
+
+    #[test]
+    fn line_of_one_of_several_says_whose_it_is_after_its_level() {
+        let (ring, mut drain, (mut sink, lines)) = (ring(), Drain::new(Some(3)), sink());
+        write(&ring, b"hello\nWARN  odd\nINFORMAL\n");
+        drain.run(&ring, &mut sink);
+        assert_eq!(*lines.lock().expect("lock"), ["[3] hello", "WARN  [3] odd", "[3] INFORMAL"]);
+    }
+
+    #[test]
+    fn ring_that_begins_anew_is_read_from_its_start() {
+        let (ring, mut drain, (mut sink, lines)) = (ring(), Drain::new(None), sink());
+        write(&ring, b"of the first\nunfinished");
+        drain.run(&ring, &mut sink);
+        ring.written.store(0, Ordering::Release);
+        write(&ring, b"of the next\n");
+        drain.run(&ring, &mut sink);
+        assert_eq!(*lines.lock().expect("lock"), ["of the first", "unfinished", "of the next"]);
     }
 }

@@ -2,13 +2,13 @@
 
 use super::MachineError;
 use super::boot::{CONTROL_GPA, TURN_GPA};
+use super::control::Control;
 use crate::account::ledger::{Bucket, Ledger};
 use crate::device::pci::{Bus, MmioWrite};
 use crate::placement::Placement;
-use abi::boot::control;
 use abi::fault::FaultRecord;
-use kvm_bindings::{kvm_device_attr, kvm_regs};
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_bindings::{kvm_device_attr, kvm_regs, kvm_xcrs};
+use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,8 +37,8 @@ pub(crate) enum VcpuEnd {
     Broken {
         /// What KVM said.
         reason: String,
-        /// Registers at that point, if they could be read.
-        registers: Option<Box<kvm_regs>>,
+        /// Registers at that point and the root of the page tables, if they could be read.
+        registers: Option<Box<(kvm_regs, u64)>>,
     },
 }
 
@@ -49,7 +49,52 @@ pub(crate) struct Vcpu {
     placement: Arc<Placement>,
     ledger: Arc<Ledger>,
     stop: Arc<AtomicBool>,
-    read_fault: Box<dyn Fn() -> FaultRecord + Send>,
+    control: Control,
+}
+
+/// What ring 3 has of the registers that XSAVE knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ExtendedState {
+    /// Whether there is XSAVE, so that CR4.OSXSAVE may be set.
+    pub(crate) xsave: bool,
+    /// The components that ring 3 may have used, for XRSTOR to make initial; 0: those of FXRSTOR.
+    pub(crate) mask: u64,
+}
+
+/// CPUID.1:ECX, XSAVE.
+const CPUID_1_ECX_XSAVE: u32 = 1 << 26;
+/// CPUID leaf of the extended state; EDX:EAX of its first part: the components that XCR0 may have.
+const CPUID_EXTENDED_STATE: u32 = 0xD;
+
+/// Lets the guest have all the state components that KVM offers, and finds out which it may have in fact: where ring 3 runs
+/// with the host's XCR0 whatever the guest's says, those of the host.
+pub(crate) fn enable_extended_state(kvm: &Kvm, fd: &VcpuFd) -> Result<ExtendedState, MachineError> {
+    let cpuid = fd.get_cpuid2(CPUID_ENTRIES).map_err(MachineError::kvm("KVM_GET_CPUID2"))?;
+    let find =
+        |function| cpuid.as_slice().iter().find(move |entry| entry.function == function && entry.index == 0);
+    let offered =
+        find(CPUID_EXTENDED_STATE).map_or(0, |entry| u64::from(entry.edx) << 32 | u64::from(entry.eax));
+    let xsave = find(1).is_some_and(|entry| entry.ecx & CPUID_1_ECX_XSAVE != 0);
+    if !xsave || !kvm.check_extension(Cap::Xcrs) {
+        tracing::warn!("KVM offers no XSAVE; ring 3 has x87 and SSE registers only");
+        return Ok(ExtendedState { xsave: false, mask: 0 });
+    }
+    let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+    xcrs.xcrs[0].value = offered;
+    if let Err(error) = fd.set_xcrs(&xcrs) {
+        // Those that are not enabled need not be made initial, and XRSTOR does not mind.
+        tracing::warn!("KVM refused XCR0 {offered:#x} ({error}); ring 3 may lack vector registers");
+    }
+    Ok(ExtendedState { xsave, mask: offered | host_xcr0() })
+}
+
+/// The state components that are enabled on this host.
+fn host_xcr0() -> u64 {
+    if !std::arch::is_x86_feature_detected!("xsave") {
+        return 0;
+    }
+    // SAFETY: the processor has XGETBV and the host has enabled it, as just asked; register 0 exists then.
+    unsafe { std::arch::x86_64::_xgetbv(0) }
 }
 
 /// Makes the vCPU, with the host's CPUID and time line.
@@ -92,9 +137,9 @@ impl Vcpu {
         placement: Arc<Placement>,
         ledger: Arc<Ledger>,
         stop: Arc<AtomicBool>,
-        read_fault: Box<dyn Fn() -> FaultRecord + Send>,
+        control: Control,
     ) -> Self {
-        Self { fd, bus, placement, ledger, stop, read_fault }
+        Self { fd, bus, placement, ledger, stop, control }
     }
 
     /// Runs until the machine ends, on the thread that is the vCPU.
@@ -113,10 +158,8 @@ impl Vcpu {
                 }
                 Ok(VcpuExit::MmioWrite(gpa, data)) if gpa & !0xFFF == CONTROL_GPA => {
                     let value = data.try_into().map_or(0, u32::from_le_bytes);
-                    match gpa - CONTROL_GPA {
-                        control::POWER_OFF => return VcpuEnd::PowerOff { status: value },
-                        control::FAULT => return VcpuEnd::Fault(Box::new((self.read_fault)())),
-                        _ => {}
+                    if let Some(end) = self.control.write(gpa - CONTROL_GPA, value) {
+                        return end;
                     }
                 }
                 Ok(VcpuExit::MmioWrite(gpa, data)) => {
@@ -148,7 +191,8 @@ impl Vcpu {
     }
 
     fn broken(&self, reason: &str) -> VcpuEnd {
-        let registers = self.fd.get_regs().ok().map(Box::new);
+        let registers = self.fd.get_regs().ok().zip(self.fd.get_sregs().ok());
+        let registers = registers.map(|(registers, system)| Box::new((registers, system.cr3)));
         VcpuEnd::Broken { reason: reason.to_owned(), registers }
     }
 

@@ -163,6 +163,12 @@ impl Placement {
         self.interrupt_guest();
     }
 
+    /// Returns when no device accesses memory or blocks for an environment any more on the strength of rights that it had
+    /// before: whatever begins from now on finds those that it has now.
+    pub fn drain(&self, environment: u32) {
+        self.work.drain(environment);
+    }
+
     /// Interrupts the guest on a queue of each device: it may have bound only some.
     fn interrupt_guest(&self) {
         self.wake.iter().for_each(|line| line.signal());

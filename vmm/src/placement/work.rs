@@ -116,6 +116,18 @@ impl DeviceWork {
         self.finished.as_raw_fd()
     }
 
+    /// See [`super::Placement::drain`]. The devices' work asks for rights at each batch, under the device's lock; the disks'
+    /// threads at each request.
+    pub(super) fn drain(&self, environment: u32) {
+        drop(self.nic());
+        drop(lock(&self.channel));
+        for disk in &self.disks {
+            // The disk goes on meanwhile.
+            let in_flight = lock(disk).in_flight(environment);
+            in_flight.wait();
+        }
+    }
+
     /// The ledgers of the disks' threads, with their names.
     pub fn disk_ledgers(&self) -> Vec<(String, Arc<Ledger>)> {
         let mut ledgers = Vec::new();

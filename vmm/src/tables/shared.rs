@@ -57,6 +57,8 @@ unsafe impl Words for abi::boot::HostPage {}
 // SAFETY: as above.
 unsafe impl Words for abi::boot::StatusPage {}
 // SAFETY: as above.
+unsafe impl Words for abi::environment::KernelPage {}
+// SAFETY: as above.
 unsafe impl Words for abi::time::TimePage {}
 // SAFETY: as above.
 unsafe impl Words for abi::trace::AccountArea {}

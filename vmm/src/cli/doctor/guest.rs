@@ -95,6 +95,8 @@ fn boot(net: Option<NetSetup>) -> Result<Measured, String> {
         io: IoMode::Turn,
         vcpu_cpu: None,
         arguments: vec![CASE.to_owned(), ROUNDS.to_owned()],
+        environments: None,
+        spare_environments: None,
         log: Box::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned())),
     })
     .map_err(|error| error.to_string())?;

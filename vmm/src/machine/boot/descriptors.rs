@@ -2,6 +2,7 @@
 
 use crate::machine::MachineError;
 use crate::machine::memory::Placer;
+use crate::machine::vcpu::ExtendedState;
 use crate::tables::Memory;
 use abi::header::KernelHeader;
 use abi::layout::{KERNEL_CODE_SELECTOR, KERNEL_DATA_SELECTOR, PAGE_BYTES, STAR_SELECTORS, TSS_SELECTOR};
@@ -28,6 +29,8 @@ const SFMASK: u64 = 0x4_7700;
 const CR0: u64 = 0x8001_0033;
 /// CR4: physical address extension, FXSAVE, unmasked SIMD exceptions.
 const CR4: u64 = 0x620;
+/// CR4: XSAVE enabled, where there is such a thing.
+const CR4_OSXSAVE: u64 = 1 << 18;
 /// EFER: SYSCALL enable, long mode enable and active, no-execute enable.
 const EFER: u64 = 0xD01;
 
@@ -77,12 +80,13 @@ impl Descriptors {
     }
 
     /// Sets a vCPU up to execute the kernel's first instruction with `rdi` pointing at the boot page.
-    pub fn load(
+    pub(crate) fn load(
         &self,
         vcpu: &VcpuFd,
         kernel: &KernelHeader,
         root_gpa: u64,
         boot_page_gpa: u64,
+        extended: ExtendedState,
     ) -> Result<(), MachineError> {
         let segment = |selector: u16, type_: u8, long: u8| kvm_segment {
             base: 0,
@@ -110,7 +114,8 @@ impl Descriptors {
         };
         (sregs.gdt.base, sregs.gdt.limit) = (self.gdt_va, 0x4F);
         (sregs.idt.base, sregs.idt.limit) = (self.idt_va, 0xFFF);
-        (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (CR0, root_gpa, CR4, EFER);
+        let cr4 = if extended.xsave { CR4 | CR4_OSXSAVE } else { CR4 };
+        (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (CR0, root_gpa, cr4, EFER);
         vcpu.set_sregs(&sregs).map_err(MachineError::kvm("KVM_SET_SREGS"))?;
         let msr = |index, data| kvm_msr_entry { index, data, ..Default::default() };
         let msrs = Msrs::from_entries(&[

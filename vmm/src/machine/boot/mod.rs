@@ -1,56 +1,80 @@
 //! Boot: everything that firmware, a boot loader and a kernel's start would do in the guest is done here, natively,
-//! before the first instruction. No firmware, no real mode, no enumeration.
+//! before the first instruction. No firmware, no real mode, no enumeration; and for each place for an environment whatever
+//! the kernel would have to clear, copy or compute.
 
+mod capabilities;
 pub mod descriptors;
 pub mod pages;
 pub mod paging;
+mod place;
+mod program;
+mod shares;
+
+#[cfg(test)]
+mod tests;
 
 use super::MachineError;
 use super::memory::{self, Placer};
-use crate::tables::{FlowTableWriter, Memory, TableAddresses, Tables};
+use crate::tables::{FlowField, FlowTableError, FlowTableWriter, Memory, TableAddresses, Tables};
 use abi::boot::{
     ARGUMENTS_BYTES, BOOT_MAGIC, BootPage, DEVICES, Device, ENVIRONMENT_MAGIC, EnvironmentPage, Ipv4Config,
     MemoryRange,
 };
 use abi::domain::{DOMAINS, DomainEntry, Rights, bitmap_bytes, position};
+use abi::environment::resume;
 use abi::extent::{EXTENTS, ExtentEntry};
 use abi::fault::FaultRecord;
-use abi::flow::{FlowTable, Target};
+use abi::flow::{FlowTable, ROOT, SEND_ANY, Target};
 use abi::header::KernelHeader;
 use abi::layout::*;
-use abi::log::LogRing;
-use abi::queue::{QUEUE_OWNERS, QueueOwner};
-use abi::trace::{AccountArea, TraceRing};
+use abi::queue::{QUEUE_OWNERS, QueueOwner, owner_index};
+use capabilities::{Capabilities, TABLE_BYTES};
 use descriptors::Descriptors;
 use exovm_image::container::Image;
-use exovm_image::program::{Access, Header, Program};
-use pages::{PageAddresses, SharedPages};
-use paging::{Owner, PageTables};
+use exovm_image::program::{Access, Header};
+use pages::{CommonPages, SharedPages};
+use paging::{Mapping, PageTables};
+use place::Place;
+use program::Loader;
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::{FromZeros, IntoBytes};
 
-/// Where the VMM's own registers lie: the turn register of the first environment ...
+/// Where the VMM's own registers lie: the turn register ...
 pub const TURN_GPA: u64 = 0xD800_1000;
 /// ... and the control registers of the kernel.
 pub const CONTROL_GPA: u64 = 0xD800_0000;
 
-/// Number of the first environment, and of its DMA domain.
-const FIRST: usize = 0;
 /// Least memory that an environment is started with.
 const HEAP_MIN_BYTES: u64 = 8 << 20;
-/// What the kernel, the tables and the program take at most, besides what grows with the machine's memory.
+/// What the kernel, the tables and the program take at most, besides what grows with the machine's memory and with the
+/// number of places ...
 const FIXED_BYTES: u64 = 8 << 20;
+/// ... and what each place takes.
+const PLACE_BYTES: u64 = 512 << 10;
+/// Pages for page tables that the kernel has in any machine, and for each spare place besides.
+const POOL_PAGES: u64 = 64;
+/// Further ones: where there are several environments, one for so many of the machine's pages.
+const PAGES_A_POOL_PAGE: u64 = 256;
+/// TCP port of the first environment's flow; each has the one after that of the environment before it.
+const FIRST_PORT: u16 = 80;
+const PROTOCOL_TCP: u8 = 6;
 
-/// What the first environment gets.
+/// What a machine boots into.
 #[derive(Clone, Debug, Default)]
-pub struct EnvironmentConfig {
+pub struct BootConfig {
     /// Address of its interface.
     pub ipv4: Ipv4Config,
-    /// Its arguments.
+    /// The arguments of each environment.
     pub arguments: Vec<String>,
     /// TSC ticks per millisecond.
     pub tsc_khz: u64,
+    /// Environments that run the image's program from the start, at least 1.
+    pub environments: u32,
+    /// Places for further ones.
+    pub spare_environments: u32,
+    /// State components that are made initial when somebody else gets the CPU; 0: those of FXRSTOR.
+    pub resume_mask: u64,
 }
 
 /// A device that is ready to have queues bound.
@@ -58,21 +82,21 @@ pub struct EnvironmentConfig {
 pub struct Attached {
     /// Its line of the device table.
     pub entry: Device,
-    /// What the first environment may do with it.
+    /// What there is to give out of it.
     pub grant: Grant,
 }
 
-/// What the first environment may do with a device besides binding its queues.
+/// What there is to give out of a device besides its queues.
 #[derive(Clone, Copy, Debug)]
 pub enum Grant {
     /// No more than that.
     Queues,
-    /// It is the guardian of the NIC's flows.
+    /// Flows; the first environment is their guardian.
     Flows {
         /// How many queue pairs share its frames.
         queue_pairs: u16,
     },
-    /// It holds the disk's blocks from 0 on.
+    /// The disk's blocks from 0 on.
     Extent {
         /// How many.
         blocks: u64,
@@ -87,12 +111,12 @@ pub struct Prepared {
     pub memory: Arc<Memory>,
     /// Where the kernel's tables lie in it.
     pub tables_at: TableAddresses,
-    /// The pages shared with the guest.
-    pub pages: SharedPages,
+    /// The pages shared with the environment in each place.
+    pub pages: Vec<SharedPages>,
     /// Where the kernel reports a fault.
     pub fault_gpa: u64,
-    /// Root of the first environment's page tables.
-    pub root_gpa: u64,
+    /// Root of each place's page tables.
+    pub roots_gpa: Vec<u64>,
     /// Goes into `rdi`.
     pub boot_page_gpa: u64,
     /// For each vCPU.
@@ -105,84 +129,101 @@ pub struct Prepared {
 pub fn prepare(
     image: &Image,
     memory_bytes: u64,
-    environment: &EnvironmentConfig,
+    config: &BootConfig,
     attach: impl FnOnce(&Arc<Tables>, &Arc<Memory>) -> Result<Vec<Attached>, MachineError>,
 ) -> Result<Prepared, MachineError> {
     let Header::Kernel(kernel) = &image.kernel.header else {
         return Err(MachineError::Internal("the image's kernel is not a kernel"));
     };
+    let (environments, spare) = (config.environments, config.spare_environments);
+    let places_count = environments.saturating_add(spare);
+    if environments == 0 || places_count as usize > DOMAINS {
+        return Err(MachineError::Environments { environments, spare });
+    }
     let memory_bytes = memory_bytes.next_multiple_of(LARGE_PAGE_BYTES);
     if memory_bytes > memory::MEMORY_MAX_BYTES {
         return Err(MachineError::MemoryTooLarge { mib: memory_bytes >> 20 });
     }
-    let least = FIXED_BYTES + HEAP_MIN_BYTES;
+    let heaps_min = u64::from(environments) * HEAP_MIN_BYTES;
+    let least = FIXED_BYTES + u64::from(places_count - 1) * PLACE_BYTES + heaps_min;
     if memory_bytes < least {
-        return Err(MachineError::MemoryTooSmall { needed_mib: least >> 20 });
+        return Err(MachineError::MemoryTooSmall { needed_mib: least.div_ceil(1 << 20) });
     }
     let memory = Arc::new(memory::map(memory_bytes)?);
     let ram = memory::ranges(memory_bytes);
     let mut low = Placer::new(ram[0].end_gpa());
 
     // Page tables have a place of their own, since they are made while other things are placed.
-    let table_pages = 64 + 4 * memory_bytes.div_ceil(1 << 30);
+    let of_places =
+        u64::from(places_count) * place::TABLES + u64::from(environments) * program::tables(&image.program);
+    let table_pages = 64 + 4 * memory_bytes.div_ceil(1 << 30) + of_places;
     let table_start = low.pages(table_pages * PAGE_BYTES)?;
     let mut table_pages = Placer::between(table_start, low.end());
-    let mut page_tables = PageTables::new(&memory, &mut table_pages)?;
+    let kernel_half = PageTables::new(&memory, &mut table_pages)?;
 
     let descriptors = Descriptors::place(&memory, &mut low, kernel, DIRECT_MAP_VA)?;
     let boot_page_gpa = low.pages(PAGE_BYTES)?;
-    let environment_gpa = low.pages(PAGE_BYTES)?;
-    let gate_gpa = low.pages(PAGE_BYTES)?;
-    let at = PageAddresses {
-        time_gpa: low.pages(PAGE_BYTES)?,
-        host_gpa: low.pages(PAGE_BYTES)?,
-        status_gpa: low.pages(PAGE_BYTES)?,
-        account_gpa: low.pages(size_of::<AccountArea>() as u64)?,
-        log_gpa: low.pages(size_of::<LogRing>() as u64)?,
-        trace_gpa: low.pages(size_of::<TraceRing>() as u64)?,
-        fault_gpa: low.pages(size_of::<FaultRecord>() as u64)?,
-    };
-    let ram_pages = ram.iter().map(MemoryRange::end_gpa).max().unwrap_or(0) / PAGE_BYTES;
-    let domain = DomainEntry { bitmap_gpa: low.pages(bitmap_bytes(ram_pages))?, pages: ram_pages };
+    let common = CommonPages::place(&mut low)?;
+    memory.write_slice(&resume::page(config.resume_mask), GuestAddress(common.resume_gpa))?;
+    let fault_gpa = low.pages(size_of::<FaultRecord>() as u64)?;
     let tables_at = TableAddresses {
         domains_gpa: low.pages((DOMAINS * size_of::<DomainEntry>()) as u64)?,
         queue_owners_gpa: low.pages((QUEUE_OWNERS * size_of::<QueueOwner>()) as u64)?,
         flows_gpa: low.pages(size_of::<FlowTable>() as u64)?,
         extents_gpa: low.pages((EXTENTS * size_of::<ExtentEntry>()) as u64)?,
     };
-    memory.write_obj(domain.bitmap_gpa, GuestAddress(tables_at.domains_gpa))?;
-    memory.write_obj(domain.pages, GuestAddress(tables_at.domains_gpa + 8))?;
+    let places_gpa = low.pages(u64::from(places_count) * size_of::<abi::environment::Place>() as u64)?;
+    let capabilities_gpa = low.pages(u64::from(places_count) * TABLE_BYTES)?;
+    let mut pool_pages = POOL_PAGES * u64::from(1 + spare);
+    if places_count > 1 {
+        pool_pages += memory_bytes / PAGE_BYTES / PAGES_A_POOL_PAGE;
+    }
+    let table_pool =
+        MemoryRange { start_gpa: low.pages(pool_pages * PAGE_BYTES)?, len_bytes: pool_pages * PAGE_BYTES };
 
-    let mut map =
-        |va, gpa, len, owner, access| page_tables.map(&mut table_pages, va, gpa, len, owner, access);
-    load(&memory, &mut low, &image.kernel, Owner::Kernel, &mut map)?;
-    load(&memory, &mut low, &image.program, Owner::User, &mut map)?;
-    let stack_gpa = low.pages(STACK_BYTES)?;
-    map(STACK_TOP_VA - STACK_BYTES, stack_gpa, STACK_BYTES, Owner::User, Access::Write)?;
+    program::load_kernel(&memory, &mut low, &image.kernel, &kernel_half, &mut table_pages)?;
+    let mut map_direct = |gpa, len| {
+        kernel_half.map(&mut table_pages, DIRECT_MAP_VA + gpa, gpa, len, Mapping::kernel(Access::Write))
+    };
     for range in ram.iter().take_while(|range| range.len_bytes > 0) {
-        map(DIRECT_MAP_VA + range.start_gpa, range.start_gpa, range.len_bytes, Owner::Kernel, Access::Write)?;
+        map_direct(range.start_gpa, range.len_bytes)?;
     }
-    map(DIRECT_MAP_VA + MMIO_GPA, MMIO_GPA, HIGH_RAM_GPA - MMIO_GPA, Owner::Kernel, Access::Write)?;
-    for (va, gpa, len, access) in [
-        (GATE_VA, gate_gpa, PAGE_BYTES, Access::Execute),
-        (TIME_VA, at.time_gpa, PAGE_BYTES, Access::Read),
-        (ENVIRONMENT_VA, environment_gpa, PAGE_BYTES, Access::Read),
-        (HOST_VA, at.host_gpa, PAGE_BYTES, Access::Read),
-        (STATUS_VA, at.status_gpa, PAGE_BYTES, Access::Write),
-        (TURN_VA, TURN_GPA, PAGE_BYTES, Access::Write),
-        (ACCOUNT_VA, at.account_gpa, size_of::<AccountArea>() as u64, Access::Write),
-        (LOG_VA, at.log_gpa, size_of::<LogRing>() as u64, Access::Write),
-        (TRACE_VA, at.trace_gpa, size_of::<TraceRing>() as u64, Access::Write),
-    ] {
-        map(va, gpa, len, Owner::User, access)?;
+    map_direct(MMIO_GPA, HIGH_RAM_GPA - MMIO_GPA)?;
+
+    let mut loader = Loader::new(&memory, &image.program);
+    let ram_pages = ram.iter().map(MemoryRange::end_gpa).max().unwrap_or(0) / PAGE_BYTES;
+    let mut places = Vec::new();
+    let mut domains = Vec::new();
+    for number in 0..places_count {
+        let place = Place::make(&memory, &kernel_half, &common, &mut low, &mut table_pages)?;
+        if number < environments {
+            loader.load(&mut low, &place.tables, &mut table_pages)?;
+        }
+        domains.push(DomainEntry { bitmap_gpa: low.pages(bitmap_bytes(ram_pages))?, pages: ram_pages });
+        places.push(place);
+    }
+    memory.write_slice(domains.as_bytes(), GuestAddress(tables_at.domains_gpa))?;
+    // Nobody else runs as long as nobody was made.
+    if environments == 1 {
+        places[0].allow_turns(&memory)?;
     }
 
-    // The rest is the environment's heap.
+    // The rest is the environments' heaps, each with a capability for it.
     let high = Placer::between(ram[1].start_gpa, ram[1].end_gpa());
-    let heap = heap_ranges(&low, &high, &ram)?;
-    for range in heap.iter().take_while(|range| range.len_bytes > 0) {
-        map(WINDOW_VA + range.start_gpa, range.start_gpa, range.len_bytes, Owner::User, Access::Write)?;
-        grant(&memory, &domain, *range, Rights::ReadWrite)?;
+    let heaps = heaps(&low, &high, &ram, environments)?;
+    let mut capabilities = Vec::new();
+    let mut handles = vec![abi::boot::Capabilities::default(); places_count as usize];
+    for (number, heap) in heaps.iter().enumerate() {
+        let mut own = Capabilities::default();
+        let ranges = heap.iter().take_while(|range| range.len_bytes > 0);
+        for (handle, range) in handles[number].heap.iter_mut().zip(ranges) {
+            *handle = own.memory(*range, (range.len_bytes / LARGE_PAGE_BYTES) as u32);
+            let mapping = Mapping { slot: handle.slot(), ..Mapping::fixed(Access::Write) };
+            let va = WINDOW_VA + range.start_gpa;
+            places[number].tables.map(&mut table_pages, va, range.start_gpa, range.len_bytes, mapping)?;
+            grant(&memory, &domains[number], *range, Rights::ReadWrite)?;
+        }
+        capabilities.push(own);
     }
 
     let tables = Tables::open(Arc::clone(&memory), tables_at)?;
@@ -191,67 +232,116 @@ pub fn prepare(
     for (slot, attached) in devices.iter_mut().zip(&attached) {
         *slot = attached.entry;
     }
-    for (device, Attached { entry, grant }) in attached.iter().enumerate() {
-        for queue in 0..entry.queues {
-            let va = doorbell_va(device as u32, queue);
-            let va = va.ok_or(MachineError::Internal("a queue without a place for its doorbell"))?;
-            let gpa = entry.doorbell_gpa + u64::from(queue) * u64::from(entry.doorbell_stride_bytes);
-            map(va, gpa, PAGE_BYTES, Owner::User, Access::Write)?;
+    for (device, Attached { entry, .. }) in (0u32..).zip(&attached) {
+        for place in &places {
+            place.add_doorbells(&mut table_pages, device, entry)?;
         }
-        match *grant {
-            Grant::Extent { blocks, rights } => {
-                let environment = FIRST as u32;
-                let extent = ExtentEntry {
-                    start_block: 0,
-                    blocks,
-                    environment,
-                    device: device as u32,
-                    rights,
-                    reserved: 0,
-                };
-                // There are more entries than devices.
-                let gpa = tables_at.extents_gpa + (device * size_of::<ExtentEntry>()) as u64;
-                memory.write_slice(extent.as_bytes(), GuestAddress(gpa))?;
-            }
-            Grant::Queues => {}
-            Grant::Flows { queue_pairs } => {
-                let rights = abi::flow::SEND_ANY as u16;
-                let target = Target { environment: FIRST as u16, queue_pair: 0, queue_pairs, rights };
-                FlowTableWriter::open(&memory, tables_at.flows_gpa)?.set_root(Some(target));
+    }
+    let shares = shares::queues(&attached, environments);
+    let mut flows = FlowTableWriter::open(&memory, tables_at.flows_gpa)?;
+    for (number, share) in shares.iter().enumerate() {
+        let (own, handles) = (&mut capabilities[number], &mut handles[number]);
+        for (device, Attached { grant, .. }) in attached.iter().enumerate() {
+            let queues = share[device];
+            let Some(first) = owner_index(device as u32, queues.first).filter(|_| queues.count > 0) else {
+                continue;
+            };
+            handles.queues[device] = own.queues(first as u32, queues.count);
+            match *grant {
+                Grant::Queues => {}
+                Grant::Extent { blocks, rights } => {
+                    handles.extents[device] = own.extent(device as u32, blocks, rights);
+                    let (environment, device) = (number as u32, device as u32);
+                    let extent =
+                        ExtentEntry { start_block: 0, blocks, environment, device, rights, reserved: 0 };
+                    // There are more entries than devices.
+                    let gpa = tables_at.extents_gpa + u64::from(device) * size_of::<ExtentEntry>() as u64;
+                    memory.write_slice(extent.as_bytes(), GuestAddress(gpa))?;
+                }
+                Grant::Flows { queue_pairs } => {
+                    let (queue_pair, own_pairs) = queues.pairs();
+                    let (environment, queue_pairs) = (number as u16, queue_pairs.min(own_pairs));
+                    let target = Target { environment, queue_pair, queue_pairs, rights: 0 };
+                    if number == 0 {
+                        flows.set_root(Some(Target { rights: SEND_ANY as u16, ..target }));
+                        handles.flows[device] = own.all_flows();
+                    } else if config.ipv4.address != [0; 4] {
+                        let port = FIRST_PORT + number as u16;
+                        let node = carve(&mut flows, config.ipv4.address, port, target)?;
+                        handles.flows[device] = own.flow(node);
+                    }
+                }
             }
         }
     }
+    if spare > 0 {
+        handles[0].environments = capabilities[0].places(environments, spare);
+    }
+    for (number, own) in (0u32..).zip(&capabilities) {
+        own.write(&memory, capabilities_gpa, number)?;
+    }
 
-    let page = environment_page(environment, &heap, &devices)?;
-    memory.write_slice(page.as_bytes(), GuestAddress(environment_gpa))?;
+    let mut records = Vec::new();
+    for (number, place) in places.iter().enumerate() {
+        let runs = number < environments as usize;
+        let share = if runs { shares[number] } else { Default::default() };
+        let own_devices = std::array::from_fn(|device| Device {
+            common_gpa: 0,
+            doorbell_gpa: 0,
+            msix_table_gpa: 0,
+            first_queue: share[device].first,
+            queues: share[device].count,
+            ..devices[device]
+        });
+        let mut page = environment_page(config, number as u32)?;
+        page.heap = heaps.get(number).copied().unwrap_or_default();
+        page.devices = own_devices;
+        page.capabilities = handles[number];
+        memory.write_slice(page.as_bytes(), GuestAddress(place.pages.environment_gpa))?;
+        records.push(abi::environment::Place {
+            root_gpa: place.tables.root_gpa(),
+            doorbells_gpa: place.doorbells_gpa,
+            turn_entry_gpa: place.turn_entry_gpa,
+            kernel_page_gpa: place.pages.kernel_page_gpa,
+            status_gpa: place.pages.status_gpa,
+            entry_va: if runs { image.program.entry_va } else { 0 },
+            stack_va: if runs { STACK_TOP_VA } else { 0 },
+            tables_max: (pool_pages / 2 / u64::from(places_count)).max(POOL_PAGES) as u32,
+            reserved: 0,
+        });
+    }
+    memory.write_slice(records.as_bytes(), GuestAddress(places_gpa))?;
+
     let mut boot = BootPage::new_zeroed();
     boot.magic = BOOT_MAGIC;
     boot.abi_version = abi::VERSION;
     boot.vcpus = 1;
-    boot.tsc_khz = environment.tsc_khz;
+    boot.tsc_khz = config.tsc_khz;
     boot.memory = ram;
     boot.free_gpa = low.end();
     boot.domains_gpa = tables_at.domains_gpa;
     boot.queue_owners_gpa = tables_at.queue_owners_gpa;
     boot.flows_gpa = tables_at.flows_gpa;
     boot.extents_gpa = tables_at.extents_gpa;
-    boot.fault_gpa = at.fault_gpa;
-    boot.gate_gpa = gate_gpa;
-    boot.status_gpa = at.status_gpa;
+    boot.fault_gpa = fault_gpa;
+    boot.gate_gpa = common.gate_gpa;
+    boot.places_gpa = places_gpa;
+    boot.capabilities_gpa = capabilities_gpa;
+    boot.table_pool = table_pool;
+    boot.places = places_count;
     boot.control_gpa = CONTROL_GPA;
-    boot.environment_entry_va = image.program.entry_va;
-    boot.environment_stack_va = STACK_TOP_VA;
-    boot.environment_root_gpa = page_tables.root_gpa();
     boot.entropy = entropy()?;
     boot.devices = devices;
     memory.write_slice(boot.as_bytes(), GuestAddress(boot_page_gpa))?;
 
-    let pages = SharedPages::open(&memory, &at)?;
-    let root_gpa = page_tables.root_gpa();
+    let pages = places.iter().map(|place| SharedPages::open(&memory, &common, &place.pages));
+    let pages = pages.collect::<Result<_, _>>()?;
+    let roots_gpa = places.iter().map(|place| place.tables.root_gpa()).collect();
+    drop(places);
     Ok(Prepared {
         pages,
-        fault_gpa: at.fault_gpa,
-        root_gpa,
+        fault_gpa,
+        roots_gpa,
         boot_page_gpa,
         descriptors,
         kernel: (**kernel),
@@ -260,44 +350,47 @@ pub fn prepare(
     })
 }
 
-/// Places a program's segments and maps each with its own rights.
-fn load(
-    memory: &Memory,
-    placer: &mut Placer,
-    program: &Program,
-    owner: Owner,
-    map: &mut impl FnMut(u64, u64, u64, Owner, Access) -> Result<(), MachineError>,
-) -> Result<(), MachineError> {
-    for segment in &program.segments {
-        let gpa = placer.pages(segment.len_bytes)?;
-        memory.write_slice(&segment.bytes, GuestAddress(gpa))?;
-        map(segment.va, gpa, segment.len_bytes.next_multiple_of(PAGE_BYTES), owner, segment.access)?;
+/// The frames for a TCP port of the interface are this environment's.
+fn carve(
+    flows: &mut FlowTableWriter,
+    address: [u8; 4],
+    port: u16,
+    target: Target,
+) -> Result<u32, FlowTableError> {
+    let host = FlowField::Destination { address: abi::flow::ipv4(address), prefix_len: 128 };
+    let mut node = ROOT;
+    // The nodes on the way are those of all environments.
+    for field in [host, FlowField::Protocol(PROTOCOL_TCP)] {
+        node = match flows.insert(node, field, None) {
+            Err(FlowTableError::Exists { index }) => index,
+            other => other?,
+        };
     }
-    Ok(())
+    flows.insert(node, FlowField::DestinationPort(port), Some(target))
 }
 
-/// What is left of RAM, in large pages.
-fn heap_ranges(
+/// What is left of RAM, in large pages, for each environment.
+fn heaps(
     low: &Placer,
     high: &Placer,
     ram: &[MemoryRange; 4],
-) -> Result<[MemoryRange; 4], MachineError> {
-    let mut heap = [MemoryRange::default(); 4];
-    let mut used = 0;
-    for (placer, range) in [(low, ram[0]), (high, ram[1])] {
-        let start_gpa = placer.end().next_multiple_of(LARGE_PAGE_BYTES);
-        if start_gpa < range.end_gpa() {
-            heap[used] = MemoryRange { start_gpa, len_bytes: range.end_gpa() - start_gpa };
-            used += 1;
-        }
-    }
-    let total: u64 = heap.iter().map(|range| range.len_bytes).sum();
-    if total < HEAP_MIN_BYTES {
+    environments: u32,
+) -> Result<Vec<[MemoryRange; 4]>, MachineError> {
+    let free: Vec<_> = [(low, ram[0]), (high, ram[1])]
+        .into_iter()
+        .map(|(placer, range)| {
+            let start_gpa = placer.end().next_multiple_of(LARGE_PAGE_BYTES);
+            MemoryRange { start_gpa, len_bytes: range.end_gpa().saturating_sub(start_gpa) }
+        })
+        .collect();
+    let heaps = shares::heaps(&free, environments);
+    let least = heaps.iter().map(|heap| heap.iter().map(|range| range.len_bytes).sum()).min().unwrap_or(0);
+    if least < HEAP_MIN_BYTES {
         let ram_bytes: u64 = ram.iter().map(|range| range.len_bytes).sum();
-        let needed_mib = (ram_bytes + HEAP_MIN_BYTES - total) >> 20;
-        return Err(MachineError::MemoryTooSmall { needed_mib });
+        let more = u64::from(environments) * (HEAP_MIN_BYTES - least);
+        return Err(MachineError::MemoryTooSmall { needed_mib: (ram_bytes + more) >> 20 });
     }
-    Ok(heap)
+    Ok(heaps)
 }
 
 /// Sets the rights of whole groups of four pages at once; every range here is a multiple of that or ends a domain.
@@ -319,20 +412,14 @@ fn grant(
     Ok(())
 }
 
-fn environment_page(
-    config: &EnvironmentConfig,
-    heap: &[MemoryRange; 4],
-    devices: &[Device; DEVICES],
-) -> Result<EnvironmentPage, MachineError> {
+/// What an environment is told, whatever it holds.
+fn environment_page(config: &BootConfig, environment: u32) -> Result<EnvironmentPage, MachineError> {
     let mut page = EnvironmentPage::new_zeroed();
     page.magic = ENVIRONMENT_MAGIC;
     page.abi_version = abi::VERSION;
-    page.environment = FIRST as u32;
+    page.environment = environment;
     page.tsc_khz = config.tsc_khz;
-    page.heap = *heap;
     page.entropy = entropy()?;
-    page.devices =
-        devices.map(|device| Device { common_gpa: 0, doorbell_gpa: 0, msix_table_gpa: 0, ..device });
     page.ipv4 = config.ipv4;
     let arguments = config.arguments.join("\0");
     if arguments.len() > ARGUMENTS_BYTES {

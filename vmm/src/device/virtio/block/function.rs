@@ -6,7 +6,7 @@ use abi::extent::BLOCK_BYTES;
 
 use super::super::pci::{COMMON, DOORBELL_STRIDE, MSIX_TABLE};
 use super::super::{QueueState, VirtioDevice, VirtioPci};
-use super::{Block, BlockMetrics, Budget, TRANSFER_BYTES_MAX, Worked};
+use super::{Block, BlockMetrics, Budget, InFlight, TRANSFER_BYTES_MAX, Worked};
 use crate::account::ledger::Ledger;
 use crate::backend::PinnedMemory;
 
@@ -33,6 +33,11 @@ impl<M: PinnedMemory + Clone> VirtioPci<Block<M>> {
     /// The counters now.
     pub fn metrics(&self) -> BlockMetrics {
         self.device.metrics()
+    }
+
+    /// What its threads do now for an environment (see [`Block::in_flight`]).
+    pub fn in_flight(&self, environment: u32) -> InFlight<M> {
+        self.device.in_flight(environment)
     }
 
     /// The ledgers of its threads.

@@ -38,7 +38,7 @@ mod tests;
 
 pub use metrics::BlockMetrics;
 pub use request::TRANSFER_BYTES_MAX;
-pub use workers::WORKERS_MAX;
+pub use workers::{InFlight, WORKERS_MAX};
 
 use serve::Service;
 use workers::{Done, Workers};
@@ -151,14 +151,15 @@ impl<M: PinnedMemory + Clone> Block<M> {
         if !size.is_power_of_two() || !(4..=QUEUE_SIZE_MAX).contains(&size) {
             return Err(BlockError::QueueSize { size });
         }
+        let workers = Workers::new(Arc::clone(&store), extents.clone(), config.device_index, event);
         Ok(Self {
             config,
             binder: Binding::new(binder),
-            store: Image(Arc::clone(&store)),
+            store: Image(store),
             extents,
             features: 0,
             queues: (0..queues).map(|_| Slot::Off).collect(),
-            workers: Workers::new(store, event),
+            workers,
             finished: Vec::new(),
             output: Output::default(),
             input: Input::default(),
@@ -181,6 +182,11 @@ impl<M: PinnedMemory + Clone> Block<M> {
     /// The counters now.
     pub fn metrics(&self) -> BlockMetrics {
         self.metrics
+    }
+
+    /// The requests that threads are at for an environment. All others ask for its rights before they begin.
+    pub fn in_flight(&self, environment: u32) -> InFlight<M> {
+        self.workers.in_flight(environment)
     }
 
     /// The ledgers of the threads that it has or may have.

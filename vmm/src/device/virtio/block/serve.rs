@@ -177,6 +177,7 @@ impl<M: PinnedMemory + Clone> Service<'_, '_, '_, M> {
         self.metrics.handed_over += 1;
         self.workers.submit(Job {
             queue: self.number,
+            environment: queue.environment(),
             head,
             task,
             done_bytes,

@@ -2,7 +2,7 @@
 //! discards. They start when there is something for them, and end with the disk.
 //!
 //! A job holds the memory that its pieces lie in. It touches guest memory only through its data pieces, and asks the DMA domain
-//! before; status and rings are for the device work, which picks finished jobs up.
+//! and the extent table before; status and rings are for the device work, which picks finished jobs up.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use abi::queue::QUEUES_PER_DEVICE;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::request::Task;
 use crate::account::ledger::{Bucket, Ledger};
 use crate::backend::PinnedMemory;
 use crate::backend::disk::{Input, Output, StatusByte, Store};
+use crate::tables::{ExtentError, Extents};
 
 /// Most threads of a disk: requests that wait at the same time.
 pub const WORKERS_MAX: usize = 4;
@@ -25,6 +25,7 @@ pub const WORKERS_MAX: usize = 4;
 #[derive(Debug)]
 pub(super) struct Job<M> {
     pub(super) queue: u16,
+    pub(super) environment: u32,
     pub(super) head: u16,
     pub(super) task: Task,
     /// Bytes of a read that are there already; `input` is the rest.
@@ -45,6 +46,9 @@ pub(super) enum Failure {
     /// The pages were taken from the DMA domain while the request waited.
     #[error("the pages at {gpa:#x} left the environment's DMA domain while the request waited")]
     Revoked { gpa: u64 },
+    /// So were its blocks.
+    #[error("while the request waited: {0}")]
+    Extent(#[from] ExtentError),
 }
 
 /// A job that is done.
@@ -57,11 +61,22 @@ pub(super) struct Done<M> {
 struct State<M> {
     jobs: VecDeque<Job<M>>,
     done: Vec<Done<M>>,
-    /// Jobs that threads are at, by queue.
-    running: [usize; QUEUES_PER_DEVICE],
+    /// Jobs that threads are at.
+    running: Vec<Running>,
+    /// Jobs that threads have begun so far.
+    begun: u64,
     /// Threads that wait for a job.
     idle: usize,
     stopping: bool,
+}
+
+/// A job that a thread is at.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    /// Which of all that were begun.
+    number: u64,
+    queue: u16,
+    environment: u32,
 }
 
 struct Shared<M> {
@@ -75,6 +90,8 @@ struct Shared<M> {
     /// Written when a job is finished.
     event: EventFd,
     store: Arc<dyn Store>,
+    extents: Extents,
+    device_index: u32,
 }
 
 impl<M> Shared<M> {
@@ -98,11 +115,12 @@ impl<M> std::fmt::Debug for Workers<M> {
 
 impl<M: PinnedMemory> Workers<M> {
     /// No threads yet. `event` becomes readable when a job is finished.
-    pub(super) fn new(store: Arc<dyn Store>, event: EventFd) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>, extents: Extents, device_index: u32, event: EventFd) -> Self {
         let state = State {
             jobs: VecDeque::new(),
             done: Vec::new(),
-            running: [0; QUEUES_PER_DEVICE],
+            running: Vec::with_capacity(WORKERS_MAX),
+            begun: 0,
             idle: 0,
             stopping: false,
         };
@@ -114,6 +132,8 @@ impl<M: PinnedMemory> Workers<M> {
                 finished: AtomicUsize::new(0),
                 event,
                 store,
+                extents,
+                device_index,
             }),
             threads: Vec::new(),
             ledgers: (0..WORKERS_MAX).map(|_| Arc::default()).collect(),
@@ -175,11 +195,22 @@ impl<M: PinnedMemory> Workers<M> {
     pub(super) fn drain(&self, queue: u16) {
         let mut state = self.shared.lock();
         state.jobs.retain(|job| job.queue != queue);
-        while state.running[usize::from(queue)] > 0 {
+        while state.running.iter().any(|running| running.queue == queue) {
             state = self.shared.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.done.retain(|done| done.job.queue != queue);
         self.shared.finished.store(state.done.len(), Ordering::Release);
+    }
+}
+
+impl<M> Workers<M> {
+    /// What threads are at for an environment.
+    pub(super) fn in_flight(&self, environment: u32) -> InFlight<M> {
+        let state = self.shared.lock();
+        let own = state.running.iter().filter(|running| running.environment == environment);
+        let numbers = own.map(|running| running.number).collect();
+        drop(state);
+        InFlight { shared: Arc::clone(&self.shared), numbers }
     }
 }
 
@@ -203,12 +234,11 @@ impl<M: PinnedMemory> Shared<M> {
     /// A thread's life.
     fn run(&self, ledger: &Ledger) {
         ledger.enter(Bucket::Disk);
-        while let Some(job) = self.next_job(ledger) {
-            let queue = usize::from(job.queue);
-            let result = execute(&*self.store, &job, ledger);
+        while let Some((number, job)) = self.next_job(ledger) {
+            let result = self.execute(&job, ledger);
             ledger.enter(Bucket::Disk);
             let mut state = self.lock();
-            state.running[queue] -= 1;
+            state.running.retain(|running| running.number != number);
             state.done.push(Done { job, result });
             self.finished.store(state.done.len(), Ordering::Release);
             drop(state);
@@ -218,22 +248,48 @@ impl<M: PinnedMemory> Shared<M> {
         }
     }
 
-    /// Waits for a job; `None`: the end.
-    fn next_job(&self, ledger: &Ledger) -> Option<Job<M>> {
+    /// Does a job if its environment still holds the blocks.
+    fn execute(&self, job: &Job<M>, ledger: &Ledger) -> Result<(), Failure> {
+        if let Some((blocks, rights)) = job.task.needs() {
+            self.extents.check(job.environment, self.device_index, blocks.start, blocks.count, rights)?;
+        }
+        execute(&*self.store, job, ledger)
+    }
+
+    /// Waits for a job, and counts it; `None`: the end.
+    fn next_job(&self, ledger: &Ledger) -> Option<(u64, Job<M>)> {
         let mut state = self.lock();
         loop {
             if state.stopping {
                 return None;
             }
             if let Some(job) = state.jobs.pop_front() {
-                state.running[usize::from(job.queue)] += 1;
-                return Some(job);
+                let number = state.begun;
+                state.begun += 1;
+                state.running.push(Running { number, queue: job.queue, environment: job.environment });
+                return Some((number, job));
             }
             state.idle += 1;
             ledger.enter(Bucket::Wait);
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             ledger.enter(Bucket::Disk);
             state.idle -= 1;
+        }
+    }
+}
+
+/// What threads were at when it was asked for.
+pub struct InFlight<M> {
+    shared: Arc<Shared<M>>,
+    numbers: Vec<u64>,
+}
+
+impl<M> InFlight<M> {
+    /// Returns when all of it is done.
+    pub fn wait(&self) {
+        let mut state = self.shared.lock();
+        while state.running.iter().any(|running| self.numbers.contains(&running.number)) {
+            state = self.shared.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

@@ -169,6 +169,53 @@ fn page_revoked_while_its_request_waits_is_not_touched() {
 }
 
 #[test]
+fn blocks_revoked_while_their_request_waits_are_not_read() {
+    let mut disk = Disk::new();
+    let mut driver = disk.bind(0, 1);
+    disk.store.state().at_hand = AtHand::Nothing;
+    disk.store.state().held = true;
+    for number in 0..super::super::WORKERS_MAX as u64 {
+        submit(&disk, &mut driver, number, FLUSH_KIND, 0, &[]);
+    }
+    submit(&disk, &mut driver, 10, READ_KIND, 1, &[into(10)]);
+    disk.guest.write(page_gpa(1, 10), &[0x77; 4096]);
+    disk.work();
+    disk.store.wait_for_held(super::super::WORKERS_MAX);
+    disk.guest.extent(0, 1, 0, 0, 0);
+    disk.store.release();
+    disk.work_until_completed(super::super::WORKERS_MAX as u32 + 1);
+    assert_eq!(disk.status(1, 10), IO_ERROR);
+    assert!(disk.guest.read(page_gpa(1, 10), 4096).iter().all(|&byte| byte == 0x77));
+    assert!(!disk.store.state().calls.contains(&"read"));
+}
+
+#[test]
+fn drain_waits_for_what_is_in_flight_for_the_environment_and_for_nobody_else() {
+    let mut disk = Disk::new();
+    let mut driver = disk.bind(0, 1);
+    disk.store.state().at_hand = AtHand::Nothing;
+    disk.store.state().held = true;
+    submit(&disk, &mut driver, 0, READ_KIND, 1, &[into(0)]);
+    disk.work();
+    disk.store.wait_for_held(1);
+    let (done, returned) = std::sync::mpsc::channel();
+    for environment in [2, 1] {
+        let (in_flight, done) = (disk.function.in_flight(environment), done.clone());
+        std::thread::spawn(move || {
+            in_flight.wait();
+            done.send(environment)
+        });
+    }
+    let patience = std::time::Duration::from_secs(10);
+    assert_eq!(returned.recv_timeout(patience), Ok(2));
+    let moment = std::time::Duration::from_millis(50);
+    assert!(returned.recv_timeout(moment).is_err(), "came back before the request in flight was done");
+    disk.store.release();
+    assert_eq!(returned.recv_timeout(patience), Ok(1));
+    assert_eq!(disk.guest.read(page_gpa(1, 0), 4096), stored(&disk, 1));
+}
+
+#[test]
 fn waiting_is_not_charged_to_whoever_does_the_device_work() {
     let mut disk = Disk::new();
     let mut driver = disk.bind(0, 1);

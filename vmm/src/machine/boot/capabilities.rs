@@ -1,0 +1,94 @@
+//! The capabilities that environments have at boot: roots, each in the table of the environment that it was made for.
+
+use crate::machine::MachineError;
+use crate::tables::Memory;
+use abi::boot::MemoryRange;
+use abi::capability::{CAPABILITIES, Capability, Handle, Kind, number, rights};
+use abi::layout::PAGE_BYTES;
+use abi::paging::NO_SLOT;
+use vm_memory::{Bytes, GuestAddress};
+use zerocopy::IntoBytes;
+
+/// Bytes of a place's table.
+pub(super) const TABLE_BYTES: u64 = (CAPABILITIES * size_of::<Capability>()) as u64;
+
+/// The table of one environment, to be written when it is complete.
+#[derive(Debug, Default)]
+pub(super) struct Capabilities {
+    entries: Vec<Capability>,
+}
+
+impl Capabilities {
+    /// Another root.
+    fn add(&mut self, kind: Kind, range: (u64, u64), object: u32, bound: u32, rights: u16) -> Handle {
+        let slot = self.entries.len() as u32;
+        assert!(slot < NO_SLOT, "a boot needs a few slots a device");
+        let (start, count) = range;
+        let (kind, generation) = (kind as u8, 1);
+        self.entries.push(Capability {
+            kind,
+            rights,
+            generation,
+            start,
+            count,
+            object,
+            bound,
+            ..Capability::default()
+        });
+        Handle::new(slot, generation)
+    }
+
+    /// Memory; `entries` page-table entries map it.
+    pub(super) fn memory(&mut self, range: MemoryRange, entries: u32) -> Handle {
+        let all = rights::READ | rights::WRITE | rights::EXECUTE | rights::DMA | rights::GIVE;
+        let pages = (range.start_gpa / PAGE_BYTES, range.len_bytes / PAGE_BYTES);
+        self.add(Kind::Memory, pages, 0, entries, all)
+    }
+
+    /// Queues, by their numbers in the owner table.
+    pub(super) fn queues(&mut self, first: u32, count: u32) -> Handle {
+        self.add(Kind::Queues, (first.into(), count.into()), 0, 0, rights::BIND | rights::GIVE)
+    }
+
+    /// Blocks of a disk from 0 on, which the extent table has already.
+    pub(super) fn extent(&mut self, device: u32, blocks: u64, extent_rights: u32) -> Handle {
+        let mut rights = rights::GIVE;
+        if extent_rights & abi::extent::READ != 0 {
+            rights |= rights::READ;
+        }
+        if extent_rights & abi::extent::WRITE != 0 {
+            rights |= rights::WRITE;
+        }
+        self.add(Kind::Extent, (0, blocks), device, 1, rights)
+    }
+
+    /// The root of the flows.
+    pub(super) fn all_flows(&mut self) -> Handle {
+        let all = rights::CARVE | rights::DIRECT | rights::SEND_ANY | rights::GIVE;
+        self.add(Kind::Flow, (abi::flow::ROOT.into(), 1), 0, 0, all)
+    }
+
+    /// A flow carved out of it.
+    pub(super) fn flow(&mut self, node: u32) -> Handle {
+        let own = rights::CARVE | rights::DIRECT | rights::GIVE;
+        self.add(Kind::Flow, (node.into(), 1), 0, 0, own)
+    }
+
+    /// Places for further environments.
+    pub(super) fn places(&mut self, first: u32, count: u32) -> Handle {
+        let all = rights::CREATE
+            | rights::CONTROL
+            | rights::DESTROY
+            | rights::WAKE
+            | rights::RECEIVE
+            | rights::YIELD
+            | rights::GIVE;
+        self.add(Kind::Environment, (first.into(), count.into()), 0, 0, all)
+    }
+
+    /// Writes the table of the environment with this number into those of all.
+    pub(super) fn write(&self, memory: &Memory, all_gpa: u64, environment: u32) -> Result<(), MachineError> {
+        let gpa = all_gpa + u64::from(number(environment, 0)) * size_of::<Capability>() as u64;
+        Ok(memory.write_slice(self.entries.as_bytes(), GuestAddress(gpa))?)
+    }
+}

@@ -1,0 +1,150 @@
+//! What each environment that runs at boot gets of the devices and of the memory. Numbers in, numbers out.
+
+use super::{Attached, Grant};
+use abi::boot::{DEVICES, MemoryRange};
+use abi::layout::LARGE_PAGE_BYTES;
+
+/// The queues of one device that an environment gets; none: the device is not its.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Queues {
+    pub(super) first: u32,
+    pub(super) count: u32,
+}
+
+impl Queues {
+    /// The first of its queue pairs, and how many it has, on a network device.
+    pub(super) fn pairs(self) -> (u16, u16) {
+        ((self.first / 2) as u16, (self.count / 2) as u16)
+    }
+}
+
+/// Divides the devices' queues: a NIC's pairs evenly, as far as they go; one disk each if there are as many as
+/// environments; all else is the first environment's. By environment and device.
+pub(super) fn queues(attached: &[Attached], environments: u32) -> Vec<[Queues; DEVICES]> {
+    let mut shares = vec![[Queues::default(); DEVICES]; environments as usize];
+    let is_disk = |attached: &&Attached| matches!(attached.grant, Grant::Extent { .. });
+    let a_disk_each = attached.iter().filter(is_disk).count() == environments as usize;
+    let mut disks = 0;
+    for (device, attached) in attached.iter().enumerate() {
+        let all = Queues { first: attached.entry.first_queue, count: attached.entry.queues };
+        match attached.grant {
+            // The control queue, which comes last, is nobody's: what it says holds for all pairs.
+            Grant::Flows { .. } if environments > 1 => {
+                let (pairs, mut first) = (all.count / 2, all.first);
+                for (environment, share) in (0u32..).zip(&mut shares) {
+                    let count = 2 * (pairs / environments + u32::from(environment < pairs % environments));
+                    if count > 0 {
+                        share[device] = Queues { first, count };
+                    }
+                    first += count;
+                }
+            }
+            Grant::Extent { .. } if a_disk_each => {
+                shares[disks][device] = all;
+                disks += 1;
+            }
+            _ => shares[0][device] = all,
+        }
+    }
+    shares
+}
+
+/// Divides the large pages of some ranges evenly, from the lowest on; who comes first gets what is over. A share has at most
+/// as many pieces as there are ranges.
+pub(super) fn heaps(free: &[MemoryRange], environments: u32) -> Vec<[MemoryRange; 4]> {
+    let pages: u64 = free.iter().map(|range| range.len_bytes / LARGE_PAGE_BYTES).sum();
+    let mut left: Vec<MemoryRange> = free.to_vec();
+    let mut heaps = vec![[MemoryRange::default(); 4]; environments as usize];
+    for (environment, heap) in (0u64..).zip(&mut heaps) {
+        let over = u64::from(environment < pages % u64::from(environments));
+        let mut wanted = (pages / u64::from(environments) + over) * LARGE_PAGE_BYTES;
+        let mut pieces = heap.iter_mut();
+        for range in left.iter_mut().filter(|range| range.len_bytes >= LARGE_PAGE_BYTES) {
+            let taken = wanted.min(range.len_bytes / LARGE_PAGE_BYTES * LARGE_PAGE_BYTES);
+            if taken == 0 {
+                break;
+            }
+            let Some(piece) = pieces.next() else { break };
+            *piece = MemoryRange { start_gpa: range.start_gpa, len_bytes: taken };
+            range.start_gpa += taken;
+            range.len_bytes -= taken;
+            wanted -= taken;
+        }
+    }
+    heaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::boot::Device;
+
+    fn nic(pairs: u32) -> Attached {
+        let entry = Device { kind: abi::boot::DEVICE_NET, queues: 2 * pairs + 1, ..Device::default() };
+        Attached { entry, grant: Grant::Flows { queue_pairs: 1 } }
+    }
+
+    fn disk() -> Attached {
+        let entry = Device { kind: abi::boot::DEVICE_BLOCK, queues: 4, ..Device::default() };
+        Attached { entry, grant: Grant::Extent { blocks: 10, rights: 1 } }
+    }
+
+    fn console() -> Attached {
+        let entry = Device { kind: abi::boot::DEVICE_CONSOLE, queues: 6, ..Device::default() };
+        Attached { entry, grant: Grant::Queues }
+    }
+
+    fn of(attached: &[Attached], environments: u32, device: usize) -> Vec<(u32, u32)> {
+        queues(attached, environments)
+            .iter()
+            .map(|share| (share[device].first, share[device].count))
+            .collect()
+    }
+
+    #[test]
+    fn one_environment_gets_every_queue() {
+        let attached = [nic(4), disk(), console()];
+        assert_eq!([0, 1, 2].map(|device| of(&attached, 1, device)), [[(0, 9)], [(0, 4)], [(0, 6)]]);
+    }
+
+    #[test]
+    fn pairs_are_divided_evenly_as_far_as_they_go() {
+        assert_eq!(of(&[nic(4)], 2, 0), [(0, 4), (4, 4)]);
+        assert_eq!(of(&[nic(4)], 3, 0), [(0, 4), (4, 2), (6, 2)]);
+        assert_eq!(of(&[nic(2)], 3, 0), [(0, 2), (2, 2), (0, 0)]);
+        assert_eq!(queues(&[nic(4)], 2)[1][0].pairs(), (2, 2));
+    }
+
+    #[test]
+    fn as_many_disks_as_environments_are_one_each_and_others_all_the_firsts() {
+        let attached = [nic(4), disk(), disk(), console()];
+        assert_eq!(of(&attached, 2, 1), [(0, 4), (0, 0)]);
+        assert_eq!(of(&attached, 2, 2), [(0, 0), (0, 4)]);
+        assert_eq!(of(&attached, 3, 2), [(0, 4), (0, 0), (0, 0)]);
+        assert_eq!(of(&attached, 2, 3), [(0, 6), (0, 0)]);
+    }
+
+    const fn range(first: u64, pages: u64) -> MemoryRange {
+        MemoryRange { start_gpa: first * LARGE_PAGE_BYTES, len_bytes: pages * LARGE_PAGE_BYTES }
+    }
+
+    #[test]
+    fn heaps_are_disjoint_and_take_all_there_is() {
+        let free = [range(3, 7), range(2048, 4)];
+        let [none, rest] = [range(0, 0); 2];
+        assert_eq!(heaps(&free, 1), [[range(3, 7), range(2048, 4), none, rest]]);
+        assert_eq!(
+            heaps(&free, 3),
+            [
+                [range(3, 4), none, none, rest],
+                [range(7, 3), range(2048, 1), none, rest],
+                [range(2049, 3), none, none, rest]
+            ]
+        );
+    }
+
+    #[test]
+    fn who_comes_too_late_gets_no_heap() {
+        assert_eq!(heaps(&[range(1, 1)], 2)[1], [range(0, 0); 4]);
+    }
+}

@@ -1,0 +1,194 @@
+//! What each environment holds at boot, and that the tables which the hardware reads say the same.
+
+use super::*;
+use crate::tables::{Flows, FrameKey};
+use abi::capability::{CAPABILITIES, Handle, Kind, rights};
+use abi::paging::{NO_SLOT, slot_of};
+use vm_memory::Permissions;
+
+/// The capability that a handle of the environment page names.
+fn named(booted: &Booted, place: usize, handle: Handle) -> Capability {
+    assert_ne!(handle, Handle::NONE);
+    let capability = booted.capability(place, handle.slot());
+    assert_eq!(handle.generation(), capability.generation);
+    capability
+}
+
+fn handles(page: &EnvironmentPage) -> Vec<Handle> {
+    let all = page.capabilities;
+    let lists = [&all.heap[..], &all.queues, &all.extents, &all.flows, &[all.environments]];
+    lists.concat().into_iter().filter(|&handle| handle != Handle::NONE).collect()
+}
+
+#[test]
+fn every_capability_is_a_root_that_its_environment_page_names() {
+    let booted = boot(2, 2, 2);
+    for place in 0..4 {
+        let page = booted.environment_page(place);
+        let mut slots: Vec<u32> = handles(&page).iter().map(|handle| handle.slot()).collect();
+        slots.sort_unstable();
+        let all = (0..CAPABILITIES as u32).map(|slot| (slot, booted.capability(place, slot)));
+        let used: Vec<_> = all.filter(|(_, capability)| capability.kind != Kind::None as u8).collect();
+        assert_eq!(used.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), slots);
+        assert_eq!(slots.is_empty(), place >= 2, "who does not run yet holds nothing");
+        for (_, capability) in used {
+            assert!(Kind::from_number(capability.kind).is_some() && capability.count > 0);
+            assert_ne!(capability.rights & rights::GIVE, 0);
+            let links = [
+                capability.parent,
+                capability.first_child,
+                capability.next,
+                capability.previous,
+                capability.depth.into(),
+            ];
+            assert_eq!((capability.generation, links), (1, [0; 5]));
+        }
+        assert_eq!(booted.capability(place, NO_SLOT), Capability::default());
+    }
+}
+
+#[test]
+fn heaps_are_held_mapped_and_granted_by_the_same_pages() {
+    let booted = boot(2, 1, 0);
+    let tables =
+        Tables::open(Arc::clone(&booted.prepared.memory), booted.prepared.tables_at).expect("tables");
+    let mut total = 0;
+    for place in 0..2 {
+        let page = booted.environment_page(place);
+        let domain = tables.domain(place as u32).expect("a domain");
+        let other = tables.domain(1 - place as u32).expect("a domain");
+        for (range, handle) in
+            page.heap.iter().zip(page.capabilities.heap).take_while(|(range, _)| range.len_bytes > 0)
+        {
+            let capability = named(&booted, place, handle);
+            assert_eq!((capability.kind, capability.object), (Kind::Memory as u8, 0));
+            assert_eq!(
+                (capability.start * 4096, capability.count * 4096),
+                (range.start_gpa, range.len_bytes)
+            );
+            let own = |leaf: &&(u64, u64, u64)| slot_of(leaf.1) == handle.slot();
+            let leaves = booted.leaves(place);
+            let mapped: Vec<_> = leaves.iter().filter(own).collect();
+            assert_eq!(capability.bound as usize, mapped.len());
+            assert_eq!(mapped.iter().map(|leaf| leaf.2).sum::<u64>(), range.len_bytes);
+            for (va, entry, _) in mapped {
+                assert_eq!(va - WINDOW_VA, entry & ADDRESS);
+                assert!((range.start_gpa..range.end_gpa()).contains(&(entry & ADDRESS)));
+            }
+            let pages = (range.start_gpa, range.len_bytes as usize);
+            assert!(domain.allows(pages.0, pages.1, Permissions::ReadWrite));
+            for gpa in (range.start_gpa..range.end_gpa()).step_by(4096) {
+                assert!(
+                    !other.allows(gpa, 1, Permissions::Read) && !other.allows(gpa, 1, Permissions::Write)
+                );
+            }
+            total += range.len_bytes;
+        }
+        // All else that ring 3 reaches belongs to no capability, and no device may have it.
+        for (va, entry, _) in booted
+            .leaves(place)
+            .iter()
+            .filter(|leaf| !(WINDOW_VA..STACK_TOP_VA - STACK_BYTES).contains(&leaf.0))
+        {
+            assert_eq!(slot_of(*entry), NO_SLOT, "{va:#x}");
+            assert!(!domain.allows(entry & ADDRESS, 1, Permissions::Read), "{va:#x}");
+        }
+    }
+    assert!(booted.boot.free_gpa + total <= 128 << 20 && booted.boot.free_gpa + total > 124 << 20);
+    let spare = tables.domain(2).expect("a domain");
+    assert!((0..(128 << 20) / 4096).all(|page| !spare.allows(page * 4096, 1, Permissions::Read)));
+    assert!(tables.domain(3).is_err());
+}
+
+#[test]
+fn queues_are_held_by_who_is_told_of_them() {
+    let booted = boot(2, 1, 2);
+    for place in 0..3 {
+        let page = booted.environment_page(place);
+        for (device, entry) in page.devices.iter().enumerate() {
+            let handle = page.capabilities.queues[device];
+            assert_eq!(handle == Handle::NONE, entry.queues == 0, "device {device} of {place}");
+            if handle != Handle::NONE {
+                let capability = named(&booted, place, handle);
+                let first = owner_index(device as u32, entry.first_queue).expect("a queue") as u64;
+                assert_eq!(capability.kind, Kind::Queues as u8);
+                assert_eq!((capability.start, capability.count), (first, entry.queues.into()));
+            }
+        }
+    }
+    let queues = |place: usize| {
+        let page = booted.environment_page(place);
+        [0, 1, 2, 3].map(|device: usize| (page.devices[device].first_queue, page.devices[device].queues))
+    };
+    assert_eq!(queues(0), [(0, 4), (0, 4), (0, 0), (0, 6)]);
+    assert_eq!(queues(1), [(4, 4), (0, 0), (0, 4), (0, 0)]);
+    assert_eq!(queues(2), [(0, 0); 4]);
+}
+
+#[test]
+fn disks_are_held_with_the_rights_that_the_extent_table_has() {
+    let booted = boot(2, 0, 2);
+    let tables =
+        Tables::open(Arc::clone(&booted.prepared.memory), booted.prepared.tables_at).expect("tables");
+    let check = |environment, device, blocks, rights| {
+        tables.extents().check(environment, device, 0, blocks, rights).is_ok()
+    };
+    let of = |place: usize, device: usize| {
+        let handle = booted.environment_page(place).capabilities.extents[device];
+        let capability = named(&booted, place, handle);
+        assert_eq!((capability.kind, capability.object), (Kind::Extent as u8, device as u32));
+        (capability.start, capability.count, capability.rights, capability.bound)
+    };
+    assert_eq!(of(0, 1), (0, 100, rights::READ | rights::WRITE | rights::GIVE, 1));
+    assert_eq!(of(1, 2), (0, 200, rights::READ | rights::GIVE, 1));
+    let (read, write) = (abi::extent::READ, abi::extent::WRITE);
+    assert!(check(0, 1, 100, read | write) && check(1, 2, 200, read));
+    assert!(!check(1, 2, 1, write) && !check(1, 1, 1, read) && !check(0, 2, 1, read));
+}
+
+#[test]
+fn frames_of_each_port_arrive_at_the_environment_that_holds_the_flow() {
+    let booted = boot(3, 0, 0);
+    let mut flows = Flows::open(&booted.prepared.memory, booted.boot.flows_gpa).expect("a table");
+    let address = abi::flow::ipv4(ADDRESS_OF_INTERFACE);
+    let mut target = |protocol, port, destination| {
+        let ports = Some((50_000, port));
+        let source = abi::flow::ipv4([10, 0, 0, 9]);
+        let key = FrameKey { source, destination, protocol, ports, forwarder_error: false };
+        flows.lookup(Some(&key)).expect("the guardian at least")
+    };
+    let of = |environment, queue_pair, rights: u32| Target {
+        environment,
+        queue_pair,
+        queue_pairs: 1,
+        rights: rights as u16,
+    };
+    assert_eq!(target(6, 80, address), of(0, 0, SEND_ANY));
+    assert_eq!(target(6, 81, address), of(1, 2, 0));
+    assert_eq!(target(6, 82, address), of(2, 3, 0));
+    assert_eq!(target(6, 83, address), of(0, 0, SEND_ANY));
+    assert_eq!(target(17, 81, address), of(0, 0, SEND_ANY));
+    assert_eq!(target(6, 81, abi::flow::ipv4([10, 0, 0, 3])), of(0, 0, SEND_ANY));
+    assert_eq!(flows.lookup(None), Some(of(0, 0, SEND_ANY)));
+    for place in 0..3 {
+        let capability = named(&booted, place, booted.environment_page(place).capabilities.flows[NIC]);
+        let own = rights::CARVE | rights::DIRECT | rights::GIVE;
+        let all = if place == 0 { own | rights::SEND_ANY } else { own };
+        assert_eq!((capability.kind, capability.count, capability.rights), (Kind::Flow as u8, 1, all));
+        assert_eq!(capability.start == u64::from(ROOT), place == 0);
+    }
+}
+
+#[test]
+fn first_environment_holds_the_spare_places_and_nobody_else_does() {
+    let booted = boot(2, 3, 0);
+    let capability = named(&booted, 0, booted.environment_page(0).capabilities.environments);
+    assert_eq!((capability.kind, capability.start, capability.count), (Kind::Environment as u8, 2, 3));
+    for right in
+        [rights::CREATE, rights::CONTROL, rights::DESTROY, rights::WAKE, rights::RECEIVE, rights::YIELD]
+    {
+        assert_ne!(capability.rights & right, 0);
+    }
+    assert_eq!(booted.environment_page(1).capabilities.environments, Handle::NONE);
+    assert_eq!(boot(2, 0, 0).environment_page(0).capabilities.environments, Handle::NONE);
+}
