@@ -38,11 +38,17 @@ impl Capabilities {
         Handle::new(slot, generation)
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
     /// Memory; `entries` page-table entries map it.
     pub(super) fn memory(&mut self, range: MemoryRange, entries: u32) -> Handle {
         let all = rights::READ | rights::WRITE | rights::EXECUTE | rights::DMA | rights::GIVE;
         let pages = (range.start_gpa / PAGE_BYTES, range.len_bytes / PAGE_BYTES);
-        self.add(Kind::Memory, pages, 0, entries, all)
+        // Devices may use all of it from the start.
+        self.add(Kind::Memory, pages, 1, entries, all)
     }
 
     /// Queues, by their numbers in the owner table.
@@ -59,7 +65,8 @@ impl Capabilities {
         if extent_rights & abi::extent::WRITE != 0 {
             rights |= rights::WRITE;
         }
-        self.add(Kind::Extent, (0, blocks), device, 1, rights)
+        // It is the entry with the number of the device.
+        self.add(Kind::Extent, (0, blocks), device, device + 1, rights)
     }
 
     /// The root of the flows.
