@@ -86,6 +86,16 @@ fn mkfs_then_ls_cat_df_and_fsck_agree() {
 }
 
 #[test]
+fn one_file_is_no_files() {
+    let stage = Stage::new();
+    fs::remove_dir_all(stage.site().join("css")).unwrap();
+    let made = stage.mkfs();
+    assert!(made.stdout.contains(": 1 file and 1 directory, image of"), "{made:?}");
+    let fsck = stage.on_image("fsck", &[]);
+    assert!(fsck.stdout.ends_with("clean; 1 file and 1 directory, 5 blocks checked\n"), "{fsck:?}");
+}
+
+#[test]
 fn mkfs_with_a_size_leaves_room_and_refuses_too_little() {
     let stage = Stage::new();
     let (site, image) = (stage.site(), stage.image());
