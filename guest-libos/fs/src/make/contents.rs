@@ -34,8 +34,11 @@ impl Plan {
         let shape = self.shape(options.size_bytes)?;
         let image_bytes = bytes_of(shape.total_blocks);
         let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 MakeError::NoRoom { path: path.to_path_buf(), image_bytes, source }
+            }
+            io::ErrorKind::FileTooLarge => {
+                MakeError::TooLargeForHost { path: path.to_path_buf(), image_bytes, source }
             }
             _ => MakeError::Unwritable { path: path.to_path_buf(), source },
         };
