@@ -96,7 +96,7 @@ enum Command {
     Bench(bench::BenchArguments),
     /// Find out what this host can do for machines, and what will be slow.
     Doctor(doctor::DoctorArguments),
-    /// Print a script that completes commands and flags in a shell.
+    /// Print a script that completes commands, flags and names of machines in a shell.
     Completions(completions::CompletionsArguments),
     /// Print manual pages.
     Man(man::ManArguments),
