@@ -250,7 +250,7 @@ pub fn prepare(
             match *grant {
                 Grant::Queues => {}
                 Grant::Extent { blocks, rights } => {
-                    handles.extents[device] = own.extent(device as u32, blocks, rights);
+                    handles.extents[device] = own.extent(device as u32, blocks, rights, device as u32);
                     let (environment, device) = (number as u32, device as u32);
                     let extent =
                         ExtentEntry { start_block: 0, blocks, environment, device, rights, reserved: 0 };
@@ -303,11 +303,12 @@ pub fn prepare(
             doorbells_gpa: place.doorbells_gpa,
             turn_entry_gpa: place.turn_entry_gpa,
             kernel_page_gpa: place.pages.kernel_page_gpa,
-            status_gpa: place.pages.status_gpa,
+            upcall_gpa: place.pages.upcall_gpa,
+            own: place.pages.written(),
             entry_va: if runs { image.program.entry_va } else { 0 },
             stack_va: if runs { STACK_TOP_VA } else { 0 },
             tables_max: (pool_pages / 2 / u64::from(places_count)).max(POOL_PAGES) as u32,
-            reserved: 0,
+            capabilities: capabilities.get(number).map_or(0, Capabilities::count),
         });
     }
     memory.write_slice(records.as_bytes(), GuestAddress(places_gpa))?;
@@ -325,6 +326,8 @@ pub fn prepare(
     boot.extents_gpa = tables_at.extents_gpa;
     boot.fault_gpa = fault_gpa;
     boot.gate_gpa = common.gate_gpa;
+    boot.host_gpa = common.host_gpa;
+    boot.turn_gpa = TURN_GPA;
     boot.places_gpa = places_gpa;
     boot.capabilities_gpa = capabilities_gpa;
     boot.table_pool = table_pool;

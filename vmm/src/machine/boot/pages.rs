@@ -3,12 +3,13 @@
 use crate::machine::MachineError;
 use crate::machine::memory::Placer;
 use crate::tables::{Memory, TableError, shared::Shared};
-use abi::boot::{HostPage, StatusPage};
+use abi::boot::{HostPage, MemoryRange, StatusPage};
 use abi::environment::KernelPage;
 use abi::layout::PAGE_BYTES;
 use abi::log::LogRing;
 use abi::time::TimePage;
 use abi::trace::{AccountArea, TraceRing};
+use abi::upcall::UpcallPage;
 use std::sync::Arc;
 
 /// Pages that are there once and seen by every environment.
@@ -46,6 +47,8 @@ pub struct OwnPages {
     pub kernel_page_gpa: u64,
     /// [`StatusPage`].
     pub status_gpa: u64,
+    /// [`UpcallPage`].
+    pub upcall_gpa: u64,
     /// [`AccountArea`].
     pub account_gpa: u64,
     /// [`LogRing`].
@@ -61,10 +64,17 @@ impl OwnPages {
             environment_gpa: placer.pages(PAGE_BYTES)?,
             kernel_page_gpa: placer.pages(PAGE_BYTES)?,
             status_gpa: placer.pages(PAGE_BYTES)?,
+            upcall_gpa: placer.pages(PAGE_BYTES)?,
             account_gpa: placer.pages(size_of::<AccountArea>() as u64)?,
             log_gpa: placer.pages(size_of::<LogRing>() as u64)?,
             trace_gpa: placer.pages(size_of::<TraceRing>() as u64)?,
         })
+    }
+
+    /// Those that the environment writes.
+    pub fn written(&self) -> MemoryRange {
+        let end_gpa = self.trace_gpa + size_of::<TraceRing>().next_multiple_of(PAGE_BYTES as usize) as u64;
+        MemoryRange { start_gpa: self.status_gpa, len_bytes: end_gpa - self.status_gpa }
     }
 }
 

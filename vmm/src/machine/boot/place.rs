@@ -47,6 +47,7 @@ impl<'m> Place<'m> {
             (ENVIRONMENT_VA, pages.environment_gpa, PAGE_BYTES, Access::Read),
             (HOST_VA, common.host_gpa, PAGE_BYTES, Access::Read),
             (STATUS_VA, pages.status_gpa, PAGE_BYTES, Access::Write),
+            (UPCALL_VA, pages.upcall_gpa, PAGE_BYTES, Access::Write),
             (KERNEL_PAGE_VA, pages.kernel_page_gpa, PAGE_BYTES, Access::Read),
             (RESUME_VA, common.resume_gpa, PAGE_BYTES, Access::Execute),
             (ACCOUNT_VA, pages.account_gpa, size_of::<AccountArea>() as u64, Access::Write),
