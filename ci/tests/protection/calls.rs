@@ -22,7 +22,16 @@ fn core_kernel_call_with_any_flags_works_and_keeps_them() {
 #[test]
 fn core_unknown_kernel_call_returns_no_such_call() {
     // Between the known ones, behind them, and known ones with something in the upper half.
-    for number in ["3", "0x1f", "0x22", "0x100", "0x100000000", "0x8000000000000020", "0xffffffffffffffff"] {
+    for number in [
+        "0xf",
+        "0x1f",
+        "0x22",
+        "0x100",
+        "0x100000000",
+        "0x100000003",
+        "0x8000000000000020",
+        "0xffffffffffffffff",
+    ] {
         let log = run(&["bad-call", number]).held();
         let said: Vec<&str> = said(&log).collect();
         assert!(said.len() == 1 && said[0].ends_with(": Err(NoSuchCall)"), "{said:#?}");

@@ -12,10 +12,12 @@
 //! | [`calls`] | kernel calls: registers, errors, the halt |
 //! | [`queues`] | what a queue must not be bound to, and what a device must not be made to touch |
 //! | [`disks`] | disks: what is read and written, and what is not |
+//! | [`environments`] | environments that do not trust each other |
 //! | [`load`] | ends, log, heap, spans, nonsense in the shared pages |
 
 mod calls;
 mod disks;
+mod environments;
 mod fixture;
 mod instructions;
 mod load;

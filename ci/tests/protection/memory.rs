@@ -81,7 +81,7 @@ fn core_control_register_of_the_vmm_is_not_reachable() {
     assert_page_fault("write", CONTROL_GPA, Why::NotMapped);
     assert_page_fault("write", WINDOW_VA + CONTROL_GPA, Why::NotMapped);
     // The turn register is a neighbour, and its own page only.
-    assert_page_fault("write", TURN_VA + PAGE_BYTES, Why::NotMapped);
+    assert_page_fault("write", TURN_VA + PAGE_BYTES, Why::NotPermitted);
 }
 
 #[test]

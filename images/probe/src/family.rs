@@ -74,7 +74,7 @@ impl Code {
 
     /// Ends with what `rax` holds as the status.
     fn exit_rax(self) -> Self {
-        self.bytes(&[0x48, 0x89, 0xC7]).gate(Call::Exit)
+        self.bytes(&[0x48, 0x89, 0xC7]).exit_rdi()
     }
 
     fn exit(self, status: u64) -> Self {
@@ -83,7 +83,7 @@ impl Code {
 
     /// Ends with the argument that it was started with, if it did not use `rdi`.
     fn exit_rdi(self) -> Self {
-        self.gate(Call::Exit)
+        self.rax(Call::Exit as u64).load([0x48, 0xB9], GATE_VA).bytes(&[0xFF, 0xE1]) // jmp rcx: needs no stack
     }
 }
 
