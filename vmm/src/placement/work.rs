@@ -145,3 +145,50 @@ impl DeviceWork {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::disk::fake::AtHand;
+    use crate::device::virtio::test_utils::disk::page_gpa;
+    use crate::device::virtio::test_utils::{Piece, console, disk};
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    #[test]
+    fn drain_returns_when_batch_and_request_in_flight_are_done() {
+        let mut disk = disk::Disk::new();
+        let mut driver = disk.bind(0, 1);
+        disk.store.state().at_hand = AtHand::Nothing;
+        disk.store.state().held = true;
+        driver.add(&disk.request(1, 0, 0, 8, &[Piece::into(page_gpa(1, 0), 4096)]));
+        disk.work();
+        disk.store.wait_for_held(1);
+        let disk::Disk { function, store, .. } = disk;
+        let work = Arc::new(DeviceWork {
+            nic: None,
+            disks: vec![Arc::new(Mutex::new(function))],
+            finished: EventFd::new(EFD_NONBLOCK).expect("an event descriptor"),
+            channel: Arc::new(Mutex::new(console::Channel::new().function)),
+        });
+        let batch = lock(&work.channel);
+        let (done, returned) = channel();
+        for environment in [1, 2] {
+            let (work, done) = (Arc::clone(&work), done.clone());
+            std::thread::spawn(move || {
+                work.drain(environment);
+                done.send(environment)
+            });
+        }
+        let (moment, patience) = (Duration::from_millis(50), Duration::from_secs(10));
+        assert!(returned.recv_timeout(moment).is_err(), "a batch was running");
+        drop(batch);
+        // The disk has nothing of this one's; meanwhile it can be worked on.
+        assert_eq!(returned.recv_timeout(patience), Ok(2));
+        assert!(returned.recv_timeout(moment).is_err(), "a request was in flight");
+        assert_eq!(lock(&work.disks[0]).work(&Ledger::default(), block::Budget::default()).completed, 0);
+        store.release();
+        assert_eq!(returned.recv_timeout(patience), Ok(1));
+    }
+}

@@ -38,16 +38,10 @@ impl Capabilities {
         Handle::new(slot, generation)
     }
 
-    /// How many there are.
-    pub(super) fn count(&self) -> u32 {
-        self.entries.len() as u32
-    }
-
-    /// Memory; `entries` page-table entries map it.
+    /// Memory that devices may use; `entries` page-table entries map it.
     pub(super) fn memory(&mut self, range: MemoryRange, entries: u32) -> Handle {
         let all = rights::READ | rights::WRITE | rights::EXECUTE | rights::DMA | rights::GIVE;
         let pages = (range.start_gpa / PAGE_BYTES, range.len_bytes / PAGE_BYTES);
-        // Devices may use all of it from the start.
         self.add(Kind::Memory, pages, 1, entries, all)
     }
 
@@ -56,8 +50,8 @@ impl Capabilities {
         self.add(Kind::Queues, (first.into(), count.into()), 0, 0, rights::BIND | rights::GIVE)
     }
 
-    /// Blocks of a disk from 0 on, which the extent table has already.
-    pub(super) fn extent(&mut self, device: u32, blocks: u64, extent_rights: u32) -> Handle {
+    /// Blocks of a disk from 0 on, which an entry of the extent table allows.
+    pub(super) fn extent(&mut self, device: u32, blocks: u64, extent_rights: u32, entry: u32) -> Handle {
         let mut rights = rights::GIVE;
         if extent_rights & abi::extent::READ != 0 {
             rights |= rights::READ;
@@ -65,8 +59,7 @@ impl Capabilities {
         if extent_rights & abi::extent::WRITE != 0 {
             rights |= rights::WRITE;
         }
-        // It is the entry with the number of the device.
-        self.add(Kind::Extent, (0, blocks), device, device + 1, rights)
+        self.add(Kind::Extent, (0, blocks), device, entry + 1, rights)
     }
 
     /// The root of the flows.
@@ -91,6 +84,11 @@ impl Capabilities {
             | rights::YIELD
             | rights::GIVE;
         self.add(Kind::Environment, (first.into(), count.into()), 0, 0, all)
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> u32 {
+        self.entries.len() as u32
     }
 
     /// Writes the table of the environment with this number into those of all.

@@ -250,7 +250,7 @@ pub fn prepare(
             match *grant {
                 Grant::Queues => {}
                 Grant::Extent { blocks, rights } => {
-                    handles.extents[device] = own.extent(device as u32, blocks, rights);
+                    handles.extents[device] = own.extent(device as u32, blocks, rights, device as u32);
                     let (environment, device) = (number as u32, device as u32);
                     let extent =
                         ExtentEntry { start_block: 0, blocks, environment, device, rights, reserved: 0 };
@@ -304,7 +304,7 @@ pub fn prepare(
             turn_entry_gpa: place.turn_entry_gpa,
             kernel_page_gpa: place.pages.kernel_page_gpa,
             upcall_gpa: place.pages.upcall_gpa,
-            own: place.pages.own(),
+            own: place.pages.written(),
             entry_va: if runs { image.program.entry_va } else { 0 },
             stack_va: if runs { STACK_TOP_VA } else { 0 },
             tables_max: (pool_pages / 2 / u64::from(places_count)).max(POOL_PAGES) as u32,

@@ -9,6 +9,7 @@ use abi::layout::PAGE_BYTES;
 use abi::log::LogRing;
 use abi::time::TimePage;
 use abi::trace::{AccountArea, TraceRing};
+use abi::upcall::UpcallPage;
 use std::sync::Arc;
 
 /// Pages that are there once and seen by every environment.
@@ -46,7 +47,7 @@ pub struct OwnPages {
     pub kernel_page_gpa: u64,
     /// [`StatusPage`].
     pub status_gpa: u64,
-    /// [`abi::upcall::UpcallPage`].
+    /// [`UpcallPage`].
     pub upcall_gpa: u64,
     /// [`AccountArea`].
     pub account_gpa: u64,
@@ -69,12 +70,10 @@ impl OwnPages {
             trace_gpa: placer.pages(size_of::<TraceRing>() as u64)?,
         })
     }
-}
 
-impl OwnPages {
-    /// What the environment writes.
-    pub fn own(&self) -> MemoryRange {
-        let end_gpa = self.trace_gpa + (size_of::<TraceRing>() as u64).next_multiple_of(PAGE_BYTES);
+    /// Those that the environment writes.
+    pub fn written(&self) -> MemoryRange {
+        let end_gpa = self.trace_gpa + size_of::<TraceRing>().next_multiple_of(PAGE_BYTES as usize) as u64;
         MemoryRange { start_gpa: self.status_gpa, len_bytes: end_gpa - self.status_gpa }
     }
 }

@@ -30,6 +30,8 @@ fn every_capability_is_a_root_that_its_environment_page_names() {
         let all = (0..CAPABILITIES as u32).map(|slot| (slot, booted.capability(place, slot)));
         let used: Vec<_> = all.filter(|(_, capability)| capability.kind != Kind::None as u8).collect();
         assert_eq!(used.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), slots);
+        assert_eq!(booted.places[place].capabilities as usize, slots.len());
+        assert_eq!(slots, (0..slots.len() as u32).collect::<Vec<_>>(), "from slot 0 on");
         assert_eq!(slots.is_empty(), place >= 2, "who does not run yet holds nothing");
         for (_, capability) in used {
             assert!(Kind::from_number(capability.kind).is_some() && capability.count > 0);
@@ -61,7 +63,7 @@ fn heaps_are_held_mapped_and_granted_by_the_same_pages() {
             page.heap.iter().zip(page.capabilities.heap).take_while(|(range, _)| range.len_bytes > 0)
         {
             let capability = named(&booted, place, handle);
-            assert_eq!((capability.kind, capability.object), (Kind::Memory as u8, 0));
+            assert_eq!((capability.kind, capability.object), (Kind::Memory as u8, 1));
             assert_eq!(
                 (capability.start * 4096, capability.count * 4096),
                 (range.start_gpa, range.len_bytes)
@@ -137,10 +139,17 @@ fn disks_are_held_with_the_rights_that_the_extent_table_has() {
         let handle = booted.environment_page(place).capabilities.extents[device];
         let capability = named(&booted, place, handle);
         assert_eq!((capability.kind, capability.object), (Kind::Extent as u8, device as u32));
-        (capability.start, capability.count, capability.rights, capability.bound)
+        let entry = capability.bound.checked_sub(1).expect("bound");
+        let gpa = booted.boot.extents_gpa + u64::from(entry) * size_of::<ExtentEntry>() as u64;
+        let bound: ExtentEntry = read(booted.memory(), gpa);
+        assert_eq!(
+            (bound.environment, bound.device, bound.blocks),
+            (place as u32, device as u32, capability.count)
+        );
+        (capability.start, capability.count, capability.rights)
     };
-    assert_eq!(of(0, 1), (0, 100, rights::READ | rights::WRITE | rights::GIVE, 1));
-    assert_eq!(of(1, 2), (0, 200, rights::READ | rights::GIVE, 1));
+    assert_eq!(of(0, 1), (0, 100, rights::READ | rights::WRITE | rights::GIVE));
+    assert_eq!(of(1, 2), (0, 200, rights::READ | rights::GIVE));
     let (read, write) = (abi::extent::READ, abi::extent::WRITE);
     assert!(check(0, 1, 100, read | write) && check(1, 2, 200, read));
     assert!(!check(1, 2, 1, write) && !check(1, 1, 1, read) && !check(0, 2, 1, read));

@@ -9,7 +9,7 @@ fn every_place_has_its_own_pages_and_shares_those_of_all() {
     let booted = boot(2, 1, 0);
     let gpa =
         |place: usize, va| translate(booted.memory(), booted.places[place].root_gpa, va).expect("mapped");
-    for va in [ENVIRONMENT_VA, STATUS_VA, KERNEL_PAGE_VA, ACCOUNT_VA, LOG_VA, TRACE_VA] {
+    for va in [ENVIRONMENT_VA, STATUS_VA, UPCALL_VA, KERNEL_PAGE_VA, ACCOUNT_VA, LOG_VA, TRACE_VA] {
         let all = [gpa(0, va), gpa(1, va), gpa(2, va)];
         assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2], "{va:#x}");
     }
@@ -18,10 +18,12 @@ fn every_place_has_its_own_pages_and_shares_those_of_all() {
     }
     for (number, place) in booted.places.iter().enumerate() {
         assert_eq!(place.root_gpa, booted.prepared.roots_gpa[number]);
-        assert_eq!(place.status_gpa, gpa(number, STATUS_VA));
+        assert_eq!((place.own.start_gpa, place.upcall_gpa), (gpa(number, STATUS_VA), gpa(number, UPCALL_VA)));
         assert_eq!(place.kernel_page_gpa, gpa(number, KERNEL_PAGE_VA));
         assert_eq!(booted.environment_page(number).environment, number as u32);
     }
+    let records = [booted.boot.host_gpa, booted.boot.gate_gpa, booted.boot.turn_gpa];
+    assert_eq!(records, [gpa(0, HOST_VA), gpa(0, GATE_VA), TURN_GPA]);
     let entropy = |place| booted.environment_page(place).entropy;
     assert!(entropy(0) != entropy(1) && entropy(1) != entropy(2));
 }
@@ -30,7 +32,7 @@ fn every_place_has_its_own_pages_and_shares_those_of_all() {
 fn fixed_pages_have_the_rights_that_they_are_said_to_have() {
     let booted = boot(1, 1, 0);
     for place in 0..2 {
-        for va in [STATUS_VA, ACCOUNT_VA, LOG_VA, TRACE_VA] {
+        for va in [STATUS_VA, UPCALL_VA, ACCOUNT_VA, LOG_VA, TRACE_VA] {
             assert_eq!(booted.ring3(place, va).map(|(_, writable)| writable), Some(true), "{va:#x}");
         }
         for va in [GATE_VA, TIME_VA, ENVIRONMENT_VA, HOST_VA, KERNEL_PAGE_VA, RESUME_VA] {
@@ -68,6 +70,18 @@ fn program_runs_in_its_own_data_and_stack_and_in_the_code_of_all() {
     let entries: Vec<_> = booted.places.iter().map(|place| (place.entry_va, place.stack_va)).collect();
     let runs = (image.program.entry_va, STACK_TOP_VA);
     assert_eq!(entries, [runs, runs, (0, 0)]);
+}
+
+#[test]
+fn pages_to_be_cleared_for_the_next_environment_are_those_that_ring_3_writes() {
+    let booted = boot(1, 2, 0);
+    for (number, place) in booted.places.iter().enumerate().skip(1) {
+        let written = booted.leaves(number).into_iter().filter(|leaf| leaf.1 & WRITE != 0);
+        let mut written: Vec<u64> = written.map(|leaf| leaf.1 & ADDRESS).collect();
+        written.sort_unstable();
+        let own: Vec<u64> = (place.own.start_gpa..place.own.end_gpa()).step_by(4096).collect();
+        assert_eq!(written, own);
+    }
 }
 
 /// What is writable in one place is in no other, and no page table can be reached but through its owner's window.
