@@ -173,7 +173,7 @@ fn core_parent_is_refused_what_it_may_not() {
 fn core_environment_that_runs_on_ends_and_its_neighbour_does_not() {
     let outcome = run(&["child-runs-on"]);
     let told = outcome.log.iter().filter(|line| line.contains("did not give the CPU away")).count();
-    assert_eq!(told, 1, "{:#?}", outcome.log);
+    assert_eq!(told, 1, "{outcome:#?}");
     assert_eq!(lines(&outcome.held()), ["the child that ran on: 152"]);
 }
 

@@ -158,6 +158,10 @@ impl Kernel {
         self.environment(number).state = State::Runnable;
         self.runnable |= 1 << number;
         self.count_alone();
+        if self.slice_end_tsc == 0 {
+            // Whoever runs was alone until now.
+            self.begin_slice();
+        }
     }
 
     /// Whether an environment besides the one that runs is left.

@@ -93,7 +93,7 @@ pub(crate) extern "sysv64" fn slice_end(frame: &TrapFrame) {
     kernel.work_for_others();
     kernel.look();
     if (kernel.runnable | kernel.ending) & !(1 << kernel.current) == 0 {
-        return kernel.begin_slice(SLICE_MS);
+        return kernel.begin_slice();
     }
     if frame.rip & !(PAGE_BYTES - 1) == RESUME_VA {
         // It has not gone on yet, and will from there when it is its turn again.
@@ -101,7 +101,7 @@ pub(crate) extern "sysv64" fn slice_end(frame: &TrapFrame) {
     }
     let current = kernel.current;
     if !core::mem::replace(&mut kernel.environment(current).told, true) {
-        kernel.begin_slice(GRACE_MS);
+        kernel.set_timer(GRACE_MS);
         let page = kernel.upcall_page();
         kernel.upcall(page.slice_end_va.load(Ordering::Relaxed), frame, upcall::SLICE_END, 0);
         if page.busy.load(Ordering::Relaxed) != 0 {
@@ -142,12 +142,16 @@ impl Kernel {
     fn resume(&mut self, number: u32) -> ! {
         self.current = number;
         self.environment(number).told = false;
-        self.begin_slice(SLICE_MS);
+        self.begin_slice();
         entry::resume(self.place(number).root_gpa)
     }
 
     /// The timer comes when it is over; nobody else, no timer.
-    fn begin_slice(&mut self, milliseconds: u64) {
+    pub(crate) fn begin_slice(&mut self) {
+        self.set_timer(SLICE_MS);
+    }
+
+    fn set_timer(&mut self, milliseconds: u64) {
         let others = (self.runnable | self.asleep | self.ending) & !(1 << self.current) != 0;
         if others {
             self.slice_end_tsc = tsc() + milliseconds * Machine::get().boot().tsc_khz;
