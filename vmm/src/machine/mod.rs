@@ -150,6 +150,7 @@ impl Machine {
             tsc_khz,
             environments: config.environments.unwrap_or(manifest.environments),
             spare_environments: config.spare_environments.unwrap_or(manifest.spare_environments),
+            flows: manifest.flows,
             resume_mask: extended.mask,
         };
         let mut parts = None;
