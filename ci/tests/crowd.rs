@@ -3,7 +3,7 @@
 
 use exovm_ci::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use exovm_ci::network::Network;
-use exovm_ci::{Guest, Site, host};
+use exovm_ci::{Client, Guest, Site, host};
 use exovm_netns::in_namespace;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -80,14 +80,24 @@ fn syn_flood_keeps_nobody_out() {
         std::thread::scope(|scope| {
             scope.spawn(|| flood(guest.network(), &over, &sent));
             let started = Instant::now();
-            let mut longest = Duration::ZERO;
+            let (mut longest, mut served) = (Duration::ZERO, 0);
             while started.elapsed() < Duration::from_secs(4) {
                 let begun = Instant::now();
-                assert_eq!(guest.get("/a").text(), "a");
+                // Where the host is so busy that a handshake takes longer than the flood needs to push it out, the client is
+                // reset and comes again. What counts is how long it takes until it is served.
+                while begun.elapsed() < PATIENCE {
+                    let response = Client::connect(guest.address()).and_then(|mut client| client.get("/a"));
+                    if let Ok(response) = response {
+                        assert_eq!(response.text(), "a");
+                        served += 1;
+                        break;
+                    }
+                }
                 longest = longest.max(begun.elapsed());
             }
+            // Before anything that may panic: the other thread waits for it.
             over.store(true, Ordering::Relaxed);
-            assert!(longest < PATIENCE, "{longest:?}");
+            assert!(longest < PATIENCE && served > 0, "{longest:?}, {served} served");
         });
         // Far more than half-open connections may be.
         let sent = sent.load(Ordering::Relaxed);

@@ -109,7 +109,10 @@ proptest! {
     ) {
         let mut memory = Memory::with(1000);
         // A few addresses apart by every size of table.
-        let va = |page: u64| FIRST_VA + (page % 7) * 4096 + (page / 7 % 5) * LARGE_PAGE_BYTES + (page / 35 % 11 << 30) + (page / 385 % 100 << 39);
+        let va = |page: u64| {
+            let (small, large) = (page % 7 * 4096, page / 7 % 5 * LARGE_PAGE_BYTES);
+            FIRST_VA + small + large + ((page / 35 % 11) << 30) + ((page / 385 % 100) << 39)
+        };
         let pages: BTreeMap<u64, u32> = pages.into_iter().map(|(page, slot)| (va(page), slot)).collect();
         for (&va, &slot) in &pages {
             memory.map(va, PRESENT | tag(slot) | 0x7000, false).expect("maps");

@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod console;
 pub mod disk;
+mod service;
 mod transmit;
 
 use abi::boot::{DEVICE_NET, phase};
@@ -18,16 +19,14 @@ use core::net::Ipv4Addr;
 use disk::Disk;
 use exos_net::{
     AckDue, AckPolicy, Config, ConfigError, ConnId, ControlFrame, Data, Duration, End, Input, Instant,
-    KeepError, ListenError, MacAddress,
-};
-use exos_net::{
-    RxChecksum, RxMeta, SegmentEvents, SendError, Stack, StaleConnection, TimerEvent, TxChecksum,
+    KeepError, ListenError, MacAddress, RxChecksum, RxMeta, SegmentEvents, Stack, TimerEvent, TxChecksum,
 };
 use exos_nic::{Arming, Interest, OpenError, QueuePair};
 use exos_runtime::clock::{self, Scale};
 use exos_runtime::sleep::{self, Watch};
 use exos_runtime::{kernel, pages, turn};
 use exos_virtqueue::guest::GuestHal;
+pub use service::{Io, Service};
 use transmit::{Held, Sender};
 
 /// Frames handled before transmit queue and timers get their turn.
@@ -51,111 +50,6 @@ const BUFFERED_SHARE: u64 = 16;
 const TRANSMIT_SIZE: u16 = 1024;
 /// Descriptors that must be free for a batch to begin; otherwise the device gets time first.
 const TRANSMIT_ROOM: usize = 256;
-
-/// What runs on the loop.
-pub trait Service {
-    /// What is sent: references to bytes that stay put.
-    type Data: Data;
-
-    /// Name in the prompt of the console that the loop opens for this service on the host channel (`exovm console`); `None`:
-    /// it opens none.
-    const CONSOLE: Option<&'static str> = None;
-
-    /// Gives each of the service's own counters with its name, for whoever asks at the console.
-    fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
-        let _ = each;
-    }
-
-    /// A connection is open. Its number is reused after [`Service::ended`].
-    fn opened(&mut self, connection: ConnId);
-
-    /// Bytes arrived in order. Returns how many are done with; the rest comes again, with what arrives later.
-    fn input(&mut self, io: &mut Io<'_, Self::Data>, connection: ConnId, bytes: &[u8]) -> usize;
-
-    /// The peer sends no more.
-    fn peer_closed(&mut self, io: &mut Io<'_, Self::Data>, connection: ConnId);
-
-    /// There is room: what is queued and not acknowledged fell to the connection's low-water mark ([`Io::set_low_water`]),
-    /// which is zero at first. Or the service itself asked to be called back ([`Io::resume`]). Returns whether bytes kept
-    /// earlier should be offered again.
-    fn resume(&mut self, io: &mut Io<'_, Self::Data>, connection: ConnId) -> bool {
-        let _ = (io, connection);
-        false
-    }
-
-    /// Between what came in and what goes out, for a service with a disk: to take what has been read ([`Io::disk`]) and to
-    /// ask for more. Connections for which it calls [`Io::resume`] go on before the next call.
-    fn round(&mut self, io: &mut Io<'_, Self::Data>) {
-        let _ = io;
-    }
-
-    /// The connection is gone. Not told for one that the service aborted itself.
-    fn ended(&mut self, connection: ConnId, how: End);
-}
-
-/// What a service may do with its connections.
-pub struct Io<'a, D: Data> {
-    stack: &'a mut Stack<D>,
-    disk: Option<&'a mut Disk>,
-    resumed: &'a mut Vec<ConnId>,
-    /// The last frame of a connection that was aborted.
-    reset: Option<ControlFrame<'static>>,
-    unix_seconds: u64,
-}
-
-impl<'a, D: Data> Io<'a, D> {
-    fn new(
-        stack: &'a mut Stack<D>,
-        disk: Option<&'a mut Disk>,
-        resumed: &'a mut Vec<ConnId>,
-        unix_seconds: u64,
-    ) -> Self {
-        Self { stack, disk, resumed, reset: None, unix_seconds }
-    }
-
-    /// The disk, if the service was started with one.
-    pub fn disk(&mut self) -> Option<&mut Disk> {
-        self.disk.as_deref_mut()
-    }
-
-    /// UTC, for the Date of a response.
-    pub fn unix_seconds(&self) -> u64 {
-        self.unix_seconds
-    }
-
-    /// Queues a reference; the bytes are read when they are sent, and again should they have to be repeated.
-    pub fn send(&mut self, connection: ConnId, data: D) -> Result<(), SendError> {
-        self.stack.send(connection, data)
-    }
-
-    /// Sends FIN behind what is queued.
-    pub fn close(&mut self, connection: ConnId) -> Result<(), StaleConnection> {
-        self.stack.close(connection)
-    }
-
-    /// Sets how few bytes may be queued on a connection before [`Service::resume`] is called.
-    pub fn set_low_water(&mut self, connection: ConnId, bytes: usize) -> Result<(), StaleConnection> {
-        self.stack.set_low_water(connection, bytes)
-    }
-
-    /// Ends a connection at once, with a reset: the peer sees that what it got is not all. To be called while one of its
-    /// events is handled.
-    pub fn abort(&mut self, connection: ConnId) {
-        if let Some(reset) = self.stack.abort(connection) {
-            self.reset = Some(reset);
-        }
-    }
-
-    /// Has [`Service::resume`] called for a connection, soon and once for each call, if it has not ended by then.
-    pub fn resume(&mut self, connection: ConnId) {
-        self.resumed.push(connection);
-    }
-
-    /// Bytes queued and not yet acknowledged.
-    pub fn unacknowledged_bytes(&self, connection: ConnId) -> usize {
-        self.stack.unacked_bytes(connection)
-    }
-}
 
 /// Why a service cannot start.
 #[derive(Debug)]

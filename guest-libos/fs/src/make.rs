@@ -7,6 +7,7 @@ mod buckets;
 mod contents;
 mod error;
 mod plan;
+mod source;
 mod target;
 mod writer;
 

@@ -6,8 +6,8 @@ mod scan;
 pub use scan::{open, scan};
 
 use core::fmt;
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::vec::Vec;
@@ -65,20 +65,6 @@ impl Stamp {
             mtime_nanoseconds: metadata.mtime_nsec(),
         }
     }
-}
-
-/// Fills `memory` from `file`; returns how many bytes came before the file ended.
-pub fn read_up_to(file: &mut File, memory: &mut [u8]) -> io::Result<usize> {
-    let mut read_bytes = 0;
-    while read_bytes < memory.len() {
-        match file.read(&mut memory[read_bytes..]) {
-            Ok(0) => break,
-            Ok(bytes) => read_bytes += bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read_bytes)
 }
 
 /// Why a directory cannot be looked through.

@@ -1,7 +1,7 @@
 //! What `exovm run` says once a machine is ready: where it serves, what it is, how its start went.
 
 use super::net::{EnvironmentPort, Reach};
-use crate::machine::{End, Machine};
+use crate::machine::{End, Machine, PhaseStamp};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,8 @@ pub(super) struct Announcement {
     pub(super) served: Vec<String>,
     /// When the command was started, on the TSC.
     pub(super) start_tsc: u64,
+    /// What the command did before the machine's own phases.
+    pub(super) phases: Vec<PhaseStamp>,
     /// How it is ended and looked at.
     pub(super) hint: String,
 }
@@ -61,7 +63,7 @@ impl Announcement {
         let mib = machine.memory_bytes() >> 20;
         text.push_str(&format!("  machine: {}, {mib} MiB, device work: {io}\n", self.name));
         text.push_str(&format!("  kernel calls: {}\n\n", gate(machine)));
-        self.phases(machine, &mut text);
+        self.write_phases(machine, &mut text);
         if ended.is_none() {
             text.push_str(&format!("\n{}", self.hint));
         }
@@ -70,10 +72,10 @@ impl Announcement {
     }
 
     /// How long each phase of the start took.
-    fn phases(&self, machine: &Machine, text: &mut String) {
+    fn write_phases(&self, machine: &Machine, text: &mut String) {
         let _ = writeln!(text, "  {:<16} {:>10} {:>10}", "boot phase", "ms", "since start");
         let mut last = self.start_tsc;
-        for phase in machine.phases() {
+        for phase in self.phases.iter().chain(&machine.phases()) {
             let ms = |ticks: u64| ticks as f64 / machine.tsc_khz() as f64;
             let (step, total) = (phase.tsc.saturating_sub(last), phase.tsc.saturating_sub(self.start_tsc));
             let _ = writeln!(text, "  {:<16} {:>10.3} {:>10.3}", phase.name, ms(step), ms(total));

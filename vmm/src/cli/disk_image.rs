@@ -8,6 +8,7 @@ mod ls;
 mod mkfs;
 
 use super::Failure;
+use super::style::counted;
 use exos_fs::Node;
 use exos_fs::image::Image;
 use std::ffi::OsStr;
@@ -84,6 +85,11 @@ pub(super) fn human_bytes(bytes: u64) -> String {
         unit = units.next();
     }
     format!("{value:.1} {}", unit.unwrap_or(&"EiB"))
+}
+
+/// How much is in an image, for a person.
+fn files_and_directories(files: u64, directories: u64) -> String {
+    format!("{} and {}", counted(files, "file", "files"), counted(directories, "directory", "directories"))
 }
 
 /// A UUID in its usual form.

@@ -3,6 +3,7 @@
 use super::Failure;
 use super::disk_image::{human_bytes, show};
 use super::progress::ProgressLine;
+use super::style::counted;
 use crate::backend::disk::Access;
 use crate::cache_dir::cache_dir;
 use crate::docroot_image::{self, Event, Origin};
@@ -67,16 +68,12 @@ fn image(dir: &Path) -> Result<Docroot, Failure> {
     for warning in &prepared.warnings {
         eprintln!("exovm: {warning}");
     }
-    let (files, size) = (prepared.files, human_bytes(prepared.image_bytes));
+    let (files, size) = (counted(prepared.files, "file", "files"), human_bytes(prepared.image_bytes));
     let origin = match prepared.origin {
         Origin::Reused => "kept from an earlier run".to_owned(),
         Origin::Made => format!("made in {:.1} s", prepared.took.as_secs_f64()),
         Origin::Remade => format!("made anew in {:.1} s: something had changed", prepared.took.as_secs_f64()),
     };
     let disk = DiskSetup::open(&prepared.path, Access::ReadOnly)?;
-    Ok(Docroot {
-        disk,
-        path: prepared.path,
-        summary: format!("{files} files, disk image of {size} {origin}"),
-    })
+    Ok(Docroot { disk, path: prepared.path, summary: format!("{files}, disk image of {size} {origin}") })
 }

@@ -1,7 +1,7 @@
 //! `exovm logs`: what a guest has logged, and, with `--follow`, what it goes on to log.
 
 use super::Failure;
-use super::style::{BAD, FAINT, ODD, Reader, print, styled};
+use super::style::{BAD, FAINT, ODD, Reader, counted, print, styled};
 use crate::control::{Answer, ControlError, Ending, LogRequest, Request, Session, directory, resolve};
 use crate::guest_log::{Level, Line, Source, rfc_3339};
 use serde::Serialize;
@@ -108,7 +108,8 @@ pub(super) fn logs(arguments: &LogsArguments) -> Result<ExitCode, Failure> {
                 serde_json::to_string(&JsonLost { schema: SCHEMA, lost })?
             }
             Answer::Lost { lines } => {
-                styled(&format!("[{lines} lines lost: they are not kept any more]"), ODD)
+                let lost = counted(lines, "line", "lines");
+                styled(&format!("[{lost} lost: they are not kept any more]"), ODD)
             }
             Answer::End { machine } => {
                 if let Some(Ending::Fault { report }) = machine {

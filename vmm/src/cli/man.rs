@@ -1,7 +1,7 @@
 //! `exovm man`: a manual page for each command, generated from the command line's own description.
 
 use super::Failure;
-use super::style::print;
+use super::style::{counted, print};
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
@@ -31,7 +31,7 @@ pub(super) fn man(arguments: &ManArguments) -> Result<ExitCode, Failure> {
         Some(dir) => {
             std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
             let count = write_all(&root, dir)?;
-            print(&format!("{count} pages in {}", dir.display()))?;
+            print(&format!("{} in {}", counted(count as u64, "page", "pages"), dir.display()))?;
         }
         None => print(page(find(&root, &arguments.path)?)?.trim_end()).map(|_| ())?,
     }

@@ -96,7 +96,7 @@ enum Command {
     Bench(bench::BenchArguments),
     /// Find out what this host can do for machines, and what will be slow.
     Doctor(doctor::DoctorArguments),
-    /// Print a script that completes commands and flags in a shell.
+    /// Print a script that completes commands, flags and names of machines in a shell.
     Completions(completions::CompletionsArguments),
     /// Print manual pages.
     Man(man::ManArguments),
@@ -108,6 +108,7 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    fail_writes_beyond_the_file_size_limit();
     messages::init();
     let result = match cli.command {
         Command::Run(arguments) => run::run(arguments),
@@ -133,6 +134,12 @@ pub fn main() -> ExitCode {
         eprintln!("exovm: {error}");
         ExitCode::from(exit::ERROR)
     })
+}
+
+/// A write beyond `ulimit -f` is an error (EFBIG) that its caller can report, and not a signal that ends the process.
+fn fail_writes_beyond_the_file_size_limit() {
+    // SAFETY: SIG_IGN is a disposition that calls nothing; the other arguments go by value.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Prints to standard output. Nobody reading it (a closed pipe) is no reason to stop a machine.

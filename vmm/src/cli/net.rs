@@ -388,11 +388,14 @@ mod tests {
                 "the guest serves port 80, but no port of this host leads there; run it with --publish 8080:80\n",
             ),
         ] {
-            assert_eq!(Reach::Ports(ports).describe(80), expected);
+            assert_eq!(
+                Reach::Ports(ports).describe(&[EnvironmentPort { port: 80, environment: None }]),
+                expected
+            );
         }
         let dns = Reach::Ports(vec![published("5353:53/udp", 5353), published("8080:80", 8080)]);
         assert_eq!(
-            dns.describe(80),
+            dns.describe(&[EnvironmentPort { port: 80, environment: None }]),
             "publishing 127.0.0.1:5353/udp for the guest's port 53\nserving http://127.0.0.1:8080/\n"
         );
     }

@@ -2,6 +2,7 @@
 //! pipe) loses lines and is told so, and holds up nothing.
 
 use super::Failure;
+use super::style::counted;
 use crate::guest_log::{GuestLog, Line, Source};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -31,7 +32,9 @@ impl std::fmt::Display for Piece<'_> {
     /// As the guest wrote it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Lost(lines) => write!(f, "[{lines} lines of log lost: they were not taken in time]"),
+            Self::Lost(lines) => {
+                write!(f, "[{} of log lost: they were not taken in time]", counted(*lines, "line", "lines"))
+            }
             Self::Line(line) => f.write_str(&line.as_written()),
         }
     }

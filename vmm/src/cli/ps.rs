@@ -1,7 +1,7 @@
 //! `exovm ps`: the machines that run. What killed ones left behind is removed, and said.
 
-use super::Failure;
 use super::style::{columns, print};
+use super::{Failure, say};
 use crate::control::{Answer, ControlError, Info, Request, Session, directory, machines};
 use serde::Serialize;
 use std::process::ExitCode;
@@ -14,11 +14,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "Examples:
   exovm ps                                      all machines of this user
+  exovm ps --names                              nothing but names, one a line
   exovm ps --json | jq -r '.machines[].name'    for scripts")]
 pub(super) struct PsArguments {
     /// Print JSON (schema exovm-ps/1).
     #[arg(long)]
     json: bool,
+    /// Print only the names; asks no machine, and leaves what killed ones left.
+    #[arg(long, conflicts_with = "json")]
+    names: bool,
 }
 
 /// The JSON form.
@@ -48,6 +52,10 @@ struct Removed {
 }
 
 pub(super) fn ps(arguments: &PsArguments) -> Result<ExitCode, Failure> {
+    if arguments.names {
+        directory::names()?.iter().for_each(|name| say(name));
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = look()?;
     if arguments.json {
         print(&serde_json::to_string_pretty(&report)?)?;

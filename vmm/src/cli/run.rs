@@ -7,11 +7,12 @@ use super::net::{NetArgument, OpenNet, Reach};
 use super::print_log::{Copying, Piece, copy};
 use super::supervise::{Signals, supervise};
 use super::{Failure, detach, exit, log_file, messages, say};
+use crate::account::ledger::now_tsc;
 use crate::control::{Control, ControlSocket, Ending, Info, Served, State};
 use crate::guest_log::GuestLog;
 use crate::images;
 use crate::machine::memory::MEMORY_MAX_BYTES;
-use crate::machine::{End, Machine, MachineConfig};
+use crate::machine::{End, Machine, MachineConfig, PhaseStamp};
 use crate::placement::IoMode;
 use exovm_user_net::Publish;
 use std::path::PathBuf;
@@ -135,7 +136,9 @@ pub(super) struct RunArguments {
 }
 
 pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
-    let start_tsc = crate::account::ledger::now_tsc();
+    let start_tsc = now_tsc();
+    let mut phases = Vec::new();
+    let mut reached = |name| phases.push(PhaseStamp { name, tsc: now_tsc() });
     if arguments.detach && !detach::is_child() {
         return detach::start();
     }
@@ -147,6 +150,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     if let Some(cpu) = arguments.vcpu_cpu.filter(|cpu| !crate::placement::allowed_cpus().contains(cpu)) {
         return Err(format!("--vcpu-cpu {cpu}: this process may not use that CPU").into());
     }
+    reached("image");
     let environments = arguments.environments.unwrap_or(image.manifest.environments) as usize;
     let has_site = !arguments.docroot.is_empty() || (image.manifest.docroot && arguments.disk.is_empty());
     if environments > 1 && has_site && !arguments.disk.is_empty() {
@@ -159,6 +163,9 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     } else {
         Default::default()
     };
+    if has_site {
+        reached("disk image");
+    }
     for disk in &arguments.disk {
         disks.push(disk.open()?);
     }
@@ -207,7 +214,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     } else {
         format!("Ctrl-C ends it; `exovm account {name}` shows where its cycles go.")
     };
-    let announcement = Announcement { name, reach, served, start_tsc, hint };
+    let announcement = Announcement { name, reach, served, start_tsc, phases, hint };
     let output = Output::new(&arguments, Arc::clone(&log))?;
     let stop = control.stop_event().try_clone()?;
     let supervised = std::thread::scope(|scope| {

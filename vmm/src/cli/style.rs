@@ -1,4 +1,4 @@
-//! How output looks: colours (on a terminal only, and not where `NO_COLOR` is set) and columns.
+//! How output looks: colours (on a terminal only, and not where `NO_COLOR` is set), numbers of things, and columns.
 
 use super::Failure;
 use anstream::stream::RawStream;
@@ -45,6 +45,11 @@ pub(super) fn print(text: &str) -> Result<Reader, Failure> {
     }
 }
 
+/// A number of things: `1 file`, `2 files`.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// Rows under a heading, in columns as wide as their content.
 pub(super) fn columns<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {
@@ -64,6 +69,12 @@ pub(super) fn columns<const N: usize>(heading: [&str; N], rows: &[[String; N]]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counted_takes_the_singular_for_one_only() {
+        let entries = |count| counted(count, "directory", "directories");
+        assert_eq!([0, 1, 2].map(entries), ["0 directories", "1 directory", "2 directories"]);
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_content() {

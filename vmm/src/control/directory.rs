@@ -131,11 +131,27 @@ pub struct Machines {
 /// Looks at every socket of the runtime directory, and for root at those of services. Those that nobody listens to are
 /// removed.
 pub fn machines() -> Result<Machines, ControlError> {
+    look(Leftovers::Remove)
+}
+
+/// Names of the machines that listen. Nothing is removed: whoever asks may have no way to say so.
+pub fn names() -> Result<Vec<String>, ControlError> {
+    Ok(look(Leftovers::Keep)?.alive)
+}
+
+/// What is done about sockets that nobody listens to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leftovers {
+    Remove,
+    Keep,
+}
+
+fn look(leftovers: Leftovers) -> Result<Machines, ControlError> {
     let mut machines = Machines::default();
-    look_into(&runtime_dir()?, &mut machines)?;
+    look_into(&runtime_dir()?, leftovers, &mut machines)?;
     for dir in service_dirs(Path::new(SERVICES)) {
         // A directory that cannot be read goes with a service that has just ended.
-        let _ = look_into(&dir, &mut machines);
+        let _ = look_into(&dir, leftovers, &mut machines);
     }
     machines.alive.sort();
     machines.alive.dedup();
@@ -143,7 +159,7 @@ pub fn machines() -> Result<Machines, ControlError> {
     Ok(machines)
 }
 
-fn look_into(dir: &Path, machines: &mut Machines) -> Result<(), ControlError> {
+fn look_into(dir: &Path, leftovers: Leftovers, machines: &mut Machines) -> Result<(), ControlError> {
     let _lock = lock(dir)?;
     let entries =
         std::fs::read_dir(dir).map_err(|error| ControlError::RuntimeDir { dir: dir.to_owned(), error })?;
@@ -155,6 +171,7 @@ fn look_into(dir: &Path, machines: &mut Machines) -> Result<(), ControlError> {
         };
         match knock(&path) {
             Ok(Knock::Alive(_)) => machines.alive.push(name.to_owned()),
+            Ok(Knock::Dead) if leftovers == Leftovers::Keep => {}
             Ok(Knock::Dead) if std::fs::remove_file(&path).is_ok() => machines.removed.push(name.to_owned()),
             _ => {}
         }
@@ -174,7 +191,11 @@ mod tests {
         drop(socket("dead.sock"));
         std::fs::write(dir.path().join("file.sock"), "").unwrap();
         let mut machines = Machines::default();
-        look_into(dir.path(), &mut machines).unwrap();
+        look_into(dir.path(), Leftovers::Keep, &mut machines).unwrap();
+        assert_eq!((machines.alive, machines.removed), (vec!["alive".to_owned()], Vec::new()));
+        assert!(dir.path().join("dead.sock").exists());
+        let mut machines = Machines::default();
+        look_into(dir.path(), Leftovers::Remove, &mut machines).unwrap();
         assert_eq!((machines.alive, machines.removed), (vec!["alive".to_owned()], vec!["dead".to_owned()]));
         assert!(dir.path().join("file.sock").exists() && !dir.path().join("dead.sock").exists());
     }

@@ -1,7 +1,7 @@
 //! `mkfs`, `fsck`, `ls`, `cat` and `df`: that they agree with each other, what they say about damage, and that an mkfs that
 //! does not come to its end leaves nothing.
 
-use crate::host::{Change, change};
+use crate::host::{Change, change, limit_file_size};
 use crate::scene;
 use exovm_ci::scene::{Outcome, Scene, finish};
 use exovm_netns::in_namespace;
@@ -83,6 +83,16 @@ fn mkfs_then_ls_cat_df_and_fsck_agree() {
     let list = stage.json("ls", &["-R"]);
     assert_eq!(list["entries"][2]["path"], "/css/style.css");
     assert_eq!(list["entries"][2]["size_bytes"], 16_000);
+}
+
+#[test]
+fn one_file_is_no_files() {
+    let stage = Stage::new();
+    fs::remove_dir_all(stage.site().join("css")).unwrap();
+    let made = stage.mkfs();
+    assert!(made.stdout.contains(": 1 file and 1 directory, image of"), "{made:?}");
+    let fsck = stage.on_image("fsck", &[]);
+    assert!(fsck.stdout.ends_with("clean; 1 file and 1 directory, 5 blocks checked\n"), "{fsck:?}");
 }
 
 #[test]
@@ -198,12 +208,33 @@ fn mkfs_on_a_full_disk_leaves_nothing_new() {
     });
 }
 
+/// The limit of a shell (`ulimit -f`) is answered like a full disk, by mkfs and by a run that needs an image.
+#[test]
+fn image_beyond_the_file_size_limit_is_an_error_and_leaves_nothing() {
+    in_namespace!(|| {
+        let stage = Stage::new();
+        fs::write(stage.site().join("large"), vec![b'x'; 3 << 20]).unwrap();
+        let before = names_in(stage.dir.path());
+        let (site, image) = (stage.site(), stage.image());
+        let (site, image) = (site.to_str().unwrap(), image.to_str().unwrap());
+        for arguments in [&["mkfs", site, "-o", image][..], &["run", "cheetah", "--docroot", site]] {
+            let mut command = stage.scene.command(arguments);
+            limit_file_size(&mut command, 1 << 20);
+            let outcome = finish(&mut command);
+            outcome.assert_error(&["more than a file may have there", "ulimit -f", "nothing was left"]);
+            outcome.assert_one_line();
+            assert_eq!(names_in(stage.dir.path()), before);
+        }
+        stage.scene.assert_clean();
+    });
+}
+
 #[test]
 fn mkfs_that_is_interrupted_leaves_nothing() {
     let stage = Stage::new();
-    // A hole: it costs no disk, and takes longer than this test.
+    // A hole: it costs no disk, and its checksums take longer than this test.
     let large = fs::File::create(stage.site().join("large")).unwrap();
-    large.set_len(1 << 40).unwrap();
+    large.set_len(1 << 43).unwrap();
     let before = names_in(stage.dir.path());
     let (site, image) = (stage.site(), stage.image());
     for signal in [libc::SIGINT, libc::SIGKILL] {

@@ -2,11 +2,12 @@
 
 use crate::machines::wait_for;
 use crate::scene;
-use exovm_ci::scene::Scene;
+use exovm_ci::scene::{Scene, finish};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::FromRawFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
 
 #[test]
@@ -140,6 +141,53 @@ fn completions_for_bash_complete() {
     assert_eq!(complete(&["exovm", "run", "--det"]).trim(), "--detach");
     let io = complete(&["exovm", "run", "--io", ""]);
     assert!(io.contains("turn") && io.contains("auto"), "{io:?}");
+}
+
+/// Of the machines that run; words that are no command's place for one get none.
+#[test]
+fn completions_for_bash_know_the_names_of_machines() {
+    let scene = scene();
+    let machines = ["web", "web-2", "cache"].map(|name| scene.play(&["run", "-dq", "hello", "--name", name]));
+    machines.iter().for_each(|machine| assert!(machine.status.success(), "{machine:?}"));
+    assert_eq!(scene.play(&["ps", "--names"]).stdout, "cache\nweb\nweb-2\n");
+    let dir = scene.dir();
+    let path = dir.path().join("exovm.bash");
+    std::fs::write(&path, completions(&scene, "bash")).unwrap();
+    let exovm = env!("CARGO_BIN_EXE_exovm");
+    let complete = |words: &str| {
+        // As bash calls the function that it finds for the command.
+        let script = format!(
+            "source {}; COMP_WORDS=({exovm} {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+            set -- $(complete -p exovm); while [ \"$1\" != -F ]; do shift; done
+            \"$2\" {exovm} \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[@]}}\"",
+            path.display(),
+        );
+        let outcome = finish(&mut scene.command_of(Path::new("/bin/bash"), &["--norc", "-c", &script]));
+        assert_eq!(outcome.stderr, "", "{words}");
+        outcome.stdout.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for command in ["stop", "logs", "console", "account"] {
+        assert_eq!(complete(&format!("{command} w")), ["web", "web-2"]);
+        let all = complete(&format!("{command} ''"));
+        assert!(["cache", "web", "web-2"].iter().all(|name| all.iter().any(|word| word == name)), "{all:?}");
+        assert!(!all.iter().any(|word| word.starts_with('[')), "{all:?}");
+    }
+    assert_eq!(complete("stop web c"), ["cache"]);
+    assert_eq!(complete("stop --fo"), ["--force"]);
+    assert_eq!(complete("st"), ["stop"]);
+    assert!(!complete("run w").iter().any(|word| word == "web"));
+    scene.play(&["stop", "--all"]);
+    scene.assert_clean();
+}
+
+#[test]
+fn completions_for_zsh_and_fish_ask_for_the_names_of_machines() {
+    let scene = scene();
+    let zsh = completions(&scene, "zsh");
+    assert_eq!(zsh.matches(":_exovm_machines'").count(), 4, "stop, logs, console, account");
+    assert!(zsh.find("_exovm_machines() {") < zsh.find("if [ \"$funcstack[1]\""), "{zsh}");
+    let fish = completions(&scene, "fish");
+    assert!(fish.contains("stop logs console account\" -f -a \"(exovm ps --names"), "{fish}");
 }
 
 #[test]

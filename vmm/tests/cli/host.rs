@@ -71,6 +71,18 @@ pub(crate) fn respect_permissions(command: &mut Command) {
     unsafe { command.pre_exec(drop_rights) };
 }
 
+/// Has the command write no file beyond so many bytes, as `ulimit -f` does.
+pub(crate) fn limit_file_size(command: &mut Command, bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: the closure makes one system call, on memory that it owns.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        })
+    };
+}
+
 /// What `run hello` says on a host with these changes.
 fn assert_refused_where(changes: Vec<Change>, net: &str, parts: &[&str]) {
     let scene = scene();

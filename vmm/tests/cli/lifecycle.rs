@@ -14,22 +14,45 @@ fn run_says_where_it_serves_and_how_it_started() {
         let site = Site::new().file("index.html", "home").file("a/b.txt", "b");
         let docroot = site.path().to_str().unwrap();
         let running = scene.start(&["run", "cheetah", "--docroot", docroot, "--net", "tap=auto"]);
-        for part in [
-            "serving http://10.80.0.2/",
-            "2 files",
-            "machine: cheetah",
-            "boot phase",
-            "kernel",
-            "environment",
-            "library OS",
-            "network",
-            "ready",
-        ] {
+        for part in ["serving http://10.80.0.2/", "2 files", "machine: cheetah", "boot phase"] {
             assert!(running.said.contains(part), "{part} is not said: {}", running.said);
         }
+        assert_eq!(
+            phases(&running.said),
+            ["image", "disk image"].into_iter().chain(MACHINE).collect::<Vec<_>>()
+        );
         assert_eq!(Client::connect(running.address()).unwrap().get("/a/b.txt").unwrap().text(), "b");
         running.stop();
         scene.assert_clean();
+    });
+}
+
+/// The boot phases of a machine with a network, after those of the command.
+const MACHINE: [&str; 8] =
+    ["virtual machine", "memory", "devices", "kernel", "environment", "library OS", "network", "ready"];
+
+/// Names in the table of boot phases. Its numbers add up: what a phase took is in no other.
+fn phases(said: &str) -> Vec<&str> {
+    let rows = said.lines().skip_while(|line| !line.contains("boot phase")).skip(1);
+    let mut sum_ms = 0.0;
+    rows.take_while(|line| !line.is_empty())
+        .map(|row| {
+            let (name, numbers) = row.trim().split_once("  ").expect("a name, and columns");
+            let numbers: Vec<f64> = numbers.split_whitespace().map(|text| text.parse().unwrap()).collect();
+            sum_ms += numbers[0];
+            assert!(numbers[0] > 0.0 && (sum_ms - numbers[1]).abs() < 0.01, "{row}: {said}");
+            name
+        })
+        .collect()
+}
+
+#[test]
+fn machine_without_a_docroot_has_no_disk_image_among_its_phases() {
+    in_namespace!(|| {
+        let scene = scene();
+        let running = scene.start(&HELLO);
+        assert_eq!(phases(&running.said), ["image"].into_iter().chain(MACHINE).collect::<Vec<_>>());
+        running.stop();
     });
 }
 

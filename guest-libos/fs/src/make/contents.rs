@@ -1,13 +1,15 @@
 //! Carries out a plan: copies the files into the image, with their checksums, and writes the metadata around them.
 
+use std::io;
+use std::iter::repeat_n;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::vec::Vec;
-use std::{fs::File, io};
 
 use super::error::bytes_of;
 use super::plan::{PlannedDirectory, PlannedFile, file_blocks, is_striped, mtime};
+use super::source::Source;
 use super::target::Target;
 use super::writer::Writer;
 use super::{Made, MakeError, Options, Plan, Progress, Stage};
@@ -18,7 +20,7 @@ use crate::format::{
 };
 use crate::mime;
 use crate::node::{Extent, FileKind, Node, Striped};
-use crate::tree::{self, ScanError, Stamp, read_up_to};
+use crate::tree::{ScanError, Stamp};
 
 impl Plan {
     /// Makes the image `target`, which is replaced if it exists. Calls `progress` a few times for each megabyte.
@@ -32,8 +34,11 @@ impl Plan {
         let shape = self.shape(options.size_bytes)?;
         let image_bytes = bytes_of(shape.total_blocks);
         let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 MakeError::NoRoom { path: path.to_path_buf(), image_bytes, source }
+            }
+            io::ErrorKind::FileTooLarge => {
+                MakeError::TooLargeForHost { path: path.to_path_buf(), image_bytes, source }
             }
             _ => MakeError::Unwritable { path: path.to_path_buf(), source },
         };
@@ -51,6 +56,7 @@ impl Plan {
             plan: self,
             shape,
             key: format::key_of(&uuid),
+            hole_checksum: format::data_checksum(&[0; BLOCK_BYTES]),
             writer: Writer::new(target.file(), shape.first_content_block()),
             done_bytes: 0,
             progress,
@@ -144,6 +150,8 @@ struct Work<'a> {
     plan: &'a Plan,
     shape: Shape,
     key: u64,
+    /// Of a block of zeros.
+    hole_checksum: u64,
     writer: Writer<'a>,
     done_bytes: u64,
     progress: &'a mut dyn FnMut(Progress),
@@ -176,31 +184,33 @@ impl Work<'_> {
     fn file(&mut self, directory: &PlannedDirectory, planned: &PlannedFile) -> Result<Node, WorkError> {
         let path = || self.plan.root.join(&directory.relative).join(&planned.name);
         let unreadable = |source| WorkError::Source(ScanError::Unreadable { path: path(), source }.into());
-        let mut file = tree::open(&path()).map_err(unreadable)?;
+        let mut source = Source::open(&path()).map_err(unreadable)?;
         let size_bytes = planned.stamp.size_bytes;
         let mut node = self.node(planned.id, FileKind::File, &planned.stamp);
         node.media_type = mime::number_of(planned.name.as_bytes());
         node.size_bytes = size_bytes;
         let data_blocks = blocks_for(size_bytes);
         self.set_extent(&mut node, planned.place, file_blocks(size_bytes));
-        let mut read_bytes = 0;
+        let done_before = self.done_bytes;
         if is_striped(data_blocks) {
             node.striped = Striped::Yes;
             let mut left = data_blocks;
             let mut stripe_block = self.block_at(planned.place);
             while left > 0 {
                 let blocks = left.min(STRIPE_DATA_BLOCKS);
-                let stripe = self.writer.next(blocks as usize + 1)?;
-                let (checksums, data) = stripe.split_at_mut(BLOCK_BYTES);
-                let stripe_bytes = fill(&mut file, data, size_bytes - read_bytes).map_err(unreadable)?;
-                read_bytes += stripe_bytes;
-                for (place, checksum) in checksums[8..].chunks_exact_mut(8).zip(checksums_of(data)) {
-                    place.copy_from_slice(&checksum.to_le_bytes());
+                let bytes = bytes_of(blocks).min(size_bytes - source.at_bytes());
+                if source.skip_hole(bytes) {
+                    let checksums = self.writer.next(1)?;
+                    let zeros = repeat_n(self.hole_checksum, blocks as usize);
+                    seal_checksums(self.key, stripe_block, checksums, zeros);
+                    self.writer.skip(blocks)?;
+                } else {
+                    let stripe = self.writer.next(blocks as usize + 1)?;
+                    let (checksums, data) = stripe.split_at_mut(BLOCK_BYTES);
+                    source.read(&mut data[..bytes as usize]).map_err(unreadable)?;
+                    seal_checksums(self.key, stripe_block, checksums, checksums_of(data));
                 }
-                if let Some(block) = checksums.first_chunk_mut() {
-                    seal(self.key, Kind::Checksums, stripe_block, block);
-                }
-                self.done_bytes += stripe_bytes;
+                self.done_bytes = done_before + source.at_bytes();
                 self.report(Stage::Copying);
                 left -= blocks;
                 stripe_block += blocks + 1;
@@ -208,13 +218,14 @@ impl Work<'_> {
         } else {
             node.checksum_count = data_blocks as u8;
             let data = self.writer.next(data_blocks as usize)?;
-            read_bytes = fill(&mut file, data, size_bytes).map_err(unreadable)?;
+            source.read(&mut data[..size_bytes as usize]).map_err(unreadable)?;
             node.checksums.iter_mut().zip(checksums_of(data)).for_each(|(to, from)| *to = from);
-            self.done_bytes += read_bytes;
+            self.done_bytes = done_before + source.at_bytes();
             self.report(Stage::Copying);
         }
         // The stamp is taken after reading: a change while the file was read shows, too.
-        let now = Stamp::of(&file.metadata().map_err(unreadable)?);
+        let now = source.stamp().map_err(unreadable)?;
+        let read_bytes = source.at_bytes();
         if read_bytes != size_bytes || now != planned.stamp {
             let found_bytes = if now.size_bytes == size_bytes { read_bytes } else { now.size_bytes };
             let error = MakeError::FileChanged { path: path(), scanned_bytes: size_bytes, found_bytes };
@@ -347,14 +358,18 @@ impl Buckets {
     }
 }
 
-/// Reads the next piece of a file that has `left_bytes` more into `data`; the rest of `data` is zero and stays so.
-fn fill(file: &mut File, data: &mut [u8], left_bytes: u64) -> io::Result<u64> {
-    let bytes = usize::try_from(left_bytes).map_or(data.len(), |left| left.min(data.len()));
-    read_up_to(file, &mut data[..bytes]).map(|bytes| bytes as u64)
-}
-
 fn checksums_of(data: &[u8]) -> impl Iterator<Item = u64> {
     data.as_chunks().0.iter().map(format::data_checksum)
+}
+
+/// Writes the block of checksums that a stripe begins with.
+fn seal_checksums(key: u64, number: u64, block: &mut [u8], checksums: impl Iterator<Item = u64>) {
+    for (place, checksum) in block[8..].chunks_exact_mut(8).zip(checksums) {
+        place.copy_from_slice(&checksum.to_le_bytes());
+    }
+    if let Some(block) = block.first_chunk_mut() {
+        seal(key, Kind::Checksums, number, block);
+    }
 }
 
 /// Writes the checksum of a metadata block into it.

@@ -67,6 +67,18 @@ pub enum MakeError {
         /// What the host said.
         source: io::Error,
     },
+    /// The host allows no file of that size: `ulimit -f`, or its file system.
+    #[error(
+        "the image {path:?} needs {image_bytes} bytes, more than a file may have there ({source}): raise `ulimit -f` or name another place; nothing was left there"
+    )]
+    TooLargeForHost {
+        /// The place.
+        path: PathBuf,
+        /// The size of the image.
+        image_bytes: u64,
+        /// What the host said.
+        source: io::Error,
+    },
     /// The image cannot be written.
     #[error("cannot write the image {path:?}: {source}")]
     Unwritable {

@@ -37,6 +37,13 @@ impl<'a> Writer<'a> {
         Ok(&mut self.piece[from..])
     }
 
+    /// Passes over so many blocks, which stay zero.
+    pub(super) fn skip(&mut self, blocks: u64) -> io::Result<()> {
+        self.flush()?;
+        self.first_block += blocks;
+        Ok(())
+    }
+
     /// Leaves room for so many blocks, which [`put`](Writer::put) fills.
     pub(super) fn leave(&mut self, blocks: u32) -> io::Result<()> {
         for _ in 0..blocks {

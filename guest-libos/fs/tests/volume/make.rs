@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use exos_fs::fsck::{Depth, fsck};
+use exos_fs::image::Image;
 use exos_fs::make::{MakeError, Plan};
 use exos_fs::tree::{ScanError, Warning};
 use exos_fs::{Block, FsError, check_data};
@@ -198,7 +199,13 @@ fn deep_tree_is_read_to_its_leaf() {
     assert!(fsck(site.image(), Depth::Full, &mut |_, _| {}).unwrap().is_clean());
 }
 
-/// Holes of 4 GiB take no room in the image either.
+/// Bytes that this thread has read, from files or caches (proc(5), `io`).
+fn read_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/io").unwrap();
+    text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+/// Holes of 4 GiB take no room in the image either, and are not read.
 #[test]
 fn file_larger_than_4_gib_comes_out_and_its_holes_stay_holes() {
     let site = Site::new();
@@ -206,7 +213,11 @@ fn file_larger_than_4_gib_comes_out_and_its_holes_stay_holes() {
     let size_bytes = (4 << 30) + 100_005;
     file.set_len(size_bytes).unwrap();
     file.write_all_at(b"needle", (4 << 30) + 12_345).unwrap();
-    let mut image = site.make();
+    let read_before = read_bytes();
+    site.try_make().unwrap();
+    // The last stripes have the needle and are read.
+    assert!(read_bytes() - read_before < 16 << 20, "{} bytes", read_bytes() - read_before);
+    let mut image = Image::open(site.image()).unwrap();
     let node = image.lookup(b"/large").unwrap().unwrap();
     assert_eq!(node.size_bytes(), size_bytes);
     assert!(fs::metadata(site.image()).unwrap().blocks() * 512 < 64 << 20);
@@ -217,6 +228,40 @@ fn file_larger_than_4_gib_comes_out_and_its_holes_stay_holes() {
     assert_eq!(&block[12_345 % 4096..][..6], b"needle");
     assert_eq!(check_data(run.1[0], run.0, &block), Ok(()));
     assert!(fsck(site.image(), Depth::Quick, &mut |_, _| {}).unwrap().is_clean());
+}
+
+/// A hole and zeros that were written are the same to a reader of the file, so they are in the image.
+#[test]
+fn holes_give_the_same_image_as_zeros() {
+    const STRIPE: u64 = 511 * 4096;
+    let site = Site::new();
+    let files: [(u64, &[u64]); 9] = [
+        (40_000, &[]),
+        (STRIPE, &[]),
+        (3 * STRIPE + 5, &[]),
+        (5 * STRIPE, &[2 * STRIPE + 7]),
+        (4 * STRIPE, &[STRIPE - 1, STRIPE]),
+        (3 * STRIPE + 1, &[3 * STRIPE]),
+        (3 * STRIPE + 4097, &[0]),
+        (6 * STRIPE, &[STRIPE, 4 * STRIPE, 6 * STRIPE - 1]),
+        (20_000, &[10_000]),
+    ];
+    let make_from = |zeros: fn(&fs::File, u64)| {
+        for (number, (bytes, data)) in files.iter().enumerate() {
+            let file = fs::File::create(site.root().join(format!("file-{number}"))).unwrap();
+            zeros(&file, *bytes);
+            data.iter().for_each(|&at| file.write_all_at(b"x", at).unwrap());
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+        }
+        site.make();
+        fs::read(site.image()).unwrap()
+    };
+    let of_zeros = make_from(|file, bytes| file.write_all_at(&vec![0; bytes as usize], 0).unwrap());
+    let of_holes = make_from(|file, bytes| file.set_len(bytes).unwrap());
+    let sparse_blocks = fs::metadata(site.root().join("file-2")).unwrap().blocks();
+    assert!(sparse_blocks == 0, "the file system of this test has holes: {sparse_blocks}");
+    assert!(of_zeros == of_holes);
+    assert!(fsck(site.image(), Depth::Full, &mut |_, _| {}).unwrap().is_clean());
 }
 
 #[test]

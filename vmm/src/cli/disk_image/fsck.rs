@@ -1,7 +1,8 @@
 //! `exovm fsck`: what is wrong with an image, and which files it is in.
 
-use super::shown;
+use super::{files_and_directories, shown};
 use crate::cli::progress::ProgressLine;
+use crate::cli::style::counted;
 use crate::cli::{Failure, say};
 use exos_fs::BLOCK_BYTES;
 use exos_fs::fsck::{Depth, Report};
@@ -80,13 +81,13 @@ fn print(arguments: &FsckArguments, report: &Report) {
     }
     let found = match report.problem_count {
         0 => "clean".to_owned(),
-        1 => "1 problem".to_owned(),
-        count => format!("{count} problems"),
+        count => counted(count, "problem", "problems"),
     };
-    let (files, directories, blocks) = (report.files, report.directories, report.checked_blocks);
     say(&format!(
-        "{}: {found}; {files} files and {directories} directories, {blocks} blocks checked",
-        arguments.image.display()
+        "{}: {found}; {}, {} checked",
+        arguments.image.display(),
+        files_and_directories(report.files, report.directories),
+        counted(report.checked_blocks, "block", "blocks")
     ));
 }
 

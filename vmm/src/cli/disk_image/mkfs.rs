@@ -1,6 +1,6 @@
 //! `exovm mkfs`: an image from a directory.
 
-use super::human_bytes;
+use super::{files_and_directories, human_bytes};
 use crate::cli::progress::ProgressLine;
 use crate::cli::{Failure, say};
 use exos_fs::make::{Options, Plan, Progress, Stage};
@@ -49,10 +49,9 @@ pub(in crate::cli) fn mkfs(arguments: &MkfsArguments) -> Result<ExitCode, Failur
     drop(line);
     if !arguments.quiet {
         say(&format!(
-            "{}: {} files and {} directories, image of {}, in {seconds:.1} s ({:.0} MB/s)",
+            "{}: {}, image of {}, in {seconds:.1} s ({:.0} MB/s)",
             arguments.output.display(),
-            made.files,
-            made.directories,
+            files_and_directories(made.files, made.directories),
             human_bytes(made.image_bytes),
             made.file_bytes as f64 / seconds.max(0.001) / 1e6
         ));

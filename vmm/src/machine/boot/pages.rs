@@ -9,7 +9,6 @@ use abi::layout::PAGE_BYTES;
 use abi::log::LogRing;
 use abi::time::TimePage;
 use abi::trace::{AccountArea, TraceRing};
-use abi::upcall::UpcallPage;
 use std::sync::Arc;
 
 /// Pages that are there once and seen by every environment.
@@ -47,7 +46,7 @@ pub struct OwnPages {
     pub kernel_page_gpa: u64,
     /// [`StatusPage`].
     pub status_gpa: u64,
-    /// [`UpcallPage`].
+    /// [`abi::upcall::UpcallPage`].
     pub upcall_gpa: u64,
     /// [`AccountArea`].
     pub account_gpa: u64,

@@ -17,7 +17,6 @@ use crate::tables::frame::tests::tcp_frame;
 use crate::tables::{FlowField, Memory};
 
 mod hostile;
-mod measure;
 mod receive;
 mod transmit;
 

@@ -124,7 +124,7 @@ fn owner_reads_its_page_tables_and_cannot_write_them() {
             }
         }
         let (root, _) =
-            booted.ring3(place, PAGE_TABLES_VA + (PAGE_TABLES_VA >> 12) * 8 & !0xFFF).expect("readable");
+            booted.ring3(place, (PAGE_TABLES_VA + (PAGE_TABLES_VA >> 12) * 8) & !0xFFF).expect("readable");
         // The window of the window of the window is the root.
         assert!(booted.tables(place).contains(&root));
         let window = (0..512u64).map(|index| PAGE_TABLES_VA + (index << 30));
