@@ -13,8 +13,10 @@
 //! | [`queues`] | what a queue must not be bound to, and what a device must not be made to touch |
 //! | [`disks`] | disks: what is read and written, and what is not |
 //! | [`environments`] | environments that do not trust each other |
+//! | [`beside`] | several environments from the start |
 //! | [`load`] | ends, log, heap, spans, nonsense in the shared pages |
 
+mod beside;
 mod calls;
 mod disks;
 mod environments;

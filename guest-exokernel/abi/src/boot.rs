@@ -102,7 +102,7 @@ pub struct BootPage {
     pub domains_gpa: u64,
     /// [`crate::queue::QueueOwner`] × [`crate::queue::QUEUE_OWNERS`].
     pub queue_owners_gpa: u64,
-    /// [`crate::flow::FlowTable`].
+    /// [`crate::flow::FlowTable`] and its nodes.
     pub flows_gpa: u64,
     /// [`crate::extent::ExtentEntry`] × [`crate::extent::EXTENTS`].
     pub extents_gpa: u64,

@@ -14,8 +14,10 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-/// Nodes of the table, root included; a power of two.
-pub const NODES: usize = 1024;
+/// Nodes of a table, root included, unless somebody wants another number. It is always a power of two.
+pub const NODES: u32 = 1024;
+/// Most nodes of a table.
+pub const NODES_MAX: u32 = 1 << 22;
 /// Index of the root.
 pub const ROOT: u32 = 0;
 /// Longest run of slots that a look-up visits a level.
@@ -109,24 +111,29 @@ pub struct Node {
     pub reserved2: AtomicU64,
 }
 
-/// The table.
-#[derive(Debug)]
-#[repr(C)]
+/// What a table begins with. Its nodes follow, [`ROOT`] first.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub struct FlowTable {
     /// Odd while the kernel changes the table; readers start again when it changed under them.
     pub sequence: AtomicU32,
+    /// How many nodes follow. Written once, by the VMM, before the machine runs.
+    pub nodes: AtomicU32,
     /// Zero, to the next cache line.
-    pub padding: [AtomicU32; 15],
-    /// The nodes; [`ROOT`] first.
-    pub nodes: [Node; NODES],
+    pub padding: [AtomicU32; 14],
 }
 
-/// First slot to look into for a child of `parent` with this field.
-pub const fn slot(parent: u32, level: Level, field: [u64; 2]) -> u32 {
+/// Bytes of a table of so many nodes.
+pub const fn table_bytes(nodes: u32) -> u64 {
+    size_of::<FlowTable>() as u64 + nodes as u64 * size_of::<Node>() as u64
+}
+
+/// First slot to look into for a child of `parent` with this field, in a table of so many nodes.
+pub const fn slot(parent: u32, level: Level, field: [u64; 2], nodes: u32) -> u32 {
     let mut hash = (parent as u64) << 3 | level as u64;
     hash = (hash ^ field[0]).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     hash = (hash.rotate_left(29) ^ field[1]).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    ((hash >> 40) as u32) & (NODES as u32 - 1)
+    ((hash >> 40) as u32) & (nodes - 1)
 }
 
 /// The first `len` bits of an address, the rest zero.
@@ -152,8 +159,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn node_is_a_cache_line() {
-        assert_eq!(size_of::<Node>(), 64);
+    fn node_is_a_cache_line_and_so_is_what_comes_first() {
+        assert_eq!((size_of::<Node>(), size_of::<FlowTable>()), (64, 64));
     }
 
     #[test]
@@ -174,8 +181,8 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn slot_is_in_the_table(parent: u32, a: u64, b: u64) {
-            proptest::prop_assert!((slot(parent, Level::Protocol, [a, b]) as usize) < NODES);
+        fn slot_is_in_the_table(parent: u32, a: u64, b: u64, bits in 0u32..=22) {
+            proptest::prop_assert!(slot(parent, Level::Protocol, [a, b], 1 << bits) < 1 << bits);
         }
     }
 }

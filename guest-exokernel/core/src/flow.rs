@@ -1,7 +1,7 @@
 //! Writing the flow table (see [`abi::flow`]), which the hardware reads at the same time.
 
 use abi::call::Error;
-use abi::flow::{EMPTY, FlowTable, LIVE, Level, NODES, Node, PROBES, REMOVED, ROOT, Target, prefix, slot};
+use abi::flow::{EMPTY, FlowTable, LIVE, Level, Node, PROBES, REMOVED, ROOT, Target, prefix, slot};
 use core::sync::atomic::Ordering;
 
 /// By what a flow is carved out of its parent.
@@ -19,12 +19,14 @@ pub struct Field {
 #[derive(Clone, Copy, Debug)]
 pub struct Writer<'a> {
     table: &'a FlowTable,
+    /// A power of two of them.
+    nodes: &'a [Node],
 }
 
 impl<'a> Writer<'a> {
-    /// There must be no other.
-    pub fn new(table: &'a FlowTable) -> Self {
-        Self { table }
+    /// There must be no other. The number of nodes is a power of two.
+    pub fn new(table: &'a FlowTable, nodes: &'a [Node]) -> Self {
+        Self { table, nodes }
     }
 
     /// Makes a child of `parent` without a target: its frames go on to whoever gets the parent's. Answers its index.
@@ -60,11 +62,11 @@ impl<'a> Writer<'a> {
         if children > 0 && node.child_prefix_len.load(Ordering::Relaxed) != field.prefix_len {
             return Err(Error::BadArgument);
         }
-        let first = slot(parent, level, value);
+        let first = slot(parent, level, value, self.nodes.len() as u32);
         let mut free = None;
         for probe in 0..PROBES {
-            let index = (first + probe) % NODES as u32;
-            let other = &self.table.nodes[index as usize];
+            let index = (first + probe) & (self.nodes.len() as u32 - 1);
+            let other = &self.nodes[index as usize];
             let state = other.state.load(Ordering::Relaxed);
             if state != LIVE {
                 if free.is_none() && index != ROOT {
@@ -87,7 +89,7 @@ impl<'a> Writer<'a> {
         self.change(|| {
             node.child_prefix_len.store(field.prefix_len, Ordering::Relaxed);
             node.children.store(children + 1, Ordering::Relaxed);
-            fill(&self.table.nodes[index as usize], LIVE, parent, level, value);
+            fill(&self.nodes[index as usize], LIVE, parent, level, value);
         });
         Ok(index)
     }
@@ -101,7 +103,7 @@ impl<'a> Writer<'a> {
         if node.children.load(Ordering::Relaxed) > 0 {
             return Err(Error::Busy);
         }
-        let parent = &self.table.nodes[node.parent.load(Ordering::Relaxed) as usize % NODES];
+        let parent = &self.nodes[node.parent.load(Ordering::Relaxed) as usize & (self.nodes.len() - 1)];
         self.change(|| {
             fill(node, REMOVED, 0, Level::Root, [0, 0]);
             parent
@@ -127,7 +129,7 @@ impl<'a> Writer<'a> {
     }
 
     fn live(self, index: u32) -> Result<&'a Node, Error> {
-        let node = self.table.nodes.get(index as usize);
+        let node = self.nodes.get(index as usize);
         node.filter(|node| index == ROOT || node.state.load(Ordering::Relaxed) == LIVE).ok_or(Error::NotFound)
     }
 

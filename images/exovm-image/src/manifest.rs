@@ -1,6 +1,7 @@
 //! `image.toml`: what an image is made of.
 
 use abi::domain::DOMAINS;
+use abi::flow::{NODES, NODES_MAX};
 use serde::Deserialize;
 
 /// A manifest. Unknown keys are refused.
@@ -24,6 +25,13 @@ pub struct Manifest {
     /// Places for further environments, which those that run may create.
     #[serde(default)]
     pub spare_environments: u32,
+    /// Nodes of the flow table, a power of two; one is the root.
+    #[serde(default = "flows")]
+    pub flows: u32,
+}
+
+fn flows() -> u32 {
+    NODES
 }
 
 fn one() -> u32 {
@@ -46,6 +54,9 @@ impl Manifest {
         let (environments, spare) = (manifest.environments, manifest.spare_environments);
         if environments == 0 || environments.saturating_add(spare) as usize > DOMAINS {
             return Err(ManifestError::Environments { environments, spare });
+        }
+        if !manifest.flows.is_power_of_two() || manifest.flows > NODES_MAX {
+            return Err(ManifestError::Flows { flows: manifest.flows });
         }
         Ok(manifest)
     }
@@ -79,6 +90,12 @@ pub enum ManifestError {
         environments: u32,
         /// Places for further ones.
         spare: u32,
+    },
+    /// Not so many.
+    #[error("image.toml: flows must be a power of two up to {NODES_MAX} (is {flows})")]
+    Flows {
+        /// What was given.
+        flows: u32,
     },
 }
 
@@ -121,5 +138,15 @@ mod tests {
         let most =
             Manifest::parse(&format!("{GOOD}environments = 60\nspare_environments = 4\n")).expect("64");
         assert_eq!((most.environments, most.spare_environments), (60, 4));
+    }
+
+    #[test]
+    fn parse_flows_not_a_power_of_two_or_too_many_returns_flows_error() {
+        for flows in [0, 1000, NODES_MAX + 1, 2 * NODES_MAX] {
+            let error = Manifest::parse(&format!("{GOOD}flows = {flows}\n")).expect_err("refused");
+            assert!(matches!(error, ManifestError::Flows { .. }), "{flows}");
+        }
+        assert_eq!(Manifest::parse(&format!("{GOOD}flows = {NODES_MAX}\n")).expect("good").flows, NODES_MAX);
+        assert_eq!(Manifest::parse(GOOD).expect("good").flows, NODES);
     }
 }

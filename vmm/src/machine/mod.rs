@@ -10,6 +10,7 @@ mod control;
 mod disk;
 mod error;
 pub mod kvm;
+mod log;
 pub mod memory;
 mod nic;
 mod report;
@@ -19,8 +20,9 @@ mod vcpu;
 
 pub use disk::DiskSetup;
 pub use error::MachineError;
+pub use log::LogSink;
 pub use nic::{NetSetup, QUEUE_PAIRS};
-pub use service::LogSink;
+
 pub(crate) use vcpu::share_time_line;
 
 use crate::account::{
@@ -34,8 +36,9 @@ use abi::boot::{Ipv4Config, phase};
 
 use boot::BootConfig;
 use boot::pages::SharedPages;
-use control::{Control, Reports};
+use control::Control;
 use exovm_image::container::Image;
+use log::Logs;
 use report::Reporter;
 use slots::Slots;
 use std::os::unix::thread::JoinHandleExt;
@@ -106,7 +109,7 @@ pub(crate) struct Shared {
     pub(crate) pages: Vec<SharedPages>,
     /// Environments that run from the start.
     environments: usize,
-    reports: Arc<Reports>,
+    pub(crate) logs: Arc<Logs>,
     tables_at: TableAddresses,
     pub(crate) placement: Arc<Placement>,
     pub(crate) clients: Clients,
@@ -150,6 +153,7 @@ impl Machine {
             tsc_khz,
             environments: config.environments.unwrap_or(manifest.environments),
             spare_environments: config.spare_environments.unwrap_or(manifest.spare_environments),
+            flows: manifest.flows,
             resume_mask: extended.mask,
         };
         let mut parts = None;
@@ -186,12 +190,12 @@ impl Machine {
         ledgers.extend(io_ledger.iter().map(|ledger| ("io".to_owned(), Arc::clone(ledger))));
         ledgers.extend(disk_ledgers);
         let stop = Arc::new(AtomicBool::new(false));
-        let reports = Arc::new(Reports::default());
+        let logs = Arc::new(Logs::new(&prepared.pages, config.log));
         let shared = Arc::new(Shared {
             memory: Arc::clone(&prepared.memory),
             pages: prepared.pages,
             environments: boot_config.environments as usize,
-            reports: Arc::clone(&reports),
+            logs: Arc::clone(&logs),
             tables_at: prepared.tables_at,
             placement: Arc::clone(&placement),
             clients,
@@ -213,7 +217,7 @@ impl Machine {
                 placement.run_thread(&ledger);
             })?);
         }
-        others.push(service::start(Arc::clone(&shared), config.log)?);
+        others.push(service::start(Arc::clone(&shared))?);
         reached("devices");
 
         let reporter = Arc::new(Reporter::new(config.image, prepared.roots_gpa));
@@ -221,7 +225,7 @@ impl Machine {
             prepared.memory,
             Arc::clone(&placement),
             Arc::clone(&reporter),
-            reports,
+            logs,
             prepared.fault_gpa,
         );
         let mut vcpu = Vcpu::new(fd, connections.bus, placement, vcpu_ledger, stop, control);

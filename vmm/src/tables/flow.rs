@@ -8,7 +8,7 @@ use std::hint::spin_loop;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use abi::flow::{FlowTable, LIVE, Level, NODES, PROBES, ROOT, SEND_ANY, Target, prefix, slot};
+use abi::flow::{FlowTable, LIVE, Level, NODES_MAX, Node, PROBES, ROOT, SEND_ANY, Target, prefix, slot};
 
 use super::frame::FrameKey;
 use super::shared::{Shared, TableError};
@@ -17,10 +17,37 @@ use super::{Memory, Tables};
 /// How often a look-up waits for the end of a change: some 50 us, more than any change takes natively.
 const RETRIES: u32 = 2000;
 
+/// A flow table in guest memory. The number of its nodes, a power of two, is read once.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) head: Shared<FlowTable>,
+    pub(super) nodes: Shared<[Node]>,
+}
+
+impl Table {
+    /// The table at `gpa`, which is made already.
+    pub(super) fn open(memory: &Arc<Memory>, gpa: u64) -> Result<Self, TableError> {
+        let what = "the flow table";
+        let head: Shared<FlowTable> = Shared::open(memory, what, gpa)?;
+        let count = head.nodes.load(Ordering::Relaxed);
+        if !count.is_power_of_two() || count > NODES_MAX {
+            return Err(TableError::Count { what, count, max: NODES_MAX });
+        }
+        let nodes = Shared::slice(memory, what, gpa + size_of::<FlowTable>() as u64, count as usize)?;
+        Ok(Self { head, nodes })
+    }
+
+    /// How many nodes there are.
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        self.nodes.len() as u32
+    }
+}
+
 /// A reader of the flow table.
 #[derive(Clone, Debug)]
 pub struct Flows {
-    table: Shared<FlowTable>,
+    table: Table,
     /// The sequence number at which a look-up gave up; the next one does not wait for it again.
     stuck_at: Option<u32>,
     stuck_lookups: u64,
@@ -37,7 +64,7 @@ struct SendAny {
 impl Flows {
     /// The table at `gpa`.
     pub fn open(memory: &Arc<Memory>, gpa: u64) -> Result<Self, TableError> {
-        let table = Shared::open(memory, "the flow table", gpa)?;
+        let table = Table::open(memory, gpa)?;
         Ok(Self { table, stuck_at: None, stuck_lookups: 0, send_any: None })
     }
 
@@ -69,11 +96,11 @@ impl Flows {
             return guardian();
         }
         for _ in 0..RETRIES {
-            let sequence = self.table.sequence.load(Ordering::Acquire);
+            let sequence = self.table.head.sequence.load(Ordering::Acquire);
             if sequence.is_multiple_of(2) {
                 let target = walk(&self.table, key);
                 fence(Ordering::Acquire);
-                if self.table.sequence.load(Ordering::Relaxed) == sequence {
+                if self.table.head.sequence.load(Ordering::Relaxed) == sequence {
                     return target;
                 }
             } else if self.stuck_at == Some(sequence) {
@@ -82,7 +109,7 @@ impl Flows {
             spin_loop();
         }
         self.stuck_at =
-            Some(self.table.sequence.load(Ordering::Relaxed)).filter(|sequence| sequence % 2 == 1);
+            Some(self.table.head.sequence.load(Ordering::Relaxed)).filter(|sequence| sequence % 2 == 1);
         self.stuck_lookups += 1;
         guardian()
     }
@@ -112,9 +139,16 @@ impl Flows {
         (!forwarder_error && arrives(self.lookup(reverse.as_ref()))) || self.may_send_any(environment)
     }
 
-    /// Whether a target of the environment carries [`SEND_ANY`]. Reads the whole table, once for each of its states.
+    /// Whether a target of the environment carries [`SEND_ANY`]. Reads the whole table, once for each of its states; but the
+    /// guardian's is found at once.
     fn may_send_any(&mut self, environment: u32) -> bool {
-        let sequence = self.table.sequence.load(Ordering::Acquire);
+        let root = Target::unpack(self.table.nodes[ROOT as usize].target.load(Ordering::Acquire));
+        if root.is_some_and(|root| {
+            u32::from(root.environment) == environment && u32::from(root.rights) & SEND_ANY != 0
+        }) {
+            return true;
+        }
+        let sequence = self.table.head.sequence.load(Ordering::Acquire);
         let known = self.send_any.filter(|known| known.sequence == sequence);
         let known = known.unwrap_or_else(|| {
             let targets = self.table.nodes.iter().enumerate().filter_map(|(index, node)| {
@@ -133,7 +167,7 @@ impl Flows {
 }
 
 /// One pass from the root to the deepest node that fits.
-fn walk(table: &FlowTable, key: &FrameKey) -> Option<Target> {
+fn walk(table: &Table, key: &FrameKey) -> Option<Target> {
     let mut index = ROOT;
     let mut best = Target::unpack(table.nodes[ROOT as usize].target.load(Ordering::Acquire));
     let levels = [
@@ -166,10 +200,10 @@ fn walk(table: &FlowTable, key: &FrameKey) -> Option<Target> {
 }
 
 /// The child of `parent` with this field.
-pub(super) fn find(table: &FlowTable, parent: u32, level: Level, field: [u64; 2]) -> Option<u32> {
-    let first = slot(parent, level, field);
+pub(super) fn find(table: &Table, parent: u32, level: Level, field: [u64; 2]) -> Option<u32> {
+    let first = slot(parent, level, field, table.len());
     for probe in 0..PROBES {
-        let index = (first + probe) % NODES as u32;
+        let index = (first + probe) & (table.len() - 1);
         let node = &table.nodes[index as usize];
         match node.state.load(Ordering::Acquire) {
             abi::flow::EMPTY => return None,

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use abi::flow::{EMPTY, FlowTable, LIVE, Level, NODES, Node, PROBES, REMOVED, ROOT, Target, prefix, slot};
+use abi::flow::{
+    EMPTY, FlowTable, LIVE, Level, NODES_MAX, Node, PROBES, REMOVED, ROOT, Target, prefix, slot,
+};
 
 use super::Memory;
-use super::flow::find;
+use super::flow::{Table, find};
 use super::shared::{Shared, TableError};
 
 /// Why the table cannot be changed so.
@@ -98,19 +100,32 @@ impl FlowField {
 /// The only writer of a table.
 #[derive(Debug)]
 pub struct FlowTableWriter {
-    table: Shared<FlowTable>,
+    table: Table,
 }
 
 impl FlowTableWriter {
+    /// Makes a table of so many nodes at `gpa`, where there is nothing yet: no flow, no guardian.
+    pub fn create(memory: &Arc<Memory>, gpa: u64, nodes: u32) -> Result<Self, TableError> {
+        let what = "the flow table";
+        if !nodes.is_power_of_two() || nodes > NODES_MAX {
+            return Err(TableError::Count { what, count: nodes, max: NODES_MAX });
+        }
+        let head: Shared<FlowTable> = Shared::open(memory, what, gpa)?;
+        head.nodes.store(nodes, Ordering::Relaxed);
+        let mut writer = Self::open(memory, gpa)?;
+        writer.change(|table| table.nodes[ROOT as usize].state.store(LIVE, Ordering::Relaxed));
+        Ok(writer)
+    }
+
     /// The table at `gpa`. There must be no other writer.
     pub fn open(memory: &Arc<Memory>, gpa: u64) -> Result<Self, TableError> {
-        Ok(Self { table: Shared::open(memory, "the flow table", gpa)? })
+        Ok(Self { table: Table::open(memory, gpa)? })
     }
 
     /// Empties the table: no flow, no guardian.
     pub fn clear(&mut self) {
         self.change(|table| {
-            for node in &table.nodes {
+            for node in table.nodes.iter() {
                 fill(node, EMPTY, 0, Level::Root, [0, 0], None);
             }
             table.nodes[ROOT as usize].state.store(LIVE, Ordering::Relaxed);
@@ -146,8 +161,9 @@ impl FlowTableWriter {
         if let Some(index) = find(&self.table, parent, level, value) {
             return Err(FlowTableError::Exists { index });
         }
-        let first = slot(parent, level, value);
-        let free = (0..PROBES).map(|probe| (first + probe) % NODES as u32).find(|&index| {
+        let nodes = self.table.len();
+        let first = slot(parent, level, value, nodes);
+        let free = (0..PROBES).map(|probe| (first + probe) & (nodes - 1)).find(|&index| {
             index != ROOT && self.table.nodes[index as usize].state.load(Ordering::Relaxed) != LIVE
         });
         let index = free.ok_or(FlowTableError::Full)?;
@@ -169,7 +185,7 @@ impl FlowTableWriter {
         if node.children.load(Ordering::Relaxed) > 0 {
             return Err(FlowTableError::HasChildren { index });
         }
-        let parent = node.parent.load(Ordering::Relaxed) as usize % NODES;
+        let parent = (node.parent.load(Ordering::Relaxed) & (self.table.len() - 1)) as usize;
         self.change(|table| {
             fill(&table.nodes[index as usize], REMOVED, 0, Level::Root, [0, 0], None);
             table.nodes[parent].children.fetch_sub(1, Ordering::Relaxed);
@@ -185,10 +201,10 @@ impl FlowTableWriter {
     }
 
     /// Changes the table under an odd sequence number.
-    pub(super) fn change(&mut self, change: impl FnOnce(&FlowTable)) {
-        self.table.sequence.fetch_add(1, Ordering::AcqRel);
+    pub(super) fn change(&mut self, change: impl FnOnce(&Table)) {
+        self.table.head.sequence.fetch_add(1, Ordering::AcqRel);
         change(&self.table);
-        self.table.sequence.fetch_add(1, Ordering::Release);
+        self.table.head.sequence.fetch_add(1, Ordering::Release);
     }
 }
 

@@ -37,6 +37,16 @@ pub enum TableError {
         /// The alignment it needs.
         align: usize,
     },
+    /// It cannot have so many entries.
+    #[error("{what} cannot have {count} entries, only a power of two up to {max}")]
+    Count {
+        /// Which table.
+        what: &'static str,
+        /// How many it is said to have.
+        count: u32,
+        /// Most that are possible.
+        max: u32,
+    },
 }
 
 /// A type of which every byte pattern is a value and that consists of atomics only.
@@ -50,8 +60,10 @@ pub unsafe trait Words {}
 unsafe impl Words for AtomicU8 {}
 // SAFETY: an atomic integer.
 unsafe impl Words for AtomicU64 {}
-// SAFETY: `repr(C)`, an AtomicU32, fifteen more, and nodes of AtomicU32 and AtomicU64 that fill 64 bytes without padding.
+// SAFETY: `repr(C)`, sixteen AtomicU32.
 unsafe impl Words for abi::flow::FlowTable {}
+// SAFETY: `repr(C)`, AtomicU32 and AtomicU64 that fill 64 bytes without padding.
+unsafe impl Words for abi::flow::Node {}
 // SAFETY: `repr(C)`, atomics only, whose sizes leave no padding.
 unsafe impl Words for abi::boot::HostPage {}
 // SAFETY: as above.

@@ -5,14 +5,21 @@ use crate::machine::{Machine, direct_map};
 use abi::boot::DEVICE_NET;
 use abi::call::Error;
 use abi::capability::{Handle, Kind, rights};
-use abi::flow::{FlowTable, ROOT, SEND_ANY, Target};
+use abi::flow::{FlowTable, Node, ROOT, SEND_ANY, Target};
 use abi::queue::QUEUES_PER_DEVICE;
+use core::sync::atomic::Ordering;
 use xok_core::capability::Part;
 use xok_core::flow::{Field, Writer};
 
 fn writer() -> Writer<'static> {
+    let gpa = Machine::get().boot().flows_gpa;
     // SAFETY: the VMM reserved the table; it consists of atomics, and nobody but the kernel writes it.
-    Writer::new(unsafe { &*direct_map::<FlowTable>(Machine::get().boot().flows_gpa) })
+    let table = unsafe { &*direct_map::<FlowTable>(gpa) };
+    let nodes = direct_map::<Node>(gpa + size_of::<FlowTable>() as u64);
+    // SAFETY: as many follow, by the VMM's word.
+    Writer::new(table, unsafe {
+        core::slice::from_raw_parts(nodes, table.nodes.load(Ordering::Relaxed) as usize)
+    })
 }
 
 impl Kernel {

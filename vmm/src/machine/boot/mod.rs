@@ -24,7 +24,7 @@ use abi::domain::{DOMAINS, DomainEntry, Rights, bitmap_bytes, position};
 use abi::environment::resume;
 use abi::extent::{EXTENTS, ExtentEntry};
 use abi::fault::FaultRecord;
-use abi::flow::{FlowTable, ROOT, SEND_ANY, Target};
+use abi::flow::{ROOT, SEND_ANY, Target, table_bytes};
 use abi::header::KernelHeader;
 use abi::layout::*;
 use abi::queue::{QUEUE_OWNERS, QueueOwner, owner_index};
@@ -73,6 +73,8 @@ pub struct BootConfig {
     pub environments: u32,
     /// Places for further ones.
     pub spare_environments: u32,
+    /// Nodes of the flow table, a power of two.
+    pub flows: u32,
     /// State components that are made initial when somebody else gets the CPU; 0: those of FXRSTOR.
     pub resume_mask: u64,
 }
@@ -169,7 +171,7 @@ pub fn prepare(
     let tables_at = TableAddresses {
         domains_gpa: low.pages((DOMAINS * size_of::<DomainEntry>()) as u64)?,
         queue_owners_gpa: low.pages((QUEUE_OWNERS * size_of::<QueueOwner>()) as u64)?,
-        flows_gpa: low.pages(size_of::<FlowTable>() as u64)?,
+        flows_gpa: low.pages(table_bytes(config.flows))?,
         extents_gpa: low.pages((EXTENTS * size_of::<ExtentEntry>()) as u64)?,
     };
     let places_gpa = low.pages(u64::from(places_count) * size_of::<abi::environment::Place>() as u64)?;
@@ -226,6 +228,7 @@ pub fn prepare(
         capabilities.push(own);
     }
 
+    let mut flows = FlowTableWriter::create(&memory, tables_at.flows_gpa, config.flows)?;
     let tables = Tables::open(Arc::clone(&memory), tables_at)?;
     let attached = attach(&tables, &memory)?;
     let mut devices = [Device::default(); DEVICES];
@@ -238,7 +241,6 @@ pub fn prepare(
         }
     }
     let shares = shares::queues(&attached, environments);
-    let mut flows = FlowTableWriter::open(&memory, tables_at.flows_gpa)?;
     for (number, share) in shares.iter().enumerate() {
         let (own, handles) = (&mut capabilities[number], &mut handles[number]);
         for (device, Attached { grant, .. }) in attached.iter().enumerate() {

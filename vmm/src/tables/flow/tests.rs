@@ -12,8 +12,7 @@ const TABLE_GPA: u64 = 0x1000;
 
 fn table() -> (Arc<Memory>, FlowTableWriter, Flows) {
     let memory = Arc::new(Memory::from_ranges(&[(GuestAddress(0), 0x20000)]).expect("memory"));
-    let mut writer = FlowTableWriter::open(&memory, TABLE_GPA).expect("inside");
-    writer.clear();
+    let writer = FlowTableWriter::create(&memory, TABLE_GPA, abi::flow::NODES).expect("inside");
     let flows = Flows::open(&memory, TABLE_GPA).expect("inside");
     (memory, writer, flows)
 }
@@ -172,6 +171,44 @@ fn insert_out_of_order_and_remove_with_children_return_errors() {
         writer.insert(ROOT, shorter, None).is_ok(),
         "the last child is gone: another length is free to choose"
     );
+}
+
+#[test]
+fn table_whose_number_of_nodes_is_no_power_of_two_is_refused() {
+    let memory = Arc::new(Memory::from_ranges(&[(GuestAddress(0), 0x20000)]).expect("memory"));
+    for count in [0, 3, 1000, NODES_MAX + 1, 2 * NODES_MAX, u32::MAX] {
+        memory.write_obj(count, GuestAddress(TABLE_GPA + 4)).expect("inside");
+        let refused = TableError::Count { what: "the flow table", count, max: NODES_MAX };
+        assert_eq!(Flows::open(&memory, TABLE_GPA).err(), Some(refused.clone()));
+        assert_eq!(FlowTableWriter::create(&memory, TABLE_GPA, count).err(), Some(refused));
+    }
+    // More than there is memory for.
+    memory.write_obj(NODES_MAX, GuestAddress(TABLE_GPA + 4)).expect("inside");
+    assert!(matches!(Flows::open(&memory, TABLE_GPA), Err(TableError::NotMemory { .. })));
+}
+
+#[test]
+fn tables_of_every_size_hold_flows_and_find_them() {
+    for bits in [2, 4, 7, 14] {
+        let memory = Arc::new(Memory::from_ranges(&[(GuestAddress(0), 2 << 20)]).expect("memory"));
+        let mut writer = FlowTableWriter::create(&memory, TABLE_GPA, 1 << bits).expect("inside");
+        let mut flows = Flows::open(&memory, TABLE_GPA).expect("inside");
+        writer.set_root(Some(target(1)));
+        let address = |number: u32| ipv4((0x0A00_0000 + number).to_be_bytes());
+        let hosts = 0..1u32 << (bits - 1);
+        let held: Vec<u32> = hosts
+            .filter(|&number| {
+                let field = FlowField::Destination { address: address(number), prefix_len: 128 };
+                writer.insert(ROOT, field, Some(target(2))).is_ok()
+            })
+            .collect();
+        assert!(held.len() as u32 >= 1 << (bits - 2), "{} of {}", held.len(), 1 << bits);
+        for number in held {
+            let key =
+                FrameKey::parse(&tcp_frame((CLIENT, 1), ((0x0A00_0000 + number).to_be_bytes(), 80), b""));
+            assert_eq!(flows.lookup(key.as_ref()), Some(target(2)));
+        }
+    }
 }
 
 /// The naive model: a flow is the list of fields that lead to it.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use abi::boot::MemoryRange;
 use abi::domain::{DomainEntry, Rights};
 use abi::extent::ExtentEntry;
-use abi::flow::{FlowTable, Target};
+use abi::flow::{NODES, Target, table_bytes};
 use abi::queue::{QueueOwner, RingLayout, owner_index};
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
@@ -89,7 +89,7 @@ pub(crate) struct Guest {
 impl Guest {
     /// Each environment may use its own memory and nothing else; no queue has an owner; there is no guardian.
     pub(crate) fn new() -> Self {
-        assert!(TABLES.flows_gpa + size_of::<FlowTable>() as u64 <= BITMAPS_GPA);
+        assert!(TABLES.flows_gpa + table_bytes(NODES) <= BITMAPS_GPA);
         let bytes = environment_gpa(ENVIRONMENTS) as usize;
         let memory = Arc::new(Memory::from_ranges(&[(GuestAddress(0), bytes)]).expect("guest memory"));
         for environment in 0..ENVIRONMENTS {
@@ -97,9 +97,8 @@ impl Guest {
             let gpa = TABLES.domains_gpa + u64::from(environment) * size_of::<DomainEntry>() as u64;
             memory.write_slice(entry.as_bytes(), GuestAddress(gpa)).expect("inside");
         }
+        let flows = FlowTableWriter::create(&memory, TABLES.flows_gpa, NODES).expect("inside");
         let tables = Tables::open(Arc::clone(&memory), TABLES).expect("usable tables");
-        let mut flows = FlowTableWriter::open(&memory, TABLES.flows_gpa).expect("inside");
-        flows.clear();
         let guest = Self { memory, tables, flows };
         for environment in 0..ENVIRONMENTS {
             guest.grant(environment, environment_gpa(environment), ENVIRONMENT_BYTES, Rights::ReadWrite);

@@ -51,6 +51,7 @@ fn config(environments: u32, spare: u32) -> BootConfig {
         ipv4: Ipv4Config { address: ADDRESS_OF_INTERFACE, ..Ipv4Config::default() },
         environments,
         spare_environments: spare,
+        flows: abi::flow::NODES,
         tsc_khz: 1_000_000,
         resume_mask: 7,
         ..BootConfig::default()

@@ -1,0 +1,73 @@
+//! Several environments from the start: each runs the image's program, and the VMM tells apart what they do.
+
+use crate::fixture::{Outcome, Probe};
+use exovm::machine::End;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const ENVIRONMENTS: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn start(arguments: &[&str]) -> Probe {
+    Probe::start(arguments, |config| {
+        config.environments = Some(ENVIRONMENTS);
+        config.memory_bytes = Some(64 << 20);
+    })
+}
+
+/// What an environment has logged, without level and prefix.
+fn said_by(outcome: &Outcome, environment: u32) -> Vec<&str> {
+    let prefix = format!("[{environment}] ");
+    outcome.log.iter().filter_map(|line| line.split_once(&prefix).map(|(_, text)| text)).collect()
+}
+
+/// Also the last lines before an environment ends, whose pages are cleared at once.
+#[test]
+fn core_log_of_each_environment_is_complete_and_says_whose_it_is() {
+    let outcome = start(&["log-flood", "200"]).finish();
+    assert_eq!(outcome.end, End::PowerOff { status: 0 });
+    let mut expected: Vec<String> = (0..200).map(|line| format!("probe: line {line} of 200")).collect();
+    expected.push("probe: that was all".to_owned());
+    for environment in 0..ENVIRONMENTS {
+        assert_eq!(said_by(&outcome, environment), expected, "{environment}");
+    }
+    assert_eq!(outcome.log.len(), 201 * ENVIRONMENTS as usize);
+}
+
+#[test]
+fn core_fault_of_each_environment_is_reported_and_the_last_ends_the_machine() {
+    let outcome = start(&["read-kernel"]).finish();
+    let last = ENVIRONMENTS - 1;
+    for environment in 0..last {
+        let said = said_by(&outcome, environment);
+        let report = format!("environment {environment}: page fault reading ");
+        let at = said.iter().position(|line| line.starts_with(&report));
+        let at = at.unwrap_or_else(|| panic!("{environment}: {:#?}", outcome.log));
+        assert!(said[at + 1].contains("probe::memory"), "{said:#?}");
+        assert!(
+            said[at..].iter().any(|line| line.contains("from ") && line.contains("probe::main")),
+            "{said:#?}"
+        );
+    }
+    let report = outcome.report();
+    assert!(report.starts_with(&format!("environment {last}: page fault reading ")), "{report}");
+}
+
+#[test]
+fn core_machine_is_ready_and_accounts_for_each_of_its_environments() {
+    let mut probe = start(&["chatter", "5000", "10"]);
+    assert!(probe.machine.is_ready(PATIENCE));
+    for environment in 0..ENVIRONMENTS as usize {
+        let pages = probe.machine.environment_pages(environment).expect("a place");
+        let ready = &pages.status.phases[abi::boot::phase::READY];
+        assert_ne!(ready.load(std::sync::atomic::Ordering::Relaxed), 0, "{environment}");
+    }
+    let account = probe.machine.account();
+    let accounted: BTreeSet<_> = account.sites.iter().map(|site| site.environment).collect();
+    assert_eq!(accounted, (0..ENVIRONMENTS).map(Some).collect());
+    let outcome = probe.stop(PATIENCE);
+    assert_eq!(outcome.end, End::PowerOff { status: 0 });
+    for environment in 0..ENVIRONMENTS {
+        assert!(said_by(&outcome, environment).iter().any(|line| line.ends_with(" lines")), "{environment}");
+    }
+}
