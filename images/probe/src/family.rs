@@ -25,10 +25,10 @@ pub(crate) const CASES: &[Case] = &[
 const CODE_VA: u64 = IMAGE_VA;
 pub(crate) const DATA_VA: u64 = CODE_VA + PAGE_BYTES;
 /// How long a child may take.
-const PATIENCE_MS: u64 = 20_000;
+const PATIENCE_MS: u64 = 40_000;
 /// How long a parent sleeps between two looks. Longer than any child here computes, since those have no upcall that would
 /// save them when their parent wants the CPU.
-const POLL_MS: u64 = 1_000;
+const POLL_MS: u64 = 10_000;
 
 /// Instructions, as bytes.
 pub(crate) struct Code(Vec<u8>);
