@@ -204,7 +204,7 @@ impl Control {
 
     /// Drops the client that needs its place least, if there is one.
     fn make_room(&mut self, ops: &mut EventOps<'_>) -> bool {
-        let candidates = self.clients.iter().map(|(&fd, client)| (client.standing(), fd));
+        let candidates = self.clients.iter_mut().map(|(&fd, client)| (client.standing(), fd));
         let least = candidates
             .filter(|((standing, still), _)| *standing != Standing::Busy && *still >= PLACE_KEPT)
             .min_by_key(|((standing, still), _)| (*standing, std::cmp::Reverse(*still)));
