@@ -19,7 +19,8 @@ pub enum Call {
     /// `(device, queue, base_gpa, size)`. Binds a queue whose rings lie at `base_gpa` as [`crate::queue::RingLayout`]
     /// says, in pages of the caller's DMA domain that the device may read and write, and enables it.
     QueueBind = 0x20,
-    /// `(device, queue)`. Resets the queue and gives it back; on return the device has let go of its pages.
+    /// `(device, queue)`. Resets the queue and gives it back; on success the device has let go of its pages. While something
+    /// on them is still under way it is [`Error::Unfinished`]: ask again.
     QueueUnbind = 0x21,
 }
 
@@ -55,6 +56,8 @@ pub enum Error {
     NoSpace = 6,
     /// The device did not do what it should.
     DeviceFailed = 7,
+    /// It was begun and goes on: ask again.
+    Unfinished = 8,
 }
 
 impl Error {
@@ -68,6 +71,7 @@ impl Error {
             5 => Some(Self::Busy),
             6 => Some(Self::NoSpace),
             7 => Some(Self::DeviceFailed),
+            8 => Some(Self::Unfinished),
             _ => None,
         }
     }
@@ -82,6 +86,7 @@ impl Error {
             Self::Busy => "it is bound already; unbind it first",
             Self::NoSpace => "the kernel's table is full",
             Self::DeviceFailed => "the device did not accept it; see the VMM's log",
+            Self::Unfinished => "it is still under way; ask again",
         }
     }
 }

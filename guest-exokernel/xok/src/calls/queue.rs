@@ -19,8 +19,8 @@ mod common {
     pub(super) const QUEUE_RESET: u64 = 0x3A;
 }
 
-/// How often a reset is polled before the device is given up.
-const RESET_POLLS: u32 = 1000;
+/// How often a reset is polled in one call. Mostly it is over at once; if not, it may take as long as the host's disk does.
+const RESET_POLLS: u32 = 8;
 
 struct Queue {
     device: &'static Device,
@@ -92,7 +92,7 @@ pub(super) fn unbind(machine: Machine, environment: u32, device: u64, queue: u64
             return Ok(());
         }
     }
-    Err(Error::DeviceFailed)
+    Err(Error::Unfinished)
 }
 
 impl Queue {

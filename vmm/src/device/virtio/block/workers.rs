@@ -59,6 +59,8 @@ struct State<M> {
     done: Vec<Done<M>>,
     /// Jobs that threads are at, by queue.
     running: [usize; QUEUES_PER_DEVICE],
+    /// Queues whose jobs nobody wants any more that threads were at when they were reset.
+    forgotten: [bool; QUEUES_PER_DEVICE],
     /// Threads that wait for a job.
     idle: usize,
     stopping: bool,
@@ -68,8 +70,6 @@ struct Shared<M> {
     state: Mutex<State<M>>,
     /// There is a job, or the end.
     work: Condvar,
-    /// A job was finished.
-    progress: Condvar,
     /// How many lie in [`State::done`]: what the device work reads at each look.
     finished: AtomicUsize,
     /// Written when a job is finished.
@@ -103,6 +103,7 @@ impl<M: PinnedMemory> Workers<M> {
             jobs: VecDeque::new(),
             done: Vec::new(),
             running: [0; QUEUES_PER_DEVICE],
+            forgotten: [false; QUEUES_PER_DEVICE],
             idle: 0,
             stopping: false,
         };
@@ -110,7 +111,6 @@ impl<M: PinnedMemory> Workers<M> {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
                 work: Condvar::new(),
-                progress: Condvar::new(),
                 finished: AtomicUsize::new(0),
                 event,
                 store,
@@ -171,15 +171,20 @@ impl<M: PinnedMemory> Workers<M> {
         self.shared.finished.store(0, Ordering::Release);
     }
 
-    /// Forgets the jobs of a queue and waits for those that a thread is at: afterwards no memory of theirs is touched.
-    pub(super) fn drain(&self, queue: u16) {
+    /// Forgets the jobs of a queue. Memory of those that threads are at may be touched until [`Self::is_at`] says no; none of
+    /// them shows among the finished.
+    pub(super) fn forget(&self, queue: u16) {
         let mut state = self.shared.lock();
         state.jobs.retain(|job| job.queue != queue);
-        while state.running[usize::from(queue)] > 0 {
-            state = self.shared.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
         state.done.retain(|done| done.job.queue != queue);
+        let number = usize::from(queue);
+        state.forgotten[number] = state.running[number] > 0;
         self.shared.finished.store(state.done.len(), Ordering::Release);
+    }
+
+    /// Whether a thread is at a job of this queue.
+    pub(super) fn is_at(&self, queue: u16) -> bool {
+        self.shared.lock().running[usize::from(queue)] > 0
     }
 }
 
@@ -209,10 +214,13 @@ impl<M: PinnedMemory> Shared<M> {
             ledger.enter(Bucket::Disk);
             let mut state = self.lock();
             state.running[queue] -= 1;
+            if state.forgotten[queue] {
+                state.forgotten[queue] = state.running[queue] > 0;
+                continue;
+            }
             state.done.push(Done { job, result });
             self.finished.store(state.done.len(), Ordering::Release);
             drop(state);
-            self.progress.notify_all();
             // A full counter means that it is readable already.
             let _ = self.event.write(1);
         }
