@@ -103,6 +103,22 @@ fn host_is_not_reached_by_any_of_its_addresses_even_with_outbound() {
 }
 
 #[test]
+fn host_is_not_reached_by_an_address_that_only_a_route_makes_its_own() {
+    in_namespace!(|| {
+        with_outside(Outbound::Allowed, |mut world, _| {
+            let route = ["route", "add", "local", "198.51.100.0/24", "dev", "lo"];
+            assert!(std::process::Command::new("ip").args(route).status().unwrap().success());
+            let address = Ipv4Addr::new(198, 51, 100, 7);
+            let listener = TcpListener::bind("0.0.0.0:80").unwrap();
+            assert!(TcpStream::connect((address, 80)).is_ok(), "the host itself comes there");
+            drop(listener.accept().unwrap());
+            world.raw(&segment((address, 80), 5000, |tcp| tcp.control = TcpControl::Syn));
+            assert_eq!((world.counters().refused, world.net.connections()), (1, 0));
+        });
+    });
+}
+
+#[test]
 fn nothing_outside_is_reached_by_default() {
     in_namespace!(|| {
         with_outside(Outbound::Refused, |mut world, outside| {
@@ -153,6 +169,22 @@ fn flood_of_connections_from_the_guest_is_bounded() {
     world.exchange();
     world.skip(Duration::from_secs(120));
     world.until("few connections", |world| (world.net.connections() < 300).then_some(()));
+}
+
+#[test]
+fn connection_that_begins_with_more_than_a_packet_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut world = allowing(&[port]);
+    let payload = [0x5A; 60_000];
+    let mut long = segment((GATEWAY_ADDRESS, port), 5000, |tcp| {
+        tcp.control = TcpControl::Syn;
+        tcp.payload = &payload;
+    });
+    // As one that is to be segmented.
+    long[..2].copy_from_slice(&[1, 1]);
+    assert_eq!(world.raw(&long).len(), 1, "a reset");
+    assert_eq!((world.net.connections(), world.counters().tcp_outbound_failed), (0, 1));
 }
 
 #[test]

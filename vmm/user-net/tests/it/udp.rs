@@ -91,6 +91,20 @@ fn datagram_too_long_for_a_frame_is_dropped_and_counted() {
 }
 
 #[test]
+fn flood_of_datagrams_that_are_dropped_holds_up_nobody() {
+    let mut world = world();
+    let client = client(&world);
+    // As many as the host keeps for a socket, and a good one behind them.
+    (0..80).for_each(|_| assert_eq!(client.send(&[1; 1473]).unwrap(), 1473));
+    client.send(b"good").unwrap();
+    assert_eq!(world.net.output(world.now()), None);
+    assert_eq!(world.counters().udp_dropped, 64, "then others have their turn");
+    assert!(world.wait(Duration::from_secs(5)), "the rest is not forgotten");
+    assert_eq!(parsed(&world.until_raw()).2, b"good");
+    assert_eq!(world.counters().udp_dropped, 80);
+}
+
+#[test]
 fn session_ends_after_a_minute_and_its_answers_are_refused() {
     let mut world = world();
     let client = client(&world);
