@@ -101,6 +101,21 @@ fn ps_shows_a_machine_that_hangs_and_is_not_held_up_by_it() {
 }
 
 #[test]
+fn ps_is_not_held_up_longer_by_several_machines_that_hang() {
+    let scene = scene();
+    let chatter = ["probe", "--net", "none", "--", "chatter", "1000", "10"];
+    let machines: Vec<_> = (0..4).map(|_| Detached::start(&scene, &chatter)).collect();
+    machines.iter().for_each(|machine| machine.signal(Signal::STOP));
+    let started = Instant::now();
+    let report = ps(&scene);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!(report["silent"].as_array().map(Vec::len), Some(4), "{report}");
+    machines.iter().for_each(|machine| machine.signal(Signal::CONT));
+    assert!(scene.play(&["stop", "--all"]).status.success());
+    scene.assert_clean();
+}
+
+#[test]
 fn ps_leaves_files_alone_that_are_not_ours() {
     let scene = scene();
     scene.play(&["ps"]);
