@@ -109,6 +109,10 @@ impl Backend for Capture {
     fn event_fd(&self) -> Option<RawFd> {
         self.backend.event_fd()
     }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.backend.counters()
+    }
 }
 
 /// Puts in the checksum that the sender left out (RFC 1071 over what lies from `csum_start` on, where the field itself holds
