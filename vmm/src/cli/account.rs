@@ -32,7 +32,7 @@ pub(super) fn account(arguments: &AccountArguments) -> Result<ExitCode, Failure>
     let account = if arguments.seconds > 0.0 {
         let before = snapshot(&mut session)?;
         if arguments.seconds > 1.0 && std::io::stderr().is_terminal() {
-            eprintln!("exovm: looking at {} for {} s", session.name(), arguments.seconds);
+            complain!("exovm: looking at {} for {} s", session.name(), arguments.seconds);
         }
         std::thread::sleep(Duration::from_secs_f64(arguments.seconds));
         snapshot(&mut session)?.since(&before)

@@ -138,7 +138,6 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     if arguments.detach && !detach::is_child() {
         return detach::start();
     }
-    let signals = Signals::block()?;
     let image = images::load(&arguments.image)?;
     if arguments.docroot.is_some() && !image.manifest.docroot {
         return Err(format!("image {} takes no --docroot", image.manifest.name).into());
@@ -155,6 +154,8 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     if docroot.is_some() {
         reached("disk image");
     }
+    // Up to here a signal just ends the process: making an image takes its time, and leaves nothing.
+    let signals = Signals::block()?;
     let served = docroot.as_ref().map(|docroot| docroot.summary.clone());
     let docroot = docroot.map(|docroot| Ok(docroot.disk)).into_iter();
     let disks = docroot.chain(arguments.disk.iter().map(DiskArgument::open)).collect::<Result<_, _>>()?;
@@ -207,7 +208,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     let supervised = std::thread::scope(|scope| {
         scope.spawn(|| {
             if let Err(error) = output.when_ready(&announcement, &machine) {
-                eprintln!("exovm: {error}");
+                complain!("exovm: {error}");
                 let _ = stop.write(1);
             }
         });
@@ -226,7 +227,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         End::PowerOff { .. } if supervised.asked => exit::SUCCESS,
         End::PowerOff { status } => u8::try_from(status).unwrap_or(u8::MAX),
         End::Fault { report } => {
-            eprintln!("exovm: {report}");
+            complain!("exovm: {report}");
             exit::FAULT
         }
     };
@@ -291,7 +292,7 @@ impl Output {
             // Detached, and never ready: the terminal is still there, and should see why.
             None if *end != End::Stopped => {
                 let lines = self.log.read(0, usize::MAX).lines;
-                lines.iter().for_each(|line| eprintln!("{}", line.as_written()));
+                lines.iter().for_each(|line| complain!("{}", line.as_written()));
             }
             None => {}
         }

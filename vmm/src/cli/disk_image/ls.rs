@@ -91,14 +91,14 @@ fn list(image: &mut Image, path: Vec<u8>, node: Node, recursive: bool, print: &m
     let mut waiting: Vec<(Vec<u8>, Node, Vec<FileId>)> = vec![(path, node, Vec::new())];
     while let Some((path, node, above)) = waiting.pop() {
         if above.contains(&node.id()) {
-            eprintln!("exovm: {}: the directory is in itself (`exovm fsck` says more)", shown(&path));
+            complain!("exovm: {}: the directory is in itself (`exovm fsck` says more)", shown(&path));
             complete = false;
             continue;
         }
         let entries = match image.entries(&node) {
             Ok(entries) => entries,
             Err(error) => {
-                eprintln!("exovm: {}: {error}", shown(&path));
+                complain!("exovm: {}: {error}", shown(&path));
                 complete = false;
                 continue;
             }
