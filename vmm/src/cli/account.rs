@@ -1,6 +1,7 @@
 //! `exovm account`: where the cycles of a running machine go.
 
-use super::{Failure, say};
+use super::Failure;
+use super::style::print;
 use crate::account::{AccountSnapshot, table};
 use crate::control::{Answer, Request, Session, resolve};
 use std::io::IsTerminal;
@@ -39,11 +40,11 @@ pub(super) fn account(arguments: &AccountArguments) -> Result<ExitCode, Failure>
     } else {
         snapshot(&mut session)?.since_start()
     };
-    if arguments.json {
-        say(&serde_json::to_string_pretty(&account)?);
-    } else {
-        say(table::print(&account).trim_end());
-    }
+    let text = match arguments.json {
+        true => serde_json::to_string_pretty(&account)?,
+        false => table::print(&account),
+    };
+    print(text.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 

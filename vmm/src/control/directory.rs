@@ -38,11 +38,17 @@ pub fn runtime_dir() -> Result<PathBuf, ControlError> {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(fail(error)),
         _ => {}
     }
-    let metadata = std::fs::symlink_metadata(&dir).map_err(fail)?;
-    if !metadata.is_dir() || metadata.uid() != uid || metadata.mode() & 0o022 != 0 {
-        return Err(ControlError::UnsafeRuntimeDir { dir });
+    if is_of_user_alone(&dir, uid).map_err(fail)? {
+        Ok(dir)
+    } else {
+        Err(ControlError::UnsafeRuntimeDir { dir })
     }
-    Ok(dir)
+}
+
+/// Whether it is a directory of this user's, not a link to one, that nobody else can write to.
+fn is_of_user_alone(dir: &Path, uid: u32) -> std::io::Result<bool> {
+    let metadata = std::fs::symlink_metadata(dir)?;
+    Ok(metadata.is_dir() && metadata.uid() == uid && metadata.mode() & 0o022 == 0)
 }
 
 /// The directories with sockets of services. Each belongs to a user of its own; only root may look into them.
@@ -243,6 +249,26 @@ mod tests {
         look_into(dir.path(), Leftovers::Remove, &mut machines).unwrap();
         assert_eq!((machines.alive, machines.removed), (vec!["alive".to_owned()], vec!["dead".to_owned()]));
         assert!(dir.path().join("file.sock").exists() && !dir.path().join("dead.sock").exists());
+    }
+
+    #[test]
+    fn directory_of_somebody_else_open_to_others_or_behind_a_link_is_not_of_the_user_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let uid = rustix::process::getuid().as_raw();
+        let own = dir.path().join("own");
+        std::fs::create_dir(&own).unwrap();
+        let mode = |mode| std::fs::set_permissions(&own, std::fs::Permissions::from_mode(mode)).unwrap();
+        for (bits, good) in [(0o700, true), (0o755, true), (0o770, false), (0o702, false)] {
+            mode(bits);
+            assert_eq!(is_of_user_alone(&own, uid).unwrap(), good, "{bits:o}");
+        }
+        mode(0o700);
+        assert!(!is_of_user_alone(&own, uid + 1).unwrap());
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&own, &link).unwrap();
+        assert!(!is_of_user_alone(&link, uid).unwrap());
+        assert!(is_of_user_alone(&dir.path().join("none"), uid).is_err());
     }
 
     #[test]

@@ -213,6 +213,15 @@ fn runtime_directory_that_a_process_keeps_locked_holds_up_nobody_for_good() {
     let started = std::time::Instant::now();
     scene.play(&["ps"]).assert_error(&["is locked by a process that does not go on", "fuser"]);
     assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+    // A machine waits for it with its socket.
+    let mut command =
+        scene.command(&["run", "-d", "-q", "probe", "--net", "none", "--", "chatter", "9999", "1"]);
+    let start = std::thread::spawn(move || exovm_ci::scene::finish(&mut command));
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert_eq!(scene.sockets(), [""; 0], "it is locked");
     drop(lock);
-    assert!(scene.play(&["ps"]).status.success());
+    let outcome = start.join().unwrap();
+    assert!(outcome.status.success(), "{outcome:?}");
+    assert!(scene.play(&["stop", "probe"]).status.success());
+    scene.assert_clean();
 }

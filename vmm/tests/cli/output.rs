@@ -55,6 +55,39 @@ fn answers_that_cannot_be_printed_are_an_error_and_those_that_nobody_wants_are_n
     }
 }
 
+#[test]
+fn disk_image_commands_do_not_succeed_with_an_answer_that_is_cut_off() {
+    let scene = scene();
+    let dir = scene.dir();
+    std::fs::create_dir(dir.path().join("site")).unwrap();
+    std::fs::write(dir.path().join("site/index.html"), "x").unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    assert!(scene.play(&["mkfs", &path("site"), "-q", "-o", &path("image")]).status.success());
+    let image = path("image");
+    for command in ["ls", "df", "fsck"] {
+        for json in [&[][..], &["--json"]] {
+            let arguments = [&[command, &image][..], json].concat();
+            let [(_, closed), (_, full)] = nowhere();
+            let outcome = finish(scene.command(&arguments).stdout(closed));
+            assert_eq!((outcome.status.code(), outcome.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+            let outcome = finish(scene.command(&arguments).stdout(full));
+            outcome.assert_error(&["standard output", "No space left"]);
+        }
+    }
+}
+
+#[test]
+fn account_is_not_a_success_when_it_is_cut_off() {
+    let scene = scene();
+    let _machine =
+        crate::machines::Detached::start(&scene, &["probe", "--net", "none", "--", "chatter", "9999", "1"]);
+    for arguments in [&["account", "--for", "0", "--json"][..], &["account", "--for", "0"]] {
+        let [_, (_, full)] = nowhere();
+        finish(scene.command(arguments).stdout(full)).assert_error(&["standard output", "No space left"]);
+    }
+    assert!(scene.play(&["stop", "--all"]).status.success());
+}
+
 /// Has the machine's threads say something: clients that go with a reset, which the user network says at the level debug.
 fn make_noise() {
     let address: SocketAddr = ADDRESS.parse().unwrap();

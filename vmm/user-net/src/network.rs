@@ -22,7 +22,7 @@ use crate::{GATEWAY_ADDRESS, GATEWAY_MAC, answer};
 const FRAMES_A_POLL: u32 = 64;
 
 /// How often the host's sockets are looked at for one frame.
-const ROUNDS_A_FRAME: u32 = 64;
+const ROUNDS_A_FRAME: u32 = 8;
 
 /// A network with a guest on it.
 pub struct UserNet {

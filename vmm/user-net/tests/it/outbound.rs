@@ -89,14 +89,19 @@ fn host_is_not_reached_by_any_of_its_addresses_even_with_outbound() {
         with_outside(Outbound::Allowed, |mut world, _| {
             let listener = TcpListener::bind("0.0.0.0:80").unwrap();
             listener.set_nonblocking(true).unwrap();
-            for address in
-                [HOST, Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 9, 9, 9), GATEWAY_ADDRESS, Ipv4Addr::BROADCAST]
-            {
+            for address in [
+                HOST,
+                Ipv4Addr::new(203, 0, 113, 255),
+                Ipv4Addr::LOCALHOST,
+                Ipv4Addr::new(127, 9, 9, 9),
+                GATEWAY_ADDRESS,
+                Ipv4Addr::BROADCAST,
+            ] {
                 world.raw(&segment((address, 80), 5000, |tcp| tcp.control = TcpControl::Syn));
             }
             std::thread::sleep(Duration::from_millis(20));
             assert!(listener.accept().is_err(), "nobody came");
-            assert_eq!(world.counters().refused, 5);
+            assert_eq!(world.counters().refused, 6);
             assert_eq!(world.net.connections(), 0);
         });
     });
@@ -196,7 +201,7 @@ fn echo_is_answered_by_the_gateway_and_nobody_else() {
 }
 
 /// An echo request of the guest's.
-fn echo(to: Ipv4Addr, data: &[u8]) -> Vec<u8> {
+pub(crate) fn echo(to: Ipv4Addr, data: &[u8]) -> Vec<u8> {
     use smoltcp::phy::ChecksumCapabilities;
     use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr};
     let icmp = Icmpv4Repr::EchoRequest { ident: 1, seq_no: 2, data };

@@ -15,7 +15,7 @@ use smoltcp::wire::{
 use crate::guest::{Offloads, World, publishing};
 
 /// A datagram of the guest's.
-fn datagram(to: SocketAddrV4, from_port: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn datagram(to: SocketAddrV4, from_port: u16, payload: &[u8]) -> Vec<u8> {
     let udp = UdpRepr { src_port: from_port, dst_port: to.port() };
     let ip = Ipv4Repr {
         src_addr: GUEST_ADDRESS,
