@@ -127,6 +127,23 @@ fn prepare_makes_an_image_without_fingerprint_again() {
     assert_eq!(site.prepare().origin, Origin::Reused);
 }
 
+/// What was true of the old image is not said of the new one, at whatever moment the run ends.
+#[test]
+fn prepare_that_is_interrupted_leaves_no_fingerprint() {
+    let site = Site::new();
+    let first = site.prepare();
+    site.write("index.html", "longer");
+    let interrupted = std::panic::catch_unwind(|| {
+        prepare(&site.root(), &site.cache(), &mut |event| match event {
+            Event::Making(_) => panic!("interrupted"),
+            Event::Waiting => {}
+        })
+    });
+    assert!(interrupted.is_err());
+    assert!(!first.path.with_extension("fingerprint").exists());
+    assert_eq!(site.prepare().origin, Origin::Remade);
+}
+
 #[test]
 fn prepare_waits_for_another_run_on_the_directory() {
     let site = Site::new();

@@ -151,6 +151,40 @@ fn client_that_floods_and_never_reads_costs_a_bounded_amount_and_holds_up_nobody
 }
 
 #[test]
+fn client_that_follows_and_floods_costs_a_bounded_amount_and_goes_on_to_follow() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let private = || private_mappings(machine.pid).iter().map(|mapping| mapping.private_bytes).sum::<u64>();
+    let mut client = RawClient::connect(&scene, "probe");
+    client.send(&Request::Logs(LogRequest { follow: true, ..LogRequest::default() }).to_line());
+    assert!(matches!(client.answer(), Some(Answer::Log(_))));
+    let before = private();
+    for _ in 0..200 {
+        client.send(&vec![b'x'; 64 << 10]);
+        assert!(matches!(client.answer(), Some(Answer::Log(_))));
+    }
+    let grown = private().saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes more, of {} sent", 200 * (64 << 10));
+    stop(&scene, &machine);
+}
+
+#[test]
+fn clients_that_wait_for_lines_keep_their_places() {
+    let scene = scene();
+    let machine = Detached::start(&scene, &["probe", "--net", "none", "--", "chatter", "60000000", "10"]);
+    let follow = Request::Logs(LogRequest { follow: true, ..LogRequest::default() });
+    let mut followers: Vec<_> = (0..32).map(|_| RawClient::connect(&scene, "probe")).collect();
+    for follower in &mut followers {
+        follower.send(&follow.to_line());
+        assert!(matches!(follower.answer(), Some(Answer::Log(_))));
+    }
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(refusal(RawClient::connect(&scene, "probe").answer()), RefusalKind::TooManyClients);
+    drop(followers);
+    stop(&scene, &machine);
+}
+
+#[test]
 fn silent_clients_give_their_place_to_those_who_ask() {
     let scene = scene();
     let machine = machine(&scene);

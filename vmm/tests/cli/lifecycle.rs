@@ -110,7 +110,9 @@ fn killed_machine_is_followed_by_a_clean_start() {
         assert_eq!(scene.sockets(), ["hello.sock"], "a killed process cannot remove its socket");
         let none = scene.play(&["account"]);
         none.assert_error(&["no machine is running"]);
-        // The leftover is taken over: same name, and no name-2.
+        let running = scene.start(&HELLO);
+        running.kill();
+        // Also where no other command has looked: the leftover is taken over. The same name, and no name-2.
         let running = scene.start(&HELLO);
         assert!(running.said.contains("machine: hello,"), "{}", running.said);
         assert_eq!(scene.sockets(), ["hello.sock"]);
