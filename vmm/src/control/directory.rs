@@ -285,7 +285,10 @@ mod tests {
         };
         assert_eq!(service_dirs(services.path()), expected);
         let link = services.path().join("hostile/exovm");
-        assert!(look_into(&link, Leftovers::Remove, &mut Machines::default()).is_err(), "also if it became one just now");
+        assert!(
+            look_into(&link, Leftovers::Remove, &mut Machines::default()).is_err(),
+            "also if it became one just now"
+        );
         assert_eq!(service_dirs(Path::new("/nonexistent")), [""; 0].map(PathBuf::from));
     }
 }

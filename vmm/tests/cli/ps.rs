@@ -75,6 +75,9 @@ fn ps_removes_what_killed_machines_left_and_says_so() {
         let scene = scene();
         scene.start(&["run", "hello", "--net", "tap=auto"]).kill();
         assert_eq!(scene.sockets(), ["hello.sock"]);
+        // Other commands leave it for `ps`, which says so.
+        scene.play(&["account"]).assert_error(&["no machine is running"]);
+        scene.play(&["logs", "hello"]).assert_error(&["nothing is running"]);
         let outcome = scene.play(&["ps"]);
         assert!(outcome.status.success(), "{outcome:?}");
         assert!(outcome.stderr.contains("hello did not end by itself"), "{outcome:?}");
