@@ -1,7 +1,7 @@
 //! What cannot be read or is not what was written is said, to everybody who waits for it, and only to them; never are
 //! other bytes handed out.
 
-use exos_cache::Broken;
+use exos_cache::{Asked, Broken, Entry};
 use exos_fs::FsError;
 
 use crate::disk::{Disk, End, Image, Reader, content, read, run};
@@ -72,6 +72,30 @@ fn corrupt_block_in_the_middle_of_a_large_file_ends_the_stream_before_it() {
     let (end, got) = read(&image, &mut disk, &mut store, "/large");
     assert_eq!(end, End::Broken(Broken::Corrupt(FsError::BadData { block })));
     assert!(got.len() <= 1 << 20 && got.len() > (1 << 20) - (64 << 10) && file.starts_with(&got));
+}
+
+#[test]
+fn damage_in_the_first_64_kib_is_found_before_the_file_is_begun() {
+    let bytes = content(1, 70_000);
+    let mut image = Image::new(&[("file", bytes.clone())]);
+    let block = image.block_of(&bytes[15 * 4_096..16 * 4_096]);
+    image.damage(block);
+    let (mut disk, mut store) = (Disk::default(), image.store(100));
+    assert!(read(&image, &mut disk, &mut store, "/nothing").0 == End::NotFound);
+    let Asked::Done(Some(Entry::File(file))) = store.lookup(b"/file", b"") else { panic!("it is there") };
+    loop {
+        match store.begin(&file) {
+            Asked::Done(()) => panic!("its 16th block is damaged"),
+            Asked::Broken(broken) => {
+                assert_eq!(broken, Broken::Corrupt(FsError::BadData { block }));
+                break;
+            }
+            Asked::Wait(_) => disk.take(&mut store, 16),
+        }
+        while !disk.on_their_way.is_empty() {
+            disk.complete(&image, &mut store, 0);
+        }
+    }
 }
 
 #[test]
