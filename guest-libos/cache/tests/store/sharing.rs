@@ -48,20 +48,3 @@ fn warm_requests_look_nothing_up_in_directories() {
     }
     assert_eq!((store.counters().name_misses, store.counters().name_hits), (1, 9));
 }
-
-#[test]
-fn streams_that_read_ahead_do_not_throw_out_each_others_frames() {
-    let files: Vec<(String, Vec<u8>)> =
-        (0..6).map(|number| (format!("file-{number}"), content(number, 2 << 20))).collect();
-    let files: Vec<(&str, Vec<u8>)> =
-        files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
-    let image = Image::new(&files);
-    let (mut disk, mut store) = (Disk::default(), image.store(48));
-    let mut readers: Vec<_> = files.iter().map(|(name, _)| Reader::new(&format!("/{name}"))).collect();
-    run(&image, &mut disk, &mut store, &mut readers);
-    for (reader, (name, bytes)) in readers.iter().zip(&files) {
-        assert!(reader.got == *bytes, "{name}");
-    }
-    let (read, blocks) = (disk.times_read.values().sum::<usize>(), disk.times_read.len());
-    assert!(read < 2 * blocks, "{read} reads of {blocks} blocks");
-}

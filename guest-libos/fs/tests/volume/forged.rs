@@ -3,6 +3,7 @@
 //!
 //! The checksums are computed here from the description of the format alone, which so is tested, too.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use exos_fs::fsck::{Depth, Report, fsck};
@@ -234,6 +235,31 @@ fn directory_block_that_is_not_what_it_should_be_is_corrupt_for_reader_and_fsck(
 }
 
 #[test]
+fn name_with_the_tag_of_another_is_not_that_one() {
+    let forger = Forger::new();
+    let (number, at) = forger.entry(b"index.html");
+    let seed = u64::from_le_bytes(forger.bytes[256 + 40..][..8].try_into().unwrap());
+    let tag = xxh3_64_with_seed(b"other", seed) as u32;
+    forger.forge(number, Kind::Directory, |block| block[at + 8..at + 12].copy_from_slice(&tag.to_le_bytes()));
+    let mut image = Image::open(forger.site.image()).unwrap();
+    assert!(image.lookup(b"/other").unwrap().is_none());
+}
+
+#[test]
+fn fsck_finds_names_in_the_wrong_bucket() {
+    let forger = Forger::new();
+    let blocks: BTreeSet<_> = (10..60)
+        .map(|number| forger.entry(format!("{number}-with-a-longer-name.txt").as_bytes()).0)
+        .collect();
+    let (first, last) = (*blocks.first().unwrap(), *blocks.last().unwrap());
+    assert_ne!(first, last);
+    forger.forge(first, Kind::Directory, |block| {
+        block[24..].copy_from_slice(&forger.bytes[last * 4096 + 24..][..4096 - 24]);
+    });
+    assert!(said(&forger).contains("a look-up of this name does not find it"), "{}", said(&forger));
+}
+
+#[test]
 fn fsck_finds_names_out_of_order() {
     let forger = Forger::new();
     // Two neighbours whose entries are equally long.
@@ -339,7 +365,7 @@ fn fsck_finds_counts_and_maps_that_are_wrong() {
 fn superblock_that_contradicts_itself_is_corrupt() {
     let forger = Forger::new();
     type Lie = (&'static str, fn(&mut [u8]));
-    let lies: [Lie; 7] = [
+    let lies: [Lie; 8] = [
         ("4096 bytes", |block| block[20..24].copy_from_slice(&512u32.to_le_bytes())),
         ("no room", |block| {
             block[64..72].copy_from_slice(&2u64.to_le_bytes());
@@ -348,6 +374,7 @@ fn superblock_that_contradicts_itself_is_corrupt() {
             block[256] = 64;
         }),
         ("free map leaves", |block| block[95] = 1),
+        ("free map leaves", |block| block[88..96].fill(0)),
         ("bit for each block", |block| block[96] = 2),
         ("more blocks are free", |block| block[111] = 1),
         ("root is no directory", |block| block[256 + 32] = 2),
