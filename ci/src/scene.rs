@@ -95,6 +95,11 @@ impl Scene {
         self.runtime.path()
     }
 
+    /// XDG_CACHE_HOME.
+    pub fn cache_dir(&self) -> &Path {
+        self.cache.path()
+    }
+
     /// Where a test may put its files.
     pub fn dir(&self) -> TempDir {
         tempfile::tempdir().expect("a temporary directory")

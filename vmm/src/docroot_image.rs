@@ -2,7 +2,7 @@
 //! cache directory, and makes it again when files changed. Touches nothing but that cache and, reading, the directory.
 //!
 //! An image is found by the directory's canonical path; beside it lies the fingerprint of the tree that it was made from
-//! (names, sizes, times, and the format's version). Two runs on one directory at once wait for each other; a machine that
+//! (names, sizes, times, numbers of files, and the format's version). Two runs on one directory at once wait for each other; a machine that
 //! still runs on an older image keeps it, because a new one takes its place without touching it.
 
 mod keep;

@@ -1,7 +1,9 @@
 //! The images embedded in this binary by its build script, and image files on disk.
 
 use exovm_image::container::{Image, ImageError};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 /// Name and content of each.
 static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
@@ -74,8 +76,20 @@ pub fn load(name: &str) -> Result<Image, LoadError> {
     let refuse = |error| LoadError::Refused { name: name.to_owned(), error };
     if name.contains('/') {
         let path = PathBuf::from(name);
-        let file = std::fs::read(&path).map_err(|error| LoadError::Unreadable { path, error })?;
+        let file = read(&path).map_err(|error| LoadError::Unreadable { path, error })?;
         return Image::parse(&file).map_err(refuse);
     }
     Image::parse(embedded(name)?).map_err(refuse)
+}
+
+/// The whole file if it begins as an image does, or else its beginning: what is no image may have no end.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    const BEGINNING_BYTES: u64 = 4096;
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(BEGINNING_BYTES).read_to_end(&mut bytes)?;
+    if !matches!(Image::parse(&bytes), Err(ImageError::NotAnImage)) {
+        file.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }

@@ -109,6 +109,10 @@ impl Backend for Capture {
     fn event_fd(&self) -> Option<RawFd> {
         self.backend.event_fd()
     }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.backend.counters()
+    }
 }
 
 /// Puts in the checksum that the sender left out (RFC 1071 over what lies from `csum_start` on, where the field itself holds
@@ -153,5 +157,37 @@ mod tests {
         let untouched = frame.clone();
         finish_checksum(&header, &mut frame);
         assert_eq!(frame, untouched, "a field outside of the frame");
+    }
+
+    /// A backend that does nothing but count.
+    struct Counting;
+
+    impl Backend for Counting {
+        fn write_frame(&mut self, _: &[IoVec<'_>]) -> Written {
+            Written::Dropped
+        }
+
+        fn read_frame(&mut self, _: &[IoVecMut<'_>]) -> Result<Option<usize>, BackendError> {
+            Ok(None)
+        }
+
+        fn set_offloads(&mut self, _: Offloads) -> Result<(), BackendError> {
+            Ok(())
+        }
+
+        fn event_fd(&self) -> Option<RawFd> {
+            None
+        }
+
+        fn counters(&self) -> Vec<(&'static str, u64)> {
+            vec![("frames", 7)]
+        }
+    }
+
+    #[test]
+    fn counters_of_the_backend_are_seen_through_the_capture() {
+        let dir = tempfile::tempdir().unwrap();
+        let capture = Capture::create(&dir.path().join("x.pcapng"), Box::new(Counting)).unwrap();
+        assert_eq!(capture.counters(), [("frames", 7)]);
     }
 }

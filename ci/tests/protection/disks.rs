@@ -7,12 +7,12 @@ use abi::layout::{DIRECT_MAP_VA, MMIO_GPA};
 use exovm::account::AccountSnapshot;
 use exovm::backend::disk::{Access, RawFile, Store, Zeroing};
 use exovm::backend::{IoVec, IoVecMut};
-use exovm::machine::{DiskSetup, Machine};
+use exovm::machine::{DiskSetup, End, Machine};
 use exovm::placement::IoMode;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 use vm_memory::{Bytes, GuestAddress};
@@ -123,6 +123,15 @@ fn core_disk_write_is_in_the_image_and_nothing_else_changes() {
 struct Counting {
     file: RawFile,
     flushes: AtomicU64,
+    /// Flushes wait for it.
+    gate: Mutex<()>,
+}
+
+impl Counting {
+    fn new(file: &NamedTempFile) -> Arc<Self> {
+        let file = RawFile::open(file.path(), Access::ReadWrite).expect("an image");
+        Arc::new(Self { file, flushes: AtomicU64::new(0), gate: Mutex::default() })
+    }
 }
 
 impl Store for Counting {
@@ -143,7 +152,9 @@ impl Store for Counting {
     }
     fn flush(&self) -> io::Result<()> {
         // The second one fails, as on a disk that is going.
-        match self.flushes.fetch_add(1, Ordering::Relaxed) {
+        let before = self.flushes.fetch_add(1, Ordering::Relaxed);
+        let _gate = self.gate.lock();
+        match before {
             1 => Err(io::Error::from_raw_os_error(5)),
             _ => self.file.flush(),
         }
@@ -159,8 +170,7 @@ impl Store for Counting {
 #[test]
 fn core_disk_flush_reaches_the_image_and_its_failure_the_guest() {
     let file = image_file();
-    let raw = RawFile::open(file.path(), Access::ReadWrite).expect("an image");
-    let store = Arc::new(Counting { file: raw, flushes: AtomicU64::new(0) });
+    let store = Counting::new(&file);
     let disk = DiskSetup { store: Arc::clone(&store) as _ };
     let arguments = ["disk", "0", "0", "write:1:1:1", "flush", "flush", "flush"];
     let probe = Probe::start(&arguments, |config| config.disks = vec![disk]);
@@ -173,6 +183,41 @@ fn core_disk_flush_reaches_the_image_and_its_failure_the_guest() {
     assert_eq!(store.flushes.load(Ordering::Relaxed), 3);
     assert_eq!(account.disk_counter(0, "flushes"), Some(2));
     assert_eq!(account.disk_counter(0, "host errors"), Some(1));
+}
+
+/// The guest gives its queue back while the host's disk does not answer.
+#[test]
+fn core_disk_that_hangs_holds_up_neither_the_account_nor_the_end_of_the_machine() {
+    for io in [IoMode::Turn, IoMode::Thread] {
+        let store = Counting::new(&image_file());
+        let disk = DiskSetup { store: Arc::clone(&store) as _ };
+        let arguments = ["disk", "0", "0", "leave-flush"];
+        let probe;
+        // Let go before the machine goes, which waits for its threads.
+        let gate = store.gate.lock().expect("no panic");
+        probe = Probe::start(&arguments, |config| {
+            config.disks = vec![disk];
+            config.io = io;
+        });
+        let begun = Instant::now();
+        while store.flushes.load(Ordering::Relaxed) == 0
+            || !said(&probe.log()).any(|line| line.starts_with("end"))
+        {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", probe.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // By now the guest asks for the reset.
+        std::thread::sleep(Duration::from_millis(100));
+        let begun = Instant::now();
+        let account = probe.machine.account();
+        assert_eq!(
+            (account.disk_counter(0, "handed over"), account.disk_counter(0, "flushes")),
+            (Some(1), Some(0))
+        );
+        assert_eq!(probe.machine.end(Duration::from_millis(300)), End::Stopped);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{io:?}: {:?}", begun.elapsed());
+        drop(gate);
+    }
 }
 
 #[test]

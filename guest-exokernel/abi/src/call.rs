@@ -55,8 +55,8 @@ pub enum Call {
     /// [`crate::queue::RingLayout`] says, in pages that devices may read and write for the environment, enables it, and maps its
     /// doorbell.
     QueueBind = 0x20,
-    /// `(environment, queues, queue)`. Resets the queue and gives it back; on return the device has let go of its pages and
-    /// the doorbell is not mapped.
+    /// `(environment, queues, queue)`. Resets the queue and gives it back; on success the device has let go of its pages and the
+    /// doorbell is not mapped. While something on them is still under way it is [`Error::Unfinished`]: ask again.
     QueueUnbind = 0x21,
     /// `(environment, flow, level | prefix_len << 8, field_high, field_low) -> handle`. Carves a child out of a flow (needs
     /// `CARVE`): the frames whose next field, of [`crate::flow::Level`], is this.
@@ -210,8 +210,10 @@ pub enum Error {
     NoSpace = 6,
     /// The device did not do what it should.
     DeviceFailed = 7,
+    /// It was begun and goes on: ask again.
+    Unfinished = 8,
     /// The capability is being revoked.
-    Revoked = 8,
+    Revoked = 9,
 }
 
 impl Error {
@@ -225,7 +227,8 @@ impl Error {
             5 => Some(Self::Busy),
             6 => Some(Self::NoSpace),
             7 => Some(Self::DeviceFailed),
-            8 => Some(Self::Revoked),
+            8 => Some(Self::Unfinished),
+            9 => Some(Self::Revoked),
             _ => None,
         }
     }
@@ -240,6 +243,7 @@ impl Error {
             Self::Busy => "it is bound already; unbind it first",
             Self::NoSpace => "the kernel's table is full",
             Self::DeviceFailed => "the device did not accept it; see the VMM's log",
+            Self::Unfinished => "it is still under way; ask again",
             Self::Revoked => "the capability is being revoked",
         }
     }

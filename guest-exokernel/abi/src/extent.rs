@@ -7,6 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const EXTENTS: usize = 128;
 /// Bytes of a disk block.
 pub const BLOCK_BYTES: u64 = 4096;
+/// Most blocks that one request discards or fills with zeros, 256 MiB. The VMM's threads cannot be interrupted at it.
+pub const DISCARD_BLOCKS_MAX: u64 = 1 << 16;
 
 /// [`ExtentEntry::rights`]: the blocks may be read.
 pub const READ: u32 = 1;

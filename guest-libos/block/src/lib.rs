@@ -34,7 +34,7 @@ pub mod queue;
 pub mod request;
 mod wire;
 
-pub use abi::extent::BLOCK_BYTES;
+pub use abi::extent::{BLOCK_BYTES, DISCARD_BLOCKS_MAX};
 pub use buffer::{Buffer, BufferMut, Piece};
 pub use exos_virtqueue::{Arming, Hal};
 pub use fault::{Fault, OpenError};

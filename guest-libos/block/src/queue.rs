@@ -10,7 +10,7 @@ use crate::fault::{Fault, OpenError};
 use crate::request::{Completion, Failure, Reason, Refused};
 use crate::wire::{self, Kind, SLOT_BYTES, feature};
 use abi::boot::{DEVICE_BLOCK, Device};
-use abi::extent::BLOCK_BYTES;
+use abi::extent::{BLOCK_BYTES, DISCARD_BLOCKS_MAX};
 use alloc::vec::Vec;
 use exos_virtqueue::ring::{NEXT, WRITE};
 use exos_virtqueue::{Arming, Block, Contents, Hal, Notice, Place, Ring, RingFault, ring};
@@ -208,11 +208,11 @@ impl<H: Hal, B, K> DiskQueue<H, B, K> {
     /// Says that the content of these blocks is not needed any more. Until they are written again they hold anything.
     pub fn discard(&mut self, start_block: u64, blocks: u64, token: K) -> Result<(), Refused<(), K>> {
         let check = if self.geometry.has(feature::DISCARD) {
-            self.geometry.check(Kind::Discard, start_block, blocks, wire::DISCARD_BLOCKS_MAX)
+            self.geometry.check(Kind::Discard, start_block, blocks, DISCARD_BLOCKS_MAX)
         } else {
             Err(Reason::NotNegotiated)
         };
-        let segment = wire::segment(start_block, blocks.min(wire::DISCARD_BLOCKS_MAX));
+        let segment = wire::segment(start_block, blocks.min(DISCARD_BLOCKS_MAX));
         match check.and_then(|()| self.chain(Kind::Discard, 0, Some(segment), core::iter::empty())) {
             Ok(written) => {
                 self.commit(&written, Kind::Discard, 0, None, token);

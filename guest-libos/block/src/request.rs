@@ -43,7 +43,7 @@ pub enum Reason {
     /// The blocks lie, in part or all of them, behind the end of the disk.
     BeyondTheEnd,
     /// More blocks or more pieces than one request may have: [`crate::DiskQueue::transfer_blocks_max`],
-    /// [`crate::DiskQueue::pieces_max`].
+    /// [`crate::DiskQueue::pieces_max`], [`crate::DISCARD_BLOCKS_MAX`].
     TooLong,
     /// The disk is read-only.
     ReadOnly,

@@ -1,7 +1,7 @@
 //! The bytes of a request (VIRTIO 1.3 5.2.6): the header that the device reads first, the segment of a discard, the status
 //! that it writes last. All three lie in a slot of the queue's own memory.
 
-use abi::extent::BLOCK_BYTES;
+use abi::extent::{BLOCK_BYTES, DISCARD_BLOCKS_MAX};
 
 /// Bytes of a slot.
 pub(crate) const SLOT_BYTES: usize = 64;
@@ -16,8 +16,6 @@ pub(crate) const STATUS_OFFSET: usize = SLOT_BYTES - 1;
 
 /// Positions on the disk are counted in units of 512 bytes, whatever the block size (5.2.4).
 pub(crate) const SECTORS_PER_BLOCK: u64 = BLOCK_BYTES / 512;
-/// Most blocks of a discard: `num_sectors` has 32 bits.
-pub(crate) const DISCARD_BLOCKS_MAX: u64 = u32::MAX as u64 / SECTORS_PER_BLOCK;
 
 /// VIRTIO_BLK_S_OK.
 pub(crate) const STATUS_OK: u8 = 0;
@@ -64,6 +62,7 @@ pub(crate) fn header(kind: Kind, start_block: u64) -> [u8; HEADER_BYTES] {
 
 /// The segment of a discard, of at most [`DISCARD_BLOCKS_MAX`] blocks.
 pub(crate) fn segment(start_block: u64, blocks: u64) -> [u8; SEGMENT_BYTES] {
+    const { assert!(DISCARD_BLOCKS_MAX <= u32::MAX as u64 / SECTORS_PER_BLOCK) };
     let mut bytes = [0; SEGMENT_BYTES];
     bytes[..8].copy_from_slice(&(start_block * SECTORS_PER_BLOCK).to_le_bytes());
     bytes[8..12].copy_from_slice(&((blocks * SECTORS_PER_BLOCK) as u32).to_le_bytes());

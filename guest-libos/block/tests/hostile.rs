@@ -86,6 +86,23 @@ fn request_that_comes_back_twice_stops_the_queue() {
 }
 
 #[test]
+fn stopped_queue_gives_nothing_back_that_the_device_finishes_later() {
+    let mut b = waiting();
+    b.queue.read(1, pages(&[BLOCK]), 2).expect("taken");
+    b.queue.publish();
+    let chains: Vec<_> = std::iter::from_fn(|| b.other.take()).collect();
+    b.other.write_used(0, 99, 1);
+    b.other.write_used_index(1);
+    assert_eq!(b.queue.poll(), None);
+    // Into the second entry, as it should be.
+    b.other.write(*chains[1].segments.last().expect("a status"), 0, &[0]);
+    b.other.write_used(1, u32::from(chains[1].head), BLOCK as u32 + 1);
+    b.other.write_used_index(2);
+    assert_eq!(b.queue.poll(), None);
+    assert_eq!(b.queue.close().len(), 2);
+}
+
+#[test]
 fn request_that_was_not_published_cannot_come_back() {
     let mut b = waiting();
     b.queue.read(1, pages(&[BLOCK]), 2).expect("taken");

@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{BLOCK, BLOCKS, bench, content, filled, pages};
-use exos_block::fake::{ALL_FEATURES, EVENT_IDX, READ_ONLY};
-use exos_block::{Completion, Failure, Reason, Refused};
+use common::{BLOCK, BLOCKS, Queue, bench, content, filled, pages};
+use exos_block::fake::{ALL_FEATURES, EVENT_IDX, FakeHal, READ_ONLY, Signal, device};
+use exos_block::{Completion, DISCARD_BLOCKS_MAX, Failure, Reason, Refused};
 
 #[test]
 fn read_fills_scattered_pages_with_the_blocks() {
@@ -92,6 +92,28 @@ fn completions_in_any_order_find_their_requests() {
 }
 
 #[test]
+fn indices_wrap_and_neither_a_request_is_lost_nor_a_polled_queue_interrupted() {
+    for features in [ALL_FEATURES, ALL_FEATURES & !(1 << EVENT_IDX)] {
+        let mut b = bench(features, 16);
+        let mut buffer = pages(&[BLOCK]);
+        for number in 0..140_000u32 {
+            let block = u64::from(number) % BLOCKS;
+            b.queue.read(block, buffer, number).expect("taken");
+            b.queue.publish();
+            let chain = b.other.take().expect("published");
+            b.disk.finish(&mut b.other, &chain);
+            assert_eq!(b.other.publish(), Signal::Quiet, "request {number}");
+            let done = b.queue.poll().expect("done");
+            assert_eq!((done.token, done.result), (number, Ok(())));
+            buffer = done.buffer.expect("a buffer");
+            let at = block as usize * BLOCK;
+            assert!(buffer[0][..64] == b.disk.bytes[at..at + 64], "request {number}");
+        }
+        assert_eq!((b.queue.fault(), b.queue.room()), (None, 16));
+    }
+}
+
+#[test]
 fn batch_is_published_with_at_most_one_doorbell() {
     for features in [ALL_FEATURES, ALL_FEATURES & !(1 << EVENT_IDX)] {
         let mut b = bench(features, 64);
@@ -134,6 +156,14 @@ fn impossible_requests_return_the_reason_and_everything_they_came_with() {
     assert_eq!(reason(b.queue.discard(BLOCKS - 1, 2, 0)), Some(Reason::BeyondTheEnd));
     assert_eq!(reason(b.queue.discard(1, 0, 0)), Some(Reason::NotWholeBlocks));
     assert_eq!((b.queue.room(), b.queue.pending()), (64, 0), "nothing was used up");
+}
+
+#[test]
+fn discard_of_more_than_one_request_may_returns_too_long() {
+    let device = device(ALL_FEATURES, 2 * DISCARD_BLOCKS_MAX);
+    let mut queue = Queue::open(FakeHal::new(), 0, &device, 0, 16).expect("a queue");
+    assert_eq!(reason(queue.discard(0, DISCARD_BLOCKS_MAX + 1, 0)), Some(Reason::TooLong));
+    assert_eq!(reason(queue.discard(0, DISCARD_BLOCKS_MAX, 0)), None);
 }
 
 #[test]

@@ -120,7 +120,8 @@ pub struct Cache<W> {
     to_read: VecDeque<u32>,
     /// Who waits for a frame that is not in use.
     room_waiters: VecDeque<W>,
-    failed: Vec<u32>,
+    /// Frames that could not be read or are not what they should be, as long as those who waited may not know.
+    failed: Vec<Residence>,
     /// Places whose frames are to be read alone, because a read together with others failed.
     single: HashSet<u32, KeyHash>,
     /// The places that a read on its way fills.

@@ -168,3 +168,74 @@ impl Hasher for KeyHasher {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    /// A policy whose places are all taken, and what they hold.
+    fn full(capacity: usize) -> (Policy, Vec<u64>) {
+        let mut policy = Policy::new(capacity);
+        let keys: Vec<u64> = (0..capacity as u64).collect();
+        for &key in &keys {
+            policy.inserted(key as u32, key);
+        }
+        (policy, keys)
+    }
+
+    /// Makes room for a key; which one went.
+    fn replace(policy: &mut Policy, keys: &mut [u64], key: u64) -> u64 {
+        let place = policy.victim(|place| Fate::Key(keys[place as usize])).expect("none is in use");
+        policy.inserted(place, key);
+        core::mem::replace(&mut keys[place as usize], key)
+    }
+
+    fn replace_with(policy: &mut Policy, keys: &mut [u64], scan: core::ops::Range<u64>) {
+        for key in scan {
+            replace(policy, keys, key);
+        }
+    }
+
+    #[test]
+    fn key_that_comes_back_soon_outlives_a_scan() {
+        let (mut policy, mut keys) = full(100);
+        assert_eq!(replace(&mut policy, &mut keys, 1_000), 0, "first in, first out");
+        replace(&mut policy, &mut keys, 0);
+        replace_with(&mut policy, &mut keys, 2_000..2_300);
+        assert!(keys.contains(&0) && !keys.contains(&1_000));
+    }
+
+    #[test]
+    fn key_that_was_used_outlives_a_scan_and_not_for_ever() {
+        let (mut policy, mut keys) = full(100);
+        policy.used(7);
+        replace_with(&mut policy, &mut keys, 1_000..1_300);
+        assert!(keys.contains(&7));
+        // All others are used as well from now on.
+        for key in 2_000..3_000 {
+            (0..100).filter(|place| keys[*place as usize] != 7).for_each(|place| policy.used(place));
+            replace(&mut policy, &mut keys, key);
+        }
+        assert!(!keys.contains(&7));
+    }
+
+    #[test]
+    fn keys_that_went_are_remembered_in_bounded_memory() {
+        let (mut policy, mut keys) = full(100);
+        replace_with(&mut policy, &mut keys, 1_000..20_000);
+        assert!(policy.ghost.order.len() <= 100 && policy.ghost.keys.len() <= 100);
+        assert_eq!(policy.small.len() + policy.main.len(), 100);
+    }
+
+    #[test]
+    fn victim_of_places_in_use_is_none_and_nothing_is_lost() {
+        let (mut policy, keys) = full(20);
+        assert_eq!(policy.victim(|_| Fate::InUse), None);
+        let mut seen = vec![false; 20];
+        while let Some(place) = policy.victim(|place| Fate::Key(keys[place as usize])) {
+            assert!(!core::mem::replace(&mut seen[place as usize], true));
+        }
+        assert!(seen.into_iter().all(|seen| seen));
+    }
+}

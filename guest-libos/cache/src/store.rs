@@ -240,6 +240,7 @@ impl<W> Store<W> {
             };
             if let Err(error) = self.volume.check(need.kind, block, content) {
                 self.cache.counters.bad_blocks += 1;
+                self.cache.distrust(at);
                 return Asked::Broken(Broken::Corrupt(error));
             }
             self.cache.set_checked(at, block, CheckedAs::Metadata);
@@ -330,6 +331,7 @@ impl<W> Store<W> {
                     Ok(()) => self.cache.set_checked(at, number, CheckedAs::Data),
                     Err(error) => {
                         self.cache.counters.bad_blocks += 1;
+                        self.cache.distrust(at);
                         return Asked::Broken(Broken::Corrupt(error));
                     }
                 }

@@ -54,6 +54,12 @@ pub struct Stamp {
     pub mtime_unix_seconds: i64,
     /// The rest of that time.
     pub mtime_nanoseconds: i64,
+    /// When the host last saw it change, whole seconds since 1970 UTC. No program can set it back.
+    pub ctime_unix_seconds: i64,
+    /// The rest of that time.
+    pub ctime_nanoseconds: i64,
+    /// Its number: another file that has taken its name has another.
+    pub inode: u64,
 }
 
 impl Stamp {
@@ -63,6 +69,9 @@ impl Stamp {
             size_bytes: metadata.len(),
             mtime_unix_seconds: metadata.mtime(),
             mtime_nanoseconds: metadata.mtime_nsec(),
+            ctime_unix_seconds: metadata.ctime(),
+            ctime_nanoseconds: metadata.ctime_nsec(),
+            inode: metadata.ino(),
         }
     }
 }

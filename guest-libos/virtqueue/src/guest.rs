@@ -3,7 +3,10 @@
 use crate::hal::Hal;
 use abi::call::Error;
 use abi::layout::doorbell_va;
-use exos_runtime::{dma, kernel};
+use exos_runtime::{clock, dma, kernel};
+
+/// How long a device may take to let go of a queue.
+const RESET_PATIENCE_MS: u64 = 10_000;
 
 /// Ring 3 of an exovm machine.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +25,14 @@ unsafe impl Hal for GuestHal {
     }
 
     fn unbind(&mut self, device: u32, queue: u32) -> Result<(), Error> {
-        kernel::queue_unbind(device, queue)
+        // The device may be at a request; whoever gives up leaks what it points at, so that takes a while.
+        let end = clock::tsc() + clock::Scale::new().ticks(RESET_PATIENCE_MS * 1_000_000);
+        loop {
+            match kernel::queue_unbind(device, queue) {
+                Err(Error::Unfinished) if clock::tsc() < end => core::hint::spin_loop(),
+                result => return result,
+            }
+        }
     }
 
     #[inline]

@@ -53,7 +53,7 @@ fn main() -> u32 {
 fn serve() -> Result<(), Failure> {
     let mut disk = Disk::first().map_err(Failure::Disk)?;
     let volume = mount::mount(&mut disk).map_err(Failure::Mount)?;
-    log::info!("cheetah: {} files in {} directories", volume.file_count(), volume.directory_count());
+    log::info!("cheetah: files {}, directories {}", volume.file_count(), volume.directory_count());
     let cache_bytes = cache_bytes()?;
     let entropy = exos_runtime::pages::environment().entropy;
     let mut seed = [0; 8];

@@ -26,7 +26,7 @@ const PATIENCE_MS: u64 = 20_000;
 
 /// `disk DEVICE QUEUE OPERATION...`: opens a queue and does one operation after the other. An operation is a word whose parts
 /// are separated by colons:
-/// `read:START:BLOCKS`, `write:START:BLOCKS:SEED`, `flush`, `discard:START:BLOCKS`, `batch:START:COUNT` (reads of one block,
+/// `read:START:BLOCKS`, `write:START:BLOCKS:SEED`, `flush`, `leave-flush` (does not wait for it), `discard:START:BLOCKS`, `batch:START:COUNT` (reads of one block,
 /// published together), `until-refused:START:BLOCKS` and `until-read:START:BLOCKS` (reads until that is the outcome).
 fn disk(arguments: Arguments<'_>) -> Option<u32> {
     let (device, queue) = (number(arguments.next())?, number(arguments.next())?);
@@ -54,6 +54,15 @@ fn disk(arguments: Arguments<'_>) -> Option<u32> {
             "flush" => {
                 let taken = disk.flush(0).map_err(|refused| refused.reason);
                 outcome(&mut disk, word, taken)?;
+            }
+            "leave-flush" => {
+                disk.flush(0).ok()?;
+                disk.publish();
+                // Time for whoever does the device work to take it.
+                let end = clock::tsc() + clock::Scale::new().ticks(200_000_000);
+                while clock::tsc() < end {
+                    if turn::wanted() { turn::take(end) } else { core::hint::spin_loop() }
+                }
             }
             "discard" => {
                 let taken = disk.discard(part()?, part()?, 0).map_err(|refused| refused.reason);

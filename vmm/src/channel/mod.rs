@@ -6,6 +6,9 @@
 
 mod pump;
 
+#[cfg(test)]
+mod tests;
+
 use crate::device::virtio::console::{AttachError, Begin, HostPort, Session, TerminalSize};
 use pump::Pump;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,7 @@
 //! `exovm account`: where the cycles of a running machine go.
 
-use super::{Failure, say};
+use super::Failure;
+use super::style::print;
 use crate::account::{AccountSnapshot, table};
 use crate::control::{Answer, Request, Session, resolve};
 use std::io::IsTerminal;
@@ -32,18 +33,18 @@ pub(super) fn account(arguments: &AccountArguments) -> Result<ExitCode, Failure>
     let account = if arguments.seconds > 0.0 {
         let before = snapshot(&mut session)?;
         if arguments.seconds > 1.0 && std::io::stderr().is_terminal() {
-            eprintln!("exovm: looking at {} for {} s", session.name(), arguments.seconds);
+            complain!("exovm: looking at {} for {} s", session.name(), arguments.seconds);
         }
         std::thread::sleep(Duration::from_secs_f64(arguments.seconds));
         snapshot(&mut session)?.since(&before)
     } else {
         snapshot(&mut session)?.since_start()
     };
-    if arguments.json {
-        say(&serde_json::to_string_pretty(&account)?);
-    } else {
-        say(table::print(&account).trim_end());
-    }
+    let text = match arguments.json {
+        true => serde_json::to_string_pretty(&account)?,
+        false => table::print(&account),
+    };
+    print(text.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -36,7 +36,7 @@ impl Announcement {
         let mut said = false;
         while !machine.is_ready(SLICE) && started.elapsed() < READY_PATIENCE && !nobody_waits() {
             if started.elapsed() > PROGRESS_AFTER && !std::mem::replace(&mut said, true) {
-                eprintln!("exovm: waiting for the guest to be ready, {} s at most", READY_PATIENCE.as_secs());
+                complain!("exovm: waiting for the guest to be ready, {} s at most", READY_PATIENCE.as_secs());
             }
         }
         let ports = if machine.is_ready(Duration::ZERO) { ports(machine) } else { Vec::new() };

@@ -68,7 +68,7 @@ pub(super) fn console(arguments: &ConsoleArguments) -> Result<ExitCode, Failure>
     let (socket, first) = attach(&name, request)?;
     match terminal {
         Some(terminal) => {
-            eprintln!("[console of {name}; Ctrl-] detaches]");
+            complain!("[console of {name}; Ctrl-] detaches]");
             // In raw mode until the end of this block, whatever ends it.
             let end = {
                 let signals = Signals::block()?;
@@ -80,7 +80,7 @@ pub(super) fn console(arguments: &ConsoleArguments) -> Result<ExitCode, Failure>
                 End::Signal => "ended by a signal",
                 End::Closed => "the guest's console or its machine has ended",
             };
-            eprintln!("\n[{how}]");
+            complain!("\n[{how}]");
         }
         None => {
             converse(&socket, &first, None)?;

@@ -55,7 +55,7 @@ fn outcome(mut child: Child, mut reader: PipeReader) -> Result<ExitCode, Failure
     }
     let status = child.wait()?;
     if let Some(signal) = status.signal() {
-        eprintln!("exovm: the machine's process was ended by signal {signal} before it was ready");
+        complain!("exovm: the machine's process was ended by signal {signal} before it was ready");
     }
     let code = status.code().or(status.signal().map(|signal| i32::from(exit::SIGNAL) + signal)).unwrap_or(1);
     // A machine that ended by itself before it was ready, and well, is a success.

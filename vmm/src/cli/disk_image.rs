@@ -25,10 +25,10 @@ pub(super) use mkfs::{MkfsArguments, mkfs, show};
 fn open(path: &Path) -> Result<Image, Failure> {
     let image = Image::open(path)?;
     if image.uses_backup() {
-        eprintln!("exovm: {path:?}: the superblock is damaged; its backup is used (`exovm fsck` says more)");
+        complain!("exovm: {path:?}: the superblock is damaged; its backup is used (`exovm fsck` says more)");
     }
     if let Err(error) = image.check_complete() {
-        eprintln!("exovm: {error}");
+        complain!("exovm: {error}");
     }
     Ok(image)
 }

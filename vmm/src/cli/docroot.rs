@@ -61,12 +61,13 @@ fn image(dir: &Path) -> Result<Docroot, Failure> {
     let cache = docroot_image::cache_dir()?;
     let mut line = ProgressLine::new();
     let prepared = docroot_image::prepare(dir, &cache, &mut |event| match event {
-        Event::Waiting => line.stage("waiting for another run that makes an image of this directory"),
+        // Nobody knows for how long.
+        Event::Waiting => complain!("exovm: waiting for another run that makes an image of this directory"),
         Event::Making(progress) => show(&mut line, progress),
     })?;
     drop(line);
     for warning in &prepared.warnings {
-        eprintln!("exovm: {warning}");
+        complain!("exovm: {warning}");
     }
     let (files, size) = (counted(prepared.files, "file", "files"), human_bytes(prepared.image_bytes));
     let origin = match prepared.origin {

@@ -1,9 +1,10 @@
 //! `exovm logs`: what a guest has logged, and, with `--follow`, what it goes on to log.
 
-use super::Failure;
 use super::style::{BAD, FAINT, ODD, Reader, counted, print, styled};
+use super::{Failure, exit};
 use crate::control::{Answer, ControlError, Ending, LogRequest, Request, Session, directory, resolve};
 use crate::guest_log::{Level, Line, Source, rfc_3339};
+use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -88,6 +89,7 @@ pub(super) fn logs(arguments: &LogsArguments) -> Result<ExitCode, Failure> {
     session.send(&Request::Logs(request))?;
     if arguments.follow {
         session.set_patience(None)?;
+        end_with_the_reader()?;
     }
     loop {
         let text = match session.next_answer()? {
@@ -113,7 +115,7 @@ pub(super) fn logs(arguments: &LogsArguments) -> Result<ExitCode, Failure> {
             }
             Answer::End { machine } => {
                 if let Some(Ending::Fault { report }) = machine {
-                    eprintln!("exovm: {name} ended with a fault: {report}");
+                    complain!("exovm: {name} ended with a fault: {report}");
                 }
                 return Ok(ExitCode::SUCCESS);
             }
@@ -123,6 +125,24 @@ pub(super) fn logs(arguments: &LogsArguments) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
     }
+}
+
+/// Ends this process when nobody can read its output any more, as in `exovm logs -f | head -n 1`: the next line, which would
+/// tell, may never come.
+fn end_with_the_reader() -> std::io::Result<()> {
+    let watch = || {
+        let stdout = rustix::stdio::stdout();
+        // A pipe without a reader is in error; a file never is.
+        let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+        loop {
+            match rustix::event::poll(&mut polled, None) {
+                Ok(_) => std::process::exit(exit::SUCCESS.into()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    };
+    std::thread::Builder::new().name("exovm-reader".to_owned()).spawn(watch).map(drop)
 }
 
 /// A line for people and for the log file.
@@ -158,7 +178,7 @@ fn left_behind(name: &str, arguments: &LogsArguments, error: ControlError) -> Re
         )
         .into());
     }
-    eprintln!("exovm: {name} is not running; this is the log that it left");
+    complain!("exovm: {name} is not running; this is the log that it left");
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let from = arguments.lines.map_or(0, |last| lines.len().saturating_sub(last as usize));

@@ -23,6 +23,8 @@ pub(super) fn init() {
         .with_env_filter(filter)
         .with_ansi(ansi)
         .with_target(false)
+        // The layer would complain on standard error about what it cannot write there, and panic.
+        .log_internal_errors(false)
         .with_writer(|| Output)
         .finish()
         .with(IntoLog)

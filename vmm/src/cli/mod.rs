@@ -1,5 +1,15 @@
 //! The command line: one file a command. Exit codes are in [`exit`], colours and columns in [`style`].
 
+#![deny(clippy::print_stderr, reason = "it panics where nobody listens; `complain!` does not")]
+
+/// `eprintln!` for which a closed standard error, or a full disk behind it, is no reason to end a command or a machine.
+macro_rules! complain {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = std::io::stderr().write_all(format!("{}\n", format_args!($($text)*)).as_bytes());
+    }};
+}
+
 mod account;
 mod announce;
 mod bench;
@@ -131,7 +141,7 @@ pub fn main() -> ExitCode {
         Command::Man(arguments) => man::man(&arguments),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("exovm: {error}");
+        complain!("exovm: {error}");
         ExitCode::from(exit::ERROR)
     })
 }

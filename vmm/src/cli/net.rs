@@ -1,7 +1,7 @@
 //! `--net`: what the guest's interface is connected to, and which address the guest gets.
 
 use super::Failure;
-use crate::backend::tap::Tap;
+use crate::backend::tap::{Tap, TapError};
 use crate::backend::user::User;
 use crate::machine::{NetSetup, QUEUE_PAIRS};
 use abi::boot::Ipv4Config;
@@ -274,11 +274,6 @@ fn browsable(mut host: SocketAddr) -> SocketAddr {
 
 /// Makes a tap that vanishes with its descriptor, with an address on the host's side.
 fn make_tap() -> Result<(Tap, Interface), Failure> {
-    let name = (0..100)
-        .map(|number| format!("{AUTO_NAME_PREFIX}{number}"))
-        .find(|name| Interface::named(name).is_ok_and(|interface| !interface.exists()))
-        .ok_or("there are a hundred exovm taps already; remove some with `sudo ip link del exovm0`")?;
-    let interface = Interface::named(&name)?;
     let explain = |error: &dyn std::fmt::Display| {
         format!(
             "cannot make a tap: {error}\n\
@@ -287,8 +282,24 @@ fn make_tap() -> Result<(Tap, Interface), Failure> {
             crate::backend::tap::commands("tap0")
         )
     };
-    let tap = Tap::create(&name).map_err(|error| explain(&error))?;
-    let number: u8 = name[AUTO_NAME_PREFIX.len()..].parse().unwrap_or(0);
+    let mut made = None;
+    for number in 0..100u8 {
+        let interface = Interface::named(&format!("{AUTO_NAME_PREFIX}{number}"))?;
+        if interface.exists() {
+            continue;
+        }
+        match Tap::create(interface.name()) {
+            Ok(tap) => {
+                made = Some((tap, interface, number));
+                break;
+            }
+            // Another machine, which is starting too, was faster.
+            Err(TapError::Busy { .. }) => {}
+            Err(error) => return Err(explain(&error).into()),
+        }
+    }
+    let (tap, interface, number) =
+        made.ok_or("there are a hundred exovm taps already; remove some with `sudo ip link del exovm0`")?;
     let [a, b, _, d] = AUTO_HOST.octets();
     let host = IpAddr::V4(Ipv4Addr::new(a, b, number, d));
     interface.add_address(host, AUTO_PREFIX_LEN).map_err(|error| explain(&error))?;

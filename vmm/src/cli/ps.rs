@@ -63,10 +63,10 @@ pub(super) fn ps(arguments: &PsArguments) -> Result<ExitCode, Failure> {
     }
     for Removed { name, log } in &report.removed {
         let log = log.as_ref().map_or(String::new(), |_| format!("; its log is kept: exovm logs {name}"));
-        eprintln!("exovm: {name} did not end by itself (killed?): removed the socket it left{log}");
+        complain!("exovm: {name} did not end by itself (killed?): removed the socket it left{log}");
     }
     if report.machines.is_empty() && report.silent.is_empty() {
-        eprintln!("exovm: no machine is running");
+        complain!("exovm: no machine is running");
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<_> = report.machines.iter().map(row).chain(report.silent.iter().map(silent_row)).collect();
@@ -78,8 +78,13 @@ fn look() -> Result<Report, ControlError> {
     let found = machines()?;
     let mut report =
         Report { schema: "exovm-ps/1", machines: Vec::new(), silent: Vec::new(), removed: Vec::new() };
-    for name in found.alive {
-        match info(&name) {
+    // At once: each of them may hang.
+    let infos: Vec<_> = std::thread::scope(|scope| {
+        let asked: Vec<_> = found.alive.iter().map(|name| scope.spawn(|| info(name))).collect();
+        asked.into_iter().map(|asked| asked.join()).collect()
+    });
+    for (name, info) in found.alive.into_iter().zip(infos) {
+        match info.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
             Ok(info) => report.machines.push(info),
             // It has ended in the meantime.
             Err(ControlError::Gone { .. } | ControlError::NotRunning { .. }) => {}

@@ -142,7 +142,6 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     if arguments.detach && !detach::is_child() {
         return detach::start();
     }
-    let signals = Signals::block()?;
     let image = images::load(&arguments.image)?;
     if !arguments.docroot.is_empty() && !image.manifest.docroot {
         return Err(format!("image {} takes no --docroot", image.manifest.name).into());
@@ -169,6 +168,8 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     for disk in &arguments.disk {
         disks.push(disk.open()?);
     }
+    // Up to here a signal just ends the process: making an image takes its time, and leaves nothing.
+    let signals = Signals::block()?;
     let net = arguments.net.open(&arguments.publish)?;
     let image_name = image.manifest.name.clone();
     let socket = ControlSocket::bind(arguments.name.as_ref().unwrap_or(&image_name))?;
@@ -220,7 +221,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     let supervised = std::thread::scope(|scope| {
         scope.spawn(|| {
             if let Err(error) = output.when_ready(&announcement, &machine) {
-                eprintln!("exovm: {error}");
+                complain!("exovm: {error}");
                 let _ = stop.write(1);
             }
         });
@@ -239,7 +240,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         End::PowerOff { .. } if supervised.asked => exit::SUCCESS,
         End::PowerOff { status } => u8::try_from(status).unwrap_or(u8::MAX),
         End::Fault { report } => {
-            eprintln!("exovm: {report}");
+            complain!("exovm: {report}");
             exit::FAULT
         }
     };
@@ -304,7 +305,7 @@ impl Output {
             // Detached, and never ready: the terminal is still there, and should see why.
             None if *end != End::Stopped => {
                 let lines = self.log.read(0, usize::MAX).lines;
-                lines.iter().for_each(|line| eprintln!("{}", line.as_written()));
+                lines.iter().for_each(|line| complain!("{}", line.as_written()));
             }
             None => {}
         }

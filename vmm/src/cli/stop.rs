@@ -49,7 +49,7 @@ struct Asked {
 pub(super) fn stop(arguments: &StopArguments) -> Result<ExitCode, Failure> {
     let names = if arguments.all { machines()?.alive } else { arguments.names.clone() };
     if names.is_empty() {
-        eprintln!("exovm: no machine is running");
+        complain!("exovm: no machine is running");
     }
     let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
     // All are asked before any is waited for.
@@ -61,7 +61,7 @@ pub(super) fn stop(arguments: &StopArguments) -> Result<ExitCode, Failure> {
                 print(&format!("{name}: {how}"))?;
             }
             Err(error) => {
-                eprintln!("exovm: {error}");
+                complain!("exovm: {error}");
                 failed = true;
             }
         }
@@ -80,15 +80,20 @@ fn ask(name: &str) -> Result<Asked, Failure> {
 
 /// Waits for a machine's end, and says how it was.
 fn end(mut asked: Asked, deadline: Instant, arguments: &StopArguments) -> Result<String, Failure> {
+    let not_ended = format!("it had not ended after {} s", arguments.timeout);
     let how = match ending(&mut asked.session, deadline) {
         Ok(ending) => ending,
         // It ended without saying how: what counts is that it did.
         Err(ControlError::Gone { .. }) => None,
-        Err(ControlError::NoAnswer { .. }) => return kill(&asked, arguments),
+        Err(ControlError::NoAnswer { .. }) => return kill(&asked, &not_ended, arguments),
+        // It did not hear that it is to end, and will not.
+        Err(ControlError::Busy { message, .. }) if arguments.force => {
+            return kill(&asked, &message, arguments);
+        }
         Err(error) => return Err(error.into()),
     };
     match &asked.process {
-        Some(process) if !has_ended(process, deadline)? => return kill(&asked, arguments),
+        Some(process) if !has_ended(process, deadline)? => return kill(&asked, &not_ended, arguments),
         _ => {}
     }
     Ok(match how {
@@ -110,7 +115,7 @@ fn ending(session: &mut Session, deadline: Instant) -> Result<Option<Ending>, Co
             Err(ControlError::NoAnswer { .. }) if Instant::now() < deadline => {
                 progress = None;
                 let left = deadline.saturating_duration_since(Instant::now()).as_secs();
-                eprintln!("exovm: waiting for {} to end, {left} s at most", session.name());
+                complain!("exovm: waiting for {} to end, {left} s at most", session.name());
             }
             Err(error) => return Err(error),
             Ok(answer) => match answer {
@@ -122,8 +127,8 @@ fn ending(session: &mut Session, deadline: Instant) -> Result<Option<Ending>, Co
     }
 }
 
-/// The time is over.
-fn kill(asked: &Asked, arguments: &StopArguments) -> Result<String, Failure> {
+/// The time is over, or there is another reason not to wait.
+fn kill(asked: &Asked, reason: &str, arguments: &StopArguments) -> Result<String, Failure> {
     let (name, pid) = (asked.session.name(), asked.session.pid());
     let seconds = arguments.timeout;
     if !arguments.force {
@@ -144,7 +149,7 @@ fn kill(asked: &Asked, arguments: &StopArguments) -> Result<String, Failure> {
     }
     // It had no chance to remove its socket.
     machines()?;
-    Ok(format!("killed, because it had not ended after {seconds} s"))
+    Ok(format!("killed, because {reason}"))
 }
 
 /// Waits for a process to end.

@@ -1,6 +1,6 @@
 //! The tools' side of the control socket.
 
-use super::directory::{Knock, checked_name, knock, machines, socket_path};
+use super::directory::{Knock, checked_name, knock, names, socket_path};
 use super::protocol::{Answer, Request};
 use super::{ControlError, RefusalKind};
 use rustix::net::sockopt::socket_peercred;
@@ -138,7 +138,8 @@ pub fn resolve(name: Option<&str>) -> Result<String, ControlError> {
     if let Some(name) = name {
         return checked_name(name).map(str::to_owned);
     }
-    let mut names = machines()?.alive;
+    // What killed ones left is for `ps` to find and to say.
+    let mut names = names()?;
     match (names.pop(), names.is_empty()) {
         (Some(name), true) => Ok(name),
         (None, _) => Err(ControlError::NoneRuns),
@@ -150,7 +151,7 @@ pub fn resolve(name: Option<&str>) -> Result<String, ControlError> {
 }
 
 fn not_running(name: &str) -> ControlError {
-    let names = machines().unwrap_or_default().alive;
+    let names = names().unwrap_or_default();
     ControlError::NotRunning { name: name.to_owned(), others: others(name, &names) }
 }
 

@@ -17,6 +17,9 @@ use vmm_sys_util::epoll::EventSet;
 const LINE_BYTES: usize = 4096;
 /// About how much of a stream is made ready at once.
 const OUTPUT_BYTES: usize = 64 << 10;
+/// Bytes written at once. The host frees what was written piece by piece as it is read, so small ones show that a client
+/// reads, however slowly.
+const WRITE_BYTES: usize = 4096;
 /// Steps for one client before the others have their turn.
 const STEPS: usize = 16;
 
@@ -89,8 +92,11 @@ impl Connection {
         let _ = self.flush();
     }
 
-    /// How long nothing went in or out, and how much that matters.
-    pub(super) fn standing(&self) -> (Standing, Duration) {
+    /// How long nothing went in or out, and how much that matters. Tries again what did not go out: poll says that there is
+    /// room only when much was read, which from somebody slow, or on a host that is busy, can take long.
+    pub(super) fn standing(&mut self) -> (Standing, Duration) {
+        // A client that has gone is heard of by its event.
+        let _ = self.flush();
         let standing = match (&self.stream, self.output.is_empty()) {
             (_, false) => Standing::Stuck,
             (None, true) => Standing::Idle,
@@ -145,7 +151,8 @@ impl Connection {
             if written == self.output.len() {
                 break Ok(true);
             }
-            match self.socket.write(&self.output[written..]) {
+            let end = self.output.len().min(written + WRITE_BYTES);
+            match self.socket.write(&self.output[written..end]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(false),
@@ -310,5 +317,25 @@ fn wait_until_writable(socket: &UnixStream, deadline: Instant) {
 impl AsRawFd for Connection {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_that_reads_slowly_moves_and_one_that_does_not_read_is_stuck() {
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        let mut client = Connection::new(ours).expect("a client");
+        client.output = vec![b'x'; 4 << 20];
+        assert!(!client.flush().expect("connected"), "no socket holds that much");
+        let long = Duration::from_secs(5);
+        client.moved = Instant::now() - long;
+        let (standing, still) = client.standing();
+        assert!(standing == Standing::Stuck && still >= long, "{still:?}");
+        theirs.read_exact(&mut [0; 2 * WRITE_BYTES]).expect("there is more");
+        let (standing, still) = client.standing();
+        assert!(standing == Standing::Stuck && still < long, "{still:?}");
     }
 }

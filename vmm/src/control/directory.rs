@@ -6,10 +6,11 @@
 use super::ControlError;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where machines that run as services (`exovm@NAME.service`) have their runtime directories: `/run/exovm/NAME`.
 const SERVICES: &str = "/run/exovm";
@@ -26,8 +27,10 @@ pub fn checked_name(name: &str) -> Result<&str, ControlError> {
 /// The directory of this user's control sockets; made if missing, refused if somebody else could write to it.
 pub fn runtime_dir() -> Result<PathBuf, ControlError> {
     let uid = rustix::process::getuid().as_raw();
-    let dir = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        Some(dir) => PathBuf::from(dir).join("exovm"),
+    // A relative path in the environment is to be ignored (XDG Base Directory Specification).
+    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let dir = match named {
+        Some(dir) => dir.join("exovm"),
         None => std::env::temp_dir().join(format!("exovm-{uid}")),
     };
     let fail = |error| ControlError::RuntimeDir { dir: dir.clone(), error };
@@ -35,11 +38,17 @@ pub fn runtime_dir() -> Result<PathBuf, ControlError> {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(fail(error)),
         _ => {}
     }
-    let metadata = std::fs::symlink_metadata(&dir).map_err(fail)?;
-    if !metadata.is_dir() || metadata.uid() != uid || metadata.mode() & 0o022 != 0 {
-        return Err(ControlError::UnsafeRuntimeDir { dir });
+    if is_of_user_alone(&dir, uid).map_err(fail)? {
+        Ok(dir)
+    } else {
+        Err(ControlError::UnsafeRuntimeDir { dir })
     }
-    Ok(dir)
+}
+
+/// Whether it is a directory of this user's, not a link to one, that nobody else can write to.
+fn is_of_user_alone(dir: &Path, uid: u32) -> std::io::Result<bool> {
+    let metadata = std::fs::symlink_metadata(dir)?;
+    Ok(metadata.is_dir() && metadata.uid() == uid && metadata.mode() & 0o022 == 0)
 }
 
 /// The directories with sockets of services. Each belongs to a user of its own; only root may look into them.
@@ -49,7 +58,9 @@ fn service_dirs(services: &Path) -> Vec<PathBuf> {
     }
     let entries = std::fs::read_dir(services).into_iter().flatten();
     let dirs = entries.filter_map(|entry| Some(entry.ok()?.path().join("exovm")));
-    let mut dirs: Vec<_> = dirs.filter(|dir| dir.is_dir()).collect();
+    // Not where a service's user has made a link to.
+    let is_dir = |dir: &PathBuf| std::fs::symlink_metadata(dir).is_ok_and(|metadata| metadata.is_dir());
+    let mut dirs: Vec<_> = dirs.filter(is_dir).collect();
     dirs.sort();
     dirs
 }
@@ -71,16 +82,51 @@ pub fn log_path(name: &str) -> Result<PathBuf, ControlError> {
 }
 
 /// Held by who makes or removes sockets; given back when dropped.
-pub(super) struct DirectoryLock(#[expect(dead_code, reason = "the lock goes with the descriptor")] OwnedFd);
+pub(super) struct DirectoryLock(OwnedFd);
 
-/// Waits for the lock of the runtime directory.
-pub(super) fn lock(dir: &Path) -> Result<DirectoryLock, ControlError> {
-    let fail =
-        |error: rustix::io::Errno| ControlError::RuntimeDir { dir: dir.to_owned(), error: error.into() };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+impl DirectoryLock {
+    /// The directory that is locked, also if another one has its name by now.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+/// Waits for the lock of a directory. It is needed for milliseconds: whoever has it for as long as `patience` hangs.
+pub(super) fn lock(dir: &Path, patience: Duration) -> Result<DirectoryLock, ControlError> {
+    use rustix::io::Errno;
+    let fail = |error: Errno| ControlError::RuntimeDir { dir: dir.to_owned(), error: error.into() };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::empty()).map_err(fail)?;
-    rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, FlockOperation::LockExclusive)).map_err(fail)?;
-    Ok(DirectoryLock(fd))
+    let deadline = Instant::now() + patience;
+    loop {
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(DirectoryLock(fd)),
+            Err(Errno::INTR) => {}
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(Errno::WOULDBLOCK) => return Err(ControlError::Locked { dir: dir.to_owned() }),
+            Err(error) => return Err(fail(error)),
+        }
+    }
+}
+
+/// Listens on a socket of this user's alone.
+pub(super) fn listen(path: &Path) -> Result<UnixListener, ControlError> {
+    use rustix::io::Errno;
+    /// Clients that may wait to be accepted.
+    const BACKLOG: i32 = 128;
+    let listen = || {
+        let address = SocketAddrUnix::new(path)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        // The file gets the mode of the socket, less the umask (unix(7)): nobody else ever finds an open one.
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(UnixListener::from(socket))
+    };
+    listen().map_err(|error: Errno| ControlError::Socket { path: path.to_owned(), error: error.into() })
 }
 
 /// What a socket file turned out to be.
@@ -100,7 +146,10 @@ pub(super) enum Knock {
 pub(super) fn knock(path: &Path) -> Result<Knock, ControlError> {
     use rustix::io::Errno;
     let fail = |error: Errno| ControlError::Socket { path: path.to_owned(), error: error.into() };
-    let address = SocketAddrUnix::new(path).map_err(fail)?;
+    let address = SocketAddrUnix::new(path).map_err(|error| match error {
+        Errno::NAMETOOLONG => ControlError::LongPath { path: path.to_owned() },
+        error => fail(error),
+    })?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(fail)?;
@@ -160,9 +209,11 @@ fn look(leftovers: Leftovers) -> Result<Machines, ControlError> {
 }
 
 fn look_into(dir: &Path, leftovers: Leftovers, machines: &mut Machines) -> Result<(), ControlError> {
-    let _lock = lock(dir)?;
-    let entries =
-        std::fs::read_dir(dir).map_err(|error| ControlError::RuntimeDir { dir: dir.to_owned(), error })?;
+    /// `ps` is to show machines soon.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let lock = lock(dir, PATIENCE)?;
+    let entries = std::fs::read_dir(lock.path())
+        .map_err(|error| ControlError::RuntimeDir { dir: dir.to_owned(), error })?;
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let name = path.file_stem().and_then(|stem| checked_name(stem.to_str()?).ok());
         let (Some(name), Some("sock")) = (name, path.extension().and_then(|extension| extension.to_str()))
@@ -201,15 +252,43 @@ mod tests {
     }
 
     #[test]
+    fn directory_of_somebody_else_open_to_others_or_behind_a_link_is_not_of_the_user_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let uid = rustix::process::getuid().as_raw();
+        let own = dir.path().join("own");
+        std::fs::create_dir(&own).unwrap();
+        let mode = |mode| std::fs::set_permissions(&own, std::fs::Permissions::from_mode(mode)).unwrap();
+        for (bits, good) in [(0o700, true), (0o755, true), (0o770, false), (0o702, false)] {
+            mode(bits);
+            assert_eq!(is_of_user_alone(&own, uid).unwrap(), good, "{bits:o}");
+        }
+        mode(0o700);
+        assert!(!is_of_user_alone(&own, uid + 1).unwrap());
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&own, &link).unwrap();
+        assert!(!is_of_user_alone(&link, uid).unwrap());
+        assert!(is_of_user_alone(&dir.path().join("none"), uid).is_err());
+    }
+
+    #[test]
     fn service_dirs_are_those_that_a_service_has_made() {
         let services = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(services.path().join("web/exovm")).unwrap();
         std::fs::create_dir(services.path().join("starting")).unwrap();
+        // A service's user may do anything in its directory.
+        std::fs::create_dir(services.path().join("hostile")).unwrap();
+        std::os::unix::fs::symlink("/tmp", services.path().join("hostile/exovm")).unwrap();
         let expected = match rustix::process::getuid().is_root() {
             true => vec![services.path().join("web/exovm")],
             false => Vec::new(),
         };
         assert_eq!(service_dirs(services.path()), expected);
+        let link = services.path().join("hostile/exovm");
+        assert!(
+            look_into(&link, Leftovers::Remove, &mut Machines::default()).is_err(),
+            "also if it became one just now"
+        );
         assert_eq!(service_dirs(Path::new("/nonexistent")), [""; 0].map(PathBuf::from));
     }
 }

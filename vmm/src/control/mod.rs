@@ -41,6 +41,18 @@ pub enum ControlError {
         /// Which.
         dir: PathBuf,
     },
+    /// Somebody holds its lock.
+    #[error("{dir} is locked by a process that does not go on; `fuser {dir}` says which")]
+    Locked {
+        /// Which.
+        dir: PathBuf,
+    },
+    /// No socket can be there.
+    #[error("{path}: longer than a socket's path can be; set XDG_RUNTIME_DIR to a shorter one")]
+    LongPath {
+        /// Which.
+        path: PathBuf,
+    },
     /// Not a name.
     #[error("a machine's name is 1 to 48 letters, digits, '-' and '_'; {name:?} is not")]
     BadName {
@@ -59,7 +71,7 @@ pub enum ControlError {
     #[error("control socket: {0}")]
     Host(std::io::Error),
     /// Names are used up.
-    #[error("there are already many machines called {name:?}; choose another --name")]
+    #[error("a machine called {name:?} runs, and no number can be put behind that; choose another --name")]
     TooMany {
         /// Which.
         name: String,

@@ -263,14 +263,28 @@ impl Request {
 }
 
 impl Answer {
-    /// Reads a machine's line.
+    /// Reads a machine's line. What it says goes to terminals, which must not obey it.
     pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice::<AnswerLine<Self>>(line).map(|line| line.answer)
+        let mut line = serde_json::from_slice(line)?;
+        make_harmless(&mut line);
+        serde_json::from_value::<AnswerLine<Self>>(line).map(|line| line.answer)
     }
 
     /// The line that answers this, with its end.
     pub fn to_line(&self) -> Vec<u8> {
         to_line(&AnswerLine { v: VERSION, answer: self })
+    }
+}
+
+/// Of control characters, only line ends and tabs stay.
+fn make_harmless(value: &mut serde_json::Value) {
+    use serde_json::Value;
+    let is_obeyed = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
+    match value {
+        Value::String(text) if text.contains(is_obeyed) => *text = text.replace(is_obeyed, "\u{FFFD}"),
+        Value::Array(values) => values.iter_mut().for_each(make_harmless),
+        Value::Object(map) => map.values_mut().for_each(make_harmless),
+        _ => {}
     }
 }
 
@@ -334,6 +348,15 @@ mod tests {
     fn answer_with_unknown_fields_is_understood() {
         let line = br#"{"v":1,"answer":{"lost":{"lines":3,"why":"?"}},"more":true}"#;
         assert_eq!(Answer::parse(line).expect("newer"), Answer::Lost { lines: 3 });
+    }
+
+    #[test]
+    fn answer_has_nothing_that_a_terminal_would_obey() {
+        let report = "one\n\ttwo \u{1b}[2J \u{9b}2J \r \u{7f}".to_owned();
+        let line = Answer::End { machine: Some(Ending::Fault { report }) }.to_line();
+        let report = "one\n\ttwo \u{FFFD}[2J \u{FFFD}2J \u{FFFD} \u{FFFD}".to_owned();
+        let expected = Answer::End { machine: Some(Ending::Fault { report }) };
+        assert_eq!(Answer::parse(&line).expect("our own"), expected);
     }
 
     proptest::proptest! {

@@ -1,9 +1,9 @@
 //! The machine's side of the control socket: who is connected, and what they can be told.
 
+use super::ControlError;
 use super::connection::{Connection, Next, Standing};
-use super::directory::{Knock, checked_name, knock, lock, runtime_dir};
+use super::directory::{Knock, checked_name, knock, listen, lock, runtime_dir};
 use super::protocol::{Ending, Info, Refusal, RefusalKind, State};
-use super::{ControlError, directory};
 use crate::account::AccountSnapshot;
 use crate::channel::Clients;
 use crate::guest_log::GuestLog;
@@ -22,6 +22,8 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 const CLIENTS_MAX: usize = 32;
 /// A client that moved nothing for that long may lose its place to another.
 const PLACE_KEPT: Duration = Duration::from_secs(1);
+/// How long the runtime directory may be locked: many machines may be starting.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long clients may take for the last words.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -38,9 +40,13 @@ impl ControlSocket {
     pub fn bind(name: &str) -> Result<Self, ControlError> {
         let base = checked_name(name)?;
         let dir = runtime_dir()?;
-        let _lock = lock(&dir)?;
+        let _lock = lock(&dir, LOCK_PATIENCE)?;
         for attempt in 1..100 {
             let name = if attempt == 1 { base.to_owned() } else { format!("{base}-{attempt}") };
+            if checked_name(&name).is_err() {
+                // Nobody could call it so.
+                break;
+            }
             let path = dir.join(format!("{name}.sock"));
             match knock(&path)? {
                 Knock::Alive(_) | Knock::Foreign => continue,
@@ -48,12 +54,7 @@ impl ControlSocket {
                     .map_err(|error| ControlError::Socket { path: path.clone(), error })?,
                 Knock::Missing => {}
             }
-            let listen = || {
-                let listener = UnixListener::bind(&path)?;
-                listener.set_nonblocking(true)?;
-                Ok(listener)
-            };
-            let listener = listen().map_err(|error| ControlError::Socket { path: path.clone(), error })?;
+            let listener = listen(&path)?;
             // Of an earlier machine of this name, which did not end well.
             let _ = std::fs::remove_file(dir.join(format!("{name}.log")));
             return Ok(Self { listener, path, name });
@@ -69,7 +70,9 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let _lock = self.path.parent().map(directory::lock);
+        /// A lock that cannot be had must not hold up the end.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let _lock = self.path.parent().map(|dir| lock(dir, PATIENCE));
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -201,7 +204,7 @@ impl Control {
 
     /// Drops the client that needs its place least, if there is one.
     fn make_room(&mut self, ops: &mut EventOps<'_>) -> bool {
-        let candidates = self.clients.iter().map(|(&fd, client)| (client.standing(), fd));
+        let candidates = self.clients.iter_mut().map(|(&fd, client)| (client.standing(), fd));
         let least = candidates
             .filter(|((standing, still), _)| *standing != Standing::Busy && *still >= PLACE_KEPT)
             .min_by_key(|((standing, still), _)| (*standing, std::cmp::Reverse(*still)));

@@ -57,7 +57,7 @@ fn prepare_reuses_the_image_until_something_changes() {
 #[test]
 fn prepare_makes_the_image_again_after_each_kind_of_change() {
     type Change = (&'static str, fn(&Site));
-    let changes: [Change; 6] = [
+    let changes: [Change; 8] = [
         ("content of another size", |site| site.write("index.html", "longer")),
         ("a new file", |site| site.write("new.html", "new")),
         ("a new empty directory", |site| fs::create_dir(site.root().join("empty")).unwrap()),
@@ -68,6 +68,18 @@ fn prepare_makes_the_image_again_after_each_kind_of_change() {
         ("another time", |site| {
             let file = File::options().write(true).open(site.root().join("index.html")).unwrap();
             file.set_modified(UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+        }),
+        ("content of the same size and time", |site| {
+            site.write("index.html", "LONGER");
+            let file = File::options().write(true).open(site.root().join("index.html")).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+        }),
+        ("another file of the same size and time", |site| {
+            site.write("../other", "Longer");
+            let other = site.root().join("../other");
+            let file = File::options().write(true).open(&other).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+            fs::rename(other, site.root().join("index.html")).unwrap();
         }),
     ];
     let site = Site::new();
@@ -113,6 +125,23 @@ fn prepare_makes_an_image_without_fingerprint_again() {
     fs::remove_file(&first.path).unwrap();
     assert_eq!(site.prepare().origin, Origin::Made);
     assert_eq!(site.prepare().origin, Origin::Reused);
+}
+
+/// What was true of the old image is not said of the new one, at whatever moment the run ends.
+#[test]
+fn prepare_that_is_interrupted_leaves_no_fingerprint() {
+    let site = Site::new();
+    let first = site.prepare();
+    site.write("index.html", "longer");
+    let interrupted = std::panic::catch_unwind(|| {
+        prepare(&site.root(), &site.cache(), &mut |event| match event {
+            Event::Making(_) => panic!("interrupted"),
+            Event::Waiting => {}
+        })
+    });
+    assert!(interrupted.is_err());
+    assert!(!first.path.with_extension("fingerprint").exists());
+    assert_eq!(site.prepare().origin, Origin::Remade);
 }
 
 #[test]

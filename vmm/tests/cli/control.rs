@@ -151,6 +151,40 @@ fn client_that_floods_and_never_reads_costs_a_bounded_amount_and_holds_up_nobody
 }
 
 #[test]
+fn client_that_follows_and_floods_costs_a_bounded_amount_and_goes_on_to_follow() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let private = || private_mappings(machine.pid).iter().map(|mapping| mapping.private_bytes).sum::<u64>();
+    let mut client = RawClient::connect(&scene, "probe");
+    client.send(&Request::Logs(LogRequest { follow: true, ..LogRequest::default() }).to_line());
+    assert!(matches!(client.answer(), Some(Answer::Log(_))));
+    let before = private();
+    for _ in 0..200 {
+        client.send(&vec![b'x'; 64 << 10]);
+        assert!(matches!(client.answer(), Some(Answer::Log(_))));
+    }
+    let grown = private().saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes more, of {} sent", 200 * (64 << 10));
+    stop(&scene, &machine);
+}
+
+#[test]
+fn clients_that_wait_for_lines_keep_their_places() {
+    let scene = scene();
+    let machine = Detached::start(&scene, &["probe", "--net", "none", "--", "chatter", "60000000", "10"]);
+    let follow = Request::Logs(LogRequest { follow: true, ..LogRequest::default() });
+    let mut followers: Vec<_> = (0..32).map(|_| RawClient::connect(&scene, "probe")).collect();
+    for follower in &mut followers {
+        follower.send(&follow.to_line());
+        assert!(matches!(follower.answer(), Some(Answer::Log(_))));
+    }
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(refusal(RawClient::connect(&scene, "probe").answer()), RefusalKind::TooManyClients);
+    drop(followers);
+    stop(&scene, &machine);
+}
+
+#[test]
 fn silent_clients_give_their_place_to_those_who_ask() {
     let scene = scene();
     let machine = machine(&scene);
@@ -161,30 +195,53 @@ fn silent_clients_give_their_place_to_those_who_ask() {
     stop(&scene, &machine);
 }
 
-#[test]
-fn clients_beyond_the_places_are_told_so_and_those_served_go_on() {
-    let scene = scene();
-    let machine = machine(&scene);
+/// Clients that take all places and read what they asked for, until they have read so many lines or the machine ends.
+fn busy_followers(scene: &Scene, lines: u32) -> std::thread::JoinHandle<Vec<RawClient>> {
     let follow = Request::Logs(LogRequest { last: Some(0), follow: true, ..LogRequest::default() });
-    let mut followers: Vec<_> = (0..32).map(|_| RawClient::connect(&scene, "probe")).collect();
+    let mut followers: Vec<_> = (0..32).map(|_| RawClient::connect(scene, "probe")).collect();
     for follower in &mut followers {
         follower.send(&follow.to_line());
         assert!(matches!(follower.answer(), Some(Answer::Log(_))));
     }
-    // All are busy: they read what they asked for.
-    let busy = std::thread::spawn(move || {
-        for _ in 0..2_000 {
+    let read = move || {
+        for _ in 0..lines {
             for follower in &mut followers {
-                assert!(matches!(follower.answer(), Some(Answer::Log(_))));
+                match follower.answer() {
+                    Some(Answer::Log(_)) => {}
+                    None => return followers,
+                    other => panic!("{other:?}"),
+                }
             }
         }
         followers
-    });
+    };
+    let busy = std::thread::spawn(read);
     std::thread::sleep(Duration::from_millis(300));
+    busy
+}
+
+#[test]
+fn clients_beyond_the_places_are_told_so_and_those_served_go_on() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let busy = busy_followers(&scene, 2_000);
     assert_eq!(refusal(RawClient::connect(&scene, "probe").answer()), RefusalKind::TooManyClients);
     let outcome = scene.play(&["logs"]);
     outcome.assert_error(&["probe", "32 clients are being served already"]);
     drop(busy.join().unwrap());
     assert_answers(&scene);
     stop(&scene, &machine);
+}
+
+#[test]
+fn machine_without_a_place_for_one_more_client_is_stopped_by_force() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let busy = busy_followers(&scene, u32::MAX);
+    scene.play(&["stop", "probe"]).assert_error(&["probe", "32 clients are being served already"]);
+    let outcome = scene.play(&["stop", "--force", "probe"]);
+    assert!(outcome.status.success(), "{outcome:?}");
+    assert!(outcome.stdout.starts_with("probe: killed, because 32 clients"), "{outcome:?}");
+    machine.assert_ends();
+    drop(busy.join().unwrap());
 }

@@ -144,6 +144,25 @@ fn detached_machines_of_one_name_started_at_once_get_names_of_their_own() {
 }
 
 #[test]
+fn machines_with_taps_of_their_own_started_at_once_get_one_each() {
+    in_namespace!(|| {
+        let scene = scene();
+        let arguments = [&["run", "-d", "-q"][..], &CHATTER].concat();
+        let arguments: Vec<_> =
+            arguments.iter().map(|&word| if word == "none" { "tap=auto" } else { word }).collect();
+        for _ in 0..3 {
+            let outcomes: Vec<_> = std::thread::scope(|scope| {
+                let starts: Vec<_> = (0..6).map(|_| scope.spawn(|| scene.play(&arguments))).collect();
+                starts.into_iter().map(|start| start.join().unwrap()).collect()
+            });
+            assert!(outcomes.iter().all(|outcome| outcome.status.success()), "{outcomes:#?}");
+            assert!(scene.play(&["stop", "--all"]).status.success());
+            scene.assert_clean();
+        }
+    });
+}
+
+#[test]
 fn log_file_stays_bounded_whatever_the_guest_logs() {
     let scene = scene();
     // 3,000 bytes every 3 ms are the ring's 60 KiB in 60 ms.

@@ -132,6 +132,20 @@ fn doctor_without_kvm_says_how_to_get_it_and_looks_at_the_rest() {
 }
 
 #[test]
+fn doctor_asked_about_one_topic_says_also_why_machines_do_not_run() {
+    in_namespace!(|| {
+        let scene = scene();
+        let mut command = scene.command(&["doctor", "--json", "--only", "exit"]);
+        change(&mut command, vec![Change::Empty("/dev")]);
+        let outcome = finish(&mut command);
+        assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+        let report = report(&outcome);
+        assert_eq!(report["can_run"], false);
+        assert_found(&report, "boot", "bad", &["a machine does not run"]);
+    });
+}
+
+#[test]
 fn doctor_without_permission_for_kvm_names_the_group() {
     in_namespace!(|| {
         let dir = tempfile::tempdir().unwrap();

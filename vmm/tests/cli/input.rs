@@ -238,3 +238,8 @@ fn reader_that_goes_away_is_no_panic() {
         scene.assert_clean();
     }
 }
+
+#[test]
+fn file_without_an_end_that_is_no_image_is_refused() {
+    scene().assert_refused(&["run", "/dev/zero"], &["/dev/zero", "not an exovm image"]);
+}

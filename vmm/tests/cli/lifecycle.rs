@@ -110,7 +110,9 @@ fn killed_machine_is_followed_by_a_clean_start() {
         assert_eq!(scene.sockets(), ["hello.sock"], "a killed process cannot remove its socket");
         let none = scene.play(&["account"]);
         none.assert_error(&["no machine is running"]);
-        // The leftover is taken over: same name, and no name-2.
+        let running = scene.start(&HELLO);
+        running.kill();
+        // Also where no other command has looked: the leftover is taken over. The same name, and no name-2.
         let running = scene.start(&HELLO);
         assert!(running.said.contains("machine: hello,"), "{}", running.said);
         assert_eq!(scene.sockets(), ["hello.sock"]);
@@ -145,5 +147,83 @@ fn runtime_directory_that_others_can_write_to_is_refused() {
     let outcome = scene.play(&["run", "hello", "--net", "none", "--quiet"]);
     assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
     assert!(outcome.stderr.contains("XDG_RUNTIME_DIR"), "{outcome:?}");
+    scene.assert_clean();
+}
+
+#[test]
+fn control_socket_is_of_its_user_alone_whatever_the_umask_and_the_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let scene = scene();
+    let dir = scene.runtime_dir().join("exovm");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command =
+        scene.command(&["run", "-d", "-q", "probe", "--net", "none", "--", "chatter", "9999", "1"]);
+    // SAFETY: one system call, with a number.
+    unsafe {
+        command.pre_exec(|| {
+            libc::umask(0);
+            Ok(())
+        })
+    };
+    let outcome = exovm_ci::scene::finish(&mut command);
+    assert!(outcome.status.success(), "{outcome:?}");
+    let mode = |name| std::fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("probe.sock"), mode("probe.log")), (0o600, 0o600));
+    assert!(scene.play(&["stop", "probe"]).status.success());
+    scene.assert_clean();
+}
+
+#[test]
+fn machine_whose_name_has_no_room_for_a_number_is_refused() {
+    let scene = scene();
+    let name = "x".repeat(48);
+    let arguments =
+        ["run", "-d", "-q", "probe", "--net", "none", "--name", &name, "--", "chatter", "9999", "1"];
+    assert!(scene.play(&arguments).status.success());
+    scene.play(&arguments).assert_error(&[&name, "choose another --name"]);
+    let stopped = scene.play(&["stop", "--all"]);
+    assert_eq!(stopped.stdout, format!("{name}: stopped\n"), "{stopped:?}");
+    scene.assert_clean();
+}
+
+#[test]
+fn runtime_directory_that_is_too_long_or_relative_is_said_or_ignored() {
+    let scene = scene();
+    let long = scene.dir();
+    let long = long.path().join("x".repeat(100));
+    std::fs::create_dir(&long).unwrap();
+    let mut command = scene.command(&["run", "probe", "--net", "none", "--", "exit", "0"]);
+    let outcome = exovm_ci::scene::finish(command.env("XDG_RUNTIME_DIR", &long));
+    outcome.assert_error(&["longer than a socket's path", "XDG_RUNTIME_DIR"]);
+    outcome.assert_one_line();
+    let here = scene.dir();
+    let mut command = scene.command(&["ps"]);
+    let outcome =
+        exovm_ci::scene::finish(command.env("XDG_RUNTIME_DIR", "relative").current_dir(here.path()));
+    assert!(outcome.status.success(), "{outcome:?}");
+    assert_eq!(std::fs::read_dir(here.path()).unwrap().count(), 0, "it belongs to no working directory");
+}
+
+#[test]
+fn runtime_directory_that_a_process_keeps_locked_holds_up_nobody_for_good() {
+    let scene = scene();
+    scene.play(&["ps"]);
+    let lock = std::fs::File::open(scene.runtime_dir().join("exovm")).unwrap();
+    lock.lock().unwrap();
+    let started = std::time::Instant::now();
+    scene.play(&["ps"]).assert_error(&["is locked by a process that does not go on", "fuser"]);
+    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+    // A machine waits for it with its socket.
+    let mut command =
+        scene.command(&["run", "-d", "-q", "probe", "--net", "none", "--", "chatter", "9999", "1"]);
+    let start = std::thread::spawn(move || exovm_ci::scene::finish(&mut command));
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert_eq!(scene.sockets(), [""; 0], "it is locked");
+    drop(lock);
+    let outcome = start.join().unwrap();
+    assert!(outcome.status.success(), "{outcome:?}");
+    assert!(scene.play(&["stop", "probe"]).status.success());
     scene.assert_clean();
 }

@@ -130,6 +130,19 @@ fn logs_followed_end_quietly_when_their_reader_goes() {
 }
 
 #[test]
+fn logs_followed_end_when_their_reader_goes_though_nothing_more_is_logged() {
+    let scene = scene();
+    let machine = chatter(&scene, 60_000_000, 3);
+    let mut child = scene.command(&["logs", "-f"]).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.contains("probe: 0"), "{first}");
+    let status = wait_for("the end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    stop(&scene, &machine);
+}
+
+#[test]
 fn logs_of_a_killed_machine_end_with_an_error() {
     let scene = scene();
     let machine = chatter(&scene, 10_000, 3);

@@ -19,6 +19,7 @@ mod lifecycle;
 mod logs;
 mod machines;
 mod network;
+mod output;
 mod project;
 mod ps;
 mod stop;

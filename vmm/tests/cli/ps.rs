@@ -75,6 +75,9 @@ fn ps_removes_what_killed_machines_left_and_says_so() {
         let scene = scene();
         scene.start(&["run", "hello", "--net", "tap=auto"]).kill();
         assert_eq!(scene.sockets(), ["hello.sock"]);
+        // Other commands leave it for `ps`, which says so.
+        scene.play(&["account"]).assert_error(&["no machine is running"]);
+        scene.play(&["logs", "hello"]).assert_error(&["nothing is running"]);
         let outcome = scene.play(&["ps"]);
         assert!(outcome.status.success(), "{outcome:?}");
         assert!(outcome.stderr.contains("hello did not end by itself"), "{outcome:?}");
@@ -97,6 +100,21 @@ fn ps_shows_a_machine_that_hangs_and_is_not_held_up_by_it() {
     assert_eq!(report["removed"].as_array().map(Vec::len), Some(0), "it is alive: {report}");
     machine.signal(Signal::CONT);
     assert!(scene.play(&["stop", &machine.name]).status.success());
+    scene.assert_clean();
+}
+
+#[test]
+fn ps_is_not_held_up_longer_by_several_machines_that_hang() {
+    let scene = scene();
+    let chatter = ["probe", "--net", "none", "--", "chatter", "1000", "10"];
+    let machines: Vec<_> = (0..4).map(|_| Detached::start(&scene, &chatter)).collect();
+    machines.iter().for_each(|machine| machine.signal(Signal::STOP));
+    let started = Instant::now();
+    let report = ps(&scene);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!(report["silent"].as_array().map(Vec::len), Some(4), "{report}");
+    machines.iter().for_each(|machine| machine.signal(Signal::CONT));
+    assert!(scene.play(&["stop", "--all"]).status.success());
     scene.assert_clean();
 }
 

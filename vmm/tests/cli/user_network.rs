@@ -110,3 +110,30 @@ fn help_says_where_tcp_ends_and_what_the_guest_reaches() {
         assert!(help.contains(part), "{part}: {help}");
     }
 }
+
+#[test]
+fn machine_may_have_the_descriptors_that_its_connections_need() {
+    use std::os::unix::process::CommandExt;
+    let scene = scene();
+    let mut command = scene.command(&["run", "hello"]);
+    // SAFETY: the closure makes two system calls, on memory of its own.
+    unsafe {
+        command.pre_exec(|| {
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+            limit.rlim_cur = 256;
+            match libc::setrlimit(libc::RLIMIT_NOFILE, &limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        })
+    };
+    let running = exovm_ci::scene::Running::start(&mut command);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let [soft, hard] =
+        [3, 4].map(|at| files.split_whitespace().nth(at).unwrap().parse::<u64>().unwrap_or(u64::MAX));
+    assert_eq!(soft, hard.min(4096), "{files}");
+    running.stop();
+    scene.assert_clean();
+}

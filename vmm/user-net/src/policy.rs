@@ -48,7 +48,8 @@ impl Policy {
         let allowed = self.outbound == Outbound::Allowed
             && is_outside(*to.ip())
             && !crate::is_in_network(*to.ip())
-            && !is_of_host(*to.ip());
+            && !is_of_host(*to.ip())
+            && !is_routed_to_host(*to.ip());
         allowed.then_some(to.into())
     }
 
@@ -81,6 +82,14 @@ fn is_of_host(address: Ipv4Addr) -> bool {
         .flatten()
         .filter_map(|found| found.as_sockaddr_in().map(|found| found.ip()))
         .any(|found| found == address)
+}
+
+/// Whether the host takes packets to an address itself that no interface has: a route of type `local` leads there
+/// (ip-route(8)), as for the addresses of a load balancer. Then it would also be their source.
+fn is_routed_to_host(address: Ipv4Addr) -> bool {
+    let own =
+        crate::host_sockets::connect_udp((address, DNS_PORT).into()).and_then(|socket| socket.local_addr());
+    own.is_ok_and(|own| own.ip() == address)
 }
 
 /// The first name server in a file like resolv.conf(5).

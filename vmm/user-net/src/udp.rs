@@ -18,6 +18,8 @@ use crate::slab::{Id, Slab};
 const SESSIONS_MAX: usize = 256;
 /// How long a session lasts after its last datagram.
 const SESSION_IDLE: Duration = Duration::from_secs(60);
+/// Datagrams dropped in a row, before others have their turn.
+const DROPS_MAX: usize = 64;
 /// How often ended sessions are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -106,7 +108,7 @@ impl Udp {
 
     /// When to look again.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.sweep_at
+        if self.ready.is_empty() { self.sweep_at } else { Some(Duration::ZERO) }
     }
 
     /// Hands a datagram of the guest over. `false`: it belongs to no session.
@@ -171,7 +173,10 @@ impl Udp {
         frame: &mut [u8; FRAME_BYTES_MAX],
         around: &mut Surroundings,
     ) -> Option<usize> {
-        while let Some(source) = self.ready.pop_front() {
+        let mut drops = 0;
+        while drops < DROPS_MAX
+            && let Some(source) = self.ready.pop_front()
+        {
             // One byte more than fits, so that a longer one is noticed.
             let room = &mut frame[UDP_PAYLOAD_AT..][..UDP_PAYLOAD_MAX + 1];
             let received = match source {
@@ -183,6 +188,7 @@ impl Udp {
             self.ready.push_back(source);
             let Some(flow) = flow.filter(|_| payload_bytes <= UDP_PAYLOAD_MAX) else {
                 around.counters.udp_dropped += 1;
+                drops += 1;
                 continue;
             };
             let frame_bytes = UDP_PAYLOAD_AT + payload_bytes;

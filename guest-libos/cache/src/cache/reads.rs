@@ -6,7 +6,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
-use super::{Cache, Fresh, Place, State};
+use super::{Cache, Fresh, Place, Residence, State};
 use crate::frame::{FRAME_BLOCKS, Memory};
 
 /// Frames that one read fills at most: 1 MiB.
@@ -132,7 +132,7 @@ impl<W> Cache<W> {
                     }
                 }
                 Err(ReadError) => {
-                    self.failed.push(number);
+                    self.failed.push(Residence { place: number, generation: place.generation });
                     State::Failed { memory }
                 }
             };
@@ -140,15 +140,32 @@ impl<W> Cache<W> {
         }
     }
 
-    /// All who waited for reads that failed have been told: from now on, who asks for the same blocks makes the disk try
-    /// again.
+    /// All who waited for reads that failed, or brought something else than was written, have been told: from now on, who
+    /// asks for the same blocks makes the disk try again.
     pub fn forget_failures(&mut self) {
-        for number in self.failed.drain(..) {
-            let Some(place) = self.places.get_mut(number as usize) else { continue };
-            let State::Failed { memory } = &mut place.state else { continue };
-            let memory = core::mem::take(memory);
+        for at in self.failed.drain(..) {
+            let Some(place) = self.places.get_mut(at.place as usize) else { continue };
+            if place.generation != at.generation {
+                continue;
+            }
+            let memory = match &mut place.state {
+                State::Failed { memory } => core::mem::take(memory),
+                // While other blocks of it are in use it stays; the next to find it wrong says so again.
+                State::Resident { memory, .. } => match Rc::get_mut(memory) {
+                    Some(memory) => core::mem::take(memory),
+                    None => continue,
+                },
+                _ => continue,
+            };
             place.state = State::Vacant { memory };
             self.by_key.remove(&place.key);
+        }
+    }
+
+    /// A block of the frame is not what it should be: perhaps it is when it is read again.
+    pub(crate) fn distrust(&mut self, at: Residence) {
+        if !self.failed.contains(&at) {
+            self.failed.push(at);
         }
     }
 }

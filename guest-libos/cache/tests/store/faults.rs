@@ -1,7 +1,7 @@
 //! What cannot be read or is not what was written is said, to everybody who waits for it, and only to them; never are
 //! other bytes handed out.
 
-use exos_cache::Broken;
+use exos_cache::{Asked, Broken, Entry};
 use exos_fs::FsError;
 
 use crate::disk::{Disk, End, Image, Reader, content, read, run};
@@ -31,6 +31,38 @@ fn corrupt_data_block_is_reported_for_its_file_alone() {
 }
 
 #[test]
+fn corrupt_block_is_read_once_for_all_who_wait_and_again_for_who_comes_later() {
+    for damaged in [&content(1, 20_000)[..4_096], b""] {
+        let clean = image();
+        let block = match damaged {
+            // A directory.
+            b"" => clean
+                .bytes
+                .chunks(4_096)
+                .position(|block| block.windows(4).any(|name| name == b"good"))
+                .unwrap() as u64,
+            data => clean.block_of(data),
+        };
+        let mut image = Image { bytes: clean.bytes.clone() };
+        image.damage(block);
+        let (mut disk, mut store) = (Disk::default(), image.store(100));
+        assert!(read(&image, &mut disk, &mut store, "/other/file").1 == content(4, 10));
+        let before = disk.times_read.get(&block).copied().unwrap_or_default();
+        let mut readers: Vec<_> = (0..10).map(|_| Reader::new("/d/bad")).collect();
+        run(&image, &mut disk, &mut store, &mut readers);
+        for reader in &readers {
+            assert!(matches!(reader.end(), Some(End::Broken(Broken::Corrupt(_)))), "{:?}", reader.end());
+        }
+        assert!(disk.times_read[&block] <= before + 1, "{} times", disk.times_read[&block]);
+        assert!(
+            read(&clean, &mut disk, &mut store, "/d/bad").1 == content(1, 20_000),
+            "as it is on the disk now"
+        );
+        assert_eq!(store.counters().evictions, 0);
+    }
+}
+
+#[test]
 fn corrupt_block_in_the_middle_of_a_large_file_ends_the_stream_before_it() {
     let mut image = image();
     let file = content(3, 4 << 20);
@@ -40,6 +72,30 @@ fn corrupt_block_in_the_middle_of_a_large_file_ends_the_stream_before_it() {
     let (end, got) = read(&image, &mut disk, &mut store, "/large");
     assert_eq!(end, End::Broken(Broken::Corrupt(FsError::BadData { block })));
     assert!(got.len() <= 1 << 20 && got.len() > (1 << 20) - (64 << 10) && file.starts_with(&got));
+}
+
+#[test]
+fn damage_in_the_first_64_kib_is_found_before_the_file_is_begun() {
+    let bytes = content(1, 70_000);
+    let mut image = Image::new(&[("file", bytes.clone())]);
+    let block = image.block_of(&bytes[15 * 4_096..16 * 4_096]);
+    image.damage(block);
+    let (mut disk, mut store) = (Disk::default(), image.store(100));
+    assert!(read(&image, &mut disk, &mut store, "/nothing").0 == End::NotFound);
+    let Asked::Done(Some(Entry::File(file))) = store.lookup(b"/file", b"") else { panic!("it is there") };
+    loop {
+        match store.begin(&file) {
+            Asked::Done(()) => panic!("its 16th block is damaged"),
+            Asked::Broken(broken) => {
+                assert_eq!(broken, Broken::Corrupt(FsError::BadData { block }));
+                break;
+            }
+            Asked::Wait(_) => disk.take(&mut store, 16),
+        }
+        while !disk.on_their_way.is_empty() {
+            disk.complete(&image, &mut store, 0);
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use crate::disk::{Disk, End, Image, Reader, content, read};
+use exos_cache::{Asked, Entry, FRAME_BYTES};
 use proptest::prelude::*;
 
 const SIZES: &[(&str, usize)] = &[
@@ -89,6 +90,71 @@ fn memory_stays_within_its_bound_and_what_is_held_does_not_change() {
     assert!(store.counters().evictions > 50);
     assert!(store.cache().frames() <= 16);
     assert_eq!(holder[0].held[0].bytes(), before);
+}
+
+#[test]
+fn small_files_that_were_thrown_out_and_come_again_are_the_same() {
+    // Several to a frame, in more frames than there is room for: where a file lay the last time lies another now.
+    let files: Vec<(String, Vec<u8>)> =
+        (0..120).map(|number| (format!("file-{number}"), content(number, 20_000))).collect();
+    let files: Vec<(&str, Vec<u8>)> =
+        files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    let image = Image::new(&files);
+    let (mut disk, mut store) = (Disk::default(), image.store(16));
+    let mut known = Vec::new();
+    for _ in 0..3 {
+        for (name, bytes) in &files {
+            let path = format!("/{name}");
+            let (end, got) = read(&image, &mut disk, &mut store, &path);
+            assert!(end == End::All && got == *bytes, "{name}");
+            if let Asked::Done(Some(Entry::File(file))) = store.lookup(path.as_bytes(), b"") {
+                known.push(file);
+            }
+        }
+    }
+    assert!(store.counters().evictions > 60 && store.counters().name_hits > 120, "{:?}", store.counters());
+    // Of those that are not there any more it is not said that they are, whatever was known of them.
+    known.drain(..240);
+    let begun = known.iter().filter(|file| matches!(store.begin(file), Asked::Done(()))).count();
+    assert!(begun <= 16 * 4, "{begun} files in 16 frames");
+}
+
+#[test]
+fn frame_that_somebody_refers_to_is_not_thrown_out_and_whoever_wants_room_waits_for_it() {
+    let files: Vec<(String, Vec<u8>)> =
+        (0..6).map(|number| (format!("file-{number}"), content(number, 512 << 10))).collect();
+    let files: Vec<(&str, Vec<u8>)> =
+        files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    let image = Image::new(&files);
+    let (mut disk, mut store) = (Disk::default(), image.store(16));
+    let mut readers: Vec<_> = files.iter().map(|(name, _)| Reader::new(&format!("/{name}"))).collect();
+    // Everybody takes what there is and lets nothing go, until there is no room for anybody.
+    for _ in 0..100 {
+        for (number, reader) in readers.iter_mut().enumerate() {
+            reader.go_on(number, &mut store, 100);
+        }
+        disk.take(&mut store, 16);
+        let mut woken = Vec::new();
+        while !disk.on_their_way.is_empty() {
+            woken.extend(disk.complete(&image, &mut store, 0));
+        }
+        store.cache().tell_room_waiters(|waiter| woken.push(waiter));
+        woken.into_iter().for_each(|number| readers[number].waits = false);
+    }
+    let held: usize = readers.iter().flat_map(|reader| &reader.held).map(|slice| slice.len()).sum();
+    assert!(store.counters().room_waits > 0 && readers.iter().any(|reader| reader.end().is_none()));
+    assert!(held <= 16 * FRAME_BYTES && store.cache().frames() == 16, "{held} bytes");
+    // What is let go is room for those who wait.
+    readers.iter_mut().for_each(|reader| reader.held.clear());
+    let mut woken = 0;
+    while readers.iter().any(|reader| reader.waits) && woken < readers.len() {
+        let before = woken;
+        store.cache().tell_room_waiters(|number| {
+            woken += 1;
+            readers[number].waits = false;
+        });
+        assert!(woken > before, "somebody waits for room that there is");
+    }
 }
 
 #[derive(Clone, Debug)]

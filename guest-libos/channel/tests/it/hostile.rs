@@ -65,6 +65,24 @@ fn short_message_or_one_of_no_port_stops_the_channel() {
 }
 
 #[test]
+fn answer_without_room_waits_and_is_not_lost() {
+    let mut bench = Bench::new(ALL_FEATURES, &["console"]);
+    let mut sent = 0;
+    while sent < 100 && bench.control.0.deliver(&message(1, DEVICE_ADD, 0, &[])) {
+        sent += 1;
+        bench.channel.poll();
+    }
+    // Besides the first word of the driver, 15 answers found room, and 16 messages are not looked at.
+    assert_eq!(sent, 31);
+    let mut heard = 0;
+    for _ in 0..5 {
+        heard += bench.heard().len();
+        bench.channel.poll();
+    }
+    assert_eq!(heard, 1 + sent);
+}
+
+#[test]
 fn unknown_message_is_passed_over_and_counted() {
     let mut bench = Bench::new(ALL_FEATURES, &["console"]);
     bench.say(0, 99, 7, b"from the future");

@@ -96,8 +96,8 @@ impl Plan {
         self.file_bytes
     }
 
-    /// A number that changes when a file gets another name, size or time of modification, and when a file or directory comes
-    /// or goes. The same files always give the same number, whatever their order on the host's disk.
+    /// A number that changes when a file gets another name, size or time, or is another file, and when a file or directory
+    /// comes or goes. The same files always give the same number, whatever their order on the host's disk.
     pub fn fingerprint(&self) -> u64 {
         let mut hash = Xxh3Default::new();
         for directory in &self.directories {
@@ -109,6 +109,9 @@ impl Plan {
                 hash.update(&stamp.size_bytes.to_le_bytes());
                 hash.update(&stamp.mtime_unix_seconds.to_le_bytes());
                 hash.update(&stamp.mtime_nanoseconds.to_le_bytes());
+                hash.update(&stamp.ctime_unix_seconds.to_le_bytes());
+                hash.update(&stamp.ctime_nanoseconds.to_le_bytes());
+                hash.update(&stamp.inode.to_le_bytes());
             }
         }
         hash.digest()

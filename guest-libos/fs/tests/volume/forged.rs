@@ -3,6 +3,7 @@
 //!
 //! The checksums are computed here from the description of the format alone, which so is tested, too.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use exos_fs::fsck::{Depth, Report, fsck};
@@ -161,10 +162,155 @@ fn fsck_names_each_lie_about_a_file() {
 #[test]
 fn fsck_finds_names_that_no_file_can_have() {
     let forger = Forger::new();
+    // It has neither extents nor checksums, and any name up to 8 bytes makes it as long.
+    let (number, at) = forger.entry(b"empty");
+    for name in [&b"."[..], b"..", b"a/b", b"a\0b", b"/"] {
+        forger.forge(number, Kind::Directory, |block| {
+            block[at + 2] = name.len() as u8;
+            block[at + 64..at + 72].fill(0);
+            block[at + 64..at + 64 + name.len()].copy_from_slice(name);
+        });
+        let said = said(&forger);
+        assert!(said.contains("no file can have this name"), "{}: {said}", name.escape_ascii());
+    }
+}
+
+/// All that `fsck` says.
+fn said(forger: &Forger) -> String {
+    forger.fsck().problems.iter().map(|problem| problem.what.to_string() + "\n").collect()
+}
+
+/// Each lie about an entry of a kind of its own, and what `fsck` says.
+#[test]
+fn fsck_names_each_lie_about_extents_and_checksums() {
+    type Lie = (&'static str, &'static [u8], fn(&mut [u8]));
+    let lies: [Lie; 10] = [
+        ("too many extents", b"two-blocks.css", |entry| entry[4] = 5),
+        ("too many checksums", b"two-blocks.css", |entry| entry[5] = 9),
+        ("length of an entry", b"two-blocks.css", |entry| entry[5] = 1),
+        ("leaves the volume", b"two-blocks.css", |entry| entry[64..72].fill(0)),
+        ("leaves the volume", b"two-blocks.css", |entry| entry[72..76].fill(0)),
+        ("impossible time", b"two-blocks.css", |entry| entry[12..16].fill(0xFF)),
+        // One checksum less, and a name that is as much longer.
+        ("not have a checksum for each", b"two-blocks.css", |entry| (entry[5], entry[2]) = (1, entry[2] + 8)),
+        ("a stripe has no data", b"striped.png", |entry| entry[72] = 1),
+        ("a directory is striped", b"deeper", |entry| (entry[60], entry[72]) = (1, 2)),
+        ("impossible size", b"deeper", |entry| entry[24..26].copy_from_slice(&4095u16.to_le_bytes())),
+    ];
+    let forger = Forger::new();
+    for (expected, name, lie) in lies {
+        let (number, at) = forger.entry(name);
+        forger.forge(number, Kind::Directory, |block| lie(&mut block[at..]));
+        let said = said(&forger);
+        assert!(said.contains(expected), "{expected}: {said}");
+        forger.read_all();
+    }
+}
+
+#[test]
+fn directory_block_that_is_not_what_it_should_be_is_corrupt_for_reader_and_fsck() {
+    type Lie = (&'static str, fn(&mut [u8]));
+    let lies: [Lie; 6] = [
+        ("another directory", |block| block[8] ^= 1),
+        ("another bucket", |block| block[16] ^= 1),
+        ("another bucket", |block| block[20] ^= 1),
+        ("more bytes than it has", |block| block[26..28].copy_from_slice(&4097u16.to_le_bytes())),
+        ("more bytes than it has", |block| block[26..28].copy_from_slice(&31u16.to_le_bytes())),
+        ("more entries than it counts", |block| block[24] -= 1),
+    ];
+    let forger = Forger::new();
+    let (number, _) = forger.entry(b"two-blocks.css");
+    for (expected, lie) in lies {
+        forger.forge(number, Kind::Directory, lie);
+        assert!(said(&forger).contains(expected), "{expected}: {}", said(&forger));
+        let mut image = Image::open(forger.site.image()).unwrap();
+        let root = image.volume().root();
+        let error = image.entries(&root).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains(&format!("{number}")), "{expected}: {error}");
+    }
+    for at in [28, 4095] {
+        forger.forge(number, Kind::Directory, |block| block[at] = 1);
+        assert!(said(&forger).contains("unused bytes are not zero"), "{at}");
+    }
+}
+
+#[test]
+fn name_with_the_tag_of_another_is_not_that_one() {
+    let forger = Forger::new();
     let (number, at) = forger.entry(b"index.html");
-    let name_at = at + 64 + 16 + 8;
-    forger.forge(number, Kind::Directory, |block| block[name_at + 3] = b'/');
-    assert!(forger.fsck().problems.iter().any(|problem| problem.what.contains("no file can have this name")));
+    let seed = u64::from_le_bytes(forger.bytes[256 + 40..][..8].try_into().unwrap());
+    let tag = xxh3_64_with_seed(b"other", seed) as u32;
+    forger.forge(number, Kind::Directory, |block| block[at + 8..at + 12].copy_from_slice(&tag.to_le_bytes()));
+    let mut image = Image::open(forger.site.image()).unwrap();
+    assert!(image.lookup(b"/other").unwrap().is_none());
+}
+
+#[test]
+fn fsck_finds_names_in_the_wrong_bucket() {
+    let forger = Forger::new();
+    let blocks: BTreeSet<_> = (10..60)
+        .map(|number| forger.entry(format!("{number}-with-a-longer-name.txt").as_bytes()).0)
+        .collect();
+    let (first, last) = (*blocks.first().unwrap(), *blocks.last().unwrap());
+    assert_ne!(first, last);
+    forger.forge(first, Kind::Directory, |block| {
+        block[24..].copy_from_slice(&forger.bytes[last * 4096 + 24..][..4096 - 24]);
+    });
+    assert!(said(&forger).contains("a look-up of this name does not find it"), "{}", said(&forger));
+}
+
+#[test]
+fn fsck_finds_names_out_of_order() {
+    let forger = Forger::new();
+    // Two neighbours whose entries are equally long.
+    let pair = (10..59).find_map(|first| {
+        let at = |number| forger.entry(format!("{number}-with-a-longer-name.txt").as_bytes());
+        let (block, one) = at(first);
+        let len =
+            u16::from_le_bytes([forger.bytes[block * 4096 + one], forger.bytes[block * 4096 + one + 1]]);
+        (10..60)
+            .map(at)
+            .find(|other| *other == (block, one + usize::from(len)))
+            .map(|_| (block, one, usize::from(len)))
+    });
+    let (number, at, len) = pair.unwrap();
+    forger.forge(number, Kind::Directory, |block| {
+        let (first, second) = block[at..at + 2 * len].split_at_mut(len);
+        first.swap_with_slice(second);
+    });
+    assert!(said(&forger).contains("not in order"), "{}", said(&forger));
+}
+
+#[test]
+fn fsck_finds_bytes_and_checksums_of_what_is_not_there() {
+    let mut forger = Forger::new();
+    let (number, at) = forger.entry(b"striped.png");
+    let first = |forger: &Forger, number: usize, at: usize| {
+        u64::from_le_bytes(forger.bytes[number * 4096 + at + 64..][..8].try_into().unwrap()) as usize
+    };
+    let stripe = first(&forger, number, at);
+    forger.forge(stripe, Kind::Checksums, |block| block[8 * 13] = 1);
+    assert!(said(&forger).contains("checksums for blocks that are not there"), "{}", said(&forger));
+    // Data behind the end of a file, whose checksum is right.
+    let (number, at) = forger.entry(b"index.html");
+    let data = first(&forger, number, at);
+    forger.bytes[data * 4096 + 4095] = 1;
+    let checksum = xxh3_64(&forger.bytes[data * 4096..][..4096]);
+    forger.forge(number, Kind::Directory, |block| {
+        block[at + 80..at + 88].copy_from_slice(&checksum.to_le_bytes())
+    });
+    assert!(said(&forger).contains("behind the end of the file"), "{}", said(&forger));
+}
+
+#[test]
+fn fsck_finds_a_free_map_that_is_another_or_elsewhere() {
+    let forger = Forger::new();
+    forger.forge(1, Kind::FreeMap, |block| block[8] = 1);
+    assert!(said(&forger).contains("another part of the free map"), "{}", said(&forger));
+    let (directory, _) = forger.entry(b"index.html");
+    forger
+        .forge(0, Kind::Superblock, |block| block[88..96].copy_from_slice(&(directory as u64).to_le_bytes()));
+    assert!(said(&forger).contains("belongs to something else"), "{}", said(&forger));
 }
 
 #[test]
@@ -219,7 +365,7 @@ fn fsck_finds_counts_and_maps_that_are_wrong() {
 fn superblock_that_contradicts_itself_is_corrupt() {
     let forger = Forger::new();
     type Lie = (&'static str, fn(&mut [u8]));
-    let lies: [Lie; 7] = [
+    let lies: [Lie; 8] = [
         ("4096 bytes", |block| block[20..24].copy_from_slice(&512u32.to_le_bytes())),
         ("no room", |block| {
             block[64..72].copy_from_slice(&2u64.to_le_bytes());
@@ -228,6 +374,7 @@ fn superblock_that_contradicts_itself_is_corrupt() {
             block[256] = 64;
         }),
         ("free map leaves", |block| block[95] = 1),
+        ("free map leaves", |block| block[88..96].fill(0)),
         ("bit for each block", |block| block[96] = 2),
         ("more blocks are free", |block| block[111] = 1),
         ("root is no directory", |block| block[256 + 32] = 2),

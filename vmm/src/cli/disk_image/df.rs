@@ -1,7 +1,8 @@
 //! `exovm df`: how large an image is, and how full.
 
 use super::{human_bytes, open, time_text, uuid_text};
-use crate::cli::{Failure, say};
+use crate::cli::Failure;
+use crate::cli::style::print;
 use exos_fs::BLOCK_BYTES;
 use exos_fs::format::VERSION;
 use serde::Serialize;
@@ -53,10 +54,7 @@ pub(in crate::cli) fn df(arguments: &DfArguments) -> Result<ExitCode, Failure> {
         files: volume.file_count(),
         directories: volume.directory_count(),
     };
-    match arguments.json {
-        true => say(&serde_json::to_string_pretty(&df)?),
-        false => say(&text(&df)),
-    }
+    print(&if arguments.json { serde_json::to_string_pretty(&df)? } else { text(&df) })?;
     Ok(ExitCode::SUCCESS)
 }
 

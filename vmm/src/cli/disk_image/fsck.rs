@@ -1,9 +1,9 @@
 //! `exovm fsck`: what is wrong with an image, and which files it is in.
 
 use super::{files_and_directories, shown};
+use crate::cli::Failure;
 use crate::cli::progress::ProgressLine;
-use crate::cli::style::counted;
-use crate::cli::{Failure, say};
+use crate::cli::style::{counted, print};
 use exos_fs::BLOCK_BYTES;
 use exos_fs::fsck::{Depth, Report};
 use serde::Serialize;
@@ -64,31 +64,31 @@ pub(in crate::cli) fn fsck(arguments: &FsckArguments) -> Result<ExitCode, Failur
         line.bytes("checking", bytes(checked), bytes(total));
     })?;
     drop(line);
-    match arguments.json {
-        true => say(&serde_json::to_string_pretty(&json(arguments, &report))?),
-        false => print(arguments, &report),
-    }
+    let text = match arguments.json {
+        true => serde_json::to_string_pretty(&json(arguments, &report))?,
+        false => text(arguments, &report),
+    };
+    print(&text)?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print(arguments: &FsckArguments, report: &Report) {
-    for problem in &report.problems {
-        say(&problem.to_string());
-    }
+fn text(arguments: &FsckArguments, report: &Report) -> String {
+    let mut lines: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
     let not_shown = report.problem_count - report.problems.len() as u64;
     if not_shown > 0 {
-        say(&format!("... and {not_shown} more"));
+        lines.push(format!("... and {not_shown} more"));
     }
     let found = match report.problem_count {
         0 => "clean".to_owned(),
         count => counted(count, "problem", "problems"),
     };
-    say(&format!(
+    lines.push(format!(
         "{}: {found}; {}, {} checked",
         arguments.image.display(),
         files_and_directories(report.files, report.directories),
         counted(report.checked_blocks, "block", "blocks")
     ));
+    lines.join("\n")
 }
 
 fn json<'a>(arguments: &FsckArguments, report: &'a Report) -> ReportJson<'a> {

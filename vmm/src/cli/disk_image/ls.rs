@@ -1,7 +1,8 @@
 //! `exovm ls`: what is in an image.
 
 use super::{absolute, find, open, shown, time_text};
-use crate::cli::{Failure, say};
+use crate::cli::Failure;
+use crate::cli::style::{Reader, print};
 use exos_fs::image::Image;
 use exos_fs::{FileId, Node};
 use serde::Serialize;
@@ -62,21 +63,26 @@ pub(in crate::cli) fn ls(arguments: &LsArguments) -> Result<ExitCode, Failure> {
     let node = find(&mut image, &arguments.path)?;
     let path = absolute(&arguments.path);
     let mut entries = Vec::new();
-    let mut print = |path: &[u8], name: &[u8], node: &Node| match arguments.json {
-        true => entries.push(json(path, node)),
+    let mut printed = Ok(Reader::Listens);
+    let mut print_entry = |path: &[u8], name: &[u8], node: &Node| match (arguments.json, &printed) {
+        (true, _) => entries.push(json(path, node)),
         // A path where there are several directories, otherwise a name.
-        false => say(&line(arguments, if arguments.recursive { path } else { name }, node)),
+        (false, Ok(Reader::Listens)) => {
+            printed = print(&line(arguments, if arguments.recursive { path } else { name }, node));
+        }
+        _ => {}
     };
     let complete = match node.is_directory() {
-        true => list(&mut image, path, node, arguments.recursive, &mut print),
+        true => list(&mut image, path, node, arguments.recursive, &mut print_entry),
         false => {
-            print(&path, &path, &node);
+            print_entry(&path, &path, &node);
             true
         }
     };
     if arguments.json {
-        say(&serde_json::to_string_pretty(&ListJson { schema: "exovm-ls/1", entries })?);
+        printed = print(&serde_json::to_string_pretty(&ListJson { schema: "exovm-ls/1", entries })?);
     }
+    printed?;
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -91,14 +97,14 @@ fn list(image: &mut Image, path: Vec<u8>, node: Node, recursive: bool, print: &m
     let mut waiting: Vec<(Vec<u8>, Node, Vec<FileId>)> = vec![(path, node, Vec::new())];
     while let Some((path, node, above)) = waiting.pop() {
         if above.contains(&node.id()) {
-            eprintln!("exovm: {}: the directory is in itself (`exovm fsck` says more)", shown(&path));
+            complain!("exovm: {}: the directory is in itself (`exovm fsck` says more)", shown(&path));
             complete = false;
             continue;
         }
         let entries = match image.entries(&node) {
             Ok(entries) => entries,
             Err(error) => {
-                eprintln!("exovm: {}: {error}", shown(&path));
+                complain!("exovm: {}: {error}", shown(&path));
                 complete = false;
                 continue;
             }

@@ -37,7 +37,7 @@ pub(in crate::cli) fn mkfs(arguments: &MkfsArguments) -> Result<ExitCode, Failur
     let mut line = ProgressLine::new();
     let plan = Plan::scan(&arguments.dir)?;
     for warning in plan.warnings() {
-        eprintln!("exovm: {warning}");
+        complain!("exovm: {warning}");
     }
     let options = Options { size_bytes: arguments.size, ..Options::default() };
     let made = plan.write(&arguments.output, &options, &mut |progress| {

@@ -129,7 +129,7 @@ fn boot(net: Option<NetSetup>) -> Result<Measured, String> {
 fn wait(machine: &Machine) {
     let started = Instant::now();
     if machine.wait(Some(PROGRESS_AFTER)).is_none() {
-        eprintln!("exovm: waiting for a small machine to measure itself, {} s at most", PATIENCE.as_secs());
+        complain!("exovm: waiting for a small machine to measure itself, {} s at most", PATIENCE.as_secs());
         machine.wait(Some(PATIENCE.saturating_sub(started.elapsed())));
     }
 }

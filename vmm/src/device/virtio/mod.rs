@@ -39,6 +39,12 @@ pub enum BindError {
     /// The rings.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// What was under way before its reset is not over.
+    #[error("queue {queue} is still being reset; the kernel must wait until queue_reset reads 0")]
+    Resetting {
+        /// Which queue.
+        queue: u16,
+    },
     /// There is no such queue.
     #[error("queue {queue} does not exist")]
     NoSuchQueue {
@@ -89,8 +95,13 @@ pub trait VirtioDevice: Send {
     fn accept_features(&mut self, features: u64) -> bool;
     /// The driver enables a queue.
     fn enable_queue(&mut self, queue: u16, config: QueueConfig) -> Result<(), BindError>;
-    /// The driver resets a queue. After it, the device touches nothing of the queue's memory any more.
+    /// The driver resets a queue, and does not wait for it: the device may be at its memory for as long as
+    /// [`Self::is_resetting`] says so. A reset that is asked for again goes on.
     fn reset_queue(&mut self, queue: u16);
+    /// Whether a reset of this queue is not over yet.
+    fn is_resetting(&self, _queue: u16) -> bool {
+        false
+    }
     /// The driver resets the device.
     fn reset(&mut self);
     /// Whether a queue stands still for an error.

@@ -27,34 +27,30 @@ impl Share {
     }
 }
 
-/// What is left.
-#[derive(Debug)]
+/// What was given out.
+#[derive(Debug, Default)]
 pub(super) struct Budget {
-    left_bytes: usize,
+    /// More than [`BUDGET_BYTES`] where least shares had to be given out although nothing was left.
+    taken_bytes: usize,
 }
 
 impl Budget {
-    pub(super) fn new() -> Self {
-        Self { left_bytes: BUDGET_BYTES }
-    }
-
     /// A share for a new connection.
     pub(super) fn take(&mut self) -> Share {
-        let part = self.left_bytes / PART;
+        let part = BUDGET_BYTES.saturating_sub(self.taken_bytes) / PART;
         let of =
             |largest: usize, least: usize| (part * largest / Share::LARGEST.bytes()).clamp(least, largest);
         let share = Share {
             from_guest_bytes: of(Share::LARGEST.from_guest_bytes, Share::LEAST.from_guest_bytes),
             from_host_bytes: of(Share::LARGEST.from_host_bytes, Share::LEAST.from_host_bytes),
         };
-        // Least shares are given out even when nothing is left.
-        self.left_bytes = self.left_bytes.saturating_sub(share.bytes());
+        self.taken_bytes += share.bytes();
         share
     }
 
-    /// The budget when `shares` have been given out: what is left after them.
+    /// A share that [`Self::take`] gave out comes back.
     pub(super) fn give_back(&mut self, share: Share) {
-        self.left_bytes = (self.left_bytes + share.bytes()).min(BUDGET_BYTES);
+        self.taken_bytes -= share.bytes();
     }
 }
 
@@ -65,15 +61,30 @@ mod tests {
     #[test]
     fn shares_of_many_connections_stay_within_budget_and_least_shares() {
         for count in [1usize, 64, 1000, 2048] {
-            let mut budget = Budget::new();
+            let mut budget = Budget::default();
             let total: usize = (0..count).map(|_| budget.take().bytes()).sum();
             assert!(total <= BUDGET_BYTES + count * Share::LEAST.bytes(), "{count}: {total}");
         }
     }
 
     #[test]
+    fn shares_of_connections_that_come_and_go_stay_within_budget_and_least_shares() {
+        let mut budget = Budget::default();
+        let mut held: Vec<_> = (0..2048).map(|_| budget.take()).collect();
+        for _ in 0..50 {
+            // Those with the least go, and as many new ones come.
+            let before = held.len();
+            held.retain(|share| *share != Share::LEAST);
+            (held.len()..before).for_each(|_| budget.give_back(Share::LEAST));
+            held.extend((held.len()..2048).map(|_| budget.take()));
+            let total: usize = held.iter().map(|share| share.bytes()).sum();
+            assert!(total <= BUDGET_BYTES + 2048 * Share::LEAST.bytes(), "{total}");
+        }
+    }
+
+    #[test]
     fn first_connections_get_large_shares_and_the_last_one_the_least() {
-        let mut budget = Budget::new();
+        let mut budget = Budget::default();
         let shares: Vec<_> = (0..2048).map(|_| budget.take()).collect();
         assert!(shares[..64].iter().all(|share| *share == Share::LARGEST), "{:?}", &shares[..64]);
         assert_eq!(shares[2047], Share::LEAST);

@@ -28,7 +28,7 @@ use crate::reactor::{Readiness, Source};
 use crate::slab::{Id, Slab};
 use crate::timers::Timers;
 use crate::wire::Segment;
-use crate::{GATEWAY_ADDRESS, GUEST_ADDRESS, PREFIX_LEN};
+use crate::{GATEWAY_ADDRESS, GUEST_ADDRESS, MTU_BYTES, PREFIX_LEN};
 use budget::{Budget, Share};
 use connection::{Connection, Fate, Machine, Owes};
 
@@ -116,7 +116,7 @@ impl Tcp {
             by_flow: HashMap::new(),
             ready: VecDeque::new(),
             timers: Timers::default(),
-            budget: Budget::new(),
+            budget: Budget::default(),
             spare: Vec::new(),
             endpoints: Endpoints::default(),
             nobody: SocketSet::new(Vec::new()),
@@ -335,6 +335,7 @@ impl Tcp {
         let guest = IpEndpoint::new(GUEST_ADDRESS.into(), guest_port);
         let local = IpListenEndpoint { addr: Some((*peer.ip()).into()), port: peer.port() };
         if let Err(error) = machine.socket().connect(self.interface.context(), guest, local) {
+            self.budget.give_back(machine.share);
             return Err(std::io::Error::other(error.to_string()));
         }
         let flow = Flow { guest_port, peer };
@@ -350,6 +351,9 @@ impl Tcp {
     ) {
         let opened = if self.outbound >= OUTBOUND_MAX || !self.make_room(around) {
             Err(std::io::Error::other("too many connections"))
+        } else if segment.ip.len() > MTU_BYTES {
+            // It is kept until the outside answers. No stack sends so much with a SYN.
+            Err(std::io::Error::other("a SYN longer than a packet"))
         } else {
             crate::host_sockets::connect(target).and_then(|stream| {
                 let flow = Flow { guest_port: segment.guest_port, peer: segment.to };

@@ -1,6 +1,6 @@
 //! A guest in a test: an independent stack (smoltcp over Ethernet) at the other end of the wire, and frames made by hand.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -105,8 +105,13 @@ pub(crate) struct World {
     started: Instant,
     /// Time that passed besides.
     skipped: Duration,
+    /// The clock stands still there.
+    stopped: Option<Duration>,
     /// The guest's frames are lost.
     pub(crate) guest_is_deaf: bool,
+    /// Of the frames to the guest: the longest, header included, and what segments they were to be seen as.
+    pub(crate) longest_bytes: usize,
+    pub(crate) segment_sizes: BTreeSet<u16>,
 }
 
 /// A configuration that publishes what is written there.
@@ -139,7 +144,19 @@ impl World {
         interface.routes_mut().add_default_ipv4_route(GATEWAY_ADDRESS).expect("room for one");
         let sockets = SocketSet::new(Vec::new());
         let (started, skipped) = (Instant::now(), Duration::ZERO);
-        Self { net, wire, interface, sockets, started, skipped, guest_is_deaf: false }
+        let (longest_bytes, segment_sizes) = (0, BTreeSet::new());
+        Self {
+            net,
+            wire,
+            interface,
+            sockets,
+            started,
+            skipped,
+            stopped: None,
+            guest_is_deaf: false,
+            longest_bytes,
+            segment_sizes,
+        }
     }
 
     /// The host's address of what was published first.
@@ -148,7 +165,16 @@ impl World {
     }
 
     pub(crate) fn now(&self) -> Duration {
-        self.started.elapsed() + self.skipped
+        self.stopped.unwrap_or_else(|| self.started.elapsed()) + self.skipped
+    }
+
+    /// Whatever happens now happens at the same moment, until [`Self::start_clock`].
+    pub(crate) fn stop_clock(&mut self) {
+        self.stopped = Some(self.started.elapsed());
+    }
+
+    pub(crate) fn start_clock(&mut self) {
+        self.stopped = None;
     }
 
     /// Lets time pass at once.
@@ -202,6 +228,8 @@ impl World {
             let before = frames;
             while let Some(frame) = self.net.output(now) {
                 frames += 1;
+                self.longest_bytes = self.longest_bytes.max(frame.len());
+                self.segment_sizes.insert(u16::from_le_bytes([frame[4], frame[5]]));
                 self.wire.to_guest.push_back(frame.to_vec());
             }
             if self.guest_is_deaf {

@@ -1,9 +1,9 @@
 //! Frames that no honest guest sends: random ones, and good ones with changes. Whatever comes, nothing panics, memory stays
 //! bounded, and a connection beside goes on.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
-use exovm_user_net::{GATEWAY_ADDRESS, GATEWAY_MAC, GUEST_ADDRESS, GUEST_MAC, HEADER_BYTES};
+use exovm_user_net::{GATEWAY_ADDRESS, GATEWAY_MAC, GUEST_ADDRESS, GUEST_MAC, HEADER_BYTES, MTU_BYTES};
 use proptest::prelude::*;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp::State;
@@ -12,6 +12,8 @@ use smoltcp::wire::{
 };
 
 use crate::guest::World;
+use crate::outbound::echo;
+use crate::udp::datagram;
 
 /// A frame with a TCP segment of the guest's.
 pub(crate) fn segment<'a>(
@@ -97,6 +99,18 @@ fn frame_with_a_wrong_length_or_checksum_is_dropped_and_counted() {
         ("IPv4 header length", change(14, 0x44)),
         ("IPv4 total length", change(16, 0xFF)),
         ("IPv4 total length too short", change(17, 10)),
+        ("TCP port 0", segment((GATEWAY_ADDRESS, 0), 5000, |tcp| tcp.control = TcpControl::Syn)),
+        ("UDP port 0", datagram(SocketAddrV4::new(GATEWAY_ADDRESS, 0), 5000, b"x")),
+        ("UDP checksum", {
+            let mut frame = datagram(SocketAddrV4::new(GATEWAY_ADDRESS, 53), 5000, b"x");
+            frame[HEADER_BYTES + 42] ^= 1;
+            frame
+        }),
+        ("ICMP checksum", {
+            let mut frame = echo(GATEWAY_ADDRESS, b"x");
+            frame[HEADER_BYTES + 42] ^= 1;
+            frame
+        }),
         ("TTL without checksum", flip(22)),
         ("TCP port without checksum", flip(36)),
         ("segmentation without checksum", [&[0, 1][..], &good[2..]].concat()),
@@ -139,6 +153,124 @@ fn fragment_and_foreign_source_are_dropped_and_counted() {
     world.raw(&rewritten(|packet| packet.set_src_addr(Ipv4Addr::new(10, 0, 2, 16))));
     let counters = world.counters();
     assert_eq!((counters.dropped_fragments, counters.dropped_spoofed, counters.refused), (2, 1, 0));
+}
+
+/// A client's connection, whose other end is played by hand.
+struct ByHand {
+    client: std::net::TcpStream,
+    port: u16,
+    ours: TcpSeqNumber,
+    theirs: TcpSeqNumber,
+}
+
+impl ByHand {
+    /// With this window and maximum segment size in the guest's SYN.
+    fn accept(world: &mut World, window: u16, mss: u16) -> Self {
+        let client = std::net::TcpStream::connect(world.address()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let first = world.until_raw();
+        let (theirs, port) = (parsed(&first).seq_number + 1, parsed(&first).src_port);
+        let ours = TcpSeqNumber(1_000_000);
+        world.raw(&segment((GATEWAY_ADDRESS, port), 80, |tcp| {
+            tcp.control = TcpControl::Syn;
+            (tcp.seq_number, tcp.ack_number) = (ours, Some(theirs));
+            (tcp.window_len, tcp.max_seg_size) = (window, Some(mss));
+        }));
+        Self { client, port, ours: ours + 1, theirs }
+    }
+
+    fn segment<'a>(&self, change: impl FnOnce(&mut TcpRepr<'a>)) -> Vec<u8> {
+        segment((GATEWAY_ADDRESS, self.port), 80, |tcp| {
+            (tcp.seq_number, tcp.ack_number) = (self.ours, Some(self.theirs));
+            change(tcp);
+        })
+    }
+}
+
+#[test]
+fn padding_of_a_short_frame_is_no_data() {
+    use std::io::Read;
+    let mut world = World::new();
+    let mut by_hand = ByHand::accept(&mut world, 60_000, 1460);
+    for padding in [0, 5] {
+        let mut frame = by_hand.segment(|tcp| tcp.payload = b"x");
+        frame.resize(frame.len() + padding, 0xA5);
+        world.raw(&frame);
+        by_hand.ours += 1;
+        let mut bytes = [0; 10];
+        assert_eq!(by_hand.client.read(&mut bytes).unwrap(), 1, "{padding}");
+    }
+    assert_eq!(world.counters().dropped_checksum, 0);
+}
+
+#[test]
+fn frames_are_no_longer_than_the_network_carries_whatever_the_guest_says() {
+    use std::io::Write;
+    let mut world = World::new();
+    let mut by_hand = ByHand::accept(&mut world, 60_000, 9000);
+    by_hand.client.write_all(&[0x5A; 20_000]).unwrap();
+    let ack = by_hand.segment(|tcp| tcp.window_len = 60_000);
+    let longest = world.raw(&ack).iter().map(Vec::len).max();
+    assert_eq!(longest, Some(HEADER_BYTES + 14 + MTU_BYTES));
+}
+
+#[test]
+fn much_that_happens_and_is_nothing_for_the_guest_holds_up_nobody() {
+    use std::io::Write;
+    // Eight looks at 64 events each.
+    const EVENTS: usize = 8 * 64 - 20;
+    let mut world = World::new();
+    let mut closed: Vec<_> = (0..EVENTS).map(|_| ByHand::accept(&mut world, 0, 1460)).collect();
+    let mut open = ByHand::accept(&mut world, 60_000, 1460);
+    assert_eq!(world.raw(&[]).len(), 0);
+    closed.iter_mut().for_each(|by_hand| by_hand.client.write_all(b"x").unwrap());
+    open.client.write_all(b"open").unwrap();
+    assert_eq!(world.net.output(world.now()), None, "then others have their turn");
+    assert!(world.wait(std::time::Duration::from_secs(5)), "the rest is not forgotten");
+    assert_eq!(parsed(&world.until_raw()).payload, b"open");
+}
+
+/// A question of the guest who has an address.
+fn arp(sender: [u8; 6], own: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
+    let mut frame = vec![0; HEADER_BYTES];
+    frame.extend([0xFF; 6]);
+    frame.extend(GUEST_MAC);
+    // RFC 826: Ethernet, IPv4, lengths, a request.
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(sender);
+    frame.extend(own.octets());
+    frame.extend([0; 6]);
+    frame.extend(wanted.octets());
+    frame
+}
+
+#[test]
+fn question_for_an_address_is_answered_for_all_but_the_guests_own_and_foreign_ones() {
+    let mut world = World::new();
+    let any = Ipv4Addr::new(10, 0, 2, 77);
+    for (own, wanted, answers) in [
+        (GUEST_ADDRESS, GATEWAY_ADDRESS, 1),
+        (GUEST_ADDRESS, any, 1),
+        (Ipv4Addr::UNSPECIFIED, any, 1),
+        (Ipv4Addr::UNSPECIFIED, GUEST_ADDRESS, 0),
+        (GUEST_ADDRESS, Ipv4Addr::new(10, 0, 3, 2), 0),
+        (any, GATEWAY_ADDRESS, 0),
+    ] {
+        assert_eq!(world.raw(&arp(GUEST_MAC, own, wanted)).len(), answers, "{own} {wanted}");
+    }
+    assert_eq!(world.counters().dropped_spoofed, 1);
+    assert!(world.raw(&arp([0xFF; 6], GUEST_ADDRESS, GATEWAY_ADDRESS)).is_empty());
+    assert_eq!(world.counters().dropped_malformed, 1);
+}
+
+#[test]
+fn guest_that_asks_and_takes_no_answer_costs_a_bounded_number_of_them() {
+    let mut world = World::new();
+    for _ in 0..1000 {
+        world.net.input(world.now(), &arp(GUEST_MAC, GUEST_ADDRESS, GATEWAY_ADDRESS));
+    }
+    let answers = std::iter::from_fn(|| world.net.output(world.now()).map(<[u8]>::len)).count();
+    assert_eq!((answers, world.counters().replies_lost), (256, 1000 - 256));
 }
 
 /// What to do to a good frame.

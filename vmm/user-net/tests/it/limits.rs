@@ -65,10 +65,18 @@ fn clients_beyond_all_places_take_those_of_clients_that_say_nothing() {
     }
     world.until("all places taken", |world| (world.net.connections() == PLACES).then_some(()));
     assert_eq!(world.counters().tcp_evicted, 0);
-    std::thread::sleep(Duration::from_millis(250));
+    // All have just said something: nobody has to give way.
+    world.stop_clock();
+    silent.iter_mut().for_each(|client| client.write_all(b"x").unwrap());
+    world.exchange();
     let server = world.listen(80);
     let started = std::time::Instant::now();
     let mut good = TcpStream::connect(world.address()).unwrap();
+    world.exchange();
+    let counters = world.counters();
+    assert_eq!((counters.tcp_evicted, counters.tcp_accept_waits), (0, 1), "{counters:?}");
+    world.skip(Duration::from_millis(250));
+    world.start_clock();
     world.until_state(server, State::Established);
     good.write_all(b"hello").unwrap();
     assert_eq!(world.receive(server, 5), b"hello");

@@ -89,15 +89,36 @@ fn host_is_not_reached_by_any_of_its_addresses_even_with_outbound() {
         with_outside(Outbound::Allowed, |mut world, _| {
             let listener = TcpListener::bind("0.0.0.0:80").unwrap();
             listener.set_nonblocking(true).unwrap();
-            for address in
-                [HOST, Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 9, 9, 9), GATEWAY_ADDRESS, Ipv4Addr::BROADCAST]
-            {
+            for address in [
+                HOST,
+                Ipv4Addr::new(203, 0, 113, 255),
+                Ipv4Addr::LOCALHOST,
+                Ipv4Addr::new(127, 9, 9, 9),
+                GATEWAY_ADDRESS,
+                Ipv4Addr::BROADCAST,
+            ] {
                 world.raw(&segment((address, 80), 5000, |tcp| tcp.control = TcpControl::Syn));
             }
             std::thread::sleep(Duration::from_millis(20));
             assert!(listener.accept().is_err(), "nobody came");
-            assert_eq!(world.counters().refused, 5);
+            assert_eq!(world.counters().refused, 6);
             assert_eq!(world.net.connections(), 0);
+        });
+    });
+}
+
+#[test]
+fn host_is_not_reached_by_an_address_that_only_a_route_makes_its_own() {
+    in_namespace!(|| {
+        with_outside(Outbound::Allowed, |mut world, _| {
+            let route = ["route", "add", "local", "198.51.100.0/24", "dev", "lo"];
+            assert!(std::process::Command::new("ip").args(route).status().unwrap().success());
+            let address = Ipv4Addr::new(198, 51, 100, 7);
+            let listener = TcpListener::bind("0.0.0.0:80").unwrap();
+            assert!(TcpStream::connect((address, 80)).is_ok(), "the host itself comes there");
+            drop(listener.accept().unwrap());
+            world.raw(&segment((address, 80), 5000, |tcp| tcp.control = TcpControl::Syn));
+            assert_eq!((world.counters().refused, world.net.connections()), (1, 0));
         });
     });
 }
@@ -156,6 +177,22 @@ fn flood_of_connections_from_the_guest_is_bounded() {
 }
 
 #[test]
+fn connection_that_begins_with_more_than_a_packet_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut world = allowing(&[port]);
+    let payload = [0x5A; 60_000];
+    let mut long = segment((GATEWAY_ADDRESS, port), 5000, |tcp| {
+        tcp.control = TcpControl::Syn;
+        tcp.payload = &payload;
+    });
+    // As one that is to be segmented.
+    long[..2].copy_from_slice(&[1, 1]);
+    assert_eq!(world.raw(&long).len(), 1, "a reset");
+    assert_eq!((world.net.connections(), world.counters().tcp_outbound_failed), (0, 1));
+}
+
+#[test]
 fn echo_is_answered_by_the_gateway_and_nobody_else() {
     let mut world = World::new();
     assert_eq!(world.raw(&echo(GATEWAY_ADDRESS, b"ping")).len(), 1);
@@ -164,7 +201,7 @@ fn echo_is_answered_by_the_gateway_and_nobody_else() {
 }
 
 /// An echo request of the guest's.
-fn echo(to: Ipv4Addr, data: &[u8]) -> Vec<u8> {
+pub(crate) fn echo(to: Ipv4Addr, data: &[u8]) -> Vec<u8> {
     use smoltcp::phy::ChecksumCapabilities;
     use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr};
     let icmp = Icmpv4Repr::EchoRequest { ident: 1, seq_no: 2, data };

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use exovm_user_net::{HEADER_BYTES, MTU_BYTES};
 use nix::sys::socket::{setsockopt, sockopt};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::State;
@@ -269,6 +270,48 @@ fn end_of_the_guest_waits_for_a_client_that_reads_slowly() {
     all_gone(&mut world);
 }
 
+/// Sends in the guest until so many bytes are taken or no more find room. Returns how many were.
+fn fill(world: &mut World, server: SocketHandle, bytes: &[u8]) -> usize {
+    let (mut taken, mut quiet) = (0, 0);
+    while quiet < 20 && taken < bytes.len() {
+        let more = world.tcp(server).send_slice(&bytes[taken..]).unwrap();
+        taken += more;
+        quiet = if world.exchange() == 0 && more == 0 { quiet + 1 } else { 0 };
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    taken
+}
+
+#[test]
+fn what_the_guest_said_before_its_end_reaches_a_client_that_reads_later() {
+    let mut world = World::new();
+    let sent = pattern(8 << 20);
+    let half_closed = |world: &mut World| {
+        let (client, server) = connected(world);
+        setsockopt(&client, sockopt::RcvBuf, &(64 << 10)).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        world.until_state(server, State::CloseWait);
+        (client, server)
+    };
+    let (client, server) = half_closed(&mut world);
+    let room = fill(&mut world, server, &sent);
+    assert!(room < sent.len(), "it has to wait in the end");
+    world.tcp(server).abort();
+    drop(client);
+    all_gone(&mut world);
+    // Nothing of it waits in the guest (256 KiB), and half of what can wait on this side does.
+    let count = room - (256 << 10) - (128 << 10);
+    let (mut client, server) = half_closed(&mut world);
+    assert_eq!(fill(&mut world, server, &sent[..count]), count);
+    world.tcp(server).close();
+    world.until_state(server, State::Closed);
+    world.skip(Duration::from_secs(60));
+    world.exchange();
+    assert!(read(&mut world, &mut client, count) == sent[..count]);
+    assert_eq!(end(&mut world, &mut client), Ok(()));
+    all_gone(&mut world);
+}
+
 #[test]
 fn guest_that_speaks_first_is_heard_at_once() {
     let mut world = World::new();
@@ -295,4 +338,34 @@ fn lone_request_is_acknowledged_within_the_delay_and_not_at_once() {
     assert!(world.wait(Duration::from_secs(1)), "the descriptor becomes readable");
     world.exchange();
     assert_eq!(world.tcp(server).send_queue(), 0);
+}
+
+#[test]
+fn frames_to_the_guest_are_no_longer_than_its_driver_can_cope_with() {
+    const PACKET: usize = HEADER_BYTES + 14 + MTU_BYTES;
+    for (offloads, segment_sizes) in [(Offloads::None, vec![0]), (Offloads::All, vec![0, 1460])] {
+        let mut world = World::with(publishing(&["0:80"]), offloads);
+        let (mut client, server) = connected(&mut world);
+        client.write_all(&pattern(60_000)).unwrap();
+        world.receive(server, 60_000);
+        assert_eq!(Vec::from_iter(world.segment_sizes.clone()), segment_sizes, "{offloads:?}");
+        match offloads {
+            Offloads::None => assert_eq!(world.longest_bytes, PACKET),
+            Offloads::All => {
+                assert!((2 * PACKET..=65_600).contains(&world.longest_bytes), "{}", world.longest_bytes)
+            }
+        }
+    }
+}
+
+#[test]
+fn idle_connection_stays_for_as_long_as_it_likes() {
+    let mut world = World::new();
+    let (mut client, server) = connected(&mut world);
+    for _ in 0..20 {
+        world.skip(Duration::from_secs(60));
+        world.exchange();
+    }
+    client.write_all(b"still there").unwrap();
+    assert_eq!(world.receive(server, 11), b"still there");
 }

@@ -15,7 +15,7 @@ use smoltcp::wire::{
 use crate::guest::{Offloads, World, publishing};
 
 /// A datagram of the guest's.
-fn datagram(to: SocketAddrV4, from_port: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn datagram(to: SocketAddrV4, from_port: u16, payload: &[u8]) -> Vec<u8> {
     let udp = UdpRepr { src_port: from_port, dst_port: to.port() };
     let ip = Ipv4Repr {
         src_addr: GUEST_ADDRESS,
@@ -88,6 +88,20 @@ fn datagram_too_long_for_a_frame_is_dropped_and_counted() {
     client.send(&[2; 1472]).unwrap();
     assert_eq!(parsed(&world.until_raw()).2, [2; 1472]);
     assert_eq!(world.counters().udp_dropped, 1);
+}
+
+#[test]
+fn flood_of_datagrams_that_are_dropped_holds_up_nobody() {
+    let mut world = world();
+    let client = client(&world);
+    // As many as the host keeps for a socket, and a good one behind them.
+    (0..80).for_each(|_| assert_eq!(client.send(&[1; 1473]).unwrap(), 1473));
+    client.send(b"good").unwrap();
+    assert_eq!(world.net.output(world.now()), None);
+    assert_eq!(world.counters().udp_dropped, 64, "then others have their turn");
+    assert!(world.wait(Duration::from_secs(5)), "the rest is not forgotten");
+    assert_eq!(parsed(&world.until_raw()).2, b"good");
+    assert_eq!(world.counters().udp_dropped, 80);
 }
 
 #[test]

@@ -17,6 +17,18 @@ fn open(file: &NamedTempFile, access: Access) -> RawFile {
     RawFile::open(file.path(), access).expect("an image")
 }
 
+/// Opens an image that was closed a moment ago. A process that another test was starting meanwhile has its descriptors, and so
+/// its lock, until it is the other program.
+fn open_soon(file: &NamedTempFile, access: Access) -> RawFile {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match RawFile::open(file.path(), access) {
+            Err(DiskError::Locked { .. }) if std::time::Instant::now() < end => std::thread::yield_now(),
+            result => return result.expect("an image"),
+        }
+    }
+}
+
 fn message(path: &Path, access: Access) -> String {
     RawFile::open(path, access).expect_err("no image").to_string()
 }
@@ -60,10 +72,10 @@ fn writer_excludes_everybody_and_readers_only_writers() {
         assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
     }
     drop(writer);
-    let readers = [open(&file, Access::ReadOnly), open(&file, Access::ReadOnly)];
+    let readers = [open_soon(&file, Access::ReadOnly), open(&file, Access::ReadOnly)];
     assert!(matches!(RawFile::open(file.path(), Access::ReadWrite), Err(DiskError::Locked { .. })));
     drop(readers);
-    open(&file, Access::ReadWrite);
+    open_soon(&file, Access::ReadWrite);
 }
 
 #[test]

@@ -80,6 +80,9 @@ impl<M: PinnedMemory + Clone> VirtioDevice for Block<M> {
         let Some(slot) = self.queues.get_mut(usize::from(queue)) else {
             return Err(BindError::NoSuchQueue { queue });
         };
+        if self.workers.is_at(queue) {
+            return Err(BindError::Resetting { queue });
+        }
         config.validate(self.config.queue_size_max)?;
         let (environment, memory) = self.binder.bind(self.config.device_index, queue)?;
         let ring_features = RingFeatures {
@@ -95,12 +98,16 @@ impl<M: PinnedMemory + Clone> VirtioDevice for Block<M> {
         Ok(())
     }
 
-    /// Waits for the requests that threads are at.
+    /// Over when no thread is at a request of the queue.
     fn reset_queue(&mut self, queue: u16) {
         if let Some(slot) = self.queues.get_mut(usize::from(queue)) {
-            self.workers.drain(queue);
+            self.workers.forget(queue);
             *slot = Slot::Off;
         }
+    }
+
+    fn is_resetting(&self, queue: u16) -> bool {
+        matches!(self.queues.get(usize::from(queue)), Some(Slot::Off)) && self.workers.is_at(queue)
     }
 
     fn reset(&mut self) {

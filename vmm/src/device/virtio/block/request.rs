@@ -1,7 +1,7 @@
 //! What a request asks for (VIRTIO 1.3 5.2.6), parsed once from the bytes of its chain and checked against the disk. After
 //! that it names whole blocks that exist.
 
-use abi::extent::{BLOCK_BYTES, READ, WRITE};
+use abi::extent::{BLOCK_BYTES, DISCARD_BLOCKS_MAX, READ, WRITE};
 
 use super::super::queue::QueueError;
 use crate::backend::disk::{Access, Input, Output, StatusByte, Zeroing};
@@ -16,8 +16,8 @@ const SEGMENT_BYTES: usize = 16;
 pub(super) const ID_BYTES: usize = 20;
 /// Positions are counted in units of 512 bytes, whatever the block size (5.2.4).
 pub(super) const SECTORS_PER_BLOCK: u64 = BLOCK_BYTES / 512;
-/// Most sectors of a discard or of writing zeros: whole blocks in 32 bits.
-pub(super) const SEGMENT_SECTORS_MAX: u32 = u32::MAX - (u32::MAX % SECTORS_PER_BLOCK as u32);
+/// Most sectors of a discard or of writing zeros: what a thread, once it is at it, does to the end.
+pub(super) const SEGMENT_SECTORS_MAX: u32 = (DISCARD_BLOCKS_MAX * SECTORS_PER_BLOCK) as u32;
 
 /// The status byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,8 +88,8 @@ pub(super) enum Refusal {
     NotWholeBlocks { sector: u64, bytes: u64 },
     #[error("blocks {start}..+{count} are not all on the disk, which has {capacity}")]
     BeyondTheEnd { start: u64, count: u64, capacity: u64 },
-    #[error("{bytes} bytes in one request; at most {TRANSFER_BYTES_MAX} are possible")]
-    TooLong { bytes: u64 },
+    #[error("{bytes} bytes in one request; at most {max} are possible")]
+    TooLong { bytes: u64, max: u64 },
     #[error("the chain of a request of type {kind} is not shaped as that type's must be")]
     Shape { kind: u32 },
     #[error("the disk is read-only")]
@@ -181,14 +181,14 @@ impl Geometry {
 
     /// The blocks of a read or write.
     fn transfer(&self, sector: u64, bytes: u64) -> Result<Blocks, Refusal> {
-        if bytes > TRANSFER_BYTES_MAX {
-            return Err(Refusal::TooLong { bytes });
-        }
-        self.blocks(sector, bytes)
+        self.blocks(sector, bytes, TRANSFER_BYTES_MAX)
     }
 
     /// The blocks from a sector on.
-    fn blocks(&self, sector: u64, bytes: u64) -> Result<Blocks, Refusal> {
+    fn blocks(&self, sector: u64, bytes: u64, max: u64) -> Result<Blocks, Refusal> {
+        if bytes > max {
+            return Err(Refusal::TooLong { bytes, max });
+        }
         if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES) || !sector.is_multiple_of(SECTORS_PER_BLOCK) {
             return Err(Refusal::NotWholeBlocks { sector, bytes });
         }
@@ -209,7 +209,33 @@ impl Geometry {
         self.writable()?;
         let [low, high, sectors, flags]: [[u8; 4]; 4] = zerocopy::transmute!(bytes);
         let sector = u64::from(u32::from_le_bytes(low)) | u64::from(u32::from_le_bytes(high)) << 32;
-        let blocks = self.blocks(sector, u64::from(u32::from_le_bytes(sectors)) * 512)?;
+        let blocks = self.zone(sector, u32::from_le_bytes(sectors))?;
         Ok((blocks, u32::from_le_bytes(flags)))
+    }
+
+    /// The blocks of a discard or of writing zeros.
+    fn zone(&self, sector: u64, sectors: u32) -> Result<Blocks, Refusal> {
+        self.blocks(sector, u64::from(sectors) * 512, DISCARD_BLOCKS_MAX * BLOCK_BYTES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than any request may take.
+    const VAST: Geometry =
+        Geometry { capacity_blocks: 1 << 40, access: Access::ReadWrite, discard: true, write_zeroes: true };
+
+    #[test]
+    fn transfers_and_discards_beyond_their_limits_are_too_long() {
+        let most = TRANSFER_BYTES_MAX / BLOCK_BYTES;
+        assert_eq!(VAST.transfer(8, TRANSFER_BYTES_MAX), Ok(Blocks { start: 1, count: most }));
+        let bytes = TRANSFER_BYTES_MAX + BLOCK_BYTES;
+        assert_eq!(VAST.transfer(8, bytes), Err(Refusal::TooLong { bytes, max: TRANSFER_BYTES_MAX }));
+        assert_eq!(VAST.zone(8, SEGMENT_SECTORS_MAX), Ok(Blocks { start: 1, count: DISCARD_BLOCKS_MAX }));
+        for sectors in [SEGMENT_SECTORS_MAX + SECTORS_PER_BLOCK as u32, u32::MAX] {
+            assert!(matches!(VAST.zone(8, sectors), Err(Refusal::TooLong { .. })), "{sectors}");
+        }
     }
 }

@@ -1,12 +1,15 @@
 //! The disk with a fake guest and a store that does what the test wants.
 
 use super::super::test_utils::disk::{BLOCKS, Disk, QUEUES, frame_gpa, page_gpa};
-use super::super::test_utils::{Driver, Piece, environment_gpa};
+use std::sync::Arc;
+
+use super::super::test_utils::{Driver, Guest, Piece, environment_gpa};
 use super::super::{QueueState, VirtioDevice};
-use super::Budget;
-use crate::backend::disk::fake::AtHand;
+use super::{Block, BlockConfig, BlockError, Budget, EventFd};
+use crate::backend::disk::Access;
+use crate::backend::disk::fake::{AtHand, FakeStore};
 use crate::device::pci::PciFunction;
-use crate::device::virtio::pci::DEVICE_CONFIG;
+use crate::device::virtio::pci::{DEVICE_CONFIG, offset};
 use abi::domain::Rights;
 use abi::extent::{READ, WRITE};
 
@@ -115,13 +118,72 @@ fn configuration_says_what_the_disk_is() {
     assert_eq!(u64::from_le_bytes(bytes[..8].try_into().expect("eight")), BLOCKS * 8);
     assert_eq!((word(12), word(20)), (254, 4096), "seg_max, blk_size");
     assert_eq!(u16::from_le_bytes([bytes[34], bytes[35]]), QUEUES);
-    assert_eq!((word(36), word(40), word(44)), (0xFFFF_FFF8, 1, 8), "discard");
+    assert_eq!((word(36), word(40), word(44)), (512 << 10, 1, 8), "discard");
     // VIRTIO_BLK_F_SEG_MAX, BLK_SIZE, FLUSH, MQ, DISCARD, WRITE_ZEROES.
     let wanted = 1 << 2 | 1 << 6 | 1 << 9 | 1 << 12 | 1 << 13 | 1 << 14;
     assert_eq!(disk.features & wanted, wanted);
     assert_eq!(disk.features & 1 << 5, 0, "VIRTIO_BLK_F_RO");
     let entry = disk.function.device_entry();
     assert_eq!((entry.capacity_blocks, entry.segments_max, entry.queues), (BLOCKS, 254, 3));
+}
+
+#[test]
+fn read_only_disk_says_so_and_takes_only_reads_and_flushes() {
+    let mut disk = Disk::with_access(Access::ReadOnly);
+    // VIRTIO_BLK_F_RO, and nothing that changes blocks.
+    assert_eq!(disk.features & (1 << 5 | 1 << 13 | 1 << 14), 1 << 5);
+    let mut bytes = [0xFF; 80];
+    disk.function.bar_read(DEVICE_CONFIG, &mut bytes);
+    assert_eq!(bytes[36..], [0; 44], "discard, and behind the end");
+    let mut driver = disk.bind(0, 1);
+    waiting::segment(&disk, 1, 8, 8, 0);
+    let segment = Piece::out(page_gpa(1, 1), 16);
+    submit(&disk, &mut driver, 0, WRITE_KIND, 1, &[from(0)]);
+    submit(&disk, &mut driver, 1, DISCARD_KIND, 0, &[segment]);
+    submit(&disk, &mut driver, 2, ZERO_KIND, 0, &[segment]);
+    submit(&disk, &mut driver, 3, READ_KIND, 1, &[into(3)]);
+    assert_eq!(disk.work().completed, 4);
+    let statuses = [0, 1, 2, 3].map(|number| disk.status(1, number));
+    assert_eq!(statuses, [IO_ERROR, UNSUPPORTED, UNSUPPORTED, OK]);
+    assert_eq!(disk.function.metrics().refused_read_only, 1);
+    assert_eq!(disk.store.state().calls, [""; 0]);
+    submit(&disk, &mut driver, 4, FLUSH_KIND, 0, &[]);
+    disk.work_until_completed(1);
+    assert_eq!(disk.status(1, 4), OK);
+}
+
+#[test]
+fn new_with_impossible_queues_returns_error() {
+    let guest = Guest::new();
+    let make = |queues, queue_size_max| {
+        let config = BlockConfig { device_index: 0, queues, queue_size_max };
+        let store = Arc::new(FakeStore::new(1, Access::ReadWrite));
+        let event = EventFd::new(0).expect("an event descriptor");
+        Block::new(config, guest.tables.clone(), guest.tables.extents().clone(), store, event).err()
+    };
+    assert_eq!((make(1, 4), make(31, 1024)), (None, None));
+    for queues in [0, 32, u16::MAX] {
+        assert_eq!(make(queues, 64), Some(BlockError::Queues { queues }));
+    }
+    for size in [0, 2, 6, 2048] {
+        assert_eq!(make(1, size), Some(BlockError::QueueSize { size }));
+    }
+}
+
+#[test]
+fn queue_longer_than_the_disk_has_is_not_enabled() {
+    let mut disk = Disk::new();
+    disk.guest.own(0, Some(1));
+    let rings = disk.guest.driver(1, 0, 512).config;
+    disk.set::<2>(offset::QUEUE_SELECT, 0);
+    disk.set::<8>(offset::QUEUE_DESC, rings.descriptors_gpa);
+    disk.set::<8>(offset::QUEUE_DRIVER, rings.available_gpa);
+    disk.set::<8>(offset::QUEUE_DEVICE, rings.used_gpa);
+    for (size, enabled) in [(512, 0), (3, 0), (0, 0), (256, 1)] {
+        disk.set::<2>(offset::QUEUE_SIZE, size);
+        disk.set::<2>(offset::QUEUE_ENABLE, 1);
+        assert_eq!(disk.get::<2>(offset::QUEUE_ENABLE), enabled, "{size}");
+    }
 }
 
 #[test]

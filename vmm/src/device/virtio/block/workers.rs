@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 
 use vmm_sys_util::eventfd::EventFd;
 
+use abi::queue::QUEUES_PER_DEVICE;
+
 use super::request::Task;
 use crate::account::ledger::{Bucket, Ledger};
 use crate::backend::PinnedMemory;
@@ -65,6 +67,8 @@ struct State<M> {
     running: Vec<Running>,
     /// Jobs that threads have begun so far.
     begun: u64,
+    /// Queues whose jobs nobody wants any more that threads were at when they were reset.
+    forgotten: [bool; QUEUES_PER_DEVICE],
     /// Threads that wait for a job.
     idle: usize,
     stopping: bool,
@@ -79,11 +83,18 @@ struct Running {
     environment: u32,
 }
 
+impl<M> State<M> {
+    /// Whether a thread is at a job of this queue.
+    fn is_at(&self, queue: u16) -> bool {
+        self.running.iter().any(|running| running.queue == queue)
+    }
+}
+
 struct Shared<M> {
     state: Mutex<State<M>>,
     /// There is a job, or the end.
     work: Condvar,
-    /// A job was finished.
+    /// A thread is done with a job.
     progress: Condvar,
     /// How many lie in [`State::done`]: what the device work reads at each look.
     finished: AtomicUsize,
@@ -121,6 +132,7 @@ impl<M: PinnedMemory> Workers<M> {
             done: Vec::new(),
             running: Vec::with_capacity(WORKERS_MAX),
             begun: 0,
+            forgotten: [false; QUEUES_PER_DEVICE],
             idle: 0,
             stopping: false,
         };
@@ -191,15 +203,19 @@ impl<M: PinnedMemory> Workers<M> {
         self.shared.finished.store(0, Ordering::Release);
     }
 
-    /// Forgets the jobs of a queue and waits for those that a thread is at: afterwards no memory of theirs is touched.
-    pub(super) fn drain(&self, queue: u16) {
+    /// Forgets the jobs of a queue. Memory of those that threads are at may be touched until [`Self::is_at`] says no; none of
+    /// them shows among the finished.
+    pub(super) fn forget(&self, queue: u16) {
         let mut state = self.shared.lock();
         state.jobs.retain(|job| job.queue != queue);
-        while state.running.iter().any(|running| running.queue == queue) {
-            state = self.shared.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
         state.done.retain(|done| done.job.queue != queue);
+        state.forgotten[usize::from(queue)] = state.is_at(queue);
         self.shared.finished.store(state.done.len(), Ordering::Release);
+    }
+
+    /// Whether a thread is at a job of this queue.
+    pub(super) fn is_at(&self, queue: u16) -> bool {
+        self.shared.lock().is_at(queue)
     }
 }
 
@@ -235,10 +251,16 @@ impl<M: PinnedMemory> Shared<M> {
     fn run(&self, ledger: &Ledger) {
         ledger.enter(Bucket::Disk);
         while let Some((number, job)) = self.next_job(ledger) {
+            let queue = job.queue;
             let result = self.execute(&job, ledger);
             ledger.enter(Bucket::Disk);
             let mut state = self.lock();
             state.running.retain(|running| running.number != number);
+            if state.forgotten[usize::from(queue)] {
+                state.forgotten[usize::from(queue)] = state.is_at(queue);
+                self.progress.notify_all();
+                continue;
+            }
             state.done.push(Done { job, result });
             self.finished.store(state.done.len(), Ordering::Release);
             drop(state);

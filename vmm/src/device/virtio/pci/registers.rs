@@ -73,6 +73,8 @@ pub(in crate::device::virtio) struct Transport {
     driver_features: u64,
     config_vector: u16,
     status: u8,
+    /// What the status was before the last reset.
+    status_before_reset: u8,
     isr: u8,
     queue_select: u16,
     queues: Vec<Registers>,
@@ -88,6 +90,7 @@ impl Transport {
             driver_features: 0,
             config_vector: NO_VECTOR,
             status: 0,
+            status_before_reset: 0,
             isr: 0,
             queue_select: 0,
             queues: vec![Registers::new(queue_size_max); usize::from(queues)],
@@ -100,6 +103,9 @@ impl Transport {
         self.driver_feature_select = 0;
         self.driver_features = 0;
         self.config_vector = NO_VECTOR;
+        if self.status != 0 {
+            self.status_before_reset = self.status;
+        }
         self.status = 0;
         self.isr = 0;
         self.queue_select = 0;
@@ -156,13 +162,17 @@ impl Transport {
         put(offset::DRIVER_FEATURE, half(self.driver_features, self.driver_feature_select), 4);
         put(offset::CONFIG_MSIX_VECTOR, self.config_vector.into(), 2);
         put(offset::NUM_QUEUES, self.queues.len() as u64, 2);
-        put(offset::DEVICE_STATUS, self.status.into(), 1);
+        // 2.4.1: after a reset it reads 0 once the device has let go of everything.
+        let leaving = self.status == 0 && (0..device.queues()).any(|queue| device.is_resetting(queue));
+        let status = if leaving { self.status_before_reset } else { self.status };
+        put(offset::DEVICE_STATUS, status.into(), 1);
         // Device configuration never changes.
         put(offset::CONFIG_GENERATION, 0, 1);
         put(offset::QUEUE_SELECT, self.queue_select.into(), 2);
-        // 4.1.4.3.1: a queue that does not exist has size 0. A queue that was reset is reset at once, so queue_reset and
-        // queue_notif_config_data read 0 always.
+        // 4.1.4.3.1: a queue that does not exist has size 0; queue_reset reads 1 until the reset is over.
+        // queue_notif_config_data reads 0 always.
         if let Some(queue) = queue {
+            put(offset::QUEUE_RESET, device.is_resetting(self.queue_select).into(), 2);
             put(offset::QUEUE_SIZE, queue.config.size.into(), 2);
             put(offset::QUEUE_MSIX_VECTOR, queue.vector.into(), 2);
             put(offset::QUEUE_ENABLE, queue.enabled.into(), 2);

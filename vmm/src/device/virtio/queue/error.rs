@@ -53,12 +53,17 @@ pub enum QueueError {
         gpa: u64,
     },
     /// VIRTIO 1.3 2.7.6: more entries than the ring has.
-    #[error("the available index {index} runs ahead of {next} by more than the {size} entries of the ring")]
+    #[error(
+        "the available index {index} runs ahead of {next} by more than the {size} entries of the ring, of which the \
+         device has {kept}"
+    )]
     AvailableAhead {
         /// What the driver wrote.
         index: u16,
         /// The next entry the device expects.
         next: u16,
+        /// Chains that the device has taken and not given back.
+        kept: u16,
         /// Entries.
         size: u16,
     },

@@ -120,9 +120,11 @@ impl<M: PinnedMemory> Virtqueue<M> {
         }
         self.available = self.rings.available_index();
         let (index, next, size) = (self.available, self.next_available, self.size());
-        if index.wrapping_sub(next) > size {
+        // A chain has a descriptor at least, so those that the device keeps take as much of what can be made available.
+        let kept = next.wrapping_sub(self.used.next());
+        if index.wrapping_sub(next) > size.saturating_sub(kept) {
             self.available = next;
-            return Err(QueueError::AvailableAhead { index, next, size });
+            return Err(QueueError::AvailableAhead { index, next, kept, size });
         }
         Ok(index != next)
     }

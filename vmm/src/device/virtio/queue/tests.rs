@@ -151,9 +151,30 @@ fn available_index_too_far_ahead_returns_error() {
     let guest = Guest::new();
     let (driver, mut queue) = queue(&guest, 8, EVENTS);
     driver.set_available_index(9);
-    assert_eq!(queue.begin(), Err(QueueError::AvailableAhead { index: 9, next: 0, size: 8 }));
+    assert_eq!(queue.begin(), Err(QueueError::AvailableAhead { index: 9, next: 0, kept: 0, size: 8 }));
     driver.set_available_index(u16::MAX);
-    assert_eq!(queue.begin(), Err(QueueError::AvailableAhead { index: u16::MAX, next: 0, size: 8 }));
+    assert_eq!(queue.begin(), Err(QueueError::AvailableAhead { index: u16::MAX, next: 0, kept: 0, size: 8 }));
+}
+
+/// A driver that makes its chains available again before they are back could have the device keep any number of them.
+#[test]
+fn more_chains_than_entries_with_what_the_device_keeps_return_error() {
+    let guest = Guest::new();
+    let (mut driver, mut queue) = queue(&guest, 8, EVENTS);
+    for _ in 0..8 {
+        driver.add(&[Piece::out(DATA, 1)]);
+    }
+    for _ in 0..5 {
+        assert!(next(&mut queue).expect("good").is_some());
+    }
+    queue.complete(0, 0);
+    driver.add(&[Piece::out(DATA, 1)]);
+    for _ in 0..4 {
+        assert!(next(&mut queue).expect("good").is_some());
+    }
+    assert_eq!(next(&mut queue), Ok(None), "all entries are the device's");
+    driver.add(&[Piece::out(DATA, 1)]);
+    assert_eq!(next(&mut queue), Err(QueueError::AvailableAhead { index: 10, next: 9, kept: 8, size: 8 }));
 }
 
 #[test]

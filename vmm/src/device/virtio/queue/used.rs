@@ -25,6 +25,12 @@ pub(super) struct UsedRing {
 }
 
 impl UsedRing {
+    /// How many completions there were, as indices count.
+    #[inline]
+    pub(super) fn next(&self) -> u16 {
+        self.next
+    }
+
     /// Writes a completion where the driver does not look yet.
     #[inline]
     pub(super) fn push(&mut self, rings: &Rings, head: u16, written: u32) {

@@ -27,6 +27,7 @@ const BUFFERS: u64 = 0x8_0000;
 
 /// The disk, its guest, its interrupts.
 pub(crate) struct Disk {
+    _release: Release,
     pub(crate) guest: Guest,
     pub(crate) function: VirtioPci<Block<DmaDomain>>,
     pub(crate) store: Arc<FakeStore>,
@@ -58,10 +59,17 @@ impl Disk {
         let function = VirtioPci::new(block.expect("possible"), place, raised, Arc::new(Routes::default()));
         let mut function = function.expect("possible");
         let features = firmware::start(&mut function, !0).expect("starts");
-        Self { guest, function, store, interrupts, event, ledger: Ledger::default(), features }
+        let _release = Release(Arc::clone(&store));
+        Self { _release, guest, function, store, interrupts, event, ledger: Ledger::default(), features }
     }
 
-    fn set<const LEN: usize>(&mut self, at: usize, value: u64) {
+    pub(crate) fn get<const LEN: usize>(&mut self, at: usize) -> u64 {
+        let mut bytes = [0; 8];
+        self.function.bar_read(COMMON + at as u64, &mut bytes[..LEN]);
+        u64::from_le_bytes(bytes)
+    }
+
+    pub(crate) fn set<const LEN: usize>(&mut self, at: usize, value: u64) {
         self.function.bar_write(COMMON + at as u64, &value.to_le_bytes()[..LEN]);
     }
 
@@ -82,8 +90,18 @@ impl Disk {
         driver
     }
 
-    /// Resets a queue.
+    /// Resets a queue, and waits for the end of that.
     pub(crate) fn reset_queue(&mut self, queue: u16) {
+        self.begin_reset(queue);
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.get::<2>(offset::QUEUE_RESET) != 0 {
+            assert!(Instant::now() < end, "queue {queue} is still being reset");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Asks for a queue's reset.
+    pub(crate) fn begin_reset(&mut self, queue: u16) {
         self.set::<2>(offset::QUEUE_SELECT, queue.into());
         self.set::<2>(offset::QUEUE_RESET, 1);
     }
@@ -132,6 +150,15 @@ impl Disk {
     /// The status of a request.
     pub(crate) fn status(&self, environment: u32, number: u64) -> u8 {
         self.guest.read(frame_gpa(environment, number) + 16, 1)[0]
+    }
+}
+
+/// A test that fails while calls are held shall say so and not wait for the disk's threads.
+struct Release(Arc<FakeStore>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        self.0.release();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::waiting::segment;
 use super::*;
+use crate::device::virtio::queue::QueueError;
 use proptest::prelude::*;
 
 /// Status and stopped queues after one request of environment 1.
@@ -57,6 +58,49 @@ fn discards_out_of_range_or_with_flags_are_refused() {
     }
     segment(&disk, 0, 0, 8, 2);
     assert_eq!(outcome(&mut disk, ZERO_KIND, 0, &data), (UNSUPPORTED, 0));
+    let metrics = disk.function.metrics();
+    assert_eq!((metrics.refused_range, metrics.unsupported, metrics.refused_extent), (4, 2, 0));
+    assert_eq!(disk.store.state().calls, [""; 0]);
+}
+
+#[test]
+fn chains_that_are_not_shaped_as_their_kind_must_be_are_io_errors() {
+    let mut disk = Disk::new();
+    segment(&disk, 0, 0, 8, 0);
+    let out = |len| Piece::out(page_gpa(1, 0), len);
+    let input = |len| Piece::into(page_gpa(1, 1), len);
+    let cases: [(u32, &[Piece]); 9] = [
+        (READ_KIND, &[out(16), input(4096)]),
+        (WRITE_KIND, &[out(4096), input(16)]),
+        (FLUSH_KIND, &[out(16)]),
+        (FLUSH_KIND, &[input(16)]),
+        (ID_KIND, &[input(19)]),
+        (ID_KIND, &[out(1), input(20)]),
+        (DISCARD_KIND, &[out(15)]),
+        (DISCARD_KIND, &[out(32)]),
+        (ZERO_KIND, &[out(16), input(1)]),
+    ];
+    for (kind, data) in cases {
+        assert_eq!(outcome(&mut disk, kind, 0, data), (IO_ERROR, 0), "{kind} {data:?}");
+    }
+    assert_eq!((disk.function.metrics().refused_range, &disk.store.state().calls), (9, &vec![]));
+}
+
+#[test]
+fn chains_without_a_whole_header_or_a_status_stop_the_queue() {
+    let page = page_gpa(1, 0);
+    for (chain, expected) in [
+        (&[Piece::out(page, 15), Piece::into(page, 1)][..], QueueError::TooShort { bytes: 15, min: 16 }),
+        (&[Piece::into(page, 4097)], QueueError::TooShort { bytes: 0, min: 16 }),
+        (&[Piece::out(page, 16)], QueueError::NoStatus),
+    ] {
+        let mut disk = Disk::new();
+        let mut driver = disk.bind(0, 1);
+        driver.add(chain);
+        assert!(disk.work().stopped);
+        assert_eq!(disk.function.queue_states()[0], QueueState::Stopped(expected));
+        assert_eq!(driver.used_index(), 0);
+    }
 }
 
 #[test]
@@ -103,6 +147,22 @@ fn foreign_memory_stops_only_its_queue_and_a_reset_heals_it() {
 }
 
 #[test]
+fn requests_made_available_again_while_they_wait_stop_the_queue_and_pile_up_nowhere() {
+    let mut disk = Disk::new();
+    let mut driver = disk.bind(0, 1);
+    disk.store.state().at_hand = AtHand::Nothing;
+    disk.store.state().held = true;
+    let head = submit(&disk, &mut driver, 0, READ_KIND, 1, &[into(0)]);
+    for _ in 0..10 * driver.config.size {
+        driver.make_available(head);
+        disk.work();
+    }
+    let metrics = disk.function.metrics();
+    assert_eq!((metrics.handed_over, metrics.queues_stopped), (driver.config.size.into(), 1));
+    disk.store.release();
+}
+
+#[test]
 fn status_page_revoked_while_a_request_waits_stops_the_queue() {
     let mut disk = Disk::new();
     let mut driver = disk.bind(0, 1);
@@ -116,6 +176,23 @@ fn status_page_revoked_while_a_request_waits_stops_the_queue() {
     let worked = disk.work();
     assert_eq!((worked.completed, worked.stopped), (0, true));
     assert_eq!(disk.status(1, 0), 0xEE);
+}
+
+#[test]
+fn used_ring_revoked_while_a_request_waits_is_not_written() {
+    let mut disk = Disk::new();
+    let mut driver = disk.bind(0, 1);
+    disk.store.state().held = true;
+    submit(&disk, &mut driver, 0, FLUSH_KIND, 0, &[]);
+    disk.work();
+    disk.store.wait_for_held(1);
+    let used = driver.config.used_gpa;
+    disk.guest.write(used, &[0x77; 4 + 8 * 8]);
+    disk.guest.grant(1, used & !0xFFF, 4096, Rights::None);
+    disk.store.release();
+    disk.wait_for_event();
+    assert!(disk.work().stopped);
+    assert!(disk.guest.read(used, 4 + 8 * 8).iter().all(|&byte| byte == 0x77));
 }
 
 proptest! {

@@ -114,7 +114,7 @@ fn image_that_ends_early_is_an_io_error() {
 }
 
 #[test]
-fn reset_waits_for_the_request_in_flight_and_forgets_the_rest() {
+fn reset_is_over_with_the_request_in_flight_and_forgets_the_rest() {
     let mut disk = Disk::new();
     let mut driver = disk.bind(0, 1);
     let mut other = disk.bind(1, 1);
@@ -126,31 +126,62 @@ fn reset_waits_for_the_request_in_flight_and_forgets_the_rest() {
     submit(&disk, &mut other, 20, READ_KIND, 1, &[into(20)]);
     disk.work();
     disk.store.wait_for_held(super::super::WORKERS_MAX);
-    let store = disk.store.clone();
-    let releaser = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        store.release();
-    });
+    // Whoever asks for the reset, and holds the disk's lock, does not wait for the host.
+    disk.begin_reset(0);
+    assert_eq!(disk.get::<2>(offset::QUEUE_RESET), 1);
+    disk.bind(0, 1);
+    assert_eq!(disk.get::<2>(offset::QUEUE_ENABLE), 0, "its pages may still be written to");
+    disk.store.release();
     disk.reset_queue(0);
-    assert!(!disk.store.state().held, "the reset came back before the request in flight was done");
     // From here on nothing of the queue's memory changes.
     disk.guest.write(page_gpa(1, 0), &[0x77; 20 * 4096]);
-    releaser.join().expect("no panic");
+    let mut again = disk.bind(0, 1);
+    assert_eq!(disk.get::<2>(offset::QUEUE_ENABLE), 1);
     disk.work_until_completed(1);
-    assert_eq!((driver.used_index(), other.all_used().len(), disk.status(1, 20)), (0, 1, OK));
+    assert_eq!((again.used_index(), other.all_used().len(), disk.status(1, 20)), (0, 1, OK));
     assert!(disk.guest.read(page_gpa(1, 0), 20 * 4096).iter().all(|&byte| byte == 0x77));
     let reads = disk.store.state().calls.len();
     assert!(reads < 20, "{reads}: what no thread had begun is forgotten");
-    let mut again = disk.bind(0, 1);
     submit(&disk, &mut again, 0, READ_KIND, 1, &[into(0)]);
     disk.work_until_completed(1);
     assert_eq!(again.all_used().len(), 1);
 }
 
 #[test]
+fn reset_forgets_what_was_finished_and_not_picked_up() {
+    let mut disk = Disk::new();
+    let mut driver = disk.bind(0, 1);
+    submit(&disk, &mut driver, 0, FLUSH_KIND, 0, &[]);
+    disk.work();
+    disk.wait_for_event();
+    disk.reset_queue(0);
+    let again = disk.bind(0, 1);
+    assert_eq!((disk.work().completed, again.used_index()), (0, 0));
+}
+
+#[test]
+fn device_reset_is_over_when_no_thread_is_at_a_request() {
+    let mut disk = Disk::new();
+    let mut driver = disk.bind(0, 1);
+    disk.store.state().held = true;
+    submit(&disk, &mut driver, 0, FLUSH_KIND, 0, &[]);
+    disk.work();
+    disk.store.wait_for_held(1);
+    disk.set::<1>(offset::DEVICE_STATUS, 0);
+    assert_ne!(disk.get::<1>(offset::DEVICE_STATUS), 0, "VIRTIO 1.3 2.4.1");
+    disk.store.release();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while disk.get::<1>(offset::DEVICE_STATUS) != 0 {
+        assert!(std::time::Instant::now() < end, "the reset does not end");
+    }
+    assert!(!disk.function.arm(), "nobody wants what was finished since");
+}
+
+#[test]
 fn page_revoked_while_its_request_waits_is_not_touched() {
     let mut disk = Disk::new();
     let mut driver = disk.bind(0, 1);
+    let before = stored(&disk, 2);
     disk.store.state().at_hand = AtHand::Nothing;
     disk.store.state().held = true;
     // These occupy the threads; the one behind them has not been begun when its page is taken.
@@ -158,14 +189,16 @@ fn page_revoked_while_its_request_waits_is_not_touched() {
         submit(&disk, &mut driver, number, FLUSH_KIND, 0, &[]);
     }
     submit(&disk, &mut driver, 10, READ_KIND, 1, &[into(10)]);
-    disk.guest.write(page_gpa(1, 10), &[0x77; 4096]);
+    submit(&disk, &mut driver, 11, WRITE_KIND, 2, &[from(11)]);
+    disk.guest.write(page_gpa(1, 10), &[0x77; 2 * 4096]);
     disk.work();
     disk.store.wait_for_held(super::super::WORKERS_MAX);
-    disk.guest.grant(1, page_gpa(1, 10), 4096, Rights::None);
+    disk.guest.grant(1, page_gpa(1, 10), 2 * 4096, Rights::None);
     disk.store.release();
-    disk.work_until_completed(super::super::WORKERS_MAX as u32 + 1);
-    assert_eq!(disk.status(1, 10), IO_ERROR);
-    assert!(disk.guest.read(page_gpa(1, 10), 4096).iter().all(|&byte| byte == 0x77));
+    disk.work_until_completed(super::super::WORKERS_MAX as u32 + 2);
+    assert_eq!((disk.status(1, 10), disk.status(1, 11)), (IO_ERROR, IO_ERROR));
+    assert!(disk.guest.read(page_gpa(1, 10), 2 * 4096).iter().all(|&byte| byte == 0x77));
+    assert_eq!(stored(&disk, 2), before, "nor read");
 }
 
 #[test]

@@ -126,7 +126,9 @@ fn slow_client_fills_the_buffer_then_the_ring_and_loses_nothing() {
     }
     assert_eq!(transmit.driver.all_used().len(), BUFFER_BYTES / BUFFER as usize);
     assert_eq!(session.status().unread_bytes, BUFFER_BYTES);
+    let blocked = channel.function.metrics().blocked;
     assert_eq!(channel.work(), Worked::default(), "a full buffer costs nothing");
+    assert_eq!(channel.function.metrics().blocked, blocked, "nor is it tried again");
     let mut got = Vec::new();
     while got.len() < total {
         got.extend(read(&session));
@@ -206,6 +208,9 @@ fn flooding_client_is_held_back_at_the_bound() {
     assert_eq!(session.write(&flood), 0);
     channel.work();
     assert_eq!(session.write(&flood), 0, "the guest has given no buffers");
+    let starved = channel.function.metrics().starved;
+    channel.work();
+    assert_eq!(channel.function.metrics().starved, starved, "nor are they looked for again");
     receive.give(4);
     channel.work();
     assert_eq!(receive.received(&channel).concat(), flood[..4 * BUFFER as usize]);
@@ -249,6 +254,94 @@ fn input_of_a_client_comes_after_the_word_of_it() {
     channel.work();
     assert_eq!(receive.received(&channel), [b"hello"]);
     assert_eq!(silent.received(&channel).last(), Some(&message(0, 6, 1)));
+}
+
+#[test]
+fn input_of_the_next_client_waits_for_the_word_of_it_and_comes_then() {
+    let (mut channel, mut control, mut receive, _transmit) = opened();
+    receive.give(4);
+    channel.reset_queue(2);
+    let mut messages = Queue::bind(&mut channel, 2, 1);
+    // Three ports, then kind and name of the first, then its client.
+    control.say(&mut channel, 0, 0, 1);
+    messages.give(3);
+    channel.work();
+    control.say(&mut channel, 0, 3, 1);
+    messages.give(3);
+    control.say(&mut channel, 0, 6, 1);
+    let first = attach(&channel.host(0));
+    channel.work();
+    assert_eq!(messages.received(&channel).last(), Some(&message(0, 6, 1)));
+    drop(first);
+    let second = attach(&channel.host(0));
+    second.write(b"hello");
+    for expected in [message(0, 6, 0), message(0, 6, 1)] {
+        channel.work();
+        assert!(receive.received(&channel).is_empty());
+        messages.give(1);
+        channel.work();
+        assert_eq!(messages.received(&channel), [expected]);
+    }
+    assert_eq!(receive.received(&channel), [b"hello"]);
+}
+
+#[test]
+fn driver_that_begins_anew_gets_no_input_before_the_word_of_its_client() {
+    let (mut channel, _control, mut receive, _transmit) = opened();
+    let session = attach(&channel.host(0));
+    channel.work();
+    channel.reset_queue(3);
+    receive.give(1);
+    session.write(b"for whom?");
+    channel.work();
+    assert!(receive.received(&channel).is_empty());
+}
+
+#[test]
+fn input_is_given_only_as_that_of_its_session() {
+    let (channel, ..) = opened();
+    let host = channel.host(0);
+    drop(attach(&host));
+    let second = attach(&host);
+    second.write(b"mine");
+    let mut bytes = [0; 8];
+    assert_eq!((host.pop_input(Some(1), &mut bytes), host.pop_input(None, &mut bytes)), (0, 0));
+    assert_eq!(host.pop_input(Some(2), &mut bytes), 4);
+    assert_eq!(&bytes[..4], b"mine");
+}
+
+#[test]
+fn one_call_takes_its_share_of_a_flood_and_says_that_there_is_more() {
+    const LEN: usize = 400_000;
+    // A console without a client takes everything.
+    let (mut channel, mut control, _receive, mut transmit) = opened();
+    transmit.driver.add(&[Piece::out(environment_gpa(1) + 0x10_0000, LEN as u32)]);
+    let mut taken = 0;
+    loop {
+        let worked = channel.work();
+        assert!(worked.taken_bytes < 100_000, "the NIC waits meanwhile");
+        taken += worked.taken_bytes;
+        if !worked.more {
+            break;
+        }
+    }
+    assert_eq!(taken, LEN);
+    for _ in 0..64 {
+        control.transmit.send(&channel, &message(9, 9, 9));
+    }
+    let worked = channel.work();
+    assert_eq!((worked.messages, worked.more), (64, true));
+    assert!(!channel.work().more);
+}
+
+#[test]
+fn transmit_queue_that_is_reset_gives_its_last_bytes() {
+    let (mut channel, _control, _receive, mut transmit) = opened();
+    let session = attach(&channel.host(0));
+    channel.work();
+    transmit.send(&channel, b"last words");
+    channel.reset_queue(1);
+    assert_eq!(read(&session), b"last words");
 }
 
 #[test]
