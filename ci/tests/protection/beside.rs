@@ -43,7 +43,7 @@ fn core_fault_of_each_environment_is_reported_and_the_last_ends_the_machine() {
         let report = format!("environment {environment}: page fault reading ");
         let at = said.iter().position(|line| line.starts_with(&report));
         let at = at.unwrap_or_else(|| panic!("{environment}: {:#?}", outcome.log));
-        assert!(said[at + 1].contains("probe::memory"), "{said:#?}");
+        assert!(said[at + 1].contains("probe_read"), "{said:#?}");
         assert!(
             said[at..].iter().any(|line| line.contains("from ") && line.contains("probe::main")),
             "{said:#?}"
