@@ -41,6 +41,7 @@ pub struct GuestBuilder {
     docroot: Option<PathBuf>,
     io: IoMode,
     memory_mib: Option<u64>,
+    environments: Option<u32>,
     arguments: Vec<String>,
     net: Net,
     disks: Vec<(PathBuf, Access)>,
@@ -54,6 +55,7 @@ impl GuestBuilder {
             docroot: None,
             io: IoMode::Turn,
             memory_mib: None,
+            environments: None,
             arguments: Vec::new(),
             net: Net::Tap(0),
             disks: Vec::new(),
@@ -81,6 +83,12 @@ impl GuestBuilder {
     /// Memory of the machine.
     pub fn memory_mib(mut self, mib: u64) -> Self {
         self.memory_mib = Some(mib);
+        self
+    }
+
+    /// In how many environments the image's program runs; as many as the image asks for if not said.
+    pub fn environments(mut self, number: u32) -> Self {
+        self.environments = Some(number);
         self
     }
 
@@ -193,7 +201,7 @@ impl GuestBuilder {
             io: self.io,
             vcpu_cpu: None,
             arguments: self.arguments,
-            environments: None,
+            environments: self.environments,
             spare_environments: None,
             log: Box::new(move |line| sink.push(line)),
         })?;

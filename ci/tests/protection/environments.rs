@@ -168,3 +168,26 @@ fn core_parent_is_refused_what_it_may_not() {
     let answers: Vec<(&str, &str)> = lines(&log).iter().filter_map(|line| line.rsplit_once(": ")).collect();
     assert_eq!(answers, REFUSALS);
 }
+
+#[test]
+fn core_environment_that_runs_on_ends_and_its_neighbour_does_not() {
+    let outcome = run(&["child-runs-on"]);
+    let told = outcome.log.iter().filter(|line| line.contains("did not give the CPU away")).count();
+    assert_eq!(told, 1, "{outcome:#?}");
+    assert_eq!(lines(&outcome.held()), ["the child that ran on: 152"]);
+}
+
+#[test]
+fn core_slices_end_and_no_register_is_lost() {
+    let both = Probe::start(&["compute", "400"], |config| config.environments = Some(2)).finish().held();
+    assert_eq!(lines(&both), ["others had the CPU more than once: true"; 2]);
+    // Alone nobody interrupts it.
+    let alone = Probe::start(&["compute", "100"], |_| {}).finish().held();
+    assert_eq!(lines(&alone).len(), 1);
+}
+
+#[test]
+fn core_registers_of_another_are_not_seen() {
+    let log = run(&["child-peeks"]).held();
+    assert_eq!(lines(&log), ["the child ended with 0 and saw 0x0"]);
+}

@@ -12,6 +12,9 @@ pub const KIND_PANIC: u32 = 3;
 /// [`FaultRecord::kind`]: ring 3 executed a gate instruction outside the gate page.
 pub const KIND_STRAY_GATE: u32 = 4;
 
+/// [`FaultRecord::kind`]: the environment did not give the CPU away at the end of its slice.
+pub const KIND_SLICE_OVERRUN: u32 = 5;
+
 /// Order of [`FaultRecord::registers`].
 pub const REGISTER_NAMES: [&str; 15] =
     ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];

@@ -1,23 +1,27 @@
 //! Upcalls: the kernel tells an environment that it faulted, or that its slice is over.
 //!
-//! The kernel leaves what happened and the interrupted registers in the environment's own page and lets it go on at its
-//! entry, on its upcall stack. To go back the environment loads the registers and returns by `iretq`, which ring 3 may.
-//! While [`UpcallPage::busy`] is not zero there is no upcall; the entry's code clears it when it can take the next.
+//! The kernel leaves what happened and the interrupted registers in the environment's own page and lets it go on at the entry
+//! for that, on its upcall stack, with vector registers as they were. To go back the environment loads the registers and
+//! returns by `iretq`, which ring 3 may. While [`UpcallPage::busy`] is not zero there is no upcall; the environment clears it
+//! when it can take the next.
 
 use core::sync::atomic::AtomicU64;
 
 /// [`UpcallPage::reason`]: an exception; vector, error code and address say which.
 pub const FAULT: u64 = 1;
-/// [`UpcallPage::reason`]: the slice is over; save what is to be kept and yield within the grace period.
+/// [`UpcallPage::reason`]: the slice is over.
 pub const SLICE_END: u64 = 2;
 
 /// At [`crate::layout::UPCALL_VA`]: the environment's own memory, read and written by both.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct UpcallPage {
-    /// Where upcalls go, written by the environment; 0: it has none, and a fault ends it.
-    pub entry_va: AtomicU64,
-    /// Stack pointer for the entry.
+    /// Where it goes on after a fault; 0: a fault ends it.
+    pub fault_va: AtomicU64,
+    /// Where it goes on when its slice is over, to save what is to be kept and yield within the grace period; 0: it ends if it
+    /// has not given the CPU away by itself.
+    pub slice_end_va: AtomicU64,
+    /// Stack pointer for both.
     pub stack_va: AtomicU64,
     /// Set by the kernel for an upcall, cleared by the environment. A fault meanwhile ends it.
     pub busy: AtomicU64,

@@ -115,8 +115,22 @@ pub fn sweep(
     let mut level = 4;
     while va < END_VA && budget > 0 {
         budget -= 1;
-        let at = slot(path[level as usize], va, level);
-        let entry = tables.read(at);
+        let mut at = slot(path[level as usize], va, level);
+        let mut entry = tables.read(at);
+        // Most entries of most tables are empty. Up to the last of this table, which is left to the code below.
+        let mut empty = 0;
+        while entry & PRESENT == 0 && at & 0xFFF != 0xFF8 && budget > 0 {
+            at += 8;
+            empty += 1;
+            budget -= 1;
+            entry = tables.read(at);
+        }
+        if empty > 0 {
+            va = ((va >> shift(level)) + empty) << shift(level);
+            if va >= END_VA {
+                break;
+            }
+        }
         let leaf = level == 1 || (level == 2 && entry & LARGE != 0);
         if entry & PRESENT != 0 && !leaf {
             level -= 1;

@@ -3,10 +3,15 @@
 
 use crate::arch::entry::TrapFrame;
 use crate::arch::{fault_address, probe};
+use crate::kernel::Kernel;
 use crate::machine::{Machine, direct_map};
 use abi::boot::control;
-use abi::fault::{FaultRecord, KIND_ENVIRONMENT, KIND_KERNEL, KIND_PANIC, KIND_STRAY_GATE};
+use abi::fault::{
+    FaultRecord, KIND_ENVIRONMENT, KIND_KERNEL, KIND_PANIC, KIND_SLICE_OVERRUN, KIND_STRAY_GATE,
+};
+use abi::upcall;
 use core::fmt::Write;
+use core::sync::atomic::Ordering;
 
 /// Not a processor's vector: SYSCALL outside the gate page.
 pub(crate) const VECTOR_STRAY_SYSCALL: u64 = 0x100;
@@ -19,18 +24,36 @@ pub(crate) extern "sysv64" fn exception(frame: &TrapFrame) -> ! {
         probe::gate_fault();
         // SAFETY: ring 3 ran until now, so nobody else is in the kernel.
         let kernel = unsafe { crate::kernel::enter() };
-        if kernel.has_others() {
-            describe(frame, kernel.current);
-            Machine::get().control(control::ENVIRONMENT_FAULT, 1);
-            let (current, status) = (kernel.current, STATUS_OF_FAULT + frame.vector as u32);
-            kernel.end(current, status);
-            kernel.schedule();
-        }
+        let fault_va = kernel.upcall_page().fault_va.load(Ordering::Relaxed);
+        kernel.upcall(fault_va, frame, upcall::FAULT, fault_address());
+        describe(frame, kernel.current);
+        end_of_environment(kernel, STATUS_OF_FAULT + frame.vector as u32);
     }
     // SAFETY: if it was in the kernel, that does not go on.
     describe(frame, unsafe { crate::kernel::enter() }.current);
     down()
 }
+
+/// The environment that runs did not give the CPU away.
+pub(crate) fn overrun(kernel: &mut Kernel, frame: &TrapFrame) -> ! {
+    describe(frame, kernel.current);
+    record().kind = KIND_SLICE_OVERRUN;
+    end_of_environment(kernel, STATUS_OF_OVERRUN)
+}
+
+/// The environment that runs ends, for the reason in the record; with the last one the machine does.
+fn end_of_environment(kernel: &mut Kernel, status: u32) -> ! {
+    if !kernel.has_others() {
+        down();
+    }
+    Machine::get().control(control::ENVIRONMENT_FAULT, 1);
+    let current = kernel.current;
+    kernel.end(current, status);
+    kernel.schedule()
+}
+
+/// Exit status of an environment that ran on: as of a process that the system ended for the same reason.
+const STATUS_OF_OVERRUN: u32 = 152;
 
 /// Exit status of an environment that faulted: this and the vector.
 const STATUS_OF_FAULT: u32 = 128;

@@ -44,6 +44,8 @@ pub(crate) struct Environment {
     pub(crate) woken: bool,
     pub(crate) deadline_tsc: u64,
     pub(crate) terms: [u64; 4],
+    /// It was told that its slice is over.
+    pub(crate) told: bool,
 }
 
 /// A bound queue.
@@ -72,6 +74,8 @@ pub(crate) struct Kernel {
     pub(crate) ending: u64,
     pub(crate) environments: [Environment; DOMAINS],
     pub(crate) queues: [BoundQueue; QUEUE_OWNERS],
+    /// When the slice of whoever runs is over.
+    pub(crate) slice_end_tsc: u64,
     /// When the device work was done last on the kernel's behalf.
     pub(crate) last_turn_tsc: u64,
     pool: Pool,
@@ -105,6 +109,7 @@ impl Kernel {
             woken: false,
             deadline_tsc: 0,
             terms: [0; 4],
+            told: false,
         };
         Self {
             current: 0,
@@ -113,6 +118,7 @@ impl Kernel {
             ending: 0,
             environments: [ENVIRONMENT; DOMAINS],
             queues: [BoundQueue { used_gpa: 0, with: 0 }; QUEUE_OWNERS],
+            slice_end_tsc: 0,
             last_turn_tsc: 0,
             pool: Pool { free_gpa: 0, next_gpa: 0, end_gpa: 0 },
         }
@@ -143,6 +149,7 @@ impl Kernel {
         environment.tables_left = place.tables_max;
         environment.sweep_va = 0;
         environment.woken = false;
+        environment.told = false;
     }
 
     /// A made one may run.
@@ -151,6 +158,10 @@ impl Kernel {
         self.environment(number).state = State::Runnable;
         self.runnable |= 1 << number;
         self.count_alone();
+        if self.slice_end_tsc == 0 {
+            // Whoever runs was alone until now.
+            self.begin_slice();
+        }
     }
 
     /// Whether an environment besides the one that runs is left.

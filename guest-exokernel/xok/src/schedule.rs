@@ -1,17 +1,23 @@
 //! Who gets the CPU. Environments run until they sleep or yield; when nobody can, the kernel takes the turn.
 
-use crate::arch::{entry, tsc};
+use crate::arch::entry::TrapFrame;
+use crate::arch::{apic, entry, tsc};
 use crate::calls::Answer;
 use crate::kernel::{Kernel, State};
-use crate::machine::{Machine, Register, read_u16};
+use crate::machine::{Machine, Register, direct_map, read_u16};
 use abi::boot::control;
 use abi::call::{Error, sleep};
 use abi::capability::{Kind, number, rights};
-use abi::layout::PAGE_BYTES;
+use abi::layout::{PAGE_BYTES, RESUME_VA};
 use abi::queue::QUEUE_OWNERS;
+use abi::upcall::{self, UpcallPage};
 use core::sync::atomic::Ordering;
 use xok_core::paging::{END_VA, Sweep};
 
+/// How long an environment runs while others want to.
+const SLICE_MS: u64 = 10;
+/// How long after the end of its slice it must have given the CPU away. Long, for hosts that interpret or emulate.
+const GRACE_MS: u64 = 50;
 /// Device work is done at least this often for others' sake while somebody runs.
 const TURN_TICKS: u64 = 1 << 21;
 /// A deadline that has passed: the turn looks once and comes back.
@@ -71,6 +77,41 @@ pub(crate) extern "sysv64" fn give_way(to: u64, _: u64, _: u64, _: u64, _: u64, 
     }
 }
 
+/// Whether ring 3 can be entered with this address: anything else faults in ring 0.
+pub(crate) fn is_user(va: u64) -> bool {
+    va < 1 << 47
+}
+
+/// The timer, in ring 3. Comes back if the environment may go on.
+pub(crate) extern "sysv64" fn slice_end(frame: &TrapFrame) {
+    // SAFETY: ring 3 ran until now, so nobody else is in the kernel.
+    let kernel = unsafe { crate::kernel::enter() };
+    if kernel.slice_end_tsc == 0 || tsc() < kernel.slice_end_tsc {
+        // A timer that was set for somebody else.
+        return;
+    }
+    kernel.work_for_others();
+    kernel.look();
+    if (kernel.runnable | kernel.ending) & !(1 << kernel.current) == 0 {
+        return kernel.begin_slice();
+    }
+    if frame.rip & !(PAGE_BYTES - 1) == RESUME_VA {
+        // It has not gone on yet, and will from there when it is its turn again.
+        kernel.schedule();
+    }
+    let current = kernel.current;
+    if !core::mem::replace(&mut kernel.environment(current).told, true) {
+        kernel.set_timer(GRACE_MS);
+        let page = kernel.upcall_page();
+        kernel.upcall(page.slice_end_va.load(Ordering::Relaxed), frame, upcall::SLICE_END, 0);
+        if page.busy.load(Ordering::Relaxed) != 0 {
+            // In the middle of another upcall: it has its grace, too.
+            return;
+        }
+    }
+    crate::fault::overrun(kernel, frame);
+}
+
 impl Kernel {
     /// Chooses whoever is next, and never comes back.
     pub(crate) fn schedule(&mut self) -> ! {
@@ -97,10 +138,57 @@ impl Kernel {
         }
     }
 
-    /// Gives the CPU to one that can run.
+    /// Gives the CPU to one that can run, for a slice if there are others.
     fn resume(&mut self, number: u32) -> ! {
         self.current = number;
+        self.environment(number).told = false;
+        self.begin_slice();
         entry::resume(self.place(number).root_gpa)
+    }
+
+    /// The timer comes when it is over; nobody else, no timer.
+    pub(crate) fn begin_slice(&mut self) {
+        self.set_timer(SLICE_MS);
+    }
+
+    fn set_timer(&mut self, milliseconds: u64) {
+        let others = (self.runnable | self.asleep | self.ending) & !(1 << self.current) != 0;
+        if others {
+            self.slice_end_tsc = tsc() + milliseconds * Machine::get().boot().tsc_khz;
+            apic::set_deadline(self.slice_end_tsc);
+        } else if self.slice_end_tsc != 0 {
+            self.slice_end_tsc = 0;
+            apic::set_deadline(0);
+        }
+    }
+
+    /// Lets the environment that runs go on at one of its entries, if it has one and can take an upcall now.
+    pub(crate) fn upcall(&mut self, entry_va: u64, frame: &TrapFrame, reason: u64, address: u64) {
+        let page = self.upcall_page();
+        let stack_va = page.stack_va.load(Ordering::Relaxed);
+        let possible = entry_va != 0 && is_user(entry_va) && is_user(stack_va);
+        if !possible || page.busy.load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        page.busy.store(1, Ordering::Relaxed);
+        page.reason.store(reason, Ordering::Relaxed);
+        page.vector.store(frame.vector, Ordering::Relaxed);
+        page.error_code.store(frame.error_code, Ordering::Relaxed);
+        page.address.store(address, Ordering::Relaxed);
+        for (slot, register) in page.registers.iter().zip(frame.registers) {
+            slot.store(register, Ordering::Relaxed);
+        }
+        let interrupted = [frame.rip, frame.cs, frame.rflags, frame.rsp, frame.ss];
+        for (slot, word) in page.frame.iter().zip(interrupted) {
+            slot.store(word, Ordering::Relaxed);
+        }
+        entry::enter_ring3(entry_va, stack_va)
+    }
+
+    /// The upcall page of the environment that runs. It writes there what it likes.
+    pub(crate) fn upcall_page(&self) -> &'static UpcallPage {
+        // SAFETY: RAM that the VMM reserved for this page; all its fields are atomics.
+        unsafe { &*direct_map::<UpcallPage>(self.place(self.current).upcall_gpa) }
     }
 
     /// Sleepers for whom something happened can run.

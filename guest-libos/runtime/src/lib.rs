@@ -24,6 +24,7 @@ pub mod pages;
 pub mod sleep;
 mod start;
 pub mod turn;
+pub mod upcall;
 
 pub use start::run;
 

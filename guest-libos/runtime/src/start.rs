@@ -30,6 +30,7 @@ pub fn run(main: fn() -> u32) -> ! {
         log::error!("the VMM speaks another version than this image; rebuild both");
         kernel::exit(PANIC_STATUS);
     }
+    crate::upcall::init();
     heap::init(environment);
     pages::stamp(phase::RUNTIME);
     kernel::exit(main())

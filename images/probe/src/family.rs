@@ -23,19 +23,22 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Where a child's program lies, and its data page behind it.
 const CODE_VA: u64 = IMAGE_VA;
-const DATA_VA: u64 = CODE_VA + PAGE_BYTES;
+pub(crate) const DATA_VA: u64 = CODE_VA + PAGE_BYTES;
 /// How long a child may take.
 const PATIENCE_MS: u64 = 20_000;
+/// How long a parent sleeps between two looks. Longer than any child here computes, since those have no upcall that would
+/// save them when their parent wants the CPU.
+const POLL_MS: u64 = 1_000;
 
 /// Instructions, as bytes.
-struct Code(Vec<u8>);
+pub(crate) struct Code(Vec<u8>);
 
 impl Code {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Vec::new())
     }
 
-    fn bytes(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self
     }
@@ -44,7 +47,7 @@ impl Code {
         self.bytes(&opcode).bytes(&value.to_le_bytes())
     }
 
-    fn rax(self, value: u64) -> Self {
+    pub(crate) fn rax(self, value: u64) -> Self {
         self.load([0x48, 0xB8], value)
     }
 
@@ -58,7 +61,7 @@ impl Code {
         self.rax(va).bytes(&[0x48, 0x89, 0x38])
     }
 
-    fn call(self, call: Call, arguments: [u64; 5]) -> Self {
+    pub(crate) fn call(self, call: Call, arguments: [u64; 5]) -> Self {
         let [a, b, c, d, e] = arguments;
         self.load([0x48, 0xBF], a)
             .load([0x48, 0xBE], b)
@@ -77,7 +80,7 @@ impl Code {
         self.bytes(&[0x48, 0x89, 0xC7]).exit_rdi()
     }
 
-    fn exit(self, status: u64) -> Self {
+    pub(crate) fn exit(self, status: u64) -> Self {
         self.rax(status).exit_rax()
     }
 
@@ -88,7 +91,7 @@ impl Code {
 }
 
 /// A child, and what it was given.
-struct Child {
+pub(crate) struct Child {
     environment: Handle,
     /// The part of the parent's heap that was given to it: code and data.
     part: Handle,
@@ -104,7 +107,7 @@ fn call(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
 
 impl Child {
     /// Makes one that can do with its data page what `access` says, and does not start it.
-    fn new(code: Code, access: u16) -> Result<Self, Error> {
+    pub(crate) fn new(code: Code, access: u16) -> Result<Self, Error> {
         let own = &pages::environment().capabilities;
         let environment = call(Call::EnvironmentCreate, [own.environments.0, ANY, 0, 0, 0])?;
         let gpa = pages_for(2 * PAGE_BYTES).ok_or(Error::NoSpace)?;
@@ -128,15 +131,26 @@ impl Child {
         })
     }
 
-    fn start(&self, argument: u64) -> Result<(), Error> {
+    pub(crate) fn start(&self, argument: u64) -> Result<(), Error> {
         call(Call::EnvironmentStart, [self.environment.0, CODE_VA, DATA_VA + PAGE_BYTES, argument, 0])
             .map(drop)
     }
 
     /// The state that it is in, and its exit status.
-    fn status(&self) -> (u64, u32) {
+    pub(crate) fn status(&self) -> (u64, u32) {
         let answer = call(Call::EnvironmentStatus, [self.environment.0, 0, 0, 0, 0]).unwrap_or(u64::MAX);
         (answer & 0xFFFF_FFFF, (answer >> 32) as u32)
+    }
+
+    /// Lets it run until it sleeps.
+    fn falls_asleep(&self) -> Option<()> {
+        for _ in 0..1000 {
+            if self.status().0 == state::ASLEEP {
+                return Some(());
+            }
+            kernel::yield_to(Handle::NONE).ok()?;
+        }
+        None
     }
 
     /// Lets others run until it is in that state; its exit status, or `None` if that takes too long.
@@ -147,13 +161,14 @@ impl Child {
             if state == wanted {
                 return Some(status);
             }
-            kernel::yield_to(Handle::NONE).ok()?;
+            // The end of a child wakes everybody; until then it has the CPU to itself, most of the time.
+            kernel::sleep(clock::tsc() + clock::Scale::new().ticks(POLL_MS * 1_000_000), [sleep::NONE; 4]);
         }
         log::error!("probe: a child is in state {:?}", self.status());
         None
     }
 
-    fn word(&self) -> u64 {
+    pub(crate) fn word(&self) -> u64 {
         // SAFETY: a page of the heap that nothing else uses.
         unsafe { self.data.read_volatile() }
     }
@@ -355,7 +370,7 @@ fn child_sleeps(_: Arguments<'_>) -> Option<u32> {
     let sleeper = |terms: [u64; 5]| Code::new().call(Call::Sleep, terms).exit(3);
     let child = Child::new(sleeper([0; 5]), rights::WRITE).ok()?;
     child.start(0).ok()?;
-    child.wait(state::ASLEEP)?;
+    child.falls_asleep()?;
     for _ in 0..50 {
         kernel::yield_to(Handle::NONE).ok()?;
     }
@@ -392,7 +407,7 @@ fn child_sleeps(_: Arguments<'_>) -> Option<u32> {
         child
     };
     child.start(0).ok()?;
-    child.wait(state::ASLEEP)?;
+    child.falls_asleep()?;
     for _ in 0..50 {
         kernel::yield_to(Handle::NONE).ok()?;
     }

@@ -12,6 +12,7 @@
 //! | [`dma`] | what a device must not be made to read or write |
 //! | [`channel`] | the host channel, used and misused |
 //! | [`family`] | other environments: making, giving, taking back, and what they try |
+//! | [`sharing`] | environments that do not give the CPU away by themselves |
 //! | [`load`] | work: heap, log, spans, endless loops |
 //!
 //! Whoever adds a case adds it to its module's table; an argument that no table knows ends with [`NO_SUCH_CASE`].
@@ -29,6 +30,7 @@ mod family;
 mod forbidden;
 mod load;
 mod memory;
+mod sharing;
 
 exos_runtime::entry!(main);
 
@@ -42,7 +44,7 @@ const NO_SUCH_CASE: u32 = 2;
 /// One case: its name, and what it does with the arguments behind it. The status that it returns is the machine's.
 type Case = (&'static str, fn(&mut dyn Iterator<Item = &'static str>) -> Option<u32>);
 
-const TABLES: [&[Case]; 8] = [
+const TABLES: [&[Case]; 9] = [
     memory::CASES,
     calls::CASES,
     binding::CASES,
@@ -51,6 +53,7 @@ const TABLES: [&[Case]; 8] = [
     channel::CASES,
     load::CASES,
     family::CASES,
+    sharing::CASES,
 ];
 
 fn main() -> u32 {

@@ -3,7 +3,10 @@
 use super::boot::paging::translate;
 use super::vcpu::VcpuEnd;
 use crate::tables::Memory;
-use abi::fault::{FaultRecord, KIND_ENVIRONMENT, KIND_KERNEL, KIND_PANIC, KIND_STRAY_GATE, REGISTER_NAMES};
+use abi::fault::{
+    FaultRecord, KIND_ENVIRONMENT, KIND_KERNEL, KIND_PANIC, KIND_SLICE_OVERRUN, KIND_STRAY_GATE,
+    REGISTER_NAMES,
+};
 use exovm_image::container::Image;
 use exovm_image::program::Header;
 use kvm_bindings::kvm_regs;
@@ -65,6 +68,12 @@ impl Reporter {
                 record.environment,
                 if record.vector == 3 { "int3" } else { "syscall" }
             ),
+            KIND_SLICE_OVERRUN => {
+                format!(
+                    "environment {}: did not give the CPU away at the end of its slice",
+                    record.environment
+                )
+            }
             KIND_KERNEL => format!("the kernel itself: {}", exception(record)),
             other => format!("a fault of unknown kind {other}"),
         };

@@ -1,9 +1,9 @@
 //! Making, starting and ending environments.
 
 use crate::kernel::{Kernel, State};
+use crate::schedule::is_user;
 use abi::call::{ANY, Error, state};
 use abi::capability::{Handle, Kind, rights};
-use abi::paging::ADDRESS;
 use xok_core::capability::Part;
 
 impl Kernel {
@@ -62,7 +62,7 @@ impl Kernel {
             return Err(Error::Busy);
         }
         // Anything else would fault in the resume page, which is nobody's.
-        if entry_va > ADDRESS >> 5 || stack_va > ADDRESS >> 5 {
+        if !is_user(entry_va) || !is_user(stack_va) {
             return Err(Error::BadArgument);
         }
         self.start(number, entry_va, stack_va, argument);
