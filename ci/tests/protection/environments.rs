@@ -96,8 +96,14 @@ fn core_what_was_given_is_taken_back_while_it_is_used() {
             "wake what is gone: Err(NotFound)",
             "status of what was dropped: Err(NotFound)",
             "its part is taken back: true",
+            "ended itself: 137",
+            "and the next: 5",
+            "and the next: 5",
+            "and the next: 5",
         ]
     );
+    let faults = log.iter().filter(|line| line.contains(": page fault ")).count();
+    assert_eq!(faults, 1, "who is gone runs: {log:#?}");
 }
 
 #[test]

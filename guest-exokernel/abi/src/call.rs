@@ -26,7 +26,8 @@ pub enum Call {
     /// every sleeper re-checks. For an environment alone on its vCPU; otherwise it is [`Self::Sleep`].
     Halt = 0x02,
     /// `(deadline_tsc, term, term, term, term)`. Gives the CPU to others until a [`sleep`] term holds, somebody calls
-    /// [`Self::Wake`], or the deadline (0: none) passes. May return early. All registers but `rsp` are lost.
+    /// [`Self::Wake`], or the deadline (0: none; 1: the devices' work is done once) passes. May return early. All registers
+    /// but `rsp` are lost.
     Sleep = 0x03,
     /// `(to)`. Gives the CPU to the environment of that capability (needs `YIELD`) or, with no handle, to whoever is
     /// next. All registers but `rsp` are lost.

@@ -44,8 +44,8 @@ pub(crate) struct Environment {
     pub(crate) woken: bool,
     pub(crate) deadline_tsc: u64,
     pub(crate) terms: [u64; 4],
-    /// It was told that its slice is over.
-    pub(crate) told: bool,
+    /// How often the timer found it still running after the end of its slice.
+    pub(crate) told: u32,
 }
 
 /// A bound queue.
@@ -109,7 +109,7 @@ impl Kernel {
             woken: false,
             deadline_tsc: 0,
             terms: [0; 4],
-            told: false,
+            told: 0,
         };
         Self {
             current: 0,
@@ -149,7 +149,7 @@ impl Kernel {
         environment.tables_left = place.tables_max;
         environment.sweep_va = 0;
         environment.woken = false;
-        environment.told = false;
+        environment.told = 0;
     }
 
     /// A made one may run.

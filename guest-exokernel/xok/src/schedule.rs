@@ -16,8 +16,9 @@ use xok_core::paging::{END_VA, Sweep};
 
 /// How long an environment runs while others want to.
 const SLICE_MS: u64 = 10;
-/// How long after the end of its slice it must have given the CPU away. Long, for hosts that interpret or emulate.
-const GRACE_MS: u64 = 50;
+/// How many slices an environment goes on after the end of its own before it is ended. Counted by the timer: while the host
+/// does not run the vCPU, it does not count either.
+const TOLD_MAX: u32 = 6;
 /// Device work is done at least this often for others' sake while somebody runs.
 const TURN_TICKS: u64 = 1 << 21;
 /// A deadline that has passed: the turn looks once and comes back.
@@ -54,6 +55,9 @@ pub(crate) extern "sysv64" fn sleep(
     kernel.environment(current).state = State::Asleep;
     kernel.runnable &= !(1 << current);
     kernel.asleep |= 1 << current;
+    if deadline_tsc == AT_ONCE && Machine::get().host().take_turns.load(Ordering::Relaxed) != 0 {
+        kernel.turn(AT_ONCE);
+    }
     kernel.schedule()
 }
 
@@ -100,14 +104,12 @@ pub(crate) extern "sysv64" fn slice_end(frame: &TrapFrame) {
         kernel.schedule();
     }
     let current = kernel.current;
-    if !core::mem::replace(&mut kernel.environment(current).told, true) {
-        kernel.set_timer(GRACE_MS);
-        let page = kernel.upcall_page();
-        kernel.upcall(page.slice_end_va.load(Ordering::Relaxed), frame, upcall::SLICE_END, 0);
-        if page.busy.load(Ordering::Relaxed) != 0 {
-            // In the middle of another upcall: it has its grace, too.
-            return;
-        }
+    kernel.environment(current).told += 1;
+    if kernel.environment(current).told <= TOLD_MAX {
+        kernel.begin_slice();
+        // Comes back if it has no entry, or is in another upcall.
+        let slice_end_va = kernel.upcall_page().slice_end_va.load(Ordering::Relaxed);
+        return kernel.upcall(slice_end_va, frame, upcall::SLICE_END, 0);
     }
     crate::fault::overrun(kernel, frame);
 }
@@ -141,20 +143,16 @@ impl Kernel {
     /// Gives the CPU to one that can run, for a slice if there are others.
     fn resume(&mut self, number: u32) -> ! {
         self.current = number;
-        self.environment(number).told = false;
+        self.environment(number).told = 0;
         self.begin_slice();
         entry::resume(self.place(number).root_gpa)
     }
 
     /// The timer comes when it is over; nobody else, no timer.
     pub(crate) fn begin_slice(&mut self) {
-        self.set_timer(SLICE_MS);
-    }
-
-    fn set_timer(&mut self, milliseconds: u64) {
         let others = (self.runnable | self.asleep | self.ending) & !(1 << self.current) != 0;
         if others {
-            self.slice_end_tsc = tsc() + milliseconds * Machine::get().boot().tsc_khz;
+            self.slice_end_tsc = tsc() + SLICE_MS * Machine::get().boot().tsc_khz;
             apic::set_deadline(self.slice_end_tsc);
         } else if self.slice_end_tsc != 0 {
             self.slice_end_tsc = 0;
@@ -268,10 +266,10 @@ impl Kernel {
         }
     }
 
-    /// Somebody runs, and others wait for devices whose work nobody else does: now and then it is done in between.
+    /// Somebody runs, and nobody else does the work of the devices that others wait for: now and then it is done in between.
     fn work_for_others(&mut self) {
-        let waiting = self.asleep != 0 && Machine::get().host().take_turns.load(Ordering::Relaxed) != 0;
-        if waiting && tsc().wrapping_sub(self.last_turn_tsc) > TURN_TICKS {
+        let turns = Machine::get().host().take_turns.load(Ordering::Relaxed) != 0;
+        if turns && self.has_others() && tsc().wrapping_sub(self.last_turn_tsc) > TURN_TICKS {
             self.turn(AT_ONCE);
         }
     }

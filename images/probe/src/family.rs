@@ -168,6 +168,13 @@ impl Child {
         None
     }
 
+    /// Other instructions, before it runs.
+    fn set_code(&self, code: &Code) {
+        let page = (self.data as *mut u8).wrapping_sub(PAGE_BYTES as usize);
+        // SAFETY: the child's code page, which it does not run yet; the code is shorter.
+        unsafe { core::ptr::copy_nonoverlapping(code.0.as_ptr(), page, code.0.len()) };
+    }
+
     pub(crate) fn word(&self) -> u64 {
         // SAFETY: a page of the heap that nothing else uses.
         unsafe { self.data.read_volatile() }
@@ -362,6 +369,19 @@ fn child_loses(_: Arguments<'_>) -> Option<u32> {
         call(Call::EnvironmentStatus, [child.environment.0, 0, 0, 0, 0])
     );
     log::info!("probe: its part is taken back: {:?}", to_the_end(Call::CapabilityDrop, child.part).is_ok());
+    // One that ends itself by a call does not come back from it, and its place is as good as before.
+    let child = Child::new(Code::new(), rights::WRITE).ok()?;
+    let give = [0, child.environment.0, child.environment.0, u64::from(rights::DESTROY), 0];
+    let itself = call(Call::CapabilityGive, give).ok()?;
+    let code = Code::new().call(Call::EnvironmentDestroy, [itself, 0, 0, 0, 0]);
+    child.set_code(&code.call(Call::Sleep, [0; 5]).exit(7));
+    child.start(0).ok()?;
+    log::info!("probe: ended itself: {}", child.wait(state::GONE)?);
+    for _ in 0..3 {
+        let child = Child::new(Code::new().exit(5), rights::WRITE).ok()?;
+        child.start(0).ok()?;
+        log::info!("probe: and the next: {}", child.wait(state::GONE)?);
+    }
     Some(HELD)
 }
 
@@ -394,18 +414,7 @@ fn child_sleeps(_: Arguments<'_>) -> Option<u32> {
     log::info!("probe: both asleep, not before the deadline: {}", clock::tsc() >= begun + ahead);
     let child = Child::new(Code::new(), rights::WRITE).ok()?;
     let word = sleep::word(child.given.slot(), PAGE_BYTES, 0);
-    let child = {
-        let code = sleeper([0, word, 0, 0, 0]);
-        // SAFETY: the child's code page, which it does not run yet.
-        unsafe {
-            core::ptr::copy_nonoverlapping(
-                code.0.as_ptr(),
-                (child.data as *mut u8).sub(PAGE_BYTES as usize),
-                code.0.len(),
-            )
-        };
-        child
-    };
+    child.set_code(&sleeper([0, word, 0, 0, 0]));
     child.start(0).ok()?;
     child.falls_asleep()?;
     for _ in 0..50 {

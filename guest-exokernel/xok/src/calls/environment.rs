@@ -74,9 +74,6 @@ impl Kernel {
         let number = self.other(handle, rights::DESTROY)?;
         const DESTROYED: u32 = 137;
         self.end(number, DESTROYED);
-        if number == self.current {
-            self.schedule();
-        }
         Ok(0)
     }
 

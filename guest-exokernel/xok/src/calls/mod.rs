@@ -33,7 +33,12 @@ impl From<Result<u64, Error>> for Answer {
 pub(crate) extern "sysv64" fn dispatch(a: u64, b: u64, c: u64, d: u64, e: u64, number: u64) -> Answer {
     // SAFETY: the gate has just been passed.
     let kernel = unsafe { crate::kernel::enter() };
-    Answer::from(call(kernel, [a, b, c, d, e], number))
+    let result = call(kernel, [a, b, c, d, e], number);
+    if kernel.ending & (1 << kernel.current) != 0 {
+        // What it took back was what it lives by.
+        kernel.schedule();
+    }
+    Answer::from(result)
 }
 
 fn call(kernel: &mut Kernel, arguments: [u64; 5], number: u64) -> Result<u64, Error> {
