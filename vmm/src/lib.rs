@@ -29,6 +29,7 @@ pub mod device;
 pub mod docroot_image;
 pub mod guest_log;
 pub mod images;
+pub mod kernel_costs;
 pub mod machine;
 pub mod placement;
 pub mod project;

@@ -1,6 +1,7 @@
 //! Kernel calls: what comes back, what is preserved, what is refused, and the halt.
 
 use crate::fixture::{run, said};
+use exovm::kernel_costs::{SUBJECTS, measure};
 
 #[test]
 fn core_kernel_call_keeps_and_clears_registers_as_documented() {
@@ -78,4 +79,23 @@ fn core_halt_ends_at_its_deadline() {
     let line = said(&log).next().unwrap_or_default();
     let least_us: u64 = line.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(u64::MAX);
     assert!(least_us < LATE_US_MAX, "{line}");
+}
+
+/// Counted by KVM where it interprets ring 0. A host that runs ring 0 natively counts nothing; there a call takes some hundred
+/// cycles, and one that loops would take more than these.
+#[test]
+fn kernel_calls_take_no_more_instructions_than_is_known() {
+    let mut beyond = Vec::new();
+    for subject in SUBJECTS {
+        let Some(ceiling) = subject.ceiling else { continue };
+        let cost = measure(*subject).unwrap_or_else(|error| panic!("{error}"));
+        let within = match cost.instructions {
+            Some(instructions) => (5.0..=ceiling).contains(&instructions),
+            None => cost.cycles.1 < 20_000,
+        };
+        if !within {
+            beyond.push(cost);
+        }
+    }
+    assert!(beyond.is_empty(), "{beyond:#?}");
 }

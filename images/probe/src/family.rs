@@ -22,7 +22,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// Where a child's program lies, and its data page behind it.
-const CODE_VA: u64 = IMAGE_VA;
+pub(crate) const CODE_VA: u64 = IMAGE_VA;
 pub(crate) const DATA_VA: u64 = CODE_VA + PAGE_BYTES;
 /// How long a child may take.
 const PATIENCE_MS: u64 = 40_000;
@@ -31,7 +31,7 @@ const PATIENCE_MS: u64 = 40_000;
 const POLL_MS: u64 = 10_000;
 
 /// Instructions, as bytes.
-pub(crate) struct Code(Vec<u8>);
+pub(crate) struct Code(pub(crate) Vec<u8>);
 
 impl Code {
     pub(crate) fn new() -> Self {
@@ -92,7 +92,7 @@ impl Code {
 
 /// A child, and what it was given.
 pub(crate) struct Child {
-    environment: Handle,
+    pub(crate) environment: Handle,
     /// The part of the parent's heap that was given to it: code and data.
     part: Handle,
     /// The child's own handle for it.

@@ -13,6 +13,7 @@
 //! | [`channel`] | the host channel, used and misused |
 //! | [`family`] | other environments: making, giving, taking back, and what they try |
 //! | [`sharing`] | environments that do not give the CPU away by themselves |
+//! | [`costs`] | what kernel calls cost |
 //! | [`load`] | work: heap, log, spans, endless loops |
 //!
 //! Whoever adds a case adds it to its module's table; an argument that no table knows ends with [`NO_SUCH_CASE`].
@@ -24,6 +25,7 @@ extern crate alloc;
 mod binding;
 mod calls;
 mod channel;
+mod costs;
 mod disk;
 mod dma;
 mod family;
@@ -44,7 +46,7 @@ const NO_SUCH_CASE: u32 = 2;
 /// One case: its name, and what it does with the arguments behind it. The status that it returns is the machine's.
 type Case = (&'static str, fn(&mut dyn Iterator<Item = &'static str>) -> Option<u32>);
 
-const TABLES: [&[Case]; 9] = [
+const TABLES: [&[Case]; 10] = [
     memory::CASES,
     calls::CASES,
     binding::CASES,
@@ -54,6 +56,7 @@ const TABLES: [&[Case]; 9] = [
     load::CASES,
     family::CASES,
     sharing::CASES,
+    costs::CASES,
 ];
 
 fn main() -> u32 {

@@ -1,6 +1,7 @@
 //! `exovm bench`: beside today's servers. The measuring is in `exovm-bench`; here are its flags.
 
 use super::{Failure, say};
+use crate::kernel_costs::{self, Cost, INSTRUCTIONS_AIM, SUBJECTS};
 use exovm_bench::{ClientErrors, Contender, HttpOptions, Mode};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +17,24 @@ pub(super) struct BenchArguments {
 enum What {
     /// Requests per second of cheetah, nginx, lighttpd and a bare responder, in turn, with wrk as the client.
     Http(HttpArguments),
+    /// What each kernel call costs: cycles, and ring 0 instructions where they can be counted.
+    Kernel(KernelArguments),
+}
+
+/// Arguments of `bench kernel`.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_long_help = "A machine makes one call few times, another one many times; the difference is the call's. Instructions are counted
+by KVM where it interprets ring 0; where ring 0 runs natively there is nobody to count them.
+
+Examples
+  exovm bench kernel
+  exovm bench kernel --json | jq '.calls[] | select(.call == \"MemoryMap, one page\")'"
+)]
+struct KernelArguments {
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Arguments of `bench http`.
@@ -62,11 +81,52 @@ struct HttpArguments {
 }
 
 pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode, Failure> {
-    let What::Http(arguments) = arguments.what;
+    let arguments = match arguments.what {
+        What::Http(arguments) => arguments,
+        What::Kernel(arguments) => return kernel(arguments),
+    };
     let options = options(arguments);
     let report = exovm_bench::run_http(options, &std::env::current_exe()?)?;
     say(report.to_string().trim_end());
     Ok(if report.errors() == ClientErrors::default() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn kernel(arguments: KernelArguments) -> Result<ExitCode, Failure> {
+    let costs =
+        SUBJECTS.iter().map(|subject| kernel_costs::measure(*subject)).collect::<Result<Vec<_>, _>>()?;
+    let met = |cost: &Cost| match cost.instructions {
+        Some(instructions) if cost.subject.ceiling.is_some() => Some(instructions <= INSTRUCTIONS_AIM),
+        _ => None,
+    };
+    if arguments.json {
+        let call = |cost: &Cost| {
+            serde_json::json!({
+                "call": cost.subject.what,
+                "least_cycles": cost.cycles.0,
+                "median_cycles": cost.cycles.1,
+                "instructions": cost.instructions,
+                "met": met(cost),
+            })
+        };
+        let calls: Vec<_> = costs.iter().map(call).collect();
+        say(&serde_json::json!({ "schema": "exovm-bench-kernel/1", "calls": calls }).to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(&format!("{:<40} {:>12} {:>14} {:>13}", "call", "least cycles", "median cycles", "instructions"));
+    for cost in &costs {
+        let instructions = cost.instructions.map_or("-".to_owned(), |count| format!("{count:.0}"));
+        let bar = match met(cost) {
+            Some(true) => "  met",
+            Some(false) => "  missed",
+            None => "",
+        };
+        let (least, median) = cost.cycles;
+        say(&format!("{:<40} {least:>12} {median:>14} {instructions:>13}{bar}", cost.subject.what));
+    }
+    say(&format!(
+        "Bar: at most {INSTRUCTIONS_AIM:.0} ring 0 instructions for a call that does not grow with what it is given."
+    ));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn options(arguments: HttpArguments) -> HttpOptions {

@@ -16,6 +16,7 @@ mod nic;
 mod report;
 mod service;
 mod slots;
+mod statistics;
 mod vcpu;
 
 pub use disk::DiskSetup;
@@ -41,6 +42,7 @@ use exovm_image::container::Image;
 use log::Logs;
 use report::Reporter;
 use slots::Slots;
+use statistics::Statistics;
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -128,6 +130,7 @@ pub(crate) struct Shared {
 pub struct Machine {
     shared: Arc<Shared>,
     host_phases: Vec<PhaseStamp>,
+    statistics: std::io::Result<Statistics>,
     vcpu: Option<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
     memory_bytes: u64,
@@ -228,6 +231,7 @@ impl Machine {
             logs,
             prepared.fault_gpa,
         );
+        let statistics = Statistics::open(&fd);
         let mut vcpu = Vcpu::new(fd, connections.bus, placement, vcpu_ledger, stop, control);
         let thread_shared = Arc::clone(&shared);
         let vcpu_cpu = config.vcpu_cpu;
@@ -241,7 +245,7 @@ impl Machine {
             drop(vm);
             thread_shared.finish(&reporter, &end);
         })?;
-        Ok(Self { shared, host_phases, vcpu: Some(vcpu), others, memory_bytes })
+        Ok(Self { shared, host_phases, statistics, vcpu: Some(vcpu), others, memory_bytes })
     }
 
     /// Waits until the machine has ended, at most for `timeout`.
@@ -342,6 +346,14 @@ impl Machine {
             }
         }
         phases
+    }
+
+    /// What KVM itself has counted of the vCPU so far, by KVM's names.
+    pub fn kvm_statistics(&self) -> std::io::Result<Vec<(String, u64)>> {
+        match &self.statistics {
+            Ok(statistics) => statistics.read(),
+            Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),
+        }
     }
 
     /// TSC ticks per millisecond.

@@ -1,0 +1,157 @@
+//! What kernel calls cost: each case makes one call so often that the rest does not matter. `cost CALL TIMES`: the log says the
+//! least and the median cycles; how many ring 0 instructions there were the VMM finds out from outside.
+
+use crate::binding::pages_for;
+use crate::family::{Child, Code};
+use crate::{BROKEN, Case, HELD};
+use abi::call::{Call, map, sleep};
+use abi::capability::{Handle, rights};
+use abi::layout::{PAGE_BYTES, WINDOW_VA};
+use abi::queue::RingLayout;
+use alloc::vec::Vec;
+use exos_runtime::{clock, kernel, pages};
+
+type Arguments<'a> = &'a mut dyn Iterator<Item = &'static str>;
+
+pub(crate) const CASES: &[Case] = &[("cost", cost)];
+
+/// How many things are made for the calls that take them away, however many do: so that their making is in no difference.
+const SETUP: u64 = 220;
+/// Children that such calls are about.
+const CHILDREN: usize = 12;
+
+/// Where pages are mapped for no other use.
+const VA: u64 = 1 << 40;
+
+/// Answers of calls, which must all be successes.
+struct Costs {
+    cycles: Vec<u64>,
+    failed: bool,
+}
+
+impl Costs {
+    /// One call that counts.
+    fn call(&mut self, number: Call, arguments: [u64; 5]) {
+        let start = clock::tsc();
+        let answer = kernel::raw(number, arguments);
+        self.cycles.push(clock::tsc() - start);
+        if let Err(error) = answer {
+            log::error!("probe: {number:?}: {error:?}");
+            self.failed = true;
+        }
+    }
+}
+
+fn cost(arguments: Arguments<'_>) -> Option<u32> {
+    let name = arguments.next()?;
+    let times = crate::number(arguments.next())?;
+    let mut costs = Costs { cycles: Vec::with_capacity(times as usize), failed: false };
+    run(name, times, &mut costs)?;
+    costs.cycles.sort_unstable();
+    let least = costs.cycles.first().copied().unwrap_or(0);
+    let median = costs.cycles.get(costs.cycles.len() / 2).copied().unwrap_or(0);
+    log::info!("probe: cost {least} {median}");
+    Some(if costs.failed { BROKEN } else { HELD })
+}
+
+fn derive(start: u64) -> Option<Handle> {
+    let own = &pages::environment().capabilities;
+    kernel::raw(Call::CapabilityDerive, [0, own.heap[0].0, start, 1, u64::from(rights::READ | rights::GIVE)])
+        .ok()
+        .map(Handle)
+}
+
+/// The calls, set up so that each succeeds.
+fn run(name: &str, times: u64, costs: &mut Costs) -> Option<()> {
+    let own = &pages::environment().capabilities;
+    let first = pages::environment().heap[0].start_gpa / PAGE_BYTES;
+    let heap = own.heap[0].0;
+    match name {
+        "version" => (0..times).for_each(|_| costs.call(Call::Version, [0; 5])),
+        "derive" => (0..times).for_each(|_| costs.call(Call::CapabilityDerive, [0, heap, first, 1, 1])),
+        "drop" => {
+            let parts: Option<Vec<Handle>> = (0..SETUP).map(|_| derive(first)).collect();
+            parts?
+                .iter()
+                .take(times as usize)
+                .for_each(|part| costs.call(Call::CapabilityDrop, [0, part.0, 0, 0, 0]));
+        }
+        "give" => {
+            let child = Child::new(Code::new(), rights::WRITE).ok()?;
+            let part = derive(first)?;
+            let give = [0, part.0, child.environment.0, u64::from(rights::READ), 0];
+            (0..times).for_each(|_| costs.call(Call::CapabilityGive, give));
+        }
+        "map" => (0..times).for_each(|page| {
+            costs.call(Call::MemoryMap, [0, heap, (VA + page * PAGE_BYTES) | map::WRITE, page, 1]);
+        }),
+        "unmap" => {
+            for page in 0..SETUP {
+                kernel::raw(Call::MemoryMap, [0, heap, VA + page * PAGE_BYTES, page, 1]).ok()?;
+            }
+            (0..times).for_each(|page| costs.call(Call::MemoryUnmap, [0, VA + page * PAGE_BYTES, 1, 0, 0]));
+        }
+        "grant" => (0..times).for_each(|page| costs.call(Call::DmaGrant, [0, heap, page, 1, 3])),
+        "create" => (0..times).for_each(|_| {
+            costs.call(Call::EnvironmentCreate, [own.environments.0, abi::call::ANY, 0, 0, 0]);
+        }),
+        "status" | "wake" | "start" => {
+            let children: Result<Vec<Child>, _> =
+                (0..CHILDREN).map(|_| Child::new(Code::new().exit(0), rights::WRITE)).collect();
+            let children = children.ok()?;
+            for time in 0..times {
+                let child = children[time as usize % children.len()].environment.0;
+                match name {
+                    "start" => costs.call(Call::EnvironmentStart, [child, crate::family::CODE_VA, 0, 0, 0]),
+                    "wake" => costs.call(Call::Wake, [child, 0, 0, 0, 0]),
+                    _ => costs.call(Call::EnvironmentStatus, [child, 0, 0, 0, 0]),
+                };
+            }
+        }
+        // To the one other that can run and back: two changes of environment, and two calls.
+        "yield" => {
+            let code = Code::new().call(Call::Yield, [0; 5]);
+            let back = -(code.0.len() as i32 + 5);
+            let child = Child::new(code.bytes(&[0xE9]).bytes(&back.to_le_bytes()), rights::WRITE).ok()?;
+            child.start(0).ok()?;
+            (0..times).for_each(|_| costs.call(Call::Yield, [child.environment.0, 0, 0, 0, 0]));
+        }
+        // A sleep that is over at once, beside one who sleeps: what a look at nothing costs.
+        "sleep" => {
+            let child = Child::new(Code::new().call(Call::Sleep, [0; 5]).exit(0), rights::WRITE).ok()?;
+            child.start(0).ok()?;
+            kernel::yield_to(child.environment).ok()?;
+            (0..times).for_each(|_| costs.call(Call::Sleep, [2, sleep::NONE, 0, 0, 0]));
+        }
+        "carve" => (0..times).for_each(|_| {
+            let field = [0, own.flows[0].0, 1 | 128 << 8, 0, 0xFFFF_0A00_0000 + costs.cycles.len() as u64];
+            costs.call(Call::FlowCarve, field);
+        }),
+        "direct" => (0..times).for_each(|_| {
+            costs.call(
+                Call::FlowDirect,
+                [0, own.flows[0].0, own.queues[0].0, 1 << 16, u64::from(rights::SEND_ANY)],
+            );
+        }),
+        "bind" | "unbind" => {
+            let layout = RingLayout::new(256)?;
+            let base = pages_for(layout.len_bytes())?;
+            let queues = own.queues[0].0;
+            for _ in 0..times {
+                let bind = [0, queues, 0, base, 256];
+                let unbind = [0, queues, 0, 0, 0];
+                if name == "bind" {
+                    costs.call(Call::QueueBind, bind);
+                    kernel::raw(Call::QueueUnbind, unbind).ok()?;
+                } else {
+                    kernel::raw(Call::QueueBind, bind).ok()?;
+                    costs.call(Call::QueueUnbind, unbind);
+                }
+            }
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+const _: () = assert!(VA < WINDOW_VA);
