@@ -1,8 +1,8 @@
 //! Upcalls: the kernel tells an environment that it faulted, or that its slice is over.
 //!
 //! The kernel leaves what happened and the interrupted registers in the environment's own page and lets it go on at the entry
-//! for that, on its upcall stack, with vector registers as they were. To go back the environment loads the registers and
-//! returns by `iretq`, which ring 3 may. While [`UpcallPage::busy`] is not zero there is no upcall; the environment clears it
+//! for that, on its upcall stack, with vector registers as they were. To go back the environment loads the registers itself.
+//! While [`UpcallPage::busy`] is not zero there is no upcall; the environment clears it
 //! when it can take the next.
 
 use core::sync::atomic::AtomicU64;
@@ -35,6 +35,6 @@ pub struct UpcallPage {
     pub address: AtomicU64,
     /// General registers, in the order of [`crate::fault::REGISTER_NAMES`].
     pub registers: [AtomicU64; 15],
-    /// What `iretq` takes: `rip`, `cs`, `rflags`, `rsp`, `ss`.
+    /// As the processor pushes it: `rip`, `cs`, `rflags`, `rsp`, `ss`.
     pub frame: [AtomicU64; 5],
 }

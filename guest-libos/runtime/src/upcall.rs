@@ -43,20 +43,14 @@ global_asm!(
     // The interrupted stack, below what its function may use without saying so, takes what is loaded last. From there the
     // next upcall may come: it finds a context like any other.
     "movabs rax, {page}",
-    "mov rcx, [rax + {frame} + 24]",
-    "sub rcx, 128 + 48",
-    "mov rdx, [rax + {registers}]",
-    "mov [rcx], rdx", // rax
-    "mov rdx, [rax + {frame}]",
-    "mov [rcx + 8], rdx", // rip
-    "mov rdx, [rax + {frame} + 8]",
-    "mov [rcx + 16], rdx", // cs
-    "mov rdx, [rax + {frame} + 16]",
-    "mov [rcx + 24], rdx", // rflags
-    "mov rdx, [rax + {frame} + 24]",
-    "mov [rcx + 32], rdx", // rsp
-    "mov rdx, [rax + {frame} + 32]",
-    "mov [rcx + 40], rdx", // ss
+    "mov rcx, [rax + {frame} + 24]", // rsp
+    "sub rcx, {red_zone} + 24",
+    "mov rdx, [rax + {registers}]", // rax
+    "mov [rcx], rdx",
+    "mov rdx, [rax + {frame} + 16]", // rflags
+    "mov [rcx + 8], rdx",
+    "mov rdx, [rax + {frame}]", // rip
+    "mov [rcx + 16], rdx",
     "mov rsp, rcx",
     "mov rbx, [rax + {registers} + 8*1]",
     "mov rcx, [rax + {registers} + 8*2]",
@@ -74,13 +68,15 @@ global_asm!(
     "mov r15, [rax + {registers} + 8*14]",
     "mov qword ptr [rax + {busy}], 0",
     "pop rax",
-    "iretq",
+    "popfq",
+    "ret {red_zone}",
     yield_ = const Call::Yield as u64,
     gate = const GATE_VA,
     page = const UPCALL_VA,
     frame = const offset_of!(UpcallPage, frame),
     registers = const offset_of!(UpcallPage, registers),
     busy = const offset_of!(UpcallPage, busy),
+    red_zone = const 128,
 );
 
 /// The environment's own page.
