@@ -1,7 +1,11 @@
 //! Environments that do not trust each other: a parent makes children out of a few instructions, gives, takes back, and looks
 //! what becomes of them; and what children try against everybody else.
 
-use crate::fixture::{Outcome, Probe, said};
+use crate::fixture::{Outcome, Probe, Wire, said, start_with_nic};
+use abi::domain::{DomainEntry, position};
+use exovm::machine::End;
+use vm_memory::{Bytes, GuestAddress};
+use zerocopy::FromBytes;
 
 fn run(arguments: &[&str]) -> Outcome {
     Probe::start(arguments, |config| config.spare_environments = Some(3)).finish()
@@ -196,4 +200,64 @@ fn core_slices_end_and_no_register_is_lost() {
 fn core_registers_of_another_are_not_seen() {
     let log = run(&["child-peeks"]).held();
     assert_eq!(lines(&log), ["the child ended with 0 and saw 0x0"]);
+}
+
+#[test]
+fn core_successor_in_a_place_is_another() {
+    let log = run(&["child-follows"]).held();
+    assert_eq!(
+        lines(&log),
+        [
+            "wake by the old handle: Err(NotFound)",
+            "destroy by the old handle: Err(NotFound)",
+            "its state: true",
+            "the successor found 0",
+        ]
+    );
+}
+
+/// What devices may do with a page for the child, at the end.
+fn rights_of_devices(what: &str) -> Vec<u8> {
+    let probe = Probe::start(&["child-grant", what], |config| config.spare_environments = Some(3));
+    let (outcome, machine) = probe.finish_and_keep();
+    let log = outcome.held();
+    let said = lines(&log);
+    let page = said[0].strip_prefix("pages from ").and_then(|rest| rest.strip_suffix(" on: Ok(2)"));
+    let page: u64 = page.and_then(|page| page.parse().ok()).unwrap_or_else(|| panic!("{log:#?}"));
+    let read = |gpa: u64, len: usize| {
+        let mut bytes = vec![0; len];
+        machine.memory().read_slice(&mut bytes, GuestAddress(gpa)).expect("RAM");
+        bytes
+    };
+    let at = machine.tables_at().domains_gpa + size_of::<DomainEntry>() as u64;
+    let domain =
+        DomainEntry::read_from_bytes(&read(at, size_of::<DomainEntry>())).expect("of the right size");
+    [page, page + 1]
+        .map(|page| {
+            let (byte, shift) = position(page);
+            read(domain.bitmap_gpa + byte, 1)[0] >> shift & 3
+        })
+        .to_vec()
+}
+
+#[test]
+fn core_devices_lose_what_is_revoked() {
+    assert_eq!(rights_of_devices("keep"), [3, 3]);
+    assert_eq!(rights_of_devices("revoke"), [0, 0]);
+}
+
+#[test]
+fn core_turn_register_is_out_of_reach_beside_others() {
+    let outcome = run(&["turn-beside"]);
+    let reports =
+        outcome.log.iter().filter(|line| line.contains("page fault writing 0x7f0000005000")).count();
+    assert_eq!((outcome.end, reports), (End::PowerOff { status: 142 }, 1), "{:#?}", outcome.log);
+}
+
+#[test]
+fn core_doorbell_is_out_of_reach_after_unbind() {
+    let outcome = start_with_nic(&["doorbell-after-unbind"], &Wire::default(), |_| {}).finish();
+    assert_eq!(lines(&outcome.log), ["rang"]);
+    let report = outcome.report();
+    assert!(report.contains("page fault writing 0x7f0001000000: not "), "{report}");
 }

@@ -19,6 +19,10 @@ pub(crate) const CASES: &[Case] = &[
     ("child-loses", child_loses),
     ("child-sleeps", child_sleeps),
     ("family-refusals", refusals),
+    ("child-follows", child_follows),
+    ("child-grant", child_grant),
+    ("turn-beside", turn_beside),
+    ("doorbell-after-unbind", doorbell_after_unbind),
 ];
 
 /// Where a child's program lies, and its data page behind it.
@@ -497,4 +501,59 @@ fn refusals(_: Arguments<'_>) -> Option<u32> {
 fn derive_environment(child: &Child, rights: u16) -> Option<Handle> {
     // The number of the environment is the place that it got.
     (1..64).find_map(|number| derive(child.environment, number, 1, rights).ok())
+}
+
+/// Who gets the place of one that is gone: the old handle does not mean it, and it finds nothing of its predecessor's.
+fn child_follows(_: Arguments<'_>) -> Option<u32> {
+    // A page that it writes and that is fixed: nobody mapped it, nobody takes it away.
+    const WORD_VA: u64 = UPCALL_VA + 0x800;
+    let first = Child::new(Code::new().write_rdi(WORD_VA).exit(1), rights::WRITE).ok()?;
+    first.start(77).ok()?;
+    first.wait(state::GONE)?;
+    let second = Child::new(Code::new().read(WORD_VA).exit_rax(), rights::WRITE).ok()?;
+    for (what, number) in [("wake", Call::Wake), ("destroy", Call::EnvironmentDestroy)] {
+        log::info!("probe: {what} by the old handle: {:?}", call(number, [first.environment.0, 0, 0, 0, 0]));
+    }
+    log::info!("probe: its state: {:?}", first.status().0 == state::GONE);
+    second.start(0).ok()?;
+    log::info!("probe: the successor found {}", second.wait(state::GONE)?);
+    Some(HELD)
+}
+
+/// `child-grant keep|revoke`: devices may use a child's pages; then its parent takes them back, or not. The log says which pages.
+fn child_grant(arguments: Arguments<'_>) -> Option<u32> {
+    let revoke = arguments.next()? == "revoke";
+    let child = Child::new(Code::new(), rights::WRITE | rights::DMA).ok()?;
+    let page = (child.data as u64 - PAGE_BYTES - WINDOW_VA) / PAGE_BYTES;
+    let done = call(Call::DmaGrant, [child.environment.0, child.given.0, 0, 2, 3]);
+    log::info!("probe: pages from {page} on: {done:?}");
+    if revoke {
+        to_the_end(Call::CapabilityRevoke, child.part).ok()?;
+    }
+    Some(HELD)
+}
+
+/// The turn register, written by who was alone and is not any more.
+fn turn_beside(_: Arguments<'_>) -> Option<u32> {
+    let deadline = clock::tsc() + clock::Scale::new().ticks(200_000_000);
+    let child =
+        Child::new(Code::new().call(Call::Sleep, [deadline, 0, 0, 0, 0]).exit(0), rights::WRITE).ok()?;
+    child.start(0).ok()?;
+    // SAFETY: it faults, or the test fails.
+    unsafe { (TURN_VA as *mut u64).write_volatile(1) };
+    Some(BROKEN)
+}
+
+/// The doorbell of a queue that was given back.
+fn doorbell_after_unbind(_: Arguments<'_>) -> Option<u32> {
+    let base = pages_for(abi::queue::RingLayout::new(256)?.len_bytes())?;
+    let doorbell = doorbell_va(0, 0)? as *mut u16;
+    kernel::queue_bind(0, 0, base, 256).ok()?;
+    // SAFETY: a doorbell of our own.
+    unsafe { doorbell.write_volatile(0) };
+    log::info!("probe: rang");
+    kernel::queue_unbind(0, 0).ok()?;
+    // SAFETY: it faults, or the test fails.
+    unsafe { doorbell.write_volatile(0) };
+    Some(BROKEN)
 }
