@@ -115,6 +115,9 @@ fn run(name: &str, times: u64, costs: &mut Costs) -> Option<()> {
             let child = Child::new(code.bytes(&[0xE9]).bytes(&back.to_le_bytes()), rights::WRITE).ok()?;
             child.start(0).ok()?;
             (0..times).for_each(|_| costs.call(Call::Yield, [child.environment.0, 0, 0, 0, 0]));
+            // Before we end: what it lives by goes with us, and it would fault.
+            kernel::raw(Call::EnvironmentDestroy, [child.environment.0, 0, 0, 0, 0]).ok()?;
+            child.wait(abi::call::state::GONE)?;
         }
         // A sleep that is over at once, beside one who sleeps: what a look at nothing costs.
         "sleep" => {

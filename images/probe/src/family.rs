@@ -158,7 +158,7 @@ impl Child {
     }
 
     /// Lets others run until it is in that state; its exit status, or `None` if that takes too long.
-    fn wait(&self, wanted: u64) -> Option<u32> {
+    pub(crate) fn wait(&self, wanted: u64) -> Option<u32> {
         let end = clock::tsc() + clock::Scale::new().ticks(PATIENCE_MS * 1_000_000);
         while clock::tsc() < end {
             let (state, status) = self.status();
