@@ -4,6 +4,7 @@ use super::*;
 use crate::device::virtio::console::BUFFER_BYTES;
 use crate::device::virtio::test_utils::console::{BUFFER, Channel, Control, Queue};
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
@@ -31,9 +32,26 @@ fn scene(linger_ms: u64) -> Scene {
     let request = AttachRequest { port: "console".to_owned(), linger_ms, ..AttachRequest::default() };
     let attached = clients.attach(&request).expect("open and free");
     let (client, theirs) = UnixStream::pair().expect("sockets");
+    keep_little(&theirs);
     clients.start(attached, theirs, Vec::new()).expect("a thread");
     channel.work();
     Scene { channel, control, receive, transmit, clients, client }
+}
+
+/// A socket that holds little: how much exactly depends on how its bytes come, and shall not matter beside the port's buffer.
+fn keep_little(socket: &UnixStream) {
+    let bytes: libc::c_int = 4096;
+    // SAFETY: the option takes an integer, which lives until the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
 impl Scene {
