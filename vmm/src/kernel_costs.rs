@@ -44,7 +44,7 @@ pub const SUBJECTS: &[Subject] = &[
     subject("create", "EnvironmentCreate", (2, 12), Some(360.0)),
     subject("start", "EnvironmentStart", (2, 12), None),
     subject("status", "EnvironmentStatus", (20, 120), Some(95.0)),
-    subject("wake", "Wake", (20, 120), Some(105.0)),
+    subject("wake", "Wake", (20, 120), Some(125.0)),
     subject("map", "MemoryMap, one page", (20, 220), Some(285.0)),
     subject("unmap", "MemoryUnmap, one page", (20, 220), Some(190.0)),
     subject("grant", "DmaGrant, one page", (20, 220), Some(170.0)),

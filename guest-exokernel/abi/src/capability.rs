@@ -15,6 +15,9 @@ pub const DEPTH_MAX: u8 = 16;
 /// Bit of [`Capability::depth`]: nothing is derived from it or what was derived from it any more.
 pub const REVOKING: u8 = 0x80;
 
+/// Bit of [`Capability::depth`]: what was bound with it is being undone, and nothing is bound with it any more.
+pub const LEAVING: u8 = 0x40;
+
 /// What a capability is for, and what its range counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

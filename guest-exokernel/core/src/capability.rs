@@ -4,7 +4,7 @@
 //! so that every step leaves a tree; from the first step on nothing new hangs itself below.
 
 use abi::call::Error;
-use abi::capability::{CAPABILITIES, Capability, DEPTH_MAX, Handle, Kind, REVOKING, number};
+use abi::capability::{CAPABILITIES, Capability, DEPTH_MAX, Handle, Kind, LEAVING, REVOKING, number};
 use abi::paging::NO_SLOT;
 
 /// What is derived.
@@ -49,17 +49,21 @@ impl<'a> Tree<'a> {
         }
         let number = number(environment, handle.slot());
         let entry = self.entries.get(usize::from(number)).ok_or(Error::NotFound)?;
-        let same = entry.kind == kind as u8 && entry.generation == handle.generation();
+        // One that is leaving is as good as gone: otherwise its holder could bind as fast as somebody else undoes.
+        let same =
+            entry.kind == kind as u8 && entry.depth & LEAVING == 0 && entry.generation == handle.generation();
         if same { Ok(number) } else { Err(Error::NotFound) }
     }
 
-    /// The same, of any kind.
+    /// The same, of any kind, and also if it is leaving: to derive from it, which is refused then, or to go on taking it back.
     pub fn find_any(&self, environment: u32, handle: Handle) -> Result<u16, Error> {
-        let entry = (handle.slot() < NO_SLOT)
-            .then(|| self.entries.get(usize::from(number(environment, handle.slot()))))
-            .flatten();
-        let kind = entry.and_then(|entry| Kind::from_number(entry.kind)).filter(|kind| *kind != Kind::None);
-        self.find(environment, handle, kind.ok_or(Error::NotFound)?)
+        if handle.slot() >= NO_SLOT {
+            return Err(Error::NotFound);
+        }
+        let number = number(environment, handle.slot());
+        let entry = self.entries.get(usize::from(number)).ok_or(Error::NotFound)?;
+        let same = entry.kind != Kind::None as u8 && entry.generation == handle.generation();
+        if same { Ok(number) } else { Err(Error::NotFound) }
     }
 
     /// An entry.
@@ -147,6 +151,11 @@ impl<'a> Tree<'a> {
     /// Nothing is left below it.
     pub fn end_revoking(&mut self, number: u16) {
         self.entry_mut(number).depth &= !REVOKING;
+    }
+
+    /// From now on nothing is bound with it: it is about to be removed.
+    pub fn begin_leaving(&mut self, number: u16) {
+        self.entry_mut(number).depth |= LEAVING;
     }
 
     /// Something below it that has nothing below itself; `None`: nothing is below it.

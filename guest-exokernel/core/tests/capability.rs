@@ -164,6 +164,22 @@ fn nothing_is_derived_below_what_is_being_revoked() {
     world.check();
 }
 
+#[test]
+fn nothing_is_bound_with_what_is_leaving() {
+    let mut world = World::new();
+    let child = world.derive(0, 1, 100, 10, 1).expect("derives");
+    let number = number(1, child.slot());
+    world.tree().begin_revoking(0);
+    assert_eq!(world.tree().find(1, child, Kind::Memory), Ok(number), "not its turn yet");
+    world.tree().begin_leaving(number);
+    assert_eq!(world.tree().find(1, child, Kind::Memory), Err(Error::NotFound));
+    assert_eq!(world.derive(number, 1, 100, 1, 1), Err(Error::Revoked));
+    assert_eq!(world.tree().find_any(1, child), Ok(number), "whoever takes it back goes on");
+    assert!(world.step(0));
+    assert_eq!(world.tree().find_any(1, child), Err(Error::NotFound));
+    world.check();
+}
+
 proptest! {
     #[test]
     fn tree_stays_a_tree(operations in prop::collection::vec((0..3u8, any::<prop::sample::Index>(), 0..ENVIRONMENTS, 90..1110u64, 0..1010u64, any::<u16>()), 1..200)) {

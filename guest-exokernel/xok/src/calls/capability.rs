@@ -92,6 +92,7 @@ impl Kernel {
 
     /// A step of undoing what was bound with a capability that has none below it; when nothing is left, it goes.
     fn remove_step(&mut self, capability: u16) -> bool {
+        self.tree().begin_leaving(capability);
         let entry = *self.tree().entry(capability);
         let environment = u32::from(capability) / CAPABILITIES as u32;
         let done = match Kind::from_number(entry.kind) {
