@@ -135,14 +135,15 @@ fn run(subject: Subject, times: u64) -> Result<((u64, u64), Option<u64>), CostEr
         }),
         disks: Vec::new(),
         io: IoMode::Turn,
-        vcpu_cpu: None,
+        vcpus: Some(1),
+        vcpu_cpus: Vec::new(),
         arguments: vec!["cost".to_owned(), subject.name.to_owned(), times.to_string()],
         environments: Some(1),
         spare_environments: Some(16),
         log: Box::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned())),
     })?;
     let end = machine.wait(Some(PATIENCE));
-    let emulated = machine.kvm_statistics().ok();
+    let emulated = machine.kvm_statistics(0).ok();
     machine.stop(Duration::ZERO);
     let log = log.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
     let said = log.lines().find_map(|line| line.split_once("probe: cost ").map(|(_, cycles)| cycles));

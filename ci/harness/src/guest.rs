@@ -41,6 +41,7 @@ pub struct GuestBuilder {
     docroot: Option<PathBuf>,
     io: IoMode,
     memory_mib: Option<u64>,
+    vcpus: Option<u32>,
     environments: Option<u32>,
     arguments: Vec<String>,
     net: Net,
@@ -55,6 +56,7 @@ impl GuestBuilder {
             docroot: None,
             io: IoMode::Turn,
             memory_mib: None,
+            vcpus: None,
             environments: None,
             arguments: Vec::new(),
             net: Net::Tap(0),
@@ -83,6 +85,12 @@ impl GuestBuilder {
     /// Memory of the machine.
     pub fn memory_mib(mut self, mib: u64) -> Self {
         self.memory_mib = Some(mib);
+        self
+    }
+
+    /// vCPUs of the machine; as many as the image asks for if not said. Several take no turns: say also where device work is done.
+    pub fn vcpus(mut self, number: u32) -> Self {
+        self.vcpus = Some(number);
         self
     }
 
@@ -199,7 +207,8 @@ impl GuestBuilder {
             net,
             disks,
             io: self.io,
-            vcpu_cpu: None,
+            vcpus: self.vcpus,
+            vcpu_cpus: Vec::new(),
             arguments: self.arguments,
             environments: self.environments,
             spare_environments: None,

@@ -40,6 +40,9 @@ pub const DEVICE_BLOCK: u32 = 2;
 /// [`Device::kind`] of a virtio console device: two queues a port, and two for control (VIRTIO 1.3 5.3.2).
 pub const DEVICE_CONSOLE: u32 = 3;
 
+/// Most vCPUs of a machine.
+pub const VCPUS_MAX: usize = 8;
+
 /// Lines of the device table.
 pub const DEVICES: usize = 8;
 
@@ -90,7 +93,8 @@ pub struct BootPage {
     pub magic: u64,
     /// [`crate::VERSION`].
     pub abi_version: u32,
-    /// vCPUs of the machine.
+    /// vCPUs of the machine, 1 to [`VCPUS_MAX`]. They are numbered from 0 on, and the x2APIC id of each is its number. All
+    /// begin at once: see [`crate::header::KernelHeader`].
     pub vcpus: u32,
     /// TSC ticks per millisecond.
     pub tsc_khz: u64,
@@ -106,7 +110,8 @@ pub struct BootPage {
     pub flows_gpa: u64,
     /// [`crate::extent::ExtentEntry`] × [`crate::extent::EXTENTS`].
     pub extents_gpa: u64,
-    /// [`crate::fault::FaultRecord`].
+    /// [`crate::fault::FaultRecord`] × [`Self::vcpus`]: that of vCPU `n` is the one that the VMM reads when vCPU `n` writes
+    /// [`control::FAULT`] or [`control::ENVIRONMENT_FAULT`].
     pub fault_gpa: u64,
     /// The page mapped at [`crate::layout::GATE_VA`]; the kernel puts the gate instruction in.
     pub gate_gpa: u64,
@@ -132,13 +137,15 @@ pub struct BootPage {
     pub devices: [Device; DEVICES],
 }
 
-/// Registers behind [`BootPage::control_gpa`]: 32-bit writes, from ring 0 only.
+/// Registers behind [`BootPage::control_gpa`]: 32-bit writes, from ring 0 only. Each vCPU has its own, at the same
+/// addresses, as it has its own local APIC: what two vCPUs write at the same time does not mix, and [`CLEAN_PAGES`] takes the
+/// [`CLEAN_START`] of the vCPU that writes it.
 pub mod control {
-    /// Ends the machine; the value is the exit status.
+    /// Ends the machine, all vCPUs of it; the value is the exit status.
     pub const POWER_OFF: u64 = 0;
-    /// The fault record is filled: report it and end the machine.
+    /// This vCPU's fault record is filled: report it and end the machine, all vCPUs of it.
     pub const FAULT: u64 = 4;
-    /// The fault record is filled: report it; the environment that it names ends, the machine goes on.
+    /// This vCPU's fault record is filled: report it; the environment that it names ends, the machine goes on.
     pub const ENVIRONMENT_FAULT: u64 = 8;
     /// Returns when no device accesses memory for the environment of this number on the strength of rights that its
     /// DMA domain does not have any more.
@@ -221,7 +228,8 @@ pub struct EnvironmentPage {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct HostPage {
-    /// 1: take a turn when the receive ring is empty. 0: device work runs elsewhere; poll, then halt.
+    /// 1: take a turn when the receive ring is empty. 0: device work runs elsewhere; poll, then halt. 0 for good in a
+    /// machine with several vCPUs, where a turn returns at once.
     pub take_turns: AtomicU32,
     /// 1: the user wants the machine to end; finish what is cheap to finish and exit.
     pub stop: AtomicU32,

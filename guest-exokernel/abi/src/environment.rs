@@ -33,6 +33,10 @@ pub struct Place {
     pub tables_max: u32,
     /// Slots of its table of capabilities that are in use, from slot 0 on.
     pub capabilities: u32,
+    /// The vCPU on which its environment begins, if one runs there from the start: they are dealt out in turn.
+    pub vcpu: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What the kernel tells an environment while it runs, at [`crate::layout::KERNEL_PAGE_VA`].

@@ -34,6 +34,23 @@ pub struct Vector {
 pub const VECTORS: usize = 40;
 
 /// What the VMM needs to know of the kernel.
+///
+/// # How vCPUs begin
+/// All vCPUs of a machine begin at once, at [`Self::entry_va`], in ring 0 with interrupts off:
+///
+/// | register | vCPU `n` |
+/// | --- | --- |
+/// | `rdi` | guest-physical address of the [boot page](crate::boot::BootPage) |
+/// | `rsi` | `n` |
+/// | `rsp` | top of its stack: [`Self::stack_top_va`] and `n` times [`Self::stack_stride_bytes`] |
+/// | CR3 | root of the first place's page tables |
+/// | TR | a TSS of its own ([`crate::layout::tss_selector`]): RSP0 its stack, IST1 its fault stack |
+/// | IA32_KERNEL_GS_BASE | lowest address of its stack, for SWAPGS in the entry of SYSCALL |
+/// | LSTAR | [`Self::syscall_va`], for all of them |
+/// | x2APIC id | `n`; the APIC itself is as after power-on |
+///
+/// A stack is [`Self::stack_stride_bytes`] long, which is a power of two, and begins at a multiple of that. So whoever runs on
+/// one finds the stack's lowest address by masking `rsp`; the words there are the vCPU's own.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct KernelHeader {
@@ -45,10 +62,12 @@ pub struct KernelHeader {
     pub reserved: u32,
     /// First instruction.
     pub entry_va: u64,
-    /// Top of the stack on which exceptions and kernel calls run (TSS.RSP0).
+    /// Top of vCPU 0's stack, on which it begins and its exceptions and kernel calls run (TSS.RSP0).
     pub stack_top_va: u64,
-    /// Top of the stack for double faults and NMIs (TSS.IST1).
+    /// Top of vCPU 0's stack for double faults and NMIs (TSS.IST1).
     pub fault_stack_top_va: u64,
+    /// Bytes of a stack, and from each vCPU's stacks to the next one's; there are [`crate::boot::VCPUS_MAX`] of each kind.
+    pub stack_stride_bytes: u64,
     /// Where SYSCALL enters (LSTAR).
     pub syscall_va: u64,
     /// The interrupt descriptor table.

@@ -78,8 +78,14 @@ pub const USER_DATA_SELECTOR: u16 = 0x2B;
 pub const KERNEL_CODE_SELECTOR: u16 = 0x10;
 /// Ring 0 data and stack selector.
 pub const KERNEL_DATA_SELECTOR: u16 = 0x18;
-/// Task-state segment selector.
+/// Task-state segment selector of vCPU 0; the descriptors of the others, 16 bytes each, follow.
 pub const TSS_SELECTOR: u16 = 0x40;
+
+/// The task-state segment selector of a vCPU.
+pub const fn tss_selector(vcpu: u16) -> u16 {
+    TSS_SELECTOR + 16 * vcpu
+}
+
 /// What `STAR[63:32]` holds: SYSCALL loads the kernel selectors from bits 47:32, SYSRET the user ones from bits 63:48.
 pub const STAR_SELECTORS: u32 = 0x0023_0010;
 

@@ -1,5 +1,6 @@
 //! `image.toml`: what an image is made of.
 
+use abi::boot::VCPUS_MAX;
 use abi::domain::DOMAINS;
 use abi::flow::{NODES, NODES_MAX};
 use serde::Deserialize;
@@ -25,6 +26,9 @@ pub struct Manifest {
     /// Places for further environments, which those that run may create.
     #[serde(default)]
     pub spare_environments: u32,
+    /// vCPUs of the machine.
+    #[serde(default = "one")]
+    pub vcpus: u32,
     /// Nodes of the flow table, a power of two; one is the root.
     #[serde(default = "flows")]
     pub flows: u32,
@@ -54,6 +58,9 @@ impl Manifest {
         let (environments, spare) = (manifest.environments, manifest.spare_environments);
         if environments == 0 || environments.saturating_add(spare) as usize > DOMAINS {
             return Err(ManifestError::Environments { environments, spare });
+        }
+        if !(1..=VCPUS_MAX as u32).contains(&manifest.vcpus) {
+            return Err(ManifestError::Vcpus { vcpus: manifest.vcpus });
         }
         if !manifest.flows.is_power_of_two() || manifest.flows > NODES_MAX {
             return Err(ManifestError::Flows { flows: manifest.flows });
@@ -90,6 +97,12 @@ pub enum ManifestError {
         environments: u32,
         /// Places for further ones.
         spare: u32,
+    },
+    /// None, or too many.
+    #[error("image.toml: vcpus must be between 1 and {VCPUS_MAX} (is {vcpus})")]
+    Vcpus {
+        /// What was given.
+        vcpus: u32,
     },
     /// Not so many.
     #[error("image.toml: flows must be a power of two up to {NODES_MAX} (is {flows})")]
@@ -138,6 +151,16 @@ mod tests {
         let most =
             Manifest::parse(&format!("{GOOD}environments = 60\nspare_environments = 4\n")).expect("64");
         assert_eq!((most.environments, most.spare_environments), (60, 4));
+    }
+
+    #[test]
+    fn parse_vcpus_none_or_too_many_returns_vcpus_error() {
+        for vcpus in [0, 9, u32::MAX] {
+            let error = Manifest::parse(&format!("{GOOD}vcpus = {vcpus}\n")).expect_err("refused");
+            assert!(matches!(error, ManifestError::Vcpus { .. }), "{vcpus}");
+        }
+        assert_eq!(Manifest::parse(&format!("{GOOD}vcpus = 8\n")).expect("good").vcpus, 8);
+        assert_eq!(Manifest::parse(GOOD).expect("good").vcpus, 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A statically linked ELF file of ours, read once into what the VMM needs: segments to place, the header section,
 //! symbols for reports, the names of trace sites. Everything is checked here, so nobody checks again.
 
+use abi::boot::VCPUS_MAX;
 use abi::header::{
     IMAGE_MAGIC, IMAGE_SECTION, ImageHeader, KERNEL_MAGIC, KERNEL_SECTION, KernelHeader, SITES_SECTION,
 };
@@ -102,6 +103,12 @@ pub enum ProgramError {
     /// No header section, or a broken one.
     #[error("the file has no section {KERNEL_SECTION} or {IMAGE_SECTION}; link it with exovm-image's flags")]
     NoHeader,
+    /// Stacks that the VMM cannot lay out.
+    #[error(
+        "the kernel's stacks are not as its header must say: a power of two of whole pages long, each at a multiple of that, \
+         inside the kernel"
+    )]
+    Stacks,
     /// Built against other shapes.
     #[error(
         "the {what} was built for ABI version {found}, this exovm speaks {expected}; rebuild it with `cargo build`",
@@ -121,6 +128,9 @@ impl Program {
         let elf = ElfFile64::<LittleEndian>::parse(file)?;
         let header = read_header(&elf)?;
         let segments = read_segments(&elf, file, &header)?;
+        if let Header::Kernel(kernel) = &header {
+            check_stacks(kernel, &segments)?;
+        }
         let code: Vec<_> = segments
             .iter()
             .filter(|segment| segment.access == Access::Execute)
@@ -226,6 +236,25 @@ fn read_segments(elf: &Elf<'_>, file: &[u8], header: &Header) -> Result<Vec<Segm
         return Err(ProgramError::Misplaced { va: entry });
     }
     Ok(segments)
+}
+
+/// Every vCPU's stacks are memory of the kernel's, and masking leads to their lowest addresses.
+fn check_stacks(kernel: &KernelHeader, segments: &[Segment]) -> Result<(), ProgramError> {
+    let stride = kernel.stack_stride_bytes;
+    let writable = |start: u64, end: u64| {
+        let covers = |segment: &&Segment| segment.va <= start && end <= segment.va + segment.len_bytes;
+        segments.iter().find(covers).is_some_and(|segment| segment.access == Access::Write)
+    };
+    let good = |top: u64| {
+        let start = top.checked_sub(stride);
+        let end = stride.checked_mul(VCPUS_MAX as u64 - 1).and_then(|rest| top.checked_add(rest));
+        top.is_multiple_of(stride) && start.zip(end).is_some_and(|(start, end)| writable(start, end))
+    };
+    let sized = stride.is_power_of_two() && stride >= PAGE_BYTES;
+    match sized && good(kernel.stack_top_va) && good(kernel.fault_stack_top_va) {
+        true => Ok(()),
+        false => Err(ProgramError::Stacks),
+    }
 }
 
 fn read_sites(elf: &Elf<'_>) -> Vec<Site> {

@@ -61,7 +61,11 @@ impl Announcement {
         }
         let io = format!("{:?}", machine.placement().mode()).to_lowercase();
         let mib = machine.memory_bytes() >> 20;
-        text.push_str(&format!("  machine: {}, {mib} MiB, device work: {io}\n", self.name));
+        let vcpus = match machine.vcpus() {
+            1 => String::new(),
+            several => format!("{several} vCPUs, "),
+        };
+        text.push_str(&format!("  machine: {}, {vcpus}{mib} MiB, device work: {io}\n", self.name));
         text.push_str(&format!("  kernel calls: {}\n\n", gate(machine)));
         self.write_phases(machine, &mut text);
         if ended.is_none() {

@@ -14,6 +14,8 @@ use crate::images;
 use crate::machine::memory::MEMORY_MAX_BYTES;
 use crate::machine::{End, Machine, MachineConfig, PhaseStamp};
 use crate::placement::IoMode;
+use abi::boot::VCPUS_MAX;
+use exovm_image::container::Image;
 use exovm_user_net::Publish;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -119,9 +121,12 @@ pub(super) struct RunArguments {
     /// Run the image's program in so many environments; as many as the image asks for if not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=abi::domain::DOMAINS as i64))]
     environments: Option<u32>,
-    /// Bind the vCPU to this CPU.
-    #[arg(long, value_name = "CPU")]
-    vcpu_cpu: Option<u32>,
+    /// vCPUs; as many as the image asks for if not given. With more than one, device work is done on a thread.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=VCPUS_MAX as i64))]
+    vcpus: Option<u32>,
+    /// Bind the vCPU to this CPU; with several vCPUs, one CPU for each, separated by commas.
+    #[arg(long, value_name = "CPU[,...]", value_delimiter = ',')]
+    vcpu_cpu: Vec<u32>,
     /// Name for other commands; the image's name if not given.
     #[arg(long)]
     name: Option<String>,
@@ -147,9 +152,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     if !arguments.docroot.is_empty() && !image.manifest.docroot {
         return Err(format!("image {} takes no --docroot", image.manifest.name).into());
     }
-    if let Some(cpu) = arguments.vcpu_cpu.filter(|cpu| !crate::placement::allowed_cpus().contains(cpu)) {
-        return Err(format!("--vcpu-cpu {cpu}: this process may not use that CPU").into());
-    }
+    vcpus_of(&arguments, &image)?;
     reached("image");
     let environments = arguments.environments.unwrap_or(image.manifest.environments) as usize;
     let has_site = !arguments.docroot.is_empty() || (image.manifest.docroot && arguments.disk.is_empty());
@@ -188,7 +191,8 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         net: setup,
         disks,
         io: arguments.io,
-        vcpu_cpu: arguments.vcpu_cpu,
+        vcpus: arguments.vcpus,
+        vcpu_cpus: arguments.vcpu_cpu.clone(),
         arguments: arguments.arguments.clone(),
         environments: arguments.environments,
         spare_environments: None,
@@ -204,6 +208,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         started_utc_us: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64,
         uptime_ms: 0,
         memory_bytes: machine.memory_bytes(),
+        vcpus: machine.vcpus(),
         io: format!("{:?}", machine.placement().mode()).to_lowercase(),
         addresses: reach.addresses(),
         published: reach.published(),
@@ -249,6 +254,33 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         file.remove();
     }
     Ok(ExitCode::from(code))
+}
+
+/// Checks what was asked for of vCPUs against the host.
+fn vcpus_of(arguments: &RunArguments, image: &Image) -> Result<(), Failure> {
+    let vcpus = arguments.vcpus.unwrap_or(image.manifest.vcpus);
+    let allowed = crate::placement::allowed_cpus();
+    if let Some(cpu) = arguments.vcpu_cpu.iter().find(|cpu| !allowed.contains(cpu)) {
+        return Err(format!("--vcpu-cpu {cpu}: this process may not use that CPU").into());
+    }
+    match arguments.vcpu_cpu.len() {
+        0 => {}
+        cpus if cpus == vcpus as usize => {}
+        cpus => {
+            return Err(format!(
+                "--vcpu-cpu names {cpus} of the host's CPUs, and the machine has {vcpus} vCPUs: name one for each, separated \
+                 by commas, or none"
+            )
+            .into());
+        }
+    }
+    if vcpus as usize > allowed.len() {
+        complain!(
+            "exovm: warning: {vcpus} vCPUs share {} of the host's CPUs: they take turns on them, and each is slower for it",
+            allowed.len()
+        );
+    }
+    Ok(())
 }
 
 /// Where a machine's log and messages go: standard output, or, for a detached one, nowhere until it is ready and then to

@@ -171,6 +171,9 @@ pub struct Info {
     pub uptime_ms: u64,
     /// Its memory.
     pub memory_bytes: u64,
+    /// Its vCPUs.
+    #[serde(default = "one")]
+    pub vcpus: u32,
     /// Where device work is done.
     #[serde(default)]
     pub io: String,
@@ -186,6 +189,10 @@ pub struct Info {
     /// TCP port that the guest says it serves.
     #[serde(default)]
     pub port: Option<u16>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// How far a machine is.

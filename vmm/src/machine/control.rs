@@ -1,4 +1,4 @@
-//! The control registers of the kernel: what it cannot do by itself, or not in ring 0, the VMM does natively while the vCPU
+//! The control registers of one vCPU's kernel: what it cannot do by itself, or not in ring 0, the VMM does natively while the vCPU
 //! waits.
 
 use super::log::Logs;
@@ -13,7 +13,9 @@ use vm_memory::{Bytes, GuestAddress};
 use zerocopy::{FromBytes, FromZeros};
 
 /// The registers.
+#[derive(Clone)]
 pub(crate) struct Control {
+    vcpu: u32,
     memory: Arc<Memory>,
     placement: Arc<Placement>,
     reporter: Arc<Reporter>,
@@ -23,7 +25,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Those of one machine.
+    /// Those of vCPU 0, whose fault record is the first at `fault_gpa`.
     pub(crate) fn new(
         memory: Arc<Memory>,
         placement: Arc<Placement>,
@@ -31,7 +33,12 @@ impl Control {
         logs: Arc<Logs>,
         fault_gpa: u64,
     ) -> Self {
-        Self { memory, placement, reporter, logs, fault_gpa, clean_start: 0 }
+        Self { vcpu: 0, memory, placement, reporter, logs, fault_gpa, clean_start: 0 }
+    }
+
+    /// Those of another vCPU of the same machine.
+    pub(crate) fn of_vcpu(&self, vcpu: u32) -> Self {
+        Self { vcpu, clean_start: 0, ..self.clone() }
     }
 
     /// A write of the kernel's. `Some`: it was the last.
@@ -41,7 +48,7 @@ impl Control {
             control::FAULT => return Some(VcpuEnd::Fault(Box::new(self.fault()))),
             control::ENVIRONMENT_FAULT => {
                 let record = self.fault();
-                self.logs.report(record.environment, &self.reporter.fault(&self.memory, &record));
+                self.logs.report(record.environment, &self.reporter.fault(&self.memory, self.vcpu, &record));
             }
             control::DRAIN => self.placement.drain(value),
             control::CLEAN_START => self.clean_start = value,
@@ -65,7 +72,8 @@ impl Control {
     /// The fault record; one that is unreadable reads as zeros: "a fault of unknown kind".
     fn fault(&self) -> FaultRecord {
         let mut bytes = vec![0; size_of::<FaultRecord>()];
-        let _ = self.memory.read_slice(&mut bytes, GuestAddress(self.fault_gpa));
+        let gpa = self.fault_gpa + u64::from(self.vcpu) * bytes.len() as u64;
+        let _ = self.memory.read_slice(&mut bytes, GuestAddress(gpa));
         FaultRecord::read_from_bytes(&bytes).unwrap_or_else(|_| FaultRecord::new_zeroed())
     }
 }
@@ -76,7 +84,7 @@ mod tests {
     use crate::device::virtio::test_utils::console;
     use crate::machine::boot::pages::{CommonPages, OwnPages, SharedPages};
     use crate::machine::memory::Placer;
-    use crate::placement::{DeviceWork, IoMode};
+    use crate::placement::{DeviceWork, IoMode, Vcpus};
     use std::sync::Mutex;
     use std::sync::atomic::Ordering;
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -109,9 +117,10 @@ mod tests {
                 channel: Arc::new(Mutex::new(console::Channel::new().function)),
             };
             let host = pages[0].host.clone();
-            let placement = Placement::new(IoMode::Turn, work, event(), host, Vec::new(), 1_000_000);
+            let placement =
+                Placement::new(IoMode::Turn, &Vcpus::one(), work, event(), host, Vec::new(), 1_000_000);
             let image = crate::images::load("hello").expect("built in");
-            let reporter = Arc::new(Reporter::new(image, vec![0x10_0000, 0x11_0000]));
+            let reporter = Arc::new(Reporter::new(image, vec![0x10_0000, 0x11_0000], 1));
             let lines = Arc::new(Mutex::new(Vec::new()));
             let sink = Arc::clone(&lines);
             let sink = Box::new(move |line: &str| sink.lock().expect("lock").push(line.to_owned()));

@@ -61,6 +61,29 @@ pub enum MachineError {
         /// Places for further ones.
         spare: u32,
     },
+    /// None, or too many.
+    #[error("{vcpus} vCPUs are not possible: a machine has 1 to {max}", max = abi::boot::VCPUS_MAX)]
+    Vcpus {
+        /// What was asked for.
+        vcpus: u32,
+    },
+    /// There would be more than one to take it.
+    #[error(
+        "device work in turns (--io turn) needs a machine with one vCPU, and this one has {vcpus}: a turn takes the vCPU, and \
+         the work of the others would wait for it. Use --io thread or --io auto, or --vcpus 1"
+    )]
+    TurnsOfSeveral {
+        /// vCPUs of the machine.
+        vcpus: u32,
+    },
+    /// A CPU for some vCPUs only.
+    #[error("there are {cpus} CPUs for {vcpus} vCPUs to be bound to: name one for each, or none")]
+    VcpuCpus {
+        /// CPUs named.
+        cpus: usize,
+        /// vCPUs of the machine.
+        vcpus: u32,
+    },
     /// More than a machine can have.
     #[error("--memory {mib} is more than a machine can have ({max} MiB)", max = super::memory::MEMORY_MAX_BYTES >> 20)]
     MemoryTooLarge {

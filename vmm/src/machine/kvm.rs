@@ -3,9 +3,10 @@
 use super::MachineError;
 use crate::device::pci::{Interrupt, MsiMessage, MsixRoutes};
 use crate::tables::Memory;
+use abi::layout::WAKE_VECTOR;
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -77,17 +78,50 @@ impl RouteTable {
 
     /// `count` more lines, for a device, without a destination.
     pub fn add_device(self: &Arc<Self>, count: usize) -> Result<(Arc<Routes>, Lines), MachineError> {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        let first_line = messages.len();
-        let mut lines = Lines::new();
-        for line in first_line..first_line + count {
-            let event = EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?;
-            self.vm.register_irqfd(&event, line as u32).map_err(MachineError::kvm("KVM_IRQFD"))?;
-            messages.push(None);
-            lines.push(Arc::new(IrqLine(event)));
-        }
+        let first_line = self.lock().len();
+        let lines = (0..count).map(|_| self.add_line(None)).collect::<Result<_, _>>()?;
         Ok((Arc::new(Routes { table: Arc::clone(self), first_line, count }), lines))
     }
+
+    /// A line to each vCPU of the machine, in order: it raises the kernel's wake-up vector there, whatever any device is told.
+    pub fn add_wake_lines(&self, vcpus: u32) -> Result<Lines, MachineError> {
+        let lines =
+            (0..vcpus).map(|vcpu| self.add_line(Some(wake_message(vcpu)))).collect::<Result<_, _>>()?;
+        self.apply(&self.lock()).map_err(MachineError::kvm("KVM_SET_GSI_ROUTING"))?;
+        Ok(lines)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<MsiMessage>>> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add_line(&self, message: Option<MsiMessage>) -> Result<Arc<dyn Interrupt>, MachineError> {
+        let mut messages = self.lock();
+        let event = EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?;
+        self.vm.register_irqfd(&event, messages.len() as u32).map_err(MachineError::kvm("KVM_IRQFD"))?;
+        messages.push(message);
+        Ok(Arc::new(IrqLine(event)))
+    }
+
+    /// Tells KVM all routes.
+    fn apply(&self, messages: &[Option<MsiMessage>]) -> Result<(), kvm_ioctls::Error> {
+        let entries: Vec<_> = messages
+            .iter()
+            .enumerate()
+            .filter_map(|(line, message)| message.map(|message| entry(line as u32, message)))
+            .collect();
+        let too_many = |_| kvm_ioctls::Error::new(libc::E2BIG);
+        self.vm.set_gsi_routing(&KvmIrqRouting::from_entries(&entries).map_err(too_many)?)
+    }
+}
+
+/// What an interrupt message to a vCPU's APIC is written to (SDM 11.11.1): its id is its number.
+fn apic_address(vcpu: u32) -> u64 {
+    0xFEE0_0000 | u64::from(vcpu) << 12
+}
+
+fn wake_message(vcpu: u32) -> MsiMessage {
+    MsiMessage { address: apic_address(vcpu), data: WAKE_VECTOR.into() }
 }
 
 /// The MSI-X routes of one device: its line `n` goes where entry `n` of its MSI-X table says.
@@ -102,17 +136,9 @@ impl MsixRoutes for Routes {
         if usize::from(vector) >= self.count {
             return;
         }
-        let mut messages = self.table.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut messages = self.table.lock();
         messages[self.first_line + usize::from(vector)] = message;
-        let entries: Vec<_> = messages
-            .iter()
-            .enumerate()
-            .filter_map(|(line, message)| message.map(|message| entry(line as u32, message)))
-            .collect();
-        let result = KvmIrqRouting::from_entries(&entries)
-            .map_err(|_| "too many routes".to_owned())
-            .and_then(|routing| self.table.vm.set_gsi_routing(&routing).map_err(|error| error.to_string()));
-        if let Err(error) = result {
+        if let Err(error) = self.table.apply(&messages) {
             tracing::error!(vector, "interrupt route refused: {error}");
         }
     }

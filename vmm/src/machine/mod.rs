@@ -1,4 +1,4 @@
-//! A virtual machine: memory, one vCPU, a NIC, disks, and the threads that run them. Nothing here is global to the process, so
+//! A virtual machine: memory, vCPUs, a NIC, disks, and the threads that run them. Nothing here is global to the process, so
 //! several machines live side by side.
 //!
 //! [`Machine::start`] does everything up to the guest's first instruction; [`Machine::wait`] waits for the end;
@@ -17,6 +17,7 @@ mod report;
 mod service;
 mod slots;
 mod statistics;
+mod team;
 mod vcpu;
 
 pub use disk::DiskSetup;
@@ -31,23 +32,25 @@ use crate::account::{
     ledger::{Bucket, Ledger},
 };
 use crate::channel::Clients;
-use crate::placement::{DeviceWork, IoMode, Placement};
+use crate::placement::{DeviceWork, IoMode, Placement, Vcpus};
 use crate::tables::{Memory, TableAddresses};
-use abi::boot::{Ipv4Config, phase};
+use abi::boot::{Ipv4Config, VCPUS_MAX, phase};
 
 use boot::BootConfig;
+use boot::descriptors::Start;
 use boot::pages::SharedPages;
 use control::Control;
 use exovm_image::container::Image;
+use kvm_ioctls::VmFd;
 use log::Logs;
 use report::Reporter;
 use slots::Slots;
 use statistics::Statistics;
-use std::os::unix::thread::JoinHandleExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use team::{Team, TeamEnd};
 use vcpu::{Vcpu, VcpuEnd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -66,8 +69,10 @@ pub struct MachineConfig {
     pub disks: Vec<DiskSetup>,
     /// Where device work is done.
     pub io: IoMode,
-    /// CPU that the vCPU's thread is bound to.
-    pub vcpu_cpu: Option<u32>,
+    /// vCPUs, 1 to [`abi::boot::VCPUS_MAX`]; `None`: as many as the image asks for.
+    pub vcpus: Option<u32>,
+    /// CPUs that the vCPUs' threads are bound to, one for each; empty: to none.
+    pub vcpu_cpus: Vec<u32>,
     /// The image's arguments, for each environment.
     pub arguments: Vec<String>,
     /// Environments that run the image's program from the start; `None`: as many as the image asks for.
@@ -119,7 +124,8 @@ pub(crate) struct Shared {
     pub(crate) tsc_khz: u64,
     started_tsc: u64,
     sites: Vec<exovm_image::program::Site>,
-    stop: Arc<AtomicBool>,
+    vcpus: u32,
+    team: Arc<Team>,
     end: Mutex<Option<End>>,
     ended: Condvar,
     /// Readable once the machine has ended.
@@ -130,34 +136,50 @@ pub(crate) struct Shared {
 pub struct Machine {
     shared: Arc<Shared>,
     host_phases: Vec<PhaseStamp>,
-    statistics: std::io::Result<Statistics>,
-    vcpu: Option<JoinHandle<()>>,
+    /// Of each vCPU.
+    statistics: Vec<std::io::Result<Statistics>>,
+    vcpus: Vec<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
     memory_bytes: u64,
 }
 
 impl Machine {
     /// Makes a machine and lets it run.
-    pub fn start(config: MachineConfig) -> Result<Self, MachineError> {
+    pub fn start(mut config: MachineConfig) -> Result<Self, MachineError> {
         let started_tsc = account::ledger::now_tsc();
         let mut host_phases = Vec::new();
         let mut reached = |name| host_phases.push(PhaseStamp { name, tsc: account::ledger::now_tsc() });
         let kvm = kvm::open()?;
         let memory_bytes = config.memory_bytes.unwrap_or(config.image.manifest.memory_mib << 20);
-        let vm = Arc::new(kvm::create(&kvm)?);
-        let fd = vcpu::create(&kvm, &vm)?;
-        let tsc_khz = u64::from(fd.get_tsc_khz().map_err(MachineError::kvm("KVM_GET_TSC_KHZ"))?);
-        reached("virtual machine");
-        let extended = vcpu::enable_extended_state(&kvm, &fd)?;
         let manifest = &config.image.manifest;
+        let vcpus = Vcpus {
+            count: config.vcpus.unwrap_or(manifest.vcpus),
+            cpus: std::mem::take(&mut config.vcpu_cpus),
+        };
+        if !(1..=VCPUS_MAX as u32).contains(&vcpus.count) {
+            return Err(MachineError::Vcpus { vcpus: vcpus.count });
+        }
+        if !vcpus.cpus.is_empty() && vcpus.cpus.len() != vcpus.count as usize {
+            return Err(MachineError::VcpuCpus { cpus: vcpus.cpus.len(), vcpus: vcpus.count });
+        }
+        let vm = Arc::new(kvm::create(&kvm)?);
+        let fds: Vec<_> =
+            (0..vcpus.count).map(|number| vcpu::create(&kvm, &vm, number)).collect::<Result<_, _>>()?;
+        let first_fd = fds.first().ok_or(MachineError::Internal("no vCPU"))?;
+        let tsc_khz = u64::from(first_fd.get_tsc_khz().map_err(MachineError::kvm("KVM_GET_TSC_KHZ"))?);
+        reached("virtual machine");
+        let extended: Vec<_> =
+            fds.iter().map(|fd| vcpu::enable_extended_state(&kvm, fd)).collect::<Result<_, _>>()?;
         let boot_config = BootConfig {
             ipv4: config.net.as_ref().map_or(Ipv4Config::default(), |net| net.ipv4),
             arguments: config.arguments,
             tsc_khz,
+            vcpus: vcpus.count,
             environments: config.environments.unwrap_or(manifest.environments),
             spare_environments: config.spare_environments.unwrap_or(manifest.spare_environments),
             flows: manifest.flows,
-            resume_mask: extended.mask,
+            // The same for all.
+            resume_mask: extended.first().map_or(0, |extended| extended.mask),
         };
         let mut parts = None;
         let prepared = boot::prepare(&config.image, memory_bytes, &boot_config, |tables, memory| {
@@ -171,14 +193,17 @@ impl Machine {
                 disks.push(disk::attach(disk, &mut slots, tables, finished)?);
             }
             let channel = channel::attach(&mut slots, tables)?;
-            let (attached, connections) = slots.finish();
+            let (attached, connections) = slots.finish(vcpus.count)?;
             parts = Some((connections, DeviceWork { nic, disks, finished, channel }));
             Ok(attached)
         })?;
         let (connections, work) = parts.ok_or(MachineError::Internal("no devices"))?;
         reached("memory");
         let root_gpa = *prepared.roots_gpa.first().ok_or(MachineError::Internal("no place"))?;
-        prepared.descriptors.load(&fd, &prepared.kernel, root_gpa, prepared.boot_page_gpa, extended)?;
+        for ((vcpu, fd), extended) in (0u32..).zip(&fds).zip(extended) {
+            let start = Start { vcpu, root_gpa, boot_page_gpa: prepared.boot_page_gpa, extended };
+            prepared.descriptors.load(fd, &prepared.kernel, start)?;
+        }
         let first = prepared.pages.first().ok_or(MachineError::Internal("no place"))?;
         service::refresh_time(&first.time, tsc_khz);
         let host = first.host.clone();
@@ -186,13 +211,14 @@ impl Machine {
         let disk_ledgers = work.disk_ledgers();
         let clients = Clients::new(channel::host_ports(&work.channel));
         let (doorbell, wake) = (connections.doorbell, connections.wake);
-        let placement = Placement::new(config.io, work, doorbell, host, wake, tsc_khz)?;
-        let vcpu_ledger = Arc::new(Ledger::default());
-        let mut ledgers = vec![("vcpu".to_owned(), Arc::clone(&vcpu_ledger))];
+        let placement = Placement::new(config.io, &vcpus, work, doorbell, host, wake, tsc_khz)?;
+        let mut ledgers: Vec<_> =
+            (0..vcpus.count).map(|number| (vcpu_name(number), Arc::<Ledger>::default())).collect();
+        let vcpu_ledgers: Vec<_> = ledgers.iter().map(|(_, ledger)| Arc::clone(ledger)).collect();
         let io_ledger = placement.needs_thread().then(|| Arc::new(Ledger::default()));
         ledgers.extend(io_ledger.iter().map(|ledger| ("io".to_owned(), Arc::clone(ledger))));
         ledgers.extend(disk_ledgers);
-        let stop = Arc::new(AtomicBool::new(false));
+        let team = Arc::new(Team::default());
         let logs = Arc::new(Logs::new(&prepared.pages, config.log));
         let shared = Arc::new(Shared {
             memory: Arc::clone(&prepared.memory),
@@ -206,24 +232,14 @@ impl Machine {
             tsc_khz,
             started_tsc,
             sites: config.image.program.sites.clone(),
-            stop: Arc::clone(&stop),
+            vcpus: vcpus.count,
+            team: Arc::clone(&team),
             end: Mutex::new(None),
             ended: Condvar::new(),
             end_event: EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?,
         });
         register_kick_signal()?;
-        let mut others = Vec::new();
-        if let Some(ledger) = io_ledger {
-            let placement = Arc::clone(&placement);
-            others.push(spawn("exovm-io", move || {
-                ledger.enter(Bucket::Other);
-                placement.run_thread(&ledger);
-            })?);
-        }
-        others.push(service::start(Arc::clone(&shared))?);
-        reached("devices");
-
-        let reporter = Arc::new(Reporter::new(config.image, prepared.roots_gpa));
+        let reporter = Arc::new(Reporter::new(config.image, prepared.roots_gpa, vcpus.count));
         let control = Control::new(
             prepared.memory,
             Arc::clone(&placement),
@@ -231,21 +247,71 @@ impl Machine {
             logs,
             prepared.fault_gpa,
         );
-        let statistics = Statistics::open(&fd);
-        let mut vcpu = Vcpu::new(fd, connections.bus, placement, vcpu_ledger, stop, control);
-        let thread_shared = Arc::clone(&shared);
-        let vcpu_cpu = config.vcpu_cpu;
-        let vcpu = spawn("exovm-vcpu", move || {
-            if let Some(cpu) = vcpu_cpu {
-                crate::placement::pin_this_thread(&[cpu]);
-            }
-            let end = vcpu.run();
-            // The VM goes before the memory that it maps.
-            drop(vcpu);
-            drop(vm);
-            thread_shared.finish(&reporter, &end);
-        })?;
-        Ok(Self { shared, host_phases, statistics, vcpu: Some(vcpu), others, memory_bytes })
+        let statistics = fds.iter().map(Statistics::open).collect();
+        let mut machine = Self {
+            shared,
+            host_phases: Vec::new(),
+            statistics,
+            vcpus: Vec::new(),
+            others: Vec::new(),
+            memory_bytes,
+        };
+        let mut members = Vec::new();
+        for ((number, fd), ledger) in (0u32..).zip(fds).zip(vcpu_ledgers) {
+            let (bus, placement) = (Arc::clone(&connections.bus), Arc::clone(&placement));
+            let vcpu = Vcpu::new(fd, bus, placement, ledger, Arc::clone(&team), control.of_vcpu(number));
+            members.push(Member {
+                number,
+                vcpu,
+                vm: Arc::clone(&vm),
+                cpu: vcpus.cpus.get(number as usize).copied(),
+            });
+        }
+        drop(vm);
+        let started = machine.start_threads(io_ledger, members, &reporter);
+        // Those that were made begin, also if it is only to end.
+        if started.is_err() {
+            team.stop();
+        }
+        team.begin(machine.vcpus.len());
+        if let Err(error) = started {
+            machine.abandon(&reporter);
+            return Err(error);
+        }
+        reached("devices");
+        machine.host_phases = host_phases;
+        Ok(machine)
+    }
+
+    /// Makes all threads. The vCPUs' wait for each other.
+    fn start_threads(
+        &mut self,
+        io_ledger: Option<Arc<Ledger>>,
+        members: Vec<Member>,
+        reporter: &Arc<Reporter>,
+    ) -> Result<(), MachineError> {
+        if let Some(ledger) = io_ledger {
+            let placement = Arc::clone(&self.shared.placement);
+            self.others.push(spawn("exovm-io", move || {
+                ledger.enter(Bucket::Other);
+                placement.run_thread(&ledger);
+            })?);
+        }
+        self.others.push(service::start(Arc::clone(&self.shared))?);
+        for member in members {
+            let (shared, reporter) = (Arc::clone(&self.shared), Arc::clone(reporter));
+            let name = format!("exovm-{}", vcpu_name(member.number));
+            self.vcpus.push(spawn(&name, move || member.live(&shared, &reporter))?);
+        }
+        Ok(())
+    }
+
+    /// Ends a machine whose threads could not all be made.
+    fn abandon(&mut self, reporter: &Reporter) {
+        if self.vcpus.is_empty() {
+            self.shared.finish(reporter, &TeamEnd { vcpu: 0, end: VcpuEnd::Stopped });
+        }
+        self.join();
     }
 
     /// Waits until the machine has ended, at most for `timeout`.
@@ -308,25 +374,17 @@ impl Machine {
     pub fn end(&self, grace: Duration) -> End {
         self.ask_to_stop();
         if self.wait(Some(grace)).is_none() {
-            self.shared.stop.store(true, Ordering::Release);
+            self.shared.team.stop();
             self.shared.placement.stop();
             while self.wait(Some(Duration::from_millis(1))).is_none() {
-                self.kick();
+                self.shared.team.kick();
             }
         }
         self.wait(None).unwrap_or(End::Stopped)
     }
 
-    /// Interrupts KVM_RUN.
-    fn kick(&self) {
-        if let Some(thread) = self.vcpu.as_ref().filter(|thread| !thread.is_finished()) {
-            // SAFETY: the thread is not joined yet, so its id is valid; the signal's handler does nothing.
-            unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, kick_signal()) };
-        }
-    }
-
     fn join(&mut self) {
-        for thread in self.vcpu.take().into_iter().chain(self.others.drain(..)) {
+        for thread in self.vcpus.drain(..).chain(self.others.drain(..)) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the machine panicked");
             }
@@ -348,12 +406,18 @@ impl Machine {
         phases
     }
 
-    /// What KVM itself has counted of the vCPU so far, by KVM's names.
-    pub fn kvm_statistics(&self) -> std::io::Result<Vec<(String, u64)>> {
-        match &self.statistics {
-            Ok(statistics) => statistics.read(),
-            Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),
+    /// What KVM itself has counted of a vCPU so far, by KVM's names.
+    pub fn kvm_statistics(&self, vcpu: usize) -> std::io::Result<Vec<(String, u64)>> {
+        match self.statistics.get(vcpu) {
+            Some(Ok(statistics)) => statistics.read(),
+            Some(Err(error)) => Err(std::io::Error::new(error.kind(), error.to_string())),
+            None => Err(std::io::Error::other(format!("the machine has no vCPU {vcpu}"))),
         }
+    }
+
+    /// How many vCPUs it has.
+    pub fn vcpus(&self) -> u32 {
+        self.shared.vcpus
     }
 
     /// TSC ticks per millisecond.
@@ -425,7 +489,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if self.vcpu.is_some() {
+        if !self.vcpus.is_empty() {
             self.stop(Duration::ZERO);
         }
     }
@@ -436,10 +500,10 @@ impl Shared {
         self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The vCPU has ended: say so, and end everything else.
-    fn finish(&self, reporter: &Reporter, end: &VcpuEnd) {
+    /// All vCPUs have ended: say so, and end everything else.
+    fn finish(&self, reporter: &Reporter, end: &TeamEnd) {
         let report = reporter.report(&self.memory, end);
-        let end = match (end, report) {
+        let end = match (&end.end, report) {
             (VcpuEnd::PowerOff { status }, _) => End::PowerOff { status: *status },
             (_, Some(report)) => End::Fault { report },
             (_, None) => End::Stopped,
@@ -499,6 +563,40 @@ impl Shared {
             &self.placement,
         )
     }
+}
+
+/// A vCPU before its thread runs.
+struct Member {
+    number: u32,
+    vcpu: Vcpu,
+    vm: Arc<VmFd>,
+    /// CPU that it is bound to.
+    cpu: Option<u32>,
+}
+
+impl Member {
+    /// The life of its thread.
+    fn live(self, shared: &Shared, reporter: &Reporter) {
+        let Self { number, mut vcpu, vm, cpu } = self;
+        if let Some(cpu) = cpu {
+            crate::placement::pin_this_thread(&[cpu]);
+        }
+        let end = shared.team.live(number, move || {
+            let end = vcpu.run();
+            // The VM goes before the memory that it maps.
+            drop(vcpu);
+            drop(vm);
+            end
+        });
+        if let Some(end) = end {
+            shared.finish(reporter, &end);
+        }
+    }
+}
+
+/// What the accounts call a vCPU, and its thread.
+fn vcpu_name(number: u32) -> String {
+    if number == 0 { "vcpu".to_owned() } else { format!("vcpu{number}") }
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, MachineError> {

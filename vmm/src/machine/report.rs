@@ -1,6 +1,7 @@
 //! What a person reads when a guest ends badly: where, in which function, with which registers, called from where.
 
 use super::boot::paging::translate;
+use super::team::TeamEnd;
 use super::vcpu::VcpuEnd;
 use crate::tables::Memory;
 use abi::fault::{
@@ -26,25 +27,31 @@ pub(crate) struct Reporter {
     image: Image,
     /// Roots of the places' page tables.
     roots_gpa: Vec<u64>,
+    /// Whether it must be said which vCPU it was.
+    several_vcpus: bool,
 }
 
 impl Reporter {
     /// For one machine.
-    pub(crate) fn new(image: Image, roots_gpa: Vec<u64>) -> Self {
-        Self { image, roots_gpa }
+    pub(crate) fn new(image: Image, roots_gpa: Vec<u64>, vcpus: u32) -> Self {
+        Self { image, roots_gpa, several_vcpus: vcpus > 1 }
     }
 
     /// The report, several lines; `None` for an end that needs none.
-    pub(crate) fn report(&self, memory: &Memory, end: &VcpuEnd) -> Option<String> {
-        match end {
+    pub(crate) fn report(&self, memory: &Memory, end: &TeamEnd) -> Option<String> {
+        let vcpu = end.vcpu;
+        match &end.end {
             VcpuEnd::PowerOff { .. } | VcpuEnd::Stopped => None,
-            VcpuEnd::Fault(record) => Some(self.fault(memory, record)),
-            VcpuEnd::Broken { reason, registers } => Some(self.broken(memory, reason, registers.as_deref())),
+            VcpuEnd::Fault(record) => Some(self.fault(memory, vcpu, record)),
+            VcpuEnd::Broken { reason, registers } => {
+                Some(self.broken(memory, vcpu, reason, registers.as_deref()))
+            }
         }
     }
 
-    /// What a fault record tells.
-    pub(crate) fn fault(&self, memory: &Memory, record: &FaultRecord) -> String {
+    /// What the fault record of a vCPU tells.
+    pub(crate) fn fault(&self, memory: &Memory, vcpu: u32, record: &FaultRecord) -> String {
+        let on = if self.several_vcpus { format!(" on vCPU {vcpu}") } else { String::new() };
         let root_gpa = self.root_gpa(record.environment);
         let len = (record.message_len as usize).min(record.message.len());
         let message = String::from_utf8_lossy(&record.message[..len]);
@@ -52,7 +59,7 @@ impl Reporter {
         let named =
             |name: &str| REGISTER_NAMES.iter().position(|n| *n == name).map_or(0, |i| record.registers[i]);
         let what = match record.kind {
-            KIND_PANIC => return format!("the kernel gave up: {message}"),
+            KIND_PANIC => return format!("the kernel gave up{on}: {message}"),
             // Where SYSCALL stays in ring 3, one outside the gate page shows as a fault at the kernel's entry, with the
             // return address in rcx.
             KIND_ENVIRONMENT if self.is_syscall_that_stayed(memory, root_gpa, record, named("rcx")) => {
@@ -77,7 +84,7 @@ impl Reporter {
             KIND_KERNEL => format!("the kernel itself: {}", exception(record)),
             other => format!("a fault of unknown kind {other}"),
         };
-        let mut text = format!("{what}\n  at {}\n", self.place(rip));
+        let mut text = format!("{what}\n  at {}{on}\n", self.place(rip));
         for (row, names) in REGISTER_NAMES.chunks(5).enumerate() {
             for (column, name) in names.iter().enumerate() {
                 let value = record.registers[row * 5 + column];
@@ -114,8 +121,14 @@ impl Reporter {
         record.vector == PAGE_FAULT && record.rip == header.syscall_va && instruction == Some(SYSCALL)
     }
 
-    fn broken(&self, memory: &Memory, reason: &str, registers: Option<&(kvm_regs, u64)>) -> String {
-        let mut text = format!("the vCPU stopped: {reason}\n");
+    fn broken(
+        &self,
+        memory: &Memory,
+        vcpu: u32,
+        reason: &str,
+        registers: Option<&(kvm_regs, u64)>,
+    ) -> String {
+        let mut text = format!("vCPU {vcpu} stopped: {reason}\n");
         if let Some((regs, root_gpa)) = registers {
             let _ = writeln!(text, "  at {}", self.place(regs.rip));
             let _ = writeln!(

@@ -31,10 +31,10 @@ pub(super) struct Slots<'a> {
 /// What the machine keeps of them.
 pub(super) struct Connections {
     /// Where their registers are reached.
-    pub(super) bus: Bus,
+    pub(super) bus: Arc<Bus>,
     /// The doorbells of all queues, as one event.
     pub(super) doorbell: EventFd,
-    /// A line of each device, by which the guest can be woken.
+    /// Lines by which the guest can be woken: one of each device, or, where there are several vCPUs, one to each of them.
     pub(super) wake: Vec<Arc<dyn Interrupt>>,
 }
 
@@ -90,8 +90,12 @@ impl<'a> Slots<'a> {
     }
 
     /// All are attached: what boot writes down of them, and what the machine keeps.
-    pub(super) fn finish(self) -> (Vec<Attached>, Connections) {
-        let Self { bus, attached, doorbell, wake, .. } = self;
-        (attached, Connections { bus, doorbell, wake })
+    pub(super) fn finish(self, vcpus: u32) -> Result<(Vec<Attached>, Connections), MachineError> {
+        let Self { routes, bus, attached, doorbell, mut wake, .. } = self;
+        if vcpus > 1 {
+            // A device's interrupt goes to one vCPU only.
+            wake = routes.add_wake_lines(vcpus)?;
+        }
+        Ok((attached, Connections { bus: Arc::new(bus), doorbell, wake }))
     }
 }

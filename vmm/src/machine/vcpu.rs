@@ -3,14 +3,14 @@
 use super::MachineError;
 use super::boot::{CONTROL_GPA, TURN_GPA};
 use super::control::Control;
+use super::team::Team;
 use crate::account::ledger::{Bucket, Ledger};
 use crate::device::pci::{Bus, MmioWrite};
 use crate::placement::Placement;
 use abi::fault::FaultRecord;
-use kvm_bindings::{kvm_device_attr, kvm_regs, kvm_xcrs};
+use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_device_attr, kvm_mp_state, kvm_regs, kvm_xcrs};
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// KVM_SET_DEVICE_ATTR, `_IOW(KVMIO, 0xe1, struct kvm_device_attr)`; kvm-ioctls has it for vCPUs of Arm only.
 const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_AEE1;
@@ -45,10 +45,10 @@ pub(crate) enum VcpuEnd {
 /// A vCPU before its thread runs.
 pub(crate) struct Vcpu {
     fd: VcpuFd,
-    bus: Bus,
+    bus: Arc<Bus>,
     placement: Arc<Placement>,
     ledger: Arc<Ledger>,
-    stop: Arc<AtomicBool>,
+    team: Arc<Team>,
     control: Control,
 }
 
@@ -97,15 +97,28 @@ fn host_xcr0() -> u64 {
     unsafe { std::arch::x86_64::_xgetbv(0) }
 }
 
-/// Makes the vCPU, with the host's CPUID and time line.
-pub(crate) fn create(kvm: &Kvm, vm: &VmFd) -> Result<VcpuFd, MachineError> {
-    let fd = vm.create_vcpu(0).map_err(MachineError::kvm("KVM_CREATE_VCPU"))?;
+/// CPUID leaves that tell a processor's own x2APIC id in EDX.
+const CPUID_TOPOLOGY: [u32; 2] = [0xB, 0x1F];
+
+/// Makes vCPU `number`, whose APIC id that is, with the host's CPUID and time line, ready to run.
+pub(crate) fn create(kvm: &Kvm, vm: &VmFd, number: u32) -> Result<VcpuFd, MachineError> {
+    let fd = vm.create_vcpu(u64::from(number)).map_err(MachineError::kvm("KVM_CREATE_VCPU"))?;
     let mut cpuid =
         kvm.get_supported_cpuid(CPUID_ENTRIES).map_err(MachineError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
-    for entry in cpuid.as_mut_slice().iter_mut().filter(|entry| entry.function == 1) {
-        entry.ecx |= CPUID_1_ECX_TSC_DEADLINE;
+    for entry in cpuid.as_mut_slice() {
+        if entry.function == 1 {
+            entry.ecx |= CPUID_1_ECX_TSC_DEADLINE;
+            entry.ebx = entry.ebx & 0x00FF_FFFF | number << 24;
+        } else if CPUID_TOPOLOGY.contains(&entry.function) {
+            entry.edx = number;
+        }
     }
     fd.set_cpuid2(&cpuid).map_err(MachineError::kvm("KVM_SET_CPUID2"))?;
+    if number > 0 {
+        // Else it waits for another vCPU to start it.
+        let runnable = kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE };
+        fd.set_mp_state(runnable).map_err(MachineError::kvm("KVM_SET_MP_STATE"))?;
+    }
     if let Err(error) = share_time_line(&fd) {
         tracing::warn!(
             "the guest's clock has an offset to the host's ({error}); times of guest and VMM do not compare"
@@ -133,19 +146,19 @@ impl Vcpu {
     /// Puts the parts together.
     pub(crate) fn new(
         fd: VcpuFd,
-        bus: Bus,
+        bus: Arc<Bus>,
         placement: Arc<Placement>,
         ledger: Arc<Ledger>,
-        stop: Arc<AtomicBool>,
+        team: Arc<Team>,
         control: Control,
     ) -> Self {
-        Self { fd, bus, placement, ledger, stop, control }
+        Self { fd, bus, placement, ledger, team, control }
     }
 
     /// Runs until the machine ends, on the thread that is the vCPU.
     pub(crate) fn run(&mut self) -> VcpuEnd {
         loop {
-            if self.stop.load(Ordering::Acquire) {
+            if self.team.is_stopping() {
                 return VcpuEnd::Stopped;
             }
             self.ledger.enter(Bucket::Guest);

@@ -9,6 +9,9 @@
 //! - **poll**: as thread, but the thread never sleeps.
 //! - **auto**: turns or thread, by [`policy`]; only turns where no second core is to be had, or no NIC whose load would
 //!   decide.
+//!
+//! A turn takes the vCPU. Where there are several, work for one would wait for another's turn; so there the work is a
+//! thread's, and auto means thread.
 
 pub mod policy;
 pub mod wait;
@@ -53,9 +56,37 @@ const WAIT_MAX: Duration = Duration::from_millis(500);
 /// How long the thread blocks before it asks whether it is idle for good.
 const THREAD_WAIT: Duration = Duration::from_millis(2);
 
+/// The vCPUs that the device work is done for.
+#[derive(Clone, Debug)]
+pub struct Vcpus {
+    /// How many there are.
+    pub count: u32,
+    /// CPUs that their threads are bound to; empty: to none.
+    pub cpus: Vec<u32>,
+}
+
+impl Vcpus {
+    /// One, bound to no CPU.
+    pub fn one() -> Self {
+        Self { count: 1, cpus: Vec::new() }
+    }
+
+    /// Where an I/O thread is best, of the CPUs that it may use: not where a vCPU is bound, or ran last if there is but one,
+    /// unless nothing else is left. Then, and where several vCPUs are bound to nothing, the host's scheduler knows best.
+    fn io_cpus(&self, allowed: &[u32], ran_last: u32) -> Vec<u32> {
+        let is_taken = |cpu: &u32| match self.cpus.as_slice() {
+            [] => self.count == 1 && *cpu == ran_last,
+            bound => bound.contains(cpu),
+        };
+        let free: Vec<u32> = allowed.iter().copied().filter(|cpu| !is_taken(cpu)).collect();
+        if free.is_empty() { allowed.to_vec() } else { free }
+    }
+}
+
 /// What decides about and does the device work of one machine.
 pub struct Placement {
     mode: IoMode,
+    vcpus: Vcpus,
     work: DeviceWork,
     /// The queues' doorbells, as one event.
     doorbell: EventFd,
@@ -80,6 +111,7 @@ impl Placement {
     /// Places `work` as `mode` says.
     pub fn new(
         mode: IoMode,
+        vcpus: &Vcpus,
         work: DeviceWork,
         doorbell: EventFd,
         host: Shared<HostPage>,
@@ -88,13 +120,21 @@ impl Placement {
     ) -> Result<Arc<Self>, MachineError> {
         // Frames decide about the place: without a NIC it would never change.
         let only_turns = work.nic.is_none() || allowed_cpus().len() < 2;
-        let mode = if mode == IoMode::Auto && only_turns { IoMode::Turn } else { mode };
+        let mode = match mode {
+            IoMode::Turn if vcpus.count > 1 => {
+                return Err(MachineError::TurnsOfSeveral { vcpus: vcpus.count });
+            }
+            IoMode::Auto if vcpus.count > 1 => IoMode::Thread,
+            IoMode::Auto if only_turns => IoMode::Turn,
+            mode => mode,
+        };
         let turns = matches!(mode, IoMode::Turn | IoMode::Auto);
         host.take_turns.store(u32::from(turns), Ordering::Release);
         // Whoever works polls the rings; doorbells are asked for before it sleeps.
         work.disarm();
         Ok(Arc::new(Self {
             mode,
+            vcpus: vcpus.clone(),
             work,
             doorbell,
             kick: EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?,
@@ -115,7 +155,7 @@ impl Placement {
         self.mode != IoMode::Turn
     }
 
-    /// The mode in force; `auto` has become `turn` where there is nothing to choose.
+    /// The mode in force; `auto` has become `turn` or `thread` where there is nothing to choose.
     pub fn mode(&self) -> IoMode {
         self.mode
     }
@@ -185,8 +225,12 @@ impl Placement {
     }
 
     /// The guest's turn, in the exit of its write to the turn register: returns when frames were received, a disk completed
-    /// something or the deadline (0: none) passed.
+    /// something or the deadline (0: none) passed. At once where there are several vCPUs: nobody is told to take turns there, and
+    /// whoever does is not to be waited for.
     pub fn turn(&self, ledger: &Ledger, deadline_tsc: u64) {
+        if self.vcpus.count > 1 {
+            return;
+        }
         let before = ledger.enter(Bucket::Poll);
         self.turns.fetch_add(1, Ordering::Relaxed);
         self.vcpu_cpu.store(current_cpu(), Ordering::Relaxed);
@@ -273,7 +317,7 @@ impl Placement {
                 self.take_kick();
                 continue;
             }
-            self.avoid_vcpu();
+            self.avoid_vcpus();
             self.serve(ledger);
         }
     }
@@ -342,13 +386,9 @@ impl Placement {
         true
     }
 
-    /// Moves this thread off the CPU of the vCPU, if there is another.
-    fn avoid_vcpu(&self) {
-        let vcpu = self.vcpu_cpu.load(Ordering::Relaxed);
-        let others: Vec<u32> = allowed_cpus().into_iter().filter(|&cpu| cpu != vcpu).collect();
-        if !others.is_empty() {
-            pin_this_thread(&others);
-        }
+    /// Moves this thread off the CPUs of the vCPUs, if there are others.
+    fn avoid_vcpus(&self) {
+        pin_this_thread(&self.vcpus.io_cpus(&allowed_cpus(), self.vcpu_cpu.load(Ordering::Relaxed)));
     }
 }
 
@@ -383,4 +423,30 @@ pub fn pin_this_thread(cpus: &[u32]) {
 fn current_cpu() -> u32 {
     // SAFETY: no arguments, no memory.
     unsafe { libc::sched_getcpu() }.try_into().unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vcpus(count: u32, cpus: &[u32]) -> Vcpus {
+        Vcpus { count, cpus: cpus.to_vec() }
+    }
+
+    #[test]
+    fn io_thread_goes_where_no_vcpu_is_while_there_is_such_a_cpu() {
+        let nowhere = u32::MAX;
+        for (vcpus, allowed, ran_last, expected) in [
+            (vcpus(1, &[]), &[0, 1][..], 1, &[0][..]),
+            (vcpus(1, &[]), &[0, 1], nowhere, &[0, 1]),
+            (vcpus(1, &[]), &[1], 1, &[1]),
+            (vcpus(1, &[1]), &[0, 1], nowhere, &[0]),
+            (vcpus(2, &[0, 2]), &[0, 1, 2, 3], 1, &[1, 3]),
+            (vcpus(2, &[0, 1]), &[0, 1], nowhere, &[0, 1]),
+            (vcpus(2, &[]), &[0, 1], 1, &[0, 1]),
+            (vcpus(4, &[]), &[0, 1, 2, 3, 4], 1, &[0, 1, 2, 3, 4]),
+        ] {
+            assert_eq!(vcpus.io_cpus(allowed, ran_last), expected, "{vcpus:?} of {allowed:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! non-canonical addresses.
 
 use super::write_msr;
+use abi::boot::VCPUS_MAX;
 use abi::header::{KERNEL_MAGIC, KernelHeader, VECTORS, Vector};
 use abi::layout::{GATE_VA, TIMER_VECTOR, USER_CODE_SELECTOR, USER_DATA_SELECTOR, WAKE_VECTOR};
 use core::arch::{asm, global_asm};
@@ -14,16 +15,19 @@ use core::sync::atomic::{AtomicU8, Ordering};
 const STACK_BYTES: usize = 16 << 10;
 const IA32_LSTAR: u32 = 0xC000_0082;
 
-/// A stack; only its top is ever named.
-#[repr(C, align(4096))]
+/// A stack. Its alignment is its size, so that masking `rsp` leads to its lowest bytes, which are the vCPU's own.
+#[repr(C, align(16384))]
 struct Stack([u8; STACK_BYTES]);
+
+/// One for each vCPU.
+type Stacks = [Stack; VCPUS_MAX];
 
 // SAFETY: never accessed through this name; the processor uses the memory as a stack. `.bss`, so nothing to load.
 #[unsafe(no_mangle)]
-static mut XOK_STACK: Stack = Stack([0; STACK_BYTES]);
+static mut XOK_STACK: Stacks = [const { Stack([0; STACK_BYTES]) }; VCPUS_MAX];
 // SAFETY: as above.
 #[unsafe(no_mangle)]
-static mut XOK_FAULT_STACK: Stack = Stack([0; STACK_BYTES]);
+static mut XOK_FAULT_STACK: Stacks = [const { Stack([0; STACK_BYTES]) }; VCPUS_MAX];
 
 /// Set by the timer's interrupt.
 // SAFETY: the name is the kernel's own; the entry stubs below use it.
@@ -116,6 +120,7 @@ struct Header {
     entry: Address,
     stack_top: Top,
     fault_stack_top: Top,
+    stack_stride_bytes: u64,
     syscall: Address,
     vectors: [Gate; VECTORS],
 }
@@ -134,8 +139,9 @@ static HEADER: Header = Header {
     abi_version: abi::VERSION,
     reserved: 0,
     entry: Address(xok_start),
-    stack_top: Top((&raw const XOK_STACK).wrapping_add(1)),
-    fault_stack_top: Top((&raw const XOK_FAULT_STACK).wrapping_add(1)),
+    stack_top: Top((&raw const XOK_STACK).cast::<Stack>().wrapping_add(1)),
+    fault_stack_top: Top((&raw const XOK_FAULT_STACK).cast::<Stack>().wrapping_add(1)),
+    stack_stride_bytes: STACK_BYTES as u64,
     syscall: Address(xok_syscall_probe),
     vectors: vectors(),
 };
@@ -173,10 +179,18 @@ pub(crate) struct TrapFrame {
 
 global_asm!(
     ".globl xok_start",
-    "xok_start:", // rdi: boot page; rsp: XOK_STACK's top, set by the VMM
+    "xok_start:", // rdi: boot page; rsi: number of the vCPU; rsp: top of its stack in XOK_STACK, set by the VMM
     "xor ebp, ebp",
+    "test esi, esi",
+    "jnz xok_park",
     "call {start}",
     "ud2",
+
+    // Nothing for this vCPU to do.
+    "xok_park:",
+    "cli",
+    "hlt",
+    "jmp xok_park",
 
     // Ring 3 starts with nothing in its registers but its stack pointer.
     "xok_enter_ring3:", // rdi: rip, rsi: rsp

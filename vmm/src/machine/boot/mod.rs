@@ -18,7 +18,7 @@ use super::memory::{self, Placer};
 use crate::tables::{FlowField, FlowTableError, FlowTableWriter, Memory, TableAddresses, Tables};
 use abi::boot::{
     ARGUMENTS_BYTES, BOOT_MAGIC, BootPage, DEVICES, Device, ENVIRONMENT_MAGIC, EnvironmentPage, Ipv4Config,
-    MemoryRange,
+    MemoryRange, VCPUS_MAX,
 };
 use abi::domain::{DOMAINS, DomainEntry, Rights, bitmap_bytes, position};
 use abi::environment::resume;
@@ -69,6 +69,8 @@ pub struct BootConfig {
     pub arguments: Vec<String>,
     /// TSC ticks per millisecond.
     pub tsc_khz: u64,
+    /// vCPUs, 1 to [`VCPUS_MAX`].
+    pub vcpus: u32,
     /// Environments that run the image's program from the start, at least 1.
     pub environments: u32,
     /// Places for further ones.
@@ -115,7 +117,7 @@ pub struct Prepared {
     pub tables_at: TableAddresses,
     /// The pages shared with the environment in each place.
     pub pages: Vec<SharedPages>,
-    /// Where the kernel reports a fault.
+    /// Where the kernel reports a fault of vCPU 0; the records of the others follow.
     pub fault_gpa: u64,
     /// Root of each place's page tables.
     pub roots_gpa: Vec<u64>,
@@ -142,6 +144,9 @@ pub fn prepare(
     if environments == 0 || places_count as usize > DOMAINS {
         return Err(MachineError::Environments { environments, spare });
     }
+    if !(1..=VCPUS_MAX as u32).contains(&config.vcpus) {
+        return Err(MachineError::Vcpus { vcpus: config.vcpus });
+    }
     let memory_bytes = memory_bytes.next_multiple_of(LARGE_PAGE_BYTES);
     if memory_bytes > memory::MEMORY_MAX_BYTES {
         return Err(MachineError::MemoryTooLarge { mib: memory_bytes >> 20 });
@@ -167,7 +172,7 @@ pub fn prepare(
     let boot_page_gpa = low.pages(PAGE_BYTES)?;
     let common = CommonPages::place(&mut low)?;
     memory.write_slice(&resume::page(config.resume_mask), GuestAddress(common.resume_gpa))?;
-    let fault_gpa = low.pages(size_of::<FaultRecord>() as u64)?;
+    let fault_gpa = low.pages(u64::from(config.vcpus) * size_of::<FaultRecord>() as u64)?;
     let tables_at = TableAddresses {
         domains_gpa: low.pages((DOMAINS * size_of::<DomainEntry>()) as u64)?,
         queue_owners_gpa: low.pages((QUEUE_OWNERS * size_of::<QueueOwner>()) as u64)?,
@@ -205,8 +210,8 @@ pub fn prepare(
         places.push(place);
     }
     memory.write_slice(domains.as_bytes(), GuestAddress(tables_at.domains_gpa))?;
-    // Nobody else runs as long as nobody was made.
-    if environments == 1 {
+    // Nobody else runs as long as nobody was made; with several vCPUs there are no turns.
+    if environments == 1 && config.vcpus == 1 {
         places[0].allow_turns(&memory)?;
     }
 
@@ -311,6 +316,8 @@ pub fn prepare(
             stack_va: if runs { STACK_TOP_VA } else { 0 },
             tables_max: (pool_pages / 2 / u64::from(places_count)).max(POOL_PAGES) as u32,
             capabilities: capabilities.get(number).map_or(0, Capabilities::count),
+            vcpu: number as u32 % config.vcpus,
+            reserved: 0,
         });
     }
     memory.write_slice(records.as_bytes(), GuestAddress(places_gpa))?;
@@ -318,7 +325,7 @@ pub fn prepare(
     let mut boot = BootPage::new_zeroed();
     boot.magic = BOOT_MAGIC;
     boot.abi_version = abi::VERSION;
-    boot.vcpus = 1;
+    boot.vcpus = config.vcpus;
     boot.tsc_khz = config.tsc_khz;
     boot.memory = ram;
     boot.free_gpa = low.end();

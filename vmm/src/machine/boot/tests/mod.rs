@@ -49,6 +49,7 @@ struct Booted {
 fn config(environments: u32, spare: u32) -> BootConfig {
     BootConfig {
         ipv4: Ipv4Config { address: ADDRESS_OF_INTERFACE, ..Ipv4Config::default() },
+        vcpus: 1,
         environments,
         spare_environments: spare,
         flows: abi::flow::NODES,
