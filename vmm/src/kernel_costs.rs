@@ -38,22 +38,22 @@ const fn subject(name: &'static str, what: &'static str, times: (u64, u64), ceil
 
 /// All that are measured.
 pub const SUBJECTS: &[Subject] = &[
-    subject("version", "Version", (20, 220), Some(60.0)),
+    subject("version", "Version", (20, 220), Some(25.0)),
     subject("sleep", "Sleep that is over at once", (20, 120), None),
     subject("yield", "Yield to another and back", (20, 120), None),
-    subject("create", "EnvironmentCreate", (2, 12), Some(360.0)),
+    subject("create", "EnvironmentCreate", (2, 12), Some(148.0)),
     subject("start", "EnvironmentStart", (2, 12), None),
-    subject("status", "EnvironmentStatus", (20, 120), Some(95.0)),
-    subject("wake", "Wake", (20, 120), Some(125.0)),
-    subject("map", "MemoryMap, one page", (20, 220), Some(285.0)),
-    subject("unmap", "MemoryUnmap, one page", (20, 220), Some(190.0)),
-    subject("grant", "DmaGrant, one page", (20, 220), Some(170.0)),
+    subject("status", "EnvironmentStatus", (20, 120), Some(58.0)),
+    subject("wake", "Wake", (20, 120), Some(58.0)),
+    subject("map", "MemoryMap, one page", (20, 220), Some(150.0)),
+    subject("unmap", "MemoryUnmap, one page", (20, 220), Some(130.0)),
+    subject("grant", "DmaGrant, one page", (20, 220), Some(147.0)),
     subject("bind", "QueueBind and QueueUnbind, 256 entries", (5, 25), None),
-    subject("carve", "FlowCarve", (20, 120), Some(420.0)),
-    subject("direct", "FlowDirect", (20, 120), Some(185.0)),
-    subject("derive", "CapabilityDerive", (20, 220), Some(255.0)),
-    subject("give", "CapabilityGive", (20, 220), Some(315.0)),
-    subject("drop", "CapabilityDrop", (20, 220), Some(210.0)),
+    subject("carve", "FlowCarve", (20, 120), Some(245.0)),
+    subject("direct", "FlowDirect", (20, 120), Some(147.0)),
+    subject("derive", "CapabilityDerive", (20, 220), Some(135.0)),
+    subject("give", "CapabilityGive", (20, 220), Some(150.0)),
+    subject("drop", "CapabilityDrop", (20, 220), Some(135.0)),
 ];
 
 /// What a call costs.

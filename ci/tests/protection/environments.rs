@@ -138,7 +138,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ("start the places", "Err(NotFound)"),
     ("status of the places", "Err(BadArgument)"),
     ("derive more rights", "Err(NotPermitted)"),
-    ("derive all rights", "Err(BadArgument)"),
+    ("derive all rights", "Err(NotPermitted)"),
     ("derive before the range", "Err(BadArgument)"),
     ("derive behind the range", "Err(BadArgument)"),
     ("derive nothing", "Err(BadArgument)"),

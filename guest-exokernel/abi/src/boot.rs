@@ -121,7 +121,7 @@ pub struct BootPage {
     pub turn_gpa: u64,
     /// Places for environments, [`crate::environment::Place`] × [`Self::places`].
     pub places_gpa: u64,
-    /// Their capabilities, [`crate::capability::Capability`] × [`crate::capability::CAPABILITIES`] × [`Self::places`].
+    /// Their capabilities, [`crate::capability::Capability`] × [`crate::capability::CAPABILITIES`] × [`crate::domain::DOMAINS`].
     pub capabilities_gpa: u64,
     /// Pages for page tables, zero.
     pub table_pool: MemoryRange,

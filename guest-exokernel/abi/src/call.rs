@@ -81,6 +81,9 @@ pub enum Call {
     CapabilityDrop = 0x63,
 }
 
+/// Numbers end below this.
+pub const CALLS: usize = 0x80;
+
 impl Call {
     /// All of them.
     pub const ALL: [Self; 23] = [

@@ -97,7 +97,7 @@ pub struct Capability {
     pub depth: u8,
     /// [`rights`].
     pub rights: u16,
-    /// Counts the uses of this slot, from 1 on.
+    /// Counts what becomes of this slot: odd while it is used, even while it is free.
     pub generation: u32,
     /// First page, queue, node, block or environment.
     pub start: u64,
@@ -149,7 +149,7 @@ impl Handle {
     }
 }
 
-const _: () = assert!(size_of::<Capability>() == 40);
+const _: () = assert!(size_of::<Capability>() == 40 && DEPTH_MAX < LEAVING && LEAVING < REVOKING);
 // Links are entries' numbers plus one in 16 bits, and a page-table entry has eight spare bits for a slot.
 const _: () = assert!(crate::domain::DOMAINS * CAPABILITIES < u16::MAX as usize && CAPABILITIES <= 256);
 

@@ -3,9 +3,14 @@
 //! What was derived hangs below what it was derived from, in whichever table it is. Revoking removes a subtree leaf by leaf,
 //! so that every step leaves a tree; from the first step on nothing new hangs itself below.
 
+use crate::refuse;
 use abi::call::Error;
 use abi::capability::{CAPABILITIES, Capability, DEPTH_MAX, Handle, Kind, LEAVING, REVOKING, number};
+use abi::domain::DOMAINS;
 use abi::paging::NO_SLOT;
+
+/// Entries of all tables.
+pub const ENTRIES: usize = DOMAINS * CAPABILITIES;
 
 /// What is derived.
 #[derive(Clone, Copy, Debug)]
@@ -14,118 +19,117 @@ pub struct Part {
     pub start: u64,
     /// How many.
     pub count: u64,
-    /// Its rights.
-    pub rights: u16,
+    /// Its rights. There are sixteen; nobody has others to give.
+    pub rights: u64,
     /// [`Capability::object`].
     pub object: u32,
 }
 
-/// The free slots of one environment's table: those never used, from `used` on, and a list of others.
+/// The free entries of one environment's table: those never used, from one on, and a list of others. By number, as of [`number`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slots {
-    /// Slots used at least once.
-    pub used: u16,
-    /// The first free one of these plus one; the next is in its entry's `next`.
+    /// The first that was never used.
+    pub unused: u16,
+    /// The first free one of the others plus one; the next is in its entry's `next`.
     pub free: u16,
 }
 
-/// The tables.
+impl Slots {
+    /// Those of an environment whose first `used` slots are in use.
+    pub const fn new(environment: u32, used: u32) -> Self {
+        Self { unused: number(environment, used), free: 0 }
+    }
+}
+
+/// The tables. A number is cut to what there is, so that no access needs to be checked.
 #[derive(Debug)]
 pub struct Tree<'a> {
-    entries: &'a mut [Capability],
+    entries: &'a mut [Capability; ENTRIES],
 }
 
 impl<'a> Tree<'a> {
     /// Over the entries of all places, in the order of [`number`].
-    pub fn new(entries: &'a mut [Capability]) -> Self {
+    pub fn new(entries: &'a mut [Capability; ENTRIES]) -> Self {
         Self { entries }
     }
 
     /// The number of the entry that an environment means by a handle.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, environment: u32, handle: Handle, kind: Kind) -> Result<u16, Error> {
         if handle.slot() >= NO_SLOT {
-            return Err(Error::NotFound);
+            return refuse(Error::NotFound);
         }
         let number = number(environment, handle.slot());
-        let entry = self.entries.get(usize::from(number)).ok_or(Error::NotFound)?;
+        let entry = self.entry(number);
         // One that is leaving is as good as gone: otherwise its holder could bind as fast as somebody else undoes.
         let same =
             entry.kind == kind as u8 && entry.depth & LEAVING == 0 && entry.generation == handle.generation();
-        if same { Ok(number) } else { Err(Error::NotFound) }
+        if same { Ok(number) } else { refuse(Error::NotFound) }
     }
 
     /// The same, of any kind, and also if it is leaving: to derive from it, which is refused then, or to go on taking it back.
+    #[inline(always)]
     pub fn find_any(&self, environment: u32, handle: Handle) -> Result<u16, Error> {
         if handle.slot() >= NO_SLOT {
-            return Err(Error::NotFound);
+            return refuse(Error::NotFound);
         }
         let number = number(environment, handle.slot());
-        let entry = self.entries.get(usize::from(number)).ok_or(Error::NotFound)?;
+        let entry = self.entry(number);
         let same = entry.kind != Kind::None as u8 && entry.generation == handle.generation();
-        if same { Ok(number) } else { Err(Error::NotFound) }
+        if same { Ok(number) } else { refuse(Error::NotFound) }
     }
 
     /// An entry.
-    #[inline]
+    #[inline(always)]
     pub fn entry(&self, number: u16) -> &Capability {
-        &self.entries[usize::from(number)]
+        &self.entries[usize::from(number) % ENTRIES]
     }
 
     /// An entry, to count what is bound with it. Its links stay as they are.
-    #[inline]
+    #[inline(always)]
     pub fn entry_mut(&mut self, number: u16) -> &mut Capability {
-        &mut self.entries[usize::from(number)]
+        &mut self.entries[usize::from(number) % ENTRIES]
     }
 
     /// Whether `rights` are all there.
-    #[inline]
+    #[inline(always)]
     pub fn allow(&self, number: u16, rights: u16) -> Result<(), Error> {
-        if self.entry(number).rights & rights == rights { Ok(()) } else { Err(Error::NotPermitted) }
+        if self.entry(number).rights & rights == rights { Ok(()) } else { refuse(Error::NotPermitted) }
     }
 
-    /// Hangs a part of `parent` into the table of `environment`, whose free slots are `slots`.
-    pub fn derive(
-        &mut self,
-        parent: u16,
-        environment: u32,
-        slots: &mut Slots,
-        part: Part,
-    ) -> Result<Handle, Error> {
+    /// Hangs a part of `parent` into the table whose free entries are `slots`.
+    #[inline(always)]
+    pub fn derive(&mut self, parent: u16, slots: &mut Slots, part: Part) -> Result<Handle, Error> {
         let above = self.entry(parent);
         let offset = part.start.checked_sub(above.start).ok_or(Error::BadArgument)?;
         if part.count == 0 || offset > above.count || part.count > above.count - offset {
-            return Err(Error::BadArgument);
+            return refuse(Error::BadArgument);
         }
-        self.hang(parent, environment, slots, part)
+        self.hang(parent, slots, part)
     }
 
     /// The same, for kinds whose range is not a part of the parent's: a child flow.
-    pub fn hang(
-        &mut self,
-        parent: u16,
-        environment: u32,
-        slots: &mut Slots,
-        part: Part,
-    ) -> Result<Handle, Error> {
+    #[inline(always)]
+    pub fn hang(&mut self, parent: u16, slots: &mut Slots, part: Part) -> Result<Handle, Error> {
         let above = *self.entry(parent);
-        if part.rights & !above.rights != 0 {
-            return Err(Error::NotPermitted);
+        if part.rights & !u64::from(above.rights) != 0 {
+            return refuse(Error::NotPermitted);
         }
-        if self.is_revoking(parent) {
-            return Err(Error::Revoked);
+        // One that is being revoked or removed looks as deep as can be.
+        if above.depth >= DEPTH_MAX {
+            return refuse(if above.depth > DEPTH_MAX { Error::Revoked } else { Error::NoSpace });
         }
-        let depth = (above.depth & !REVOKING) + 1;
-        if depth > DEPTH_MAX {
-            return Err(Error::NoSpace);
+        if self.is_revoking(above.parent) {
+            return refuse(Error::Revoked);
         }
-        let slot = self.take_slot(environment, slots)?;
-        let own = number(environment, u32::from(slot));
-        let generation = self.entry(own).generation.wrapping_add(1).max(1);
-        *self.entry_mut(own) = Capability {
+        let own = self.take(slots)?;
+        let entry = self.entry_mut(own);
+        // Odd while it is used: never 0, and another one than before.
+        let generation = entry.generation.wrapping_add(1);
+        *entry = Capability {
             kind: above.kind,
-            depth,
-            rights: part.rights,
+            depth: above.depth + 1,
+            rights: part.rights as u16,
             generation,
             start: part.start,
             count: part.count,
@@ -136,11 +140,11 @@ impl<'a> Tree<'a> {
             next: above.first_child,
             previous: 0,
         };
+        self.entry_mut(parent).first_child = own + 1;
         if let Some(sibling) = above.first_child.checked_sub(1) {
             self.entry_mut(sibling).previous = own + 1;
         }
-        self.entry_mut(parent).first_child = own + 1;
-        Ok(Handle::new(u32::from(slot), generation))
+        Ok(Handle::new(u32::from(own) % CAPABILITIES as u32, generation))
     }
 
     /// From now on nothing is derived from it or below it.
@@ -168,7 +172,7 @@ impl<'a> Tree<'a> {
         Some(leaf)
     }
 
-    /// Takes a leaf out, whose environment's free slots are `slots`. Whatever was bound with it must be undone before.
+    /// Takes a leaf out of the table whose free entries are `slots`. Whatever was bound with it must be undone before.
     pub fn remove(&mut self, number: u16, slots: &mut Slots) {
         let Capability { parent, next, previous, generation, .. } = *self.entry(number);
         if let Some(next) = next.checked_sub(1) {
@@ -179,31 +183,35 @@ impl<'a> Tree<'a> {
         } else if let Some(parent) = parent.checked_sub(1) {
             self.entry_mut(parent).first_child = next;
         }
+        let generation = generation.wrapping_add(1);
         *self.entry_mut(number) = Capability { generation, next: slots.free, ..Capability::default() };
-        slots.free = number % CAPABILITIES as u16 + 1;
+        slots.free = number + 1;
     }
 
-    /// Whether it or something above it is being revoked.
-    fn is_revoking(&self, mut number: u16) -> bool {
-        loop {
+    /// Whether what a link leads to, or something above that, is being revoked.
+    #[inline(always)]
+    fn is_revoking(&self, mut link: u16) -> bool {
+        while let Some(number) = link.checked_sub(1) {
             let entry = self.entry(number);
             if entry.depth & REVOKING != 0 {
                 return true;
             }
-            let Some(parent) = entry.parent.checked_sub(1) else { return false };
-            number = parent;
+            link = entry.parent;
         }
+        false
     }
 
-    fn take_slot(&self, environment: u32, slots: &mut Slots) -> Result<u16, Error> {
-        if let Some(slot) = slots.free.checked_sub(1) {
-            slots.free = self.entry(number(environment, u32::from(slot))).next;
-            return Ok(slot);
+    #[inline(always)]
+    fn take(&self, slots: &mut Slots) -> Result<u16, Error> {
+        if let Some(number) = slots.free.checked_sub(1) {
+            slots.free = self.entry(number).next;
+            return Ok(number);
         }
-        if u32::from(slots.used) >= NO_SLOT {
-            return Err(Error::NoSpace);
+        let number = slots.unused;
+        if u32::from(number) % CAPABILITIES as u32 == NO_SLOT {
+            return refuse(Error::NoSpace);
         }
-        slots.used += 1;
-        Ok(slots.used - 1)
+        slots.unused = number + 1;
+        Ok(number)
     }
 }

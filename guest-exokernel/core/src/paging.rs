@@ -3,6 +3,7 @@
 //! An environment's own mappings lie between [`FIRST_VA`] and [`END_VA`]; the fixed pages, the tables themselves and the
 //! kernel lie outside and are out of reach here.
 
+use crate::refuse;
 use abi::call::Error;
 use abi::layout::{LARGE_PAGE_BYTES, PAGE_BYTES, PAGES_VA};
 use abi::paging::{ACCESSED, ADDRESS, DIRTY, LARGE, PRESENT, USER, WRITE};
@@ -33,12 +34,8 @@ const fn slot(table: u64, va: u64, level: u32) -> u64 {
     table + ((va >> shift(level)) & 511) * 8
 }
 
-/// The level of leaves: 1, or 2 for large pages.
-const fn leaf_level(large: bool) -> u32 {
-    if large { 2 } else { 1 }
-}
-
 /// Whether `pages` pages from `va` on may be mapped at all: aligned and inside the environment's part.
+#[inline(always)]
 pub fn range_is_mappable(va: u64, pages: u64, large: bool) -> bool {
     let size = if large { LARGE_PAGE_BYTES } else { PAGE_BYTES };
     let Some(bytes) = pages.checked_mul(PAGE_BYTES) else { return false };
@@ -47,32 +44,60 @@ pub fn range_is_mappable(va: u64, pages: u64, large: bool) -> bool {
 }
 
 /// Where the entry for `va` lies, with tables made on the way.
+#[inline(always)]
 pub fn make(tables: &mut impl Tables, root: u64, va: u64, large: bool) -> Result<u64, Error> {
-    let mut table = root;
-    let mut level = 4;
-    while level > leaf_level(large) {
-        let at = slot(table, va, level);
-        let entry = tables.read(at);
-        if entry & PRESENT == 0 {
-            let new = tables.take().ok_or(Error::NoSpace)?;
-            tables.write(at, new | PRESENT | WRITE | USER | ACCESSED | DIRTY);
-            table = new;
-        } else if level == 2 && entry & LARGE != 0 {
-            // A page inside a large one: that has to go first.
-            return Err(Error::Busy);
-        } else {
-            table = entry & ADDRESS;
-        }
-        level -= 1;
-    }
-    let at = slot(table, va, level);
-    // A large page in the place of a table: what is mapped there has to go first, and the table stays.
+    let table = next(tables, slot(root, va, 4))?;
+    let table = next(tables, slot(table, va, 3))?;
+    let at = slot(table, va, 2);
     let entry = tables.read(at);
-    if large && entry & PRESENT != 0 && entry & LARGE == 0 { Err(Error::Busy) } else { Ok(at) }
+    if large {
+        // A large page in the place of a table: what is mapped there has to go first, and the table stays.
+        return if entry & (PRESENT | LARGE) == PRESENT { Err(Error::Busy) } else { Ok(at) };
+    }
+    if entry & LARGE != 0 {
+        // A page inside a large one: that has to go first.
+        return refuse(Error::Busy);
+    }
+    let table = next(tables, at)?;
+    Ok(slot(table, va, 1))
+}
+
+/// Where the entry for the 4 KiB page at `va` lies, if there are tables down to it.
+#[inline(always)]
+pub fn find_table(tables: &impl Tables, root: u64, va: u64) -> Option<u64> {
+    let entry = tables.read(slot(root, va, 4));
+    if entry & PRESENT == 0 {
+        return None;
+    }
+    let entry = tables.read(slot(entry & ADDRESS, va, 3));
+    if entry & PRESENT == 0 {
+        return None;
+    }
+    let entry = tables.read(slot(entry & ADDRESS, va, 2));
+    if entry & (PRESENT | LARGE) != PRESENT {
+        return None;
+    }
+    Some(slot(entry & ADDRESS, va, 1))
+}
+
+/// The table that an entry leads to.
+#[inline(always)]
+fn next(tables: &mut impl Tables, at: u64) -> Result<u64, Error> {
+    let entry = tables.read(at);
+    if entry & PRESENT != 0 { Ok(entry & ADDRESS) } else { grow(tables, at) }
+}
+
+/// A new table for an empty entry.
+#[cold]
+fn grow(tables: &mut impl Tables, at: u64) -> Result<u64, Error> {
+    let new = tables.take().ok_or(Error::NoSpace)?;
+    tables.write(at, new | PRESENT | WRITE | USER | ACCESSED | DIRTY);
+    Ok(new)
 }
 
 /// Where the leaf for `va` lies, if there is one, and how many bytes it covers; otherwise how many bytes from `va` on are
 /// certainly not mapped.
+#[inline(always)]
 pub fn find(tables: &impl Tables, root: u64, va: u64) -> Result<(u64, u64), u64> {
     let mut table = root;
     let mut level = 4;

@@ -3,18 +3,19 @@
 use abi::call::Error;
 use abi::capability::{CAPABILITIES, Capability, DEPTH_MAX, Handle, Kind, REVOKING, number};
 use proptest::prelude::*;
-use xok_core::capability::{Part, Slots, Tree};
+use xok_core::capability::{ENTRIES, Part, Slots, Tree};
 
 const ENVIRONMENTS: u32 = 3;
 
 struct World {
-    entries: Vec<Capability>,
+    entries: Box<[Capability; ENTRIES]>,
     slots: [Slots; ENVIRONMENTS as usize],
 }
 
 impl World {
     fn new() -> Self {
-        let mut entries = vec![Capability::default(); ENVIRONMENTS as usize * CAPABILITIES];
+        let entries = vec![Capability::default(); ENTRIES];
+        let mut entries: Box<[Capability; ENTRIES]> = entries.try_into().expect("as many as there are");
         entries[0] = Capability {
             kind: Kind::Memory as u8,
             rights: 0x800F,
@@ -23,8 +24,7 @@ impl World {
             count: 1000,
             ..Capability::default()
         };
-        let mut slots = [Slots::default(); ENVIRONMENTS as usize];
-        slots[0].used = 1;
+        let slots = [Slots::new(0, 1), Slots::new(1, 0), Slots::new(2, 0)];
         Self { entries, slots }
     }
 
@@ -41,8 +41,8 @@ impl World {
         rights: u16,
     ) -> Result<Handle, Error> {
         let mut slots = self.slots[environment as usize];
-        let part = Part { start, count, rights, object: 0 };
-        let result = self.tree().derive(parent, environment, &mut slots, part);
+        let part = Part { start, count, rights: rights.into(), object: 0 };
+        let result = self.tree().derive(parent, &mut slots, part);
         self.slots[environment as usize] = slots;
         result
     }
@@ -58,7 +58,9 @@ impl World {
     }
 
     fn live(&self) -> Vec<u16> {
-        (0..self.entries.len() as u16).filter(|&n| self.entries[usize::from(n)].kind != 0).collect()
+        (0..(ENVIRONMENTS as usize * CAPABILITIES) as u16)
+            .filter(|&n| self.entries[usize::from(n)].kind != 0)
+            .collect()
     }
 
     fn check(&self) {
@@ -84,14 +86,15 @@ impl World {
         }
         for (environment, slots) in self.slots.iter().enumerate() {
             let (mut link, mut free) = (slots.free, 0);
-            while let Some(slot) = link.checked_sub(1) {
-                let entry = self.entries[usize::from(number(environment as u32, u32::from(slot)))];
+            while let Some(number) = link.checked_sub(1) {
+                assert_eq!(usize::from(number) / CAPABILITIES, environment, "another's among the free");
+                let entry = self.entries[usize::from(number)];
                 assert_eq!(entry.kind, 0, "a live entry among the free");
                 free += 1;
                 link = entry.next;
             }
             let live = self.live().iter().filter(|&&n| usize::from(n) / CAPABILITIES == environment).count();
-            assert_eq!(live + free, usize::from(slots.used), "a slot is lost");
+            assert_eq!(live + free, usize::from(slots.unused) % CAPABILITIES, "a slot is lost");
         }
     }
 }

@@ -2,36 +2,50 @@
 //! whoever is in ring 0 has it alone.
 
 use crate::machine::{Machine, read, write};
+use crate::tables::Domain;
 use abi::call::Error;
-use abi::capability::{CAPABILITIES, Capability, Handle, Kind, rights};
+use abi::capability::{Capability, Handle, Kind, rights};
 use abi::domain::DOMAINS;
 use abi::environment::{KernelPage, Place};
 use abi::queue::QUEUE_OWNERS;
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
-use xok_core::capability::{Slots, Tree};
+use xok_core::capability::{ENTRIES, Slots, Tree};
 use xok_core::paging::Tables;
+use xok_core::refuse;
 
-/// What an environment is doing.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What an environment is doing. From [`Self::New`] on it lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
     /// Nothing: the place is free.
     Free,
+    /// Ended; what it held is being taken back.
+    Ending,
     /// Made, not started.
     New,
     /// Runs, or could.
     Runnable,
     /// Waits for its terms.
     Asleep,
-    /// Ended; what it held is being taken back.
-    Ending,
 }
 
-/// One environment's part of the kernel.
+impl State {
+    /// Neither gone nor going.
+    #[inline(always)]
+    pub(crate) fn lives(self) -> bool {
+        self >= Self::New
+    }
+}
+
+/// One environment's part of the kernel. A power of two, so that finding one is a shift.
 #[derive(Clone, Copy)]
+#[repr(align(128))]
 pub(crate) struct Environment {
+    /// From the place, for short ways: root of the page tables, and the DMA domain.
+    pub(crate) root_gpa: u64,
+    pub(crate) domain: Domain,
     pub(crate) state: State,
-    /// Counts the environments that had this place.
+    /// Counts the environments that had this place. Odd: never 0, which stands for a place.
     pub(crate) generation: u32,
     pub(crate) exit_status: u32,
     /// Free slots of its table of capabilities.
@@ -47,6 +61,8 @@ pub(crate) struct Environment {
     /// How often the timer found it still running after the end of its slice.
     pub(crate) told: u32,
 }
+
+const _: () = assert!(size_of::<Environment>() == 128);
 
 /// A bound queue.
 #[derive(Clone, Copy)]
@@ -66,8 +82,12 @@ pub(crate) struct Pool {
 
 /// All of it.
 pub(crate) struct Kernel {
+    /// The tables of capabilities.
+    capabilities: *mut [Capability; ENTRIES],
     /// Who runs.
     pub(crate) current: u32,
+    /// Places that are free, a bit each.
+    pub(crate) free: u64,
     /// Environments by state, a bit each.
     pub(crate) runnable: u64,
     pub(crate) asleep: u64,
@@ -100,10 +120,12 @@ pub(crate) unsafe fn enter() -> &'static mut Kernel {
 impl Kernel {
     const fn new() -> Self {
         const ENVIRONMENT: Environment = Environment {
+            root_gpa: 0,
+            domain: Domain::NONE,
             state: State::Free,
-            generation: 0,
+            generation: u32::MAX,
             exit_status: 0,
-            slots: Slots { used: 0, free: 0 },
+            slots: Slots { unused: 0, free: 0 },
             tables_left: 0,
             sweep_va: 0,
             woken: false,
@@ -112,7 +134,9 @@ impl Kernel {
             told: 0,
         };
         Self {
+            capabilities: core::ptr::null_mut(),
             current: 0,
+            free: 0,
             runnable: 0,
             asleep: 0,
             ending: 0,
@@ -129,27 +153,32 @@ impl Kernel {
         let boot = Machine::get().boot();
         self.pool.next_gpa = boot.table_pool.start_gpa;
         self.pool.end_gpa = boot.table_pool.end_gpa();
-        let places = Machine::get().places();
-        for (number, place) in places.iter().enumerate().filter(|(_, place)| place.entry_va != 0) {
+        self.capabilities =
+            crate::machine::direct_map::<[Capability; ENTRIES]>(boot.capabilities_gpa).cast_mut();
+        for (number, place) in Machine::get().places().iter().enumerate() {
             let environment = &mut self.environments[number];
-            environment.slots.used = place.capabilities as u16;
-            self.make(number as u32, place);
-            self.start(number as u32, place.entry_va, place.stack_va, 0);
+            environment.root_gpa = place.root_gpa;
+            environment.domain = Domain::of(number as u32);
+            environment.slots = Slots::new(number as u32, place.capabilities);
+            environment.tables_left = place.tables_max;
+            self.free |= 1 << number;
+            if place.entry_va != 0 {
+                self.make(number as u32);
+                self.start(number as u32, place.entry_va, place.stack_va, 0);
+            }
         }
         // The first to be chosen is the first.
         self.current = DOMAINS as u32 - 1;
     }
 
-    /// A free place becomes an environment.
-    pub(crate) fn make(&mut self, number: u32, place: &Place) {
+    /// A free place becomes an environment. What it had of the one before was reset when that was gone.
+    #[inline(always)]
+    pub(crate) fn make(&mut self, number: u32) {
+        self.free &= !(1 << number);
         let environment = self.environment(number);
         environment.state = State::New;
-        environment.generation = environment.generation.wrapping_add(1).max(1);
+        environment.generation = environment.generation.wrapping_add(2);
         environment.exit_status = 0;
-        environment.tables_left = place.tables_max;
-        environment.sweep_va = 0;
-        environment.woken = false;
-        environment.told = 0;
     }
 
     /// A made one may run.
@@ -196,7 +225,7 @@ impl Kernel {
     }
 
     /// What is known of an environment. Numbers come from places, so they are in range.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn environment(&mut self, number: u32) -> &mut Environment {
         &mut self.environments[number as usize % DOMAINS]
     }
@@ -213,39 +242,49 @@ impl Kernel {
     }
 
     /// The tree of capabilities.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tree(&mut self) -> Tree<'static> {
-        let boot = Machine::get().boot();
-        let first = crate::machine::direct_map::<Capability>(boot.capabilities_gpa).cast_mut();
         // SAFETY: the VMM reserved the tables for the kernel, all bytes of them are valid entries, and `self` being borrowed
         // mutably nobody else is at them.
-        Tree::new(unsafe { core::slice::from_raw_parts_mut(first, boot.places as usize * CAPABILITIES) })
+        Tree::new(unsafe { &mut *self.capabilities })
     }
 
     /// The environment for which a call is done: the caller, or one that it controls.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn subject(&mut self, handle: u64) -> Result<u32, Error> {
-        if handle == Handle::NONE.0 { Ok(self.current) } else { self.other(handle, rights::CONTROL) }
+        if handle == Handle::NONE.0 { Ok(self.current) } else { self.controlled(handle) }
+    }
+
+    #[cold]
+    fn controlled(&mut self, handle: u64) -> Result<u32, Error> {
+        self.other(handle, rights::CONTROL)
     }
 
     /// The environment that a capability of the caller names, if that has these rights.
+    #[inline(always)]
     pub(crate) fn other(&mut self, handle: u64, rights: u16) -> Result<u32, Error> {
         let number = self.tree().find(self.current, Handle(handle), Kind::Environment)?;
         self.named(number, rights)
     }
 
     /// The environment that a capability names, if it has these rights and the environment still is.
+    #[inline(always)]
     pub(crate) fn named(&mut self, capability: u16, rights: u16) -> Result<u32, Error> {
         let tree = self.tree();
         tree.allow(capability, rights)?;
-        let (number, generation) = (tree.entry(capability).start as u32, tree.entry(capability).object);
+        let entry = tree.entry(capability);
+        let (number, generation) = (entry.start as u32, entry.object);
         let environment = self.environment(number);
-        let same = generation != 0 && environment.generation == generation;
-        let is = matches!(environment.state, State::New | State::Runnable | State::Asleep);
-        if same && is { Ok(number) } else { Err(Error::NotFound) }
+        // Whoever lives has a generation, and places have none.
+        if environment.generation == generation && environment.state.lives() {
+            Ok(number)
+        } else {
+            refuse(Error::NotFound)
+        }
     }
 
     /// Page tables, with the supply of an environment.
+    #[inline(always)]
     pub(crate) fn tables(&mut self, number: u32) -> PageTables<'_> {
         PageTables {
             pool: &mut self.pool,

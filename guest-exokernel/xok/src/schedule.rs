@@ -12,6 +12,7 @@ use abi::layout::{PAGE_BYTES, RESUME_VA};
 use abi::queue::QUEUE_OWNERS;
 use abi::upcall::{self, UpcallPage};
 use core::sync::atomic::Ordering;
+use xok_core::capability::Slots;
 use xok_core::paging::{END_VA, Sweep};
 
 /// How long an environment runs while others want to.
@@ -70,7 +71,7 @@ pub(crate) extern "sysv64" fn give_way(to: u64, _: u64, _: u64, _: u64, _: u64, 
     if to != 0 {
         match kernel.other(to, rights::YIELD) {
             Ok(number) => next = Some(number),
-            Err(error) => return Answer::from(Err(error)),
+            Err(error) => return Answer::from(Err::<u64, _>(error)),
         }
     }
     kernel.set_resume(current, [frame.rip, frame.rsp, 0, 0, 0]);
@@ -79,6 +80,12 @@ pub(crate) extern "sysv64" fn give_way(to: u64, _: u64, _: u64, _: u64, _: u64, 
         Some(number) if kernel.runnable & (1 << number) != 0 => kernel.resume(number),
         _ => kernel.schedule(),
     }
+}
+
+/// Whoever ran does not go on.
+pub(crate) extern "sysv64" fn schedule() -> ! {
+    // SAFETY: called at the end of a call, when nobody else is in the kernel.
+    unsafe { crate::kernel::enter() }.schedule()
 }
 
 /// Whether ring 3 can be entered with this address: anything else faults in ring 0.
@@ -145,7 +152,8 @@ impl Kernel {
         self.current = number;
         self.environment(number).told = 0;
         self.begin_slice();
-        entry::resume(self.place(number).root_gpa)
+        entry::set_left(false);
+        entry::resume(self.environment(number).root_gpa)
     }
 
     /// The timer comes when it is over; nobody else, no timer.
@@ -280,9 +288,16 @@ impl Kernel {
     }
 
     /// [`abi::call::Call::Wake`].
+    #[inline(always)]
     pub(crate) fn wake(&mut self, handle: u64) -> Result<(), Error> {
         let number = self.other(handle, rights::WAKE)?;
         self.environment(number).woken = true;
+        Ok(())
+    }
+
+    /// [`abi::call::Call::Exit`].
+    pub(crate) fn exit(&mut self, status: u64) -> Result<(), Error> {
+        self.end(self.current, status as u32);
         Ok(())
     }
 
@@ -298,6 +313,9 @@ impl Kernel {
             self.power_off();
         }
         self.ending |= 1 << number;
+        if number == self.current {
+            entry::set_left(true);
+        }
     }
 
     fn power_off(&mut self) -> ! {
@@ -309,20 +327,26 @@ impl Kernel {
         }
     }
 
+    /// The first of an environment's capabilities of this kind.
+    fn held(&mut self, number: u32, of_kind: impl Fn(u8) -> bool) -> Option<u16> {
+        let unused = self.environment(number).slots.unused;
+        let tree = self.tree();
+        (abi::capability::number(number, 0)..unused).find(|&capability| of_kind(tree.entry(capability).kind))
+    }
+
     /// One step of taking back what an environment held: its capabilities, with all that was bound with them and derived from
     /// them, then its page tables.
     fn take_back(&mut self, number: u32) {
-        let used = self.environment(number).slots.used;
-        let mut slot = 0;
-        while slot < used {
-            let capability = abi::capability::number(number, u32::from(slot));
-            if self.tree().entry(capability).kind != 0 {
-                self.drop_step(capability);
-                return;
-            }
-            slot += 1;
+        // Environments first: they live by what comes after.
+        if let Some(capability) = self.held(number, |kind| kind == Kind::Environment as u8) {
+            self.drop_step(capability);
+            return;
         }
-        let root = self.place(number).root_gpa;
+        if let Some(capability) = self.held(number, |kind| kind != 0) {
+            self.drop_step(capability);
+            return;
+        }
+        let root = self.environment(number).root_gpa;
         let from = self.environment(number).sweep_va;
         let to =
             xok_core::paging::sweep(&mut self.tables(number), root, from, SWEEP_STEP, Sweep::Free, |_| true);
@@ -335,7 +359,11 @@ impl Kernel {
         machine.clean(self.place(number).own);
         let environment = self.environment(number);
         environment.state = State::Free;
-        environment.slots = Default::default();
+        environment.slots = Slots::new(number, 0);
+        environment.sweep_va = 0;
+        environment.woken = false;
+        environment.told = 0;
+        self.free |= 1 << number;
         self.ending &= !(1 << number);
         self.count_alone();
         // Whoever waits for this looks.

@@ -8,42 +8,48 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// An environment's DMA domain.
 #[derive(Clone, Copy)]
 pub(crate) struct Domain {
-    entry: DomainEntry,
+    bitmap_gpa: u64,
+    pages: u64,
 }
 
 /// Pages whose bits lie in one word.
 const WORD_PAGES: u64 = 32;
 
 impl Domain {
+    /// Of no page.
+    pub(crate) const NONE: Self = Self { bitmap_gpa: 0, pages: 0 };
+
     /// The domain of a place.
-    pub(crate) fn of(environment: u32) -> Option<Self> {
+    pub(crate) fn of(environment: u32) -> Self {
         if environment as usize >= DOMAINS {
-            return None;
+            return Self::NONE;
         }
         let gpa =
             Machine::get().boot().domains_gpa + u64::from(environment) * size_of::<DomainEntry>() as u64;
         // SAFETY: inside the table (checked above), which the VMM filled before the first instruction.
-        Some(Self { entry: unsafe { *direct_map::<DomainEntry>(gpa) } })
+        let DomainEntry { bitmap_gpa, pages } = unsafe { *direct_map::<DomainEntry>(gpa) };
+        Self { bitmap_gpa, pages }
     }
 
     /// Whether the device may both read and write `page`.
     pub(crate) fn device_may_use(self, page: u64) -> bool {
         let (word, shift) = (page / WORD_PAGES, 2 * (page % WORD_PAGES));
-        page < self.entry.pages && read(self.entry.bitmap_gpa + 8 * word) >> shift & 3 == 3
+        page < self.pages && read(self.bitmap_gpa + 8 * word) >> shift & 3 == 3
     }
 
     /// Sets the rights of pages, in at most `words` words of the bitmap. Answers how many pages it is done with, and whether
     /// a right was taken.
+    #[inline(always)]
     pub(crate) fn set(self, first: u64, pages: u64, rights: u8, words: u64) -> (u64, bool) {
         let mut page = first;
         // A capability's range is RAM, and the bitmap covers all of it.
-        let end = (first + pages).min(self.entry.pages);
+        let end = (first + pages).min(self.pages);
         let mut taken = false;
         for _ in 0..words {
             if page >= end {
                 break;
             }
-            let gpa = self.entry.bitmap_gpa + 8 * (page / WORD_PAGES);
+            let gpa = self.bitmap_gpa + 8 * (page / WORD_PAGES);
             let in_word = (WORD_PAGES - page % WORD_PAGES).min(end - page);
             let mask = (u64::MAX >> (64 - 2 * in_word)) << (2 * (page % WORD_PAGES));
             let old = read(gpa);

@@ -43,6 +43,11 @@ static XOK_WAKE_PENDING: AtomicU8 = AtomicU8::new(0);
 #[unsafe(no_mangle)]
 static XOK_ALONE: AtomicU8 = AtomicU8::new(0);
 
+/// The environment that runs ended in a kernel call that was for something else: it does not go on.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+static XOK_LEFT: AtomicU8 = AtomicU8::new(0);
+
 unsafe extern "C" {
     fn xok_start();
     fn xok_syscall();
@@ -54,6 +59,18 @@ unsafe extern "C" {
     fn xok_enter_ring3(rip: u64, rsp: u64) -> !;
     fn xok_resume(root_gpa: u64) -> !;
     fn xok_halt_until(deadline_tsc: u64);
+}
+
+unsafe extern "sysv64" {
+    /// [`abi::call::Call::Halt`].
+    pub(crate) safe fn xok_call_halt(
+        deadline_tsc: u64,
+        _: u64,
+        _: u64,
+        _: u64,
+        _: u64,
+        frame: &crate::schedule::GateFrame,
+    ) -> crate::calls::Answer;
 }
 
 /// Declares the stubs of the exceptions and the table of their addresses.
@@ -217,14 +234,14 @@ global_asm!(
     "cmp [rsp], r11",
     "jne xok_stray_int3",
     "xok_call:",
-    "cmp rax, {yield_}",
-    "jbe xok_call_early",
-    "xok_call_any:",
-    "sub rsp, 8",
+    "cmp rax, {calls}",
+    "jae xok_no_such_call",
     "mov rcx, r10",
-    "mov r9, rax",
-    "call {dispatch}",
-    "add rsp, 8",
+    "mov r9, rsp",
+    // Without SSE nobody minds that the stack is not aligned as a C function expects.
+    "call [XOK_CALLS + rax * 8]",
+    "cmp byte ptr [rip + XOK_LEFT], 0",
+    "jne xok_left",
     "xok_return:", // rax and rdx hold the answer, the frame is on top
     "xor ecx, ecx",
     "xor esi, esi",
@@ -261,32 +278,24 @@ global_asm!(
     "call {syscall_raised}",
     "ud2",
 
-    // The calls that give the CPU away.
-    "xok_call_early:",
-    "cmp rax, {halt}",
-    "jb xok_call_any",
-    "je xok_call_halt",
-    "mov rcx, r10",
-    "mov r9, rsp",
-    "sub rsp, 8",
-    "cmp rax, {yield_}",
-    "je 2f",
-    "call {sleep}",
-    "add rsp, 8",
-    "jmp xok_return",
-    "2:",
-    "call {give_way}",
-    "add rsp, 8",
-    "jmp xok_return",
-
-    // Call::Halt, the one that is on a warm path: rdi is the deadline. Only for an environment alone.
-    "xok_call_halt:",
-    "cmp byte ptr [rip + XOK_ALONE], 0",
-    "je xok_call_any",
-    "call xok_halt_until",
-    "xor eax, eax",
+    "xok_no_such_call:",
+    "mov eax, {no_such_call}",
     "xor edx, edx",
     "jmp xok_return",
+
+    // What it took back was what it lives by.
+    "xok_left:",
+    "call {schedule}",
+    "ud2",
+
+    // Call::Halt, the one that is on a warm path: rdi is the deadline. Only for an environment alone.
+    ".globl xok_call_halt",
+    "xok_call_halt:",
+    "cmp byte ptr [rip + XOK_ALONE], 0",
+    "jne xok_halt_until",
+    "mov eax, {not_permitted}",
+    "xor edx, edx",
+    "ret",
 
     "xok_halt_until:",
     "test rdi, rdi",
@@ -431,7 +440,10 @@ global_asm!(
     "XOK_SYSCALL_RSP: .quad 0",
     ".text",
     start = sym crate::start,
-    dispatch = sym crate::calls::dispatch,
+    calls = const abi::call::CALLS,
+    no_such_call = const abi::call::Error::NoSuchCall as u64,
+    not_permitted = const abi::call::Error::NotPermitted as u64,
+    schedule = sym crate::schedule::schedule,
     exception = sym crate::fault::exception,
     slice_end = sym crate::schedule::slice_end,
     timer_vector = const TIMER_VECTOR as u64,
@@ -440,11 +452,7 @@ global_asm!(
     user_data = const USER_DATA_SELECTOR as u64,
     user_code = const USER_CODE_SELECTOR as u64,
     gate_va = const GATE_VA,
-    sleep = sym crate::schedule::sleep,
-    give_way = sym crate::schedule::give_way,
     resume_va = const abi::layout::RESUME_VA,
-    halt = const abi::call::Call::Halt as u64,
-    yield_ = const abi::call::Call::Yield as u64,
     tsc_deadline = const 0x6E0,
     stray_syscall = const crate::fault::VECTOR_STRAY_SYSCALL,
 );
@@ -470,6 +478,11 @@ pub(crate) fn halt_until(deadline_tsc: u64) {
 /// Whether the environment that runs may halt the vCPU.
 pub(crate) fn set_alone(alone: bool) {
     XOK_ALONE.store(u8::from(alone), Ordering::Relaxed);
+}
+
+/// Whether the environment that runs goes on after the call that it is in.
+pub(crate) fn set_left(left: bool) {
+    XOK_LEFT.store(u8::from(left), Ordering::Relaxed);
 }
 
 /// From now on SYSCALL is a kernel call.

@@ -14,17 +14,24 @@ const SWEEP_STEP: u32 = 128;
 
 impl Kernel {
     /// [`abi::call::Call::CapabilityDerive`].
-    pub(super) fn capability_derive(&mut self, arguments: [u64; 5]) -> Result<u64, Error> {
-        let [environment, capability, start, count, rights] = arguments;
+    #[inline(always)]
+    pub(super) fn capability_derive(
+        &mut self,
+        environment: u64,
+        capability: u64,
+        start: u64,
+        count: u64,
+        rights: u64,
+    ) -> Result<u64, Error> {
         let environment = self.subject(environment)?;
-        let rights = u16::try_from(rights).map_err(|_| Error::BadArgument)?;
         let tree = self.tree();
         let parent = tree.find_any(environment, Handle(capability))?;
         let part = Part { start, count, rights, object: inherited(tree.entry(parent)) };
-        self.derive(parent, environment, part)
+        self.tree().derive(parent, &mut self.environment(environment).slots, part).map(|handle| handle.0)
     }
 
     /// [`abi::call::Call::CapabilityGive`].
+    #[inline(always)]
     pub(super) fn capability_give(
         &mut self,
         environment: u64,
@@ -33,7 +40,6 @@ impl Kernel {
         rights: u64,
     ) -> Result<u64, Error> {
         let environment = self.subject(environment)?;
-        let rights = u16::try_from(rights).map_err(|_| Error::BadArgument)?;
         let tree = self.tree();
         let parent = tree.find_any(environment, Handle(capability))?;
         tree.allow(parent, rights::GIVE)?;
@@ -41,17 +47,11 @@ impl Kernel {
         let to = self.named(to, rights::RECEIVE)?;
         let entry = tree.entry(parent);
         let part = Part { start: entry.start, count: entry.count, rights, object: inherited(entry) };
-        self.derive(parent, to, part)
-    }
-
-    fn derive(&mut self, parent: u16, environment: u32, part: Part) -> Result<u64, Error> {
-        let mut slots = self.environment(environment).slots;
-        let handle = self.tree().derive(parent, environment, &mut slots, part)?;
-        self.environment(environment).slots = slots;
-        Ok(handle.0)
+        self.tree().hang(parent, &mut self.environment(to).slots, part).map(|handle| handle.0)
     }
 
     /// [`abi::call::Call::CapabilityRevoke`].
+    #[inline(always)]
     pub(super) fn capability_revoke(&mut self, environment: u64, capability: u64) -> Result<u64, Error> {
         let environment = self.subject(environment)?;
         let capability = self.tree().find_any(environment, Handle(capability))?;
@@ -67,6 +67,7 @@ impl Kernel {
     }
 
     /// [`abi::call::Call::CapabilityDrop`].
+    #[inline(always)]
     pub(super) fn capability_drop(&mut self, environment: u64, capability: u64) -> Result<u64, Error> {
         let environment = self.subject(environment)?;
         let capability = self.tree().find_any(environment, Handle(capability))?;
@@ -106,9 +107,7 @@ impl Kernel {
             Some(Kind::None) | None => true,
         };
         if done {
-            let mut slots = self.environment(environment).slots;
-            self.tree().remove(capability, &mut slots);
-            self.environment(environment).slots = slots;
+            self.tree().remove(capability, &mut self.environment(environment).slots);
         }
         done
     }
@@ -121,7 +120,7 @@ impl Kernel {
             return true;
         }
         let slot = u32::from(capability) % CAPABILITIES as u32;
-        let root = self.place(environment).root_gpa;
+        let root = self.environment(environment).root_gpa;
         let from = self.environment(environment).sweep_va;
         let mut removed = 0;
         let to = xok_core::paging::sweep(
@@ -151,7 +150,7 @@ impl Kernel {
             && entry.parent.checked_sub(1).is_none_or(|parent| self.tree().entry(parent).object == 0);
         let number = entry.start as u32;
         let environment = self.environment(number);
-        let lives = matches!(environment.state, State::New | State::Runnable | State::Asleep);
+        let lives = environment.state.lives();
         if owns && lives && environment.generation == entry.object {
             const DISOWNED: u32 = 137;
             self.end(number, DISOWNED);
@@ -161,9 +160,8 @@ impl Kernel {
 }
 
 /// What of [`Capability::object`] goes on to what is derived.
+#[inline(always)]
 fn inherited(entry: &Capability) -> u32 {
-    match Kind::from_number(entry.kind) {
-        Some(Kind::Extent | Kind::Environment) => entry.object,
-        _ => 0,
-    }
+    let goes_on = entry.kind == Kind::Extent as u8 || entry.kind == Kind::Environment as u8;
+    if goes_on { entry.object } else { 0 }
 }

@@ -5,51 +5,54 @@ use crate::schedule::is_user;
 use abi::call::{ANY, Error, state};
 use abi::capability::{Handle, Kind, rights};
 use xok_core::capability::Part;
+use xok_core::refuse;
 
 impl Kernel {
     /// [`abi::call::Call::EnvironmentCreate`].
+    #[inline(always)]
     pub(super) fn environment_create(&mut self, places: u64, number: u64) -> Result<u64, Error> {
         let current = self.current;
         let tree = self.tree();
         let capability = tree.find(current, Handle(places), Kind::Environment)?;
         tree.allow(capability, rights::CREATE)?;
-        let range = *tree.entry(capability);
+        let range = tree.entry(capability);
+        let (start, count, allowed) = (range.start, range.count, range.rights);
         if range.object != 0 {
-            return Err(Error::NotPermitted);
+            return refuse(Error::NotPermitted);
         }
-        let number = match number {
-            ANY => self.free_place(range.start, range.count).ok_or(Error::NoSpace)?,
-            number if number < range.start || number - range.start >= range.count => {
-                return Err(Error::BadArgument);
+        let free = self.free & (u64::MAX << start);
+        let number = if number == ANY {
+            let first = u64::from(free.trailing_zeros());
+            if first.wrapping_sub(start) >= count {
+                return refuse(Error::NoSpace);
             }
-            number => number as u32,
+            first as u32
+        } else {
+            if number.wrapping_sub(start) >= count {
+                return refuse(Error::BadArgument);
+            }
+            if free & (1 << number) == 0 {
+                return refuse(Error::Busy);
+            }
+            number as u32
         };
-        if self.environment(number).state != State::Free {
-            return Err(Error::Busy);
-        }
-        let generation = self.environment(number).generation.wrapping_add(1).max(1);
+        self.make(number);
         let part = Part {
             start: u64::from(number),
             count: 1,
-            rights: range.rights & !rights::CREATE,
-            object: generation,
+            rights: u64::from(allowed & !rights::CREATE),
+            object: self.environment(number).generation,
         };
-        let slots = &mut self.environment(current).slots;
-        let mut own = *slots;
-        let handle = self.tree().derive(capability, current, &mut own, part)?;
-        self.environment(current).slots = own;
-        let place = self.place(number);
-        self.make(number, place);
-        Ok(handle.0)
-    }
-
-    fn free_place(&mut self, start: u64, count: u64) -> Option<u32> {
-        (start..start + count)
-            .map(|number| number as u32)
-            .find(|&number| self.environment(number).state == State::Free)
+        let hung = self.tree().hang(capability, &mut self.environment(current).slots, part);
+        if hung.is_err() {
+            self.free |= 1 << number;
+            self.environment(number).state = State::Free;
+        }
+        hung.map(|handle| handle.0)
     }
 
     /// [`abi::call::Call::EnvironmentStart`].
+    #[inline(always)]
     pub(super) fn environment_start(
         &mut self,
         handle: u64,
@@ -59,17 +62,18 @@ impl Kernel {
     ) -> Result<u64, Error> {
         let number = self.other(handle, rights::CONTROL)?;
         if self.environment(number).state != State::New {
-            return Err(Error::Busy);
+            return refuse(Error::Busy);
         }
         // Anything else would fault in the resume page, which is nobody's.
         if !is_user(entry_va) || !is_user(stack_va) {
-            return Err(Error::BadArgument);
+            return refuse(Error::BadArgument);
         }
         self.start(number, entry_va, stack_va, argument);
         Ok(0)
     }
 
     /// [`abi::call::Call::EnvironmentDestroy`].
+    #[inline(always)]
     pub(super) fn environment_destroy(&mut self, handle: u64) -> Result<u64, Error> {
         let number = self.other(handle, rights::DESTROY)?;
         const DESTROYED: u32 = 137;
@@ -78,12 +82,13 @@ impl Kernel {
     }
 
     /// [`abi::call::Call::EnvironmentStatus`].
+    #[inline(always)]
     pub(super) fn environment_status(&mut self, handle: u64) -> Result<u64, Error> {
         let current = self.current;
         let tree = self.tree();
         let entry = *tree.entry(tree.find(current, Handle(handle), Kind::Environment)?);
         if entry.object == 0 {
-            return Err(Error::BadArgument);
+            return refuse(Error::BadArgument);
         }
         let environment = self.environment(entry.start as u32);
         if environment.generation != entry.object {

@@ -6,16 +6,18 @@ use abi::boot::control;
 use abi::call::Error;
 use abi::capability::{Handle, Kind};
 use abi::extent::{EXTENTS, ExtentEntry};
+use xok_core::refuse;
 
 impl Kernel {
     /// [`abi::call::Call::ExtentBind`].
+    #[inline(always)]
     pub(super) fn extent_bind(&mut self, environment: u64, extent: u64) -> Result<(), Error> {
         let environment = self.subject(environment)?;
         let mut tree = self.tree();
         let capability = tree.find(environment, Handle(extent), Kind::Extent)?;
         let entry = tree.entry_mut(capability);
         if entry.bound != 0 {
-            return Err(Error::Busy);
+            return refuse(Error::Busy);
         }
         let free = (0..EXTENTS).find(|&index| slot(index).blocks == 0).ok_or(Error::NoSpace)?;
         set(
@@ -34,11 +36,12 @@ impl Kernel {
     }
 
     /// [`abi::call::Call::ExtentUnbind`].
+    #[inline(always)]
     pub(super) fn extent_unbind(&mut self, environment: u64, extent: u64) -> Result<(), Error> {
         let environment = self.subject(environment)?;
         let capability = self.tree().find(environment, Handle(extent), Kind::Extent)?;
         if self.tree().entry(capability).bound == 0 {
-            return Err(Error::NotFound);
+            return refuse(Error::NotFound);
         }
         self.unextent_step(environment, capability);
         Ok(())

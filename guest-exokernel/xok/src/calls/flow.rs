@@ -10,6 +10,7 @@ use abi::queue::QUEUES_PER_DEVICE;
 use core::sync::atomic::Ordering;
 use xok_core::capability::Part;
 use xok_core::flow::{Field, Writer};
+use xok_core::refuse;
 
 fn writer() -> Writer<'static> {
     let gpa = Machine::get().boot().flows_gpa;
@@ -24,39 +25,55 @@ fn writer() -> Writer<'static> {
 
 impl Kernel {
     /// [`abi::call::Call::FlowCarve`].
-    pub(super) fn flow_carve(&mut self, arguments: [u64; 5]) -> Result<u64, Error> {
-        let [environment, flow, field, high, low] = arguments;
+    #[inline(always)]
+    pub(super) fn flow_carve(
+        &mut self,
+        environment: u64,
+        flow: u64,
+        field: u64,
+        high: u64,
+        low: u64,
+    ) -> Result<u64, Error> {
         let environment = self.subject(environment)?;
         let tree = self.tree();
         let parent = tree.find(environment, Handle(flow), Kind::Flow)?;
         tree.allow(parent, rights::CARVE)?;
         if field > 0xFFFF {
-            return Err(Error::BadArgument);
+            return refuse(Error::BadArgument);
         }
         let field = Field { level: field as u32 & 0xFF, prefix_len: field as u32 >> 8, value: [high, low] };
         let above = *tree.entry(parent);
         let index = writer().carve(above.start as u32, field)?;
-        let part =
-            Part { start: u64::from(index), count: 1, rights: above.rights & !rights::SEND_ANY, object: 1 };
-        let mut slots = self.environment(environment).slots;
-        let hung = self.tree().hang(parent, environment, &mut slots, part);
+        let part = Part {
+            start: u64::from(index),
+            count: 1,
+            rights: u64::from(above.rights & !rights::SEND_ANY),
+            object: 1,
+        };
+        let hung = self.tree().hang(parent, &mut self.environment(environment).slots, part);
         if hung.is_err() {
             // It was made a moment ago and has neither children nor a director.
             let _ = writer().remove(index);
         }
-        self.environment(environment).slots = slots;
         hung.map(|handle| handle.0)
     }
 
     /// [`abi::call::Call::FlowDirect`].
-    pub(super) fn flow_direct(&mut self, arguments: [u64; 5]) -> Result<(), Error> {
-        let [environment, flow, queues, pairs, wanted] = arguments;
+    #[inline(always)]
+    pub(super) fn flow_direct(
+        &mut self,
+        environment: u64,
+        flow: u64,
+        queues: u64,
+        pairs: u64,
+        wanted: u64,
+    ) -> Result<(), Error> {
         let environment = self.subject(environment)?;
         let tree = self.tree();
         let flow = tree.find(environment, Handle(flow), Kind::Flow)?;
         tree.allow(flow, rights::DIRECT)?;
         if wanted & !u64::from(rights::SEND_ANY) != 0 || pairs > u64::from(u32::MAX) {
-            return Err(Error::BadArgument);
+            return refuse(Error::BadArgument);
         }
         tree.allow(flow, wanted as u16)?;
         let node = tree.entry(flow).start as u32;
@@ -71,7 +88,7 @@ impl Kernel {
         let start = device * QUEUES_PER_DEVICE as u64 + 2 * first;
         let network = Machine::get().device(device).is_some_and(|device| device.kind == DEVICE_NET);
         if !network || start < range.start || start + 2 * count > range.start + range.count {
-            return Err(Error::NotPermitted);
+            return refuse(Error::NotPermitted);
         }
         let target = Target {
             environment: environment as u16,

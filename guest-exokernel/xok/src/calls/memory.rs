@@ -3,13 +3,13 @@
 use crate::arch::{flush_all, flush_page};
 use crate::kernel::Kernel;
 use crate::machine::{Machine, read, write};
-use crate::tables::Domain;
 use abi::boot::control;
 use abi::call::{Error, map};
-use abi::capability::{Handle, Kind, number, rights};
+use abi::capability::{CAPABILITIES, Capability, Handle, Kind, number, rights};
 use abi::layout::{LARGE_PAGE_BYTES, PAGE_BYTES};
 use abi::paging::{ACCESSED, DIRTY, LARGE, NO_EXECUTE, NO_SLOT, PRESENT, USER, WRITE, slot_of, tag};
-use xok_core::paging::{find, make, range_is_mappable};
+use xok_core::paging::{END_VA, FIRST_VA, find, find_table, make, range_is_mappable};
+use xok_core::refuse;
 
 /// Entries of page tables that one call writes.
 const ENTRIES: u64 = 64;
@@ -18,8 +18,42 @@ const WORDS: u64 = 64;
 /// Pages in a large page.
 const LARGE_PAGES: u64 = LARGE_PAGE_BYTES / PAGE_BYTES;
 
+/// What the bits of [`map`] ask for.
+struct Access {
+    /// Rights.
+    needed: u16,
+    /// Bits of a page-table entry.
+    flags: u64,
+}
+
+static ACCESSES: [Access; 8] = {
+    const NONE: Access = Access { needed: 0, flags: 0 };
+    let mut accesses = [NONE; 8];
+    let mut access = 0;
+    while access < 8 {
+        let write = access & map::WRITE != 0;
+        let execute = access & map::EXECUTE != 0;
+        let large = access & map::LARGE != 0;
+        accesses[access as usize] = Access {
+            needed: rights::READ
+                | if write { rights::WRITE } else { 0 }
+                | if execute { rights::EXECUTE } else { 0 },
+            flags: PRESENT
+                | USER
+                | ACCESSED
+                | DIRTY
+                | if write { WRITE } else { 0 }
+                | if execute { 0 } else { NO_EXECUTE }
+                | if large { LARGE } else { 0 },
+        };
+        access += 1;
+    }
+    accesses
+};
+
 impl Kernel {
     /// [`abi::call::Call::MemoryMap`].
+    #[inline(always)]
     pub(super) fn memory_map(
         &mut self,
         environment: u64,
@@ -31,54 +65,77 @@ impl Kernel {
         let environment = self.subject(environment)?;
         let capability = self.tree().find(environment, Handle(memory), Kind::Memory)?;
         let (va, access) = (va & !(PAGE_BYTES - 1), va & (PAGE_BYTES - 1));
-        let (start, count, allowed) = {
-            let entry = *self.tree().entry(capability);
-            (entry.start, entry.count, entry.rights)
-        };
-        let large = access & map::LARGE != 0;
-        let needed = rights::READ
-            | if access & map::WRITE != 0 { rights::WRITE } else { 0 }
-            | if access & map::EXECUTE != 0 { rights::EXECUTE } else { 0 };
+        let Capability { start, count, rights: allowed, .. } = *self.tree().entry(capability);
+        let &Access { needed, flags } = ACCESSES.get(access as usize).ok_or(Error::BadArgument)?;
         if allowed & needed != needed {
-            return Err(Error::NotPermitted);
+            return refuse(Error::NotPermitted);
         }
+        if pages == 1 && first < count && access & map::LARGE == 0 && (FIRST_VA..END_VA).contains(&va) {
+            let root = self.environment(environment).root_gpa;
+            // Mostly the tables are there.
+            if let Some(at) = find_table(&self.tables(environment), root, va) {
+                self.tree().entry_mut(capability).bound += 1;
+                let entry =
+                    ((start + first) * PAGE_BYTES) | flags | tag(u32::from(capability) % CAPABILITIES as u32);
+                if self.replace(environment, at, entry) && environment == self.current {
+                    flush_page(va);
+                }
+                return Ok(1);
+            }
+        }
+        self.map_range(environment, capability, va, first, pages, access)
+    }
+
+    /// The same for any number of pages, of either size.
+    fn map_range(
+        &mut self,
+        environment: u32,
+        capability: u16,
+        va: u64,
+        first: u64,
+        pages: u64,
+        access: u64,
+    ) -> Result<u64, Error> {
+        let Capability { start, count, .. } = *self.tree().entry(capability);
+        let flags = ACCESSES[access as usize % ACCESSES.len()].flags;
+        let large = access & map::LARGE != 0;
         let unit = if large { LARGE_PAGES } else { 1 };
-        if first > count || pages > count - first || access > 7 || !(start + first).is_multiple_of(unit) {
-            return Err(Error::BadArgument);
+        if first > count || pages > count - first || !range_is_mappable(va, pages, large) {
+            return refuse(Error::BadArgument);
         }
-        if !range_is_mappable(va, pages, large) {
-            return Err(Error::BadArgument);
+        let page = start + first;
+        if large && !page.is_multiple_of(LARGE_PAGES) {
+            return refuse(Error::BadArgument);
         }
-        let flags = PRESENT
-            | USER
-            | ACCESSED
-            | DIRTY
-            | tag(u32::from(capability) % abi::capability::CAPABILITIES as u32)
-            | if access & map::WRITE != 0 { WRITE } else { 0 }
-            | if access & map::EXECUTE != 0 { 0 } else { NO_EXECUTE }
-            | if large { LARGE } else { 0 };
-        let root = self.place(environment).root_gpa;
+        let entry = (page * PAGE_BYTES) | flags | tag(u32::from(capability) % CAPABILITIES as u32);
+        let root = self.environment(environment).root_gpa;
         let pages = pages.min(ENTRIES * unit);
         let mut done = 0;
+        let mut entries = 0;
         let mut replaced = false;
-        while done < pages {
+        let result = loop {
             let made = make(&mut self.tables(environment), root, va + done * PAGE_BYTES, large);
             let at = match made {
                 Ok(at) => at,
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
+                Err(error) if done == 0 => break refuse(error),
+                Err(_) => break Ok(done),
             };
-            replaced |= self.replace(environment, at, ((start + first + done) * PAGE_BYTES) | flags);
-            self.tree().entry_mut(capability).bound += 1;
+            replaced |= self.replace(environment, at, entry + done * PAGE_BYTES);
+            entries += 1;
             done += unit;
-        }
+            if done >= pages {
+                break Ok(done);
+            }
+        };
+        self.tree().entry_mut(capability).bound += entries;
         if replaced && environment == self.current {
             flush_all();
         }
-        Ok(done)
+        result
     }
 
     /// Replaces an entry; whether there was one, whose capability has one less to count.
+    #[inline(always)]
     fn replace(&mut self, environment: u32, at: u64, entry: u64) -> bool {
         let old = read(at);
         write(at, entry);
@@ -95,12 +152,21 @@ impl Kernel {
     }
 
     /// [`abi::call::Call::MemoryUnmap`].
+    #[inline(always)]
     pub(super) fn memory_unmap(&mut self, environment: u64, va: u64, pages: u64) -> Result<u64, Error> {
         let environment = self.subject(environment)?;
         if !range_is_mappable(va, pages, false) {
-            return Err(Error::BadArgument);
+            return refuse(Error::BadArgument);
         }
-        let root = self.place(environment).root_gpa;
+        let root = self.environment(environment).root_gpa;
+        if pages == 1
+            && let Some(at) = find_table(&self.tables(environment), root, va)
+        {
+            if self.replace(environment, at, 0) && environment == self.current {
+                flush_page(va);
+            }
+            return Ok(1);
+        }
         let mut done = 0;
         for _ in 0..ENTRIES {
             if done >= pages {
@@ -126,6 +192,7 @@ impl Kernel {
     }
 
     /// [`abi::call::Call::DmaGrant`].
+    #[inline(always)]
     pub(super) fn dma_grant(
         &mut self,
         environment: u64,
@@ -142,15 +209,16 @@ impl Kernel {
             || first > entry.count
             || pages > entry.count - first
         {
-            return Err(Error::BadArgument);
+            return refuse(Error::BadArgument);
         }
         let needed = if wanted == 0 { 0 } else { rights::DMA | wanted as u16 };
         if entry.rights & needed != needed {
-            return Err(Error::NotPermitted);
+            return refuse(Error::NotPermitted);
         }
         entry.object = 1;
-        let domain = Domain::of(environment).ok_or(Error::NotFound)?;
-        let (done, taken) = domain.set(entry.start + first, pages, wanted as u8, WORDS);
+        let start = entry.start;
+        let (done, taken) =
+            self.environment(environment).domain.set(start + first, pages, wanted as u8, WORDS);
         if taken {
             Machine::get().control(control::DRAIN, environment);
         }
@@ -159,16 +227,15 @@ impl Kernel {
 
     /// Takes from devices what they were allowed with a memory capability, from its start on; whether all of it.
     pub(super) fn forbid_step(&mut self, environment: u32, capability: u16) -> bool {
+        let domain = self.environment(environment).domain;
         let mut tree = self.tree();
         let entry = tree.entry_mut(capability);
         if entry.object == 0 {
             return true;
         }
-        if let Some(domain) = Domain::of(environment) {
-            let (done, _) = domain.set(entry.start, entry.count, 0, WORDS);
-            entry.start += done;
-            entry.count -= done;
-        }
+        let (done, _) = domain.set(entry.start, entry.count, 0, WORDS);
+        entry.start += done;
+        entry.count -= done;
         if entry.count > 0 {
             return false;
         }

@@ -1,6 +1,5 @@
 //! The kernel calls. Arguments come in registers only, so no call ever reads an environment's memory.
-//! [`abi::call::Call::Halt`] is in the entry stubs: it is on the way of an idle environment; sleeping and yielding are in
-//! [`crate::schedule`].
+//! [`Call::Halt`] is in the entry stubs: it is on the way of an idle environment; sleeping and yielding are in [`schedule`].
 
 mod capability;
 mod environment;
@@ -9,8 +8,8 @@ mod flow;
 mod memory;
 mod queue;
 
-use crate::kernel::Kernel;
-use abi::call::{Call, Error};
+use crate::schedule::{self, GateFrame};
+use abi::call::{CALLS, Call, Error};
 
 /// What goes back in `rax` and `rdx`.
 #[repr(C)]
@@ -20,7 +19,7 @@ pub(crate) struct Answer {
 }
 
 impl From<Result<u64, Error>> for Answer {
-    #[inline]
+    #[inline(always)]
     fn from(result: Result<u64, Error>) -> Self {
         match result {
             Ok(value) => Self { status: 0, value },
@@ -29,47 +28,64 @@ impl From<Result<u64, Error>> for Answer {
     }
 }
 
-/// A call from ring 3 through the gate.
-pub(crate) extern "sysv64" fn dispatch(a: u64, b: u64, c: u64, d: u64, e: u64, number: u64) -> Answer {
-    // SAFETY: the gate has just been passed.
-    let kernel = unsafe { crate::kernel::enter() };
-    let result = call(kernel, [a, b, c, d, e], number);
-    if kernel.ending & (1 << kernel.current) != 0 {
-        // What it took back was what it lives by.
-        kernel.schedule();
+impl From<Result<(), Error>> for Answer {
+    #[inline(always)]
+    fn from(result: Result<(), Error>) -> Self {
+        Self::from(result.map(|()| 0))
     }
-    Answer::from(result)
 }
 
-fn call(kernel: &mut Kernel, arguments: [u64; 5], number: u64) -> Result<u64, Error> {
-    let [a, b, c, d, e] = arguments;
-    match Call::from_number(number).ok_or(Error::NoSuchCall)? {
-        Call::Version => Ok(u64::from(abi::VERSION)),
-        Call::Exit => {
-            let current = kernel.current;
-            kernel.end(current, a as u32);
-            kernel.schedule()
-        }
-        // Allowed to who is alone, and then it does not come here.
-        Call::Halt => Err(Error::NotPermitted),
-        Call::Sleep | Call::Yield => Err(Error::NoSuchCall),
-        Call::EnvironmentCreate => kernel.environment_create(a, b),
-        Call::EnvironmentStart => kernel.environment_start(a, b, c, d),
-        Call::EnvironmentDestroy => kernel.environment_destroy(a),
-        Call::EnvironmentStatus => kernel.environment_status(a),
-        Call::Wake => kernel.wake(a).map(|()| 0),
-        Call::MemoryMap => kernel.memory_map(a, b, c, d, e),
-        Call::MemoryUnmap => kernel.memory_unmap(a, b, c),
-        Call::DmaGrant => kernel.dma_grant(a, b, c, d, e),
-        Call::QueueBind => kernel.queue_bind(arguments).map(|()| 0),
-        Call::QueueUnbind => kernel.queue_unbind(a, b, c).map(|()| 0),
-        Call::FlowCarve => kernel.flow_carve(arguments),
-        Call::FlowDirect => kernel.flow_direct(arguments).map(|()| 0),
-        Call::ExtentBind => kernel.extent_bind(a, b).map(|()| 0),
-        Call::ExtentUnbind => kernel.extent_unbind(a, b).map(|()| 0),
-        Call::CapabilityDerive => kernel.capability_derive(arguments),
-        Call::CapabilityGive => kernel.capability_give(a, b, c, d),
-        Call::CapabilityRevoke => kernel.capability_revoke(a, b),
-        Call::CapabilityDrop => kernel.capability_drop(a, b),
-    }
+/// A call from ring 3 through the gate: its arguments, and where it came from.
+pub(crate) type Entry = extern "sysv64" fn(u64, u64, u64, u64, u64, &GateFrame) -> Answer;
+
+/// Makes a function of each call and puts it into the table by which the gate's stub finds it.
+macro_rules! table {
+    ($($call:ident: |$kernel:ident, $a:pat, $b:pat, $c:pat, $d:pat, $e:pat_param| $body:expr;)*) => {{
+        let mut table: [Entry; CALLS] = [no_such_call; CALLS];
+        $(table[Call::$call as usize] = {
+            extern "sysv64" fn entry($a: u64, $b: u64, $c: u64, $d: u64, $e: u64, _: &GateFrame) -> Answer {
+                // SAFETY: the gate has just been passed.
+                let $kernel = unsafe { crate::kernel::enter() };
+                Answer::from($body)
+            }
+            entry
+        };)*
+        table
+    }};
+}
+
+// SAFETY: the name is the kernel's own; the gate's stub uses it.
+#[unsafe(no_mangle)]
+static XOK_CALLS: [Entry; CALLS] = {
+    let mut table = table! {
+        Version: |_kernel, _, _, _, _, _| Ok(u64::from(abi::VERSION));
+        Exit: |kernel, status, _, _, _, _| kernel.exit(status);
+        EnvironmentCreate: |kernel, places, number, _, _, _| kernel.environment_create(places, number);
+        EnvironmentStart: |kernel, a, b, c, d, _| kernel.environment_start(a, b, c, d);
+        EnvironmentDestroy: |kernel, environment, _, _, _, _| kernel.environment_destroy(environment);
+        EnvironmentStatus: |kernel, environment, _, _, _, _| kernel.environment_status(environment);
+        Wake: |kernel, environment, _, _, _, _| kernel.wake(environment);
+        MemoryMap: |kernel, a, b, c, d, e| kernel.memory_map(a, b, c, d, e);
+        MemoryUnmap: |kernel, a, b, c, _, _| kernel.memory_unmap(a, b, c);
+        DmaGrant: |kernel, a, b, c, d, e| kernel.dma_grant(a, b, c, d, e);
+        QueueBind: |kernel, a, b, c, d, e| kernel.queue_bind(a, b, c, d, e);
+        QueueUnbind: |kernel, a, b, c, _, _| kernel.queue_unbind(a, b, c);
+        FlowCarve: |kernel, a, b, c, d, e| kernel.flow_carve(a, b, c, d, e);
+        FlowDirect: |kernel, a, b, c, d, e| kernel.flow_direct(a, b, c, d, e);
+        ExtentBind: |kernel, environment, extent, _, _, _| kernel.extent_bind(environment, extent);
+        ExtentUnbind: |kernel, environment, extent, _, _, _| kernel.extent_unbind(environment, extent);
+        CapabilityDerive: |kernel, a, b, c, d, e| kernel.capability_derive(a, b, c, d, e);
+        CapabilityGive: |kernel, a, b, c, d, _| kernel.capability_give(a, b, c, d);
+        CapabilityRevoke: |kernel, environment, a, _, _, _| kernel.capability_revoke(environment, a);
+        CapabilityDrop: |kernel, environment, a, _, _, _| kernel.capability_drop(environment, a);
+    };
+    // Those that give the CPU away remember where they came from.
+    table[Call::Halt as usize] = crate::arch::entry::xok_call_halt;
+    table[Call::Sleep as usize] = schedule::sleep;
+    table[Call::Yield as usize] = schedule::give_way;
+    table
+};
+
+extern "sysv64" fn no_such_call(_: u64, _: u64, _: u64, _: u64, _: u64, _: &GateFrame) -> Answer {
+    Answer::from(Err::<u64, _>(Error::NoSuchCall))
 }

@@ -3,13 +3,14 @@
 use crate::arch::flush_page;
 use crate::kernel::{BoundQueue, Kernel};
 use crate::machine::{Machine, Register, read, write};
-use crate::tables::{Domain, Owner};
+use crate::tables::Owner;
 use abi::boot::{Device, wake};
 use abi::call::Error;
 use abi::capability::{CAPABILITIES, Handle, Kind, rights};
 use abi::layout::{DOORBELL_VA, PAGE_BYTES, REMOTE_READ_MSI_DATA, WAKE_VECTOR};
 use abi::paging::PRESENT;
 use abi::queue::{QUEUE_OWNERS, QUEUES_PER_DEVICE, RingLayout};
+use xok_core::refuse;
 
 /// Offsets in `struct virtio_pci_common_cfg` (VIRTIO 1.3 4.1.4.3).
 mod common {
@@ -36,7 +37,7 @@ fn find(index: u64) -> Result<Queue, Error> {
     let (device, number) = (index / QUEUES_PER_DEVICE as u64, index % QUEUES_PER_DEVICE as u64);
     let entry = Machine::get().device(device).ok_or(Error::NotFound)?;
     if number >= u64::from(entry.queues) {
-        return Err(Error::NotFound);
+        return refuse(Error::NotFound);
     }
     let owner = Owner::of(Machine::get(), device as u32, number as u32).ok_or(Error::NotFound)?;
     Ok(Queue { device: entry, number: number as u16, owner })
@@ -44,24 +45,31 @@ fn find(index: u64) -> Result<Queue, Error> {
 
 impl Kernel {
     /// [`abi::call::Call::QueueBind`].
-    pub(super) fn queue_bind(&mut self, arguments: [u64; 5]) -> Result<(), Error> {
-        let [environment, queues, index, base_gpa, size] = arguments;
+    #[inline(always)]
+    pub(super) fn queue_bind(
+        &mut self,
+        environment: u64,
+        queues: u64,
+        index: u64,
+        base_gpa: u64,
+        size: u64,
+    ) -> Result<(), Error> {
         let environment = self.subject(environment)?;
         let capability = self.queues_with(environment, queues, index)?;
         let queue = find(index)?;
         let layout = u16::try_from(size).ok().and_then(RingLayout::new).ok_or(Error::BadArgument)?;
         if size > u64::from(queue.device.queue_size_max) || !base_gpa.is_multiple_of(PAGE_BYTES) {
-            return Err(Error::BadArgument);
+            return refuse(Error::BadArgument);
         }
         let end_gpa = base_gpa.checked_add(layout.len_bytes()).ok_or(Error::BadArgument)?;
         if queue.owner.environment().is_some() {
-            return Err(Error::Busy);
+            return refuse(Error::Busy);
         }
-        let domain = Domain::of(environment).ok_or(Error::NotFound)?;
+        let domain = self.environment(environment).domain;
         let mut page = base_gpa / PAGE_BYTES;
         while page < end_gpa / PAGE_BYTES {
             if !domain.device_may_use(page) {
-                return Err(Error::NotPermitted);
+                return refuse(Error::NotPermitted);
             }
             page += 1;
         }
@@ -74,7 +82,7 @@ impl Kernel {
         queue.write(common::QUEUE_ENABLE, 1);
         if queue.read(common::QUEUE_ENABLE) != 1 {
             queue.owner.clear();
-            return Err(Error::DeviceFailed);
+            return refuse(Error::DeviceFailed);
         }
         self.tree().entry_mut(capability).bound += 1;
         self.queues[index as usize] =
@@ -84,14 +92,15 @@ impl Kernel {
     }
 
     /// [`abi::call::Call::QueueUnbind`].
+    #[inline(always)]
     pub(super) fn queue_unbind(&mut self, environment: u64, queues: u64, index: u64) -> Result<(), Error> {
         let environment = self.subject(environment)?;
         self.queues_with(environment, queues, index)?;
         if self.queues[index as usize].with == 0 {
-            return Err(Error::NotFound);
+            return refuse(Error::NotFound);
         }
         if !self.is_bound_by(index as usize, environment) {
-            return Err(Error::NotPermitted);
+            return refuse(Error::NotPermitted);
         }
         self.unbind(index)
     }
@@ -103,7 +112,7 @@ impl Kernel {
         tree.allow(capability, rights::BIND)?;
         let entry = tree.entry(capability);
         let inside = index >= entry.start && index - entry.start < entry.count && index < QUEUE_OWNERS as u64;
-        if inside { Ok(capability) } else { Err(Error::NotPermitted) }
+        if inside { Ok(capability) } else { refuse(Error::NotPermitted) }
     }
 
     /// Whether the queue is bound, by this environment.
@@ -121,7 +130,7 @@ impl Kernel {
         while queue.read(common::QUEUE_RESET) != 0 {
             polls += 1;
             if polls == RESET_POLLS {
-                return Err(Error::Unfinished);
+                return refuse(Error::Unfinished);
             }
         }
         queue.owner.clear();

@@ -9,7 +9,7 @@ pub use project::{Project, project_lock};
 
 use crate::container;
 use crate::manifest::Manifest;
-use nested::{KERNEL_FLAGS, Nested, PROGRAM_LINK_SCRIPT};
+use nested::{KERNEL_FLAGS, Nested, PROGRAM_FLAGS, PROGRAM_LINK_SCRIPT};
 use std::path::{Path, PathBuf};
 
 /// A packed image and its name.
@@ -136,7 +136,7 @@ pub fn workspace_images(root: &Path, target_dir: &Path) -> Result<Vec<Built>, Bu
     let kernel = build("kernel", &["xok"], KERNEL_FLAGS, KERNEL_LINK_SCRIPT)?;
     let kernel = read(&kernel.join("xok"))?;
     let programs: Vec<&str> = manifests.iter().map(|(_, manifest)| manifest.program.as_str()).collect();
-    let programs_dir = build("images", &programs, &[], PROGRAM_LINK_SCRIPT)?;
+    let programs_dir = build("images", &programs, PROGRAM_FLAGS, PROGRAM_LINK_SCRIPT)?;
     let mut built = Vec::new();
     for (text, manifest) in manifests {
         let program = read(&programs_dir.join(&manifest.program))?;

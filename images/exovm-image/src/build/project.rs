@@ -3,7 +3,7 @@
 //!
 //! The kernel is not built again: the one embedded in `exovm` is the one that was tested.
 
-use super::nested::{Failure, Messages, Nested, PROGRAM_LINK_SCRIPT, cargo, run};
+use super::nested::{Failure, Messages, Nested, PROGRAM_FLAGS, PROGRAM_LINK_SCRIPT, cargo, run};
 use super::{BuildError, Built, read, read_manifest};
 use crate::container;
 use std::path::Path;
@@ -40,7 +40,7 @@ impl Project<'_> {
             dir: self.dir,
             target_dir: &target_dir,
             packages: &[&manifest.program],
-            flags: &[],
+            flags: PROGRAM_FLAGS,
             // Through all links: another version of the sources is another path, and so another compilation.
             link_script: &absolute(&self.sources.join(PROGRAM_LINK_SCRIPT))?,
             arguments: self.cargo_arguments,
