@@ -53,6 +53,8 @@ pub const SUBJECTS: &[Subject] = &[
     subject("direct", "FlowDirect", (20, 120), Some(147.0)),
     subject("derive", "CapabilityDerive", (20, 220), Some(135.0)),
     subject("give", "CapabilityGive", (20, 220), Some(150.0)),
+    subject("message", "MessageCall, and the answer of one who receives again", (20, 220), Some(300.0)),
+    subject("send", "MessageSend to one who receives", (2, 12), Some(150.0)),
     subject("drop", "CapabilityDrop", (20, 220), Some(135.0)),
 ];
 

@@ -13,6 +13,7 @@
 //! | [`queues`] | what a queue must not be bound to, and what a device must not be made to touch |
 //! | [`disks`] | disks: what is read and written, and what is not |
 //! | [`environments`] | environments that do not trust each other |
+//! | [`messages`] | messages between environments |
 //! | [`beside`] | several environments from the start |
 //! | [`load`] | ends, log, heap, spans, nonsense in the shared pages |
 
@@ -24,4 +25,5 @@ mod fixture;
 mod instructions;
 mod load;
 mod memory;
+mod messages;
 mod queues;

@@ -8,6 +8,7 @@
 //! | [`StatusPage`] | environment | VMM (which believes none of it) |
 
 use crate::capability::Handle;
+use crate::domain::DOMAINS;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -180,7 +181,7 @@ pub mod wake {
 pub const ARGUMENTS_BYTES: usize = 1024;
 
 /// Handles of the capabilities that the VMM gave an environment at boot; [`Handle::NONE`] for what it did not get.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Capabilities {
     /// The places for further environments.
@@ -193,6 +194,16 @@ pub struct Capabilities {
     pub extents: [Handle; DEVICES],
     /// The flow of each network device.
     pub flows: [Handle; DEVICES],
+    /// Environments that run from the start, by their numbers: what may be done with them. The one at its own number is itself,
+    /// to be given to others.
+    pub neighbours: [Handle; DOMAINS],
+}
+
+impl Default for Capabilities {
+    /// Nothing.
+    fn default() -> Self {
+        zerocopy::FromZeros::new_zeroed()
+    }
 }
 
 /// What an environment finds at [`crate::layout::ENVIRONMENT_VA`].

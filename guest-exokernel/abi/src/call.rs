@@ -42,7 +42,8 @@ pub enum Call {
     EnvironmentDestroy = 0x07,
     /// `(environment) -> state | exit status << 32`. The state is one of [`state`].
     EnvironmentStatus = 0x08,
-    /// `(environment)`. It looks around when it sleeps, or does not fall asleep next time (needs `WAKE`).
+    /// `(environment)`. It looks around when it sleeps or waits for a message, or does not fall asleep next time (needs `WAKE`).
+    /// A call of its own goes on.
     Wake = 0x09,
     /// `(environment, memory, va | access, first, pages) -> pages`. Maps pages of the capability, the first of them being
     /// number `first` of its range, from `va` on. `access`: [`map`] bits. Replaces what was mapped there.
@@ -69,6 +70,20 @@ pub enum Call {
     ExtentBind = 0x40,
     /// `(environment, extent)`. They are not; on return none is under way.
     ExtentUnbind = 0x41,
+    /// `(to, word, word, word, word)`. Sends the words to an environment (needs `CALL`) and waits for its answer, which comes in
+    /// the same registers; see [`crate::message`]. The slice goes with the call. All registers but `rsp` are lost.
+    MessageCall = 0x50,
+    /// `(to, word, word, word, word)`. Sends the words (needs `CALL`) and does not wait. [`Error::Busy`] while the one before
+    /// has not been received; [`Error::Ended`], once, if its receiver ended without having received it.
+    MessageSend = 0x51,
+    /// `(deadline_tsc)`. Waits for a message, until the deadline (0: none) or [`Self::Wake`]: [`Error::NoMessage`]. All registers
+    /// but `rsp` are lost.
+    MessageReceive = 0x52,
+    /// `(sender, word, word, word, word)`. Answers one who waits for that.
+    MessageReply = 0x53,
+    /// `(sender, word, word, word, word)`. Answers as [`Self::MessageReply`] does, gives the rest of the slice back with the
+    /// answer, and waits for a message as [`Self::MessageReceive`] does without a deadline.
+    MessageReplyReceive = 0x54,
     /// `(environment, capability, start, count, rights) -> handle`. A part of the range, with fewer rights.
     CapabilityDerive = 0x60,
     /// `(environment, capability, to, rights) -> handle`. The same range, with fewer rights, in the table of another
@@ -86,7 +101,7 @@ pub const CALLS: usize = 0x80;
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::Version,
         Self::Exit,
         Self::Halt,
@@ -106,6 +121,11 @@ impl Call {
         Self::FlowDirect,
         Self::ExtentBind,
         Self::ExtentUnbind,
+        Self::MessageCall,
+        Self::MessageSend,
+        Self::MessageReceive,
+        Self::MessageReply,
+        Self::MessageReplyReceive,
         Self::CapabilityDerive,
         Self::CapabilityGive,
         Self::CapabilityRevoke,
@@ -134,6 +154,11 @@ impl Call {
             0x31 => Some(Self::FlowDirect),
             0x40 => Some(Self::ExtentBind),
             0x41 => Some(Self::ExtentUnbind),
+            0x50 => Some(Self::MessageCall),
+            0x51 => Some(Self::MessageSend),
+            0x52 => Some(Self::MessageReceive),
+            0x53 => Some(Self::MessageReply),
+            0x54 => Some(Self::MessageReplyReceive),
             0x60 => Some(Self::CapabilityDerive),
             0x61 => Some(Self::CapabilityGive),
             0x62 => Some(Self::CapabilityRevoke),
@@ -167,6 +192,11 @@ pub mod sleep {
     pub const QUEUE: u64 = 1;
     /// [`word`].
     pub const WORD: u64 = 2;
+    /// [`MESSAGE`].
+    pub const MESSAGE_KIND: u64 = 3;
+
+    /// A message waits to be received.
+    pub const MESSAGE: u64 = MESSAGE_KIND << KIND_SHIFT;
 
     /// The used index of a bound queue, as of [`crate::queue::owner_index`], is not this any more.
     pub const fn queue(owner_index: u32, used: u16) -> u64 {
@@ -194,6 +224,10 @@ pub mod state {
     pub const ASLEEP: u64 = 3;
     /// Ended; what it held is being taken back.
     pub const ENDING: u64 = 4;
+    /// Waits for the answer to a call.
+    pub const CALLING: u64 = 5;
+    /// Waits for a message.
+    pub const RECEIVING: u64 = 6;
 }
 
 /// Why a kernel call was refused. The same number means the same thing in every call.
@@ -218,6 +252,10 @@ pub enum Error {
     Unfinished = 8,
     /// The capability is being revoked.
     Revoked = 9,
+    /// The environment that should have received or answered ended before.
+    Ended = 10,
+    /// No message came.
+    NoMessage = 11,
 }
 
 impl Error {
@@ -233,6 +271,8 @@ impl Error {
             7 => Some(Self::DeviceFailed),
             8 => Some(Self::Unfinished),
             9 => Some(Self::Revoked),
+            10 => Some(Self::Ended),
+            11 => Some(Self::NoMessage),
             _ => None,
         }
     }
@@ -249,6 +289,8 @@ impl Error {
             Self::DeviceFailed => "the device did not accept it; see the VMM's log",
             Self::Unfinished => "it is still under way; ask again",
             Self::Revoked => "the capability is being revoked",
+            Self::Ended => "the environment that should have received or answered has ended",
+            Self::NoMessage => "no message came before the deadline or the wake-up",
         }
     }
 }

@@ -83,6 +83,8 @@ pub mod rights {
     pub const CREATE: u16 = 1 << 4;
     /// Environment: yield the CPU to it.
     pub const YIELD: u16 = 1 << 5;
+    /// Environment: send it messages, and have it answer.
+    pub const CALL: u16 = 1 << 6;
     /// All of them.
     pub const ALL: u16 = u16::MAX;
 }

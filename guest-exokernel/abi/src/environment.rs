@@ -8,6 +8,9 @@ use crate::boot::MemoryRange;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// Generation of the environments that run from the start: each is the first in its place.
+pub const FIRST_GENERATION: u32 = 1;
+
 /// What the kernel needs to know of a place. An array of them lies at [`crate::boot::BootPage::places_gpa`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -45,10 +48,12 @@ pub struct Place {
 pub struct KernelPage {
     /// 1: nobody else runs on its vCPU, so it may take turns by itself; 0: it sleeps by [`crate::call::Call::Sleep`].
     pub alone: AtomicU32,
-    /// Zero.
-    pub reserved: AtomicU32,
-    /// Where it goes on, for the resume page's code: `rip`, `rsp`, `rax`, `rdx`, `rdi`.
-    pub resume: [AtomicU64; 5],
+    /// What became of the message that it sent without waiting: a value of [`crate::message::sent`].
+    pub sent: AtomicU32,
+    /// Where it goes on, for the resume page's code: `rip`, `rsp`, `rax`, `rdx`, `rdi`, `rsi`, `r10`, `r8`.
+    pub resume: [AtomicU64; 8],
+    /// Whose messages it has not received yet, a bit for each environment's number.
+    pub waiting: AtomicU64,
 }
 
 /// The code by which ring 3 gets the CPU back after somebody else had it, at [`crate::layout::RESUME_VA`]. It brings all
@@ -80,6 +85,9 @@ pub mod resume {
         at = put(&mut page, at, &[0x48, 0x8B, 0x67, 8]); // mov rsp, [rdi + 8]
         at = put(&mut page, at, &[0x48, 0x8B, 0x47, 16]); // mov rax, [rdi + 16]
         at = put(&mut page, at, &[0x48, 0x8B, 0x57, 24]); // mov rdx, [rdi + 24]
+        at = put(&mut page, at, &[0x48, 0x8B, 0x77, 40]); // mov rsi, [rdi + 40]
+        at = put(&mut page, at, &[0x4C, 0x8B, 0x57, 48]); // mov r10, [rdi + 48]
+        at = put(&mut page, at, &[0x4C, 0x8B, 0x47, 56]); // mov r8, [rdi + 56]
         at = put(&mut page, at, &[0x48, 0x8B, 0x7F, 32]); // mov rdi, [rdi + 32]
         at = put(&mut page, at, &[0xFF, 0x25]); // jmp [rip + the first word]
         let end = crate::layout::RESUME_VA + at as u64 + 4;

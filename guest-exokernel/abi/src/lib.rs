@@ -13,6 +13,7 @@
 //! | [`capability`] | what an environment may do |
 //! | [`paging`] | page-table entries |
 //! | [`call`] | kernel calls: numbers, registers, errors |
+//! | [`message`] | messages between environments |
 //! | [`queue`] | the shape of a virtqueue in memory and who owns it |
 //! | [`domain`] | DMA domains: two bits a page |
 //! | [`flow`] | the flow tree: which frames a queue pair gets and may send |
@@ -36,6 +37,7 @@ pub mod flow;
 pub mod header;
 pub mod layout;
 pub mod log;
+pub mod message;
 pub mod paging;
 pub mod queue;
 pub mod time;

@@ -1,6 +1,7 @@
 //! What the kernel keeps to itself: environments, who is bound to which queue, spare page tables. One vCPU, interrupts off:
 //! whoever is in ring 0 has it alone.
 
+use crate::calls::message::Mailbox;
 use crate::machine::{Machine, read, write};
 use crate::tables::Domain;
 use abi::call::Error;
@@ -27,6 +28,10 @@ pub(crate) enum State {
     Runnable,
     /// Waits for its terms.
     Asleep,
+    /// Waits for a message.
+    Receiving,
+    /// Waits for the answer to its call.
+    Calling,
 }
 
 impl State {
@@ -44,6 +49,7 @@ pub(crate) struct Environment {
     /// From the place, for short ways: root of the page tables, and the DMA domain.
     pub(crate) root_gpa: u64,
     pub(crate) domain: Domain,
+    kernel_page_gpa: u64,
     pub(crate) state: State,
     /// Counts the environments that had this place. Odd: never 0, which stands for a place.
     pub(crate) generation: u32,
@@ -91,8 +97,11 @@ pub(crate) struct Kernel {
     /// Environments by state, a bit each.
     pub(crate) runnable: u64,
     pub(crate) asleep: u64,
+    /// Those of `asleep` whom only an answer wakes.
+    pub(crate) calling: u64,
     pub(crate) ending: u64,
     pub(crate) environments: [Environment; DOMAINS],
+    pub(crate) mailboxes: [Mailbox; DOMAINS],
     pub(crate) queues: [BoundQueue; QUEUE_OWNERS],
     /// When the slice of whoever runs is over.
     pub(crate) slice_end_tsc: u64,
@@ -122,6 +131,7 @@ impl Kernel {
         const ENVIRONMENT: Environment = Environment {
             root_gpa: 0,
             domain: Domain::NONE,
+            kernel_page_gpa: 0,
             state: State::Free,
             generation: u32::MAX,
             exit_status: 0,
@@ -139,8 +149,10 @@ impl Kernel {
             free: 0,
             runnable: 0,
             asleep: 0,
+            calling: 0,
             ending: 0,
             environments: [ENVIRONMENT; DOMAINS],
+            mailboxes: [Mailbox::EMPTY; DOMAINS],
             queues: [BoundQueue { used_gpa: 0, with: 0 }; QUEUE_OWNERS],
             slice_end_tsc: 0,
             last_turn_tsc: 0,
@@ -158,6 +170,7 @@ impl Kernel {
         for (number, place) in Machine::get().places().iter().enumerate() {
             let environment = &mut self.environments[number];
             environment.root_gpa = place.root_gpa;
+            environment.kernel_page_gpa = place.kernel_page_gpa;
             environment.domain = Domain::of(number as u32);
             environment.slots = Slots::new(number as u32, place.capabilities);
             environment.tables_left = place.tables_max;
@@ -198,10 +211,10 @@ impl Kernel {
         (self.runnable | self.asleep) & !(1 << self.current) != 0
     }
 
-    /// Where it goes on when it gets the CPU.
-    pub(crate) fn set_resume(&self, number: u32, words: [u64; 5]) {
+    /// Where it goes on when it gets the CPU, with nothing in the registers that carry messages.
+    pub(crate) fn set_resume(&self, number: u32, [rip, rsp, rax, rdx, rdi]: [u64; 5]) {
         let page = self.kernel_page(number);
-        for (slot, word) in page.resume.iter().zip(words) {
+        for (slot, word) in page.resume.iter().zip([rip, rsp, rax, rdx, rdi, 0, 0, 0]) {
             slot.store(word, Ordering::Relaxed);
         }
     }
@@ -236,9 +249,11 @@ impl Kernel {
         &Machine::get().places()[number as usize]
     }
 
+    #[inline(always)]
     pub(crate) fn kernel_page(&self, number: u32) -> &'static KernelPage {
+        let gpa = self.environments[number as usize % DOMAINS].kernel_page_gpa;
         // SAFETY: RAM that the VMM reserved for this page; all its fields are atomics.
-        unsafe { &*crate::machine::direct_map::<KernelPage>(self.place(number).kernel_page_gpa) }
+        unsafe { &*crate::machine::direct_map::<KernelPage>(gpa) }
     }
 
     /// The tree of capabilities.

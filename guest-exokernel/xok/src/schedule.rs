@@ -156,6 +156,19 @@ impl Kernel {
         entry::resume(self.environment(number).root_gpa)
     }
 
+    /// Gives what is left of the slice to `number`, if that can run and there is something left.
+    #[inline(always)]
+    pub(crate) fn hand_over(&mut self, number: u32) -> ! {
+        let current = self.current;
+        if self.environment(current).told != 0 || self.runnable & (1 << number) == 0 {
+            self.schedule();
+        }
+        self.current = number;
+        let environment = self.environment(number);
+        environment.told = 0;
+        entry::resume(environment.root_gpa)
+    }
+
     /// The timer comes when it is over; nobody else, no timer.
     pub(crate) fn begin_slice(&mut self) {
         let others = (self.runnable | self.asleep | self.ending) & !(1 << self.current) != 0;
@@ -199,12 +212,12 @@ impl Kernel {
 
     /// Sleepers for whom something happened can run.
     fn look(&mut self) {
-        if self.asleep == 0 {
+        let mut left = self.asleep & !self.calling;
+        if left == 0 {
             return;
         }
         let now = tsc();
         let stop = Machine::get().host().stop.load(Ordering::Relaxed) != 0;
-        let mut left = self.asleep;
         while left != 0 {
             let sleeper = left.trailing_zeros();
             left &= left - 1;
@@ -252,6 +265,7 @@ impl Kernel {
                     && offset < entry.count.saturating_mul(PAGE_BYTES);
                 !readable || read_u16(entry.start * PAGE_BYTES + offset) != expected
             }
+            sleep::MESSAGE_KIND => self.has_message(environment),
             _ => true,
         }
     }
@@ -259,7 +273,7 @@ impl Kernel {
     /// Nobody can run: waits for the devices, or for the earliest deadline.
     fn idle(&mut self) {
         let mut deadline = 0;
-        let mut left = self.asleep;
+        let mut left = self.asleep & !self.calling;
         while left != 0 {
             let own = self.environment(left.trailing_zeros()).deadline_tsc;
             left &= left - 1;
@@ -307,6 +321,7 @@ impl Kernel {
         environment.exit_status = status;
         environment.state = State::Ending;
         environment.sweep_va = 0;
+        self.leave_messages(number);
         self.runnable &= !(1 << number);
         self.asleep &= !(1 << number);
         if self.runnable | self.asleep == 0 {
@@ -337,6 +352,9 @@ impl Kernel {
     /// One step of taking back what an environment held: its capabilities, with all that was bound with them and derived from
     /// them, then its page tables.
     fn take_back(&mut self, number: u32) {
+        if self.release_step(number) {
+            return;
+        }
         // Environments first: they live by what comes after.
         if let Some(capability) = self.held(number, |kind| kind == Kind::Environment as u8) {
             self.drop_step(capability);
@@ -367,7 +385,7 @@ impl Kernel {
         self.ending &= !(1 << number);
         self.count_alone();
         // Whoever waits for this looks.
-        let mut left = self.asleep;
+        let mut left = self.asleep & !self.calling;
         while left != 0 {
             let sleeper = left.trailing_zeros();
             left &= left - 1;

@@ -98,7 +98,9 @@ pub fn yield_to(environment: Handle) -> Result<(), Error> {
 /// Any call, by its arguments: for what has no function of its own here.
 pub fn raw(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
     match number {
-        Call::Sleep | Call::Yield => give_way(number, arguments),
+        Call::Sleep | Call::Yield | Call::MessageCall | Call::MessageReceive | Call::MessageReplyReceive => {
+            give_way(number, arguments)
+        }
         _ => call(number, arguments),
     }
 }

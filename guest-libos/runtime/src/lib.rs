@@ -20,6 +20,7 @@ mod heap;
 pub mod kernel;
 mod logger;
 mod memory;
+pub mod message;
 pub mod pages;
 pub mod sleep;
 mod start;

@@ -4,7 +4,7 @@
 use crate::binding::pages_for;
 use crate::family::{Child, Code};
 use crate::{BROKEN, Case, HELD};
-use abi::call::{Call, map, sleep};
+use abi::call::{Call, map, sleep, state};
 use abi::capability::{Handle, rights};
 use abi::layout::{PAGE_BYTES, WINDOW_VA};
 use abi::queue::RingLayout;
@@ -118,6 +118,30 @@ fn run(name: &str, times: u64, costs: &mut Costs) -> Option<()> {
             // Before we end: what it lives by goes with us, and it would fault.
             kernel::raw(Call::EnvironmentDestroy, [child.environment.0, 0, 0, 0, 0]).ok()?;
             child.wait(abi::call::state::GONE)?;
+        }
+        // There and back: two calls, two changes of environment, and the other receives again.
+        "message" => {
+            let server = Child::new(Code::serve(), rights::WRITE).ok()?;
+            server.start(0).ok()?;
+            server.becomes(state::RECEIVING)?;
+            (0..times).for_each(|_| costs.call(Call::MessageCall, [server.environment.0, 1, 2, 3, 4]));
+            server.destroy()?;
+        }
+        // Each to another one, who does not get the CPU before the end.
+        "send" => {
+            let children: Result<Vec<Child>, _> =
+                (0..CHILDREN).map(|_| Child::new(Code::serve(), rights::WRITE)).collect();
+            let children = children.ok()?;
+            for child in &children {
+                child.start(0).ok()?;
+                child.becomes(state::RECEIVING)?;
+            }
+            for child in children.iter().take(times as usize) {
+                costs.call(Call::MessageSend, [child.environment.0, 1, 2, 3, 4]);
+            }
+            for child in &children {
+                child.destroy()?;
+            }
         }
         // A sleep that is over at once, beside one who sleeps: what a look at nothing costs.
         "sleep" => {

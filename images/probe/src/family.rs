@@ -47,7 +47,7 @@ impl Code {
         self
     }
 
-    fn load(self, opcode: [u8; 2], value: u64) -> Self {
+    pub(crate) fn load(self, opcode: [u8; 2], value: u64) -> Self {
         self.bytes(&opcode).bytes(&value.to_le_bytes())
     }
 
@@ -56,12 +56,12 @@ impl Code {
     }
 
     /// `rax` becomes what is at an address.
-    fn read(self, va: u64) -> Self {
+    pub(crate) fn read(self, va: u64) -> Self {
         self.rax(va).bytes(&[0x48, 0x8B, 0x00])
     }
 
     /// What `rdi` holds goes to an address.
-    fn write_rdi(self, va: u64) -> Self {
+    pub(crate) fn write_rdi(self, va: u64) -> Self {
         self.rax(va).bytes(&[0x48, 0x89, 0x38])
     }
 
@@ -75,12 +75,12 @@ impl Code {
             .gate(call)
     }
 
-    fn gate(self, call: Call) -> Self {
+    pub(crate) fn gate(self, call: Call) -> Self {
         self.rax(call as u64).load([0x48, 0xB9], GATE_VA).bytes(&[0xFF, 0xD1]) // call rcx
     }
 
     /// Ends with what `rax` holds as the status.
-    fn exit_rax(self) -> Self {
+    pub(crate) fn exit_rax(self) -> Self {
         self.bytes(&[0x48, 0x89, 0xC7]).exit_rdi()
     }
 
@@ -89,7 +89,7 @@ impl Code {
     }
 
     /// Ends with the argument that it was started with, if it did not use `rdi`.
-    fn exit_rdi(self) -> Self {
+    pub(crate) fn exit_rdi(self) -> Self {
         self.rax(Call::Exit as u64).load([0x48, 0xB9], GATE_VA).bytes(&[0xFF, 0xE1]) // jmp rcx: needs no stack
     }
 }
@@ -98,14 +98,14 @@ impl Code {
 pub(crate) struct Child {
     pub(crate) environment: Handle,
     /// The part of the parent's heap that was given to it: code and data.
-    part: Handle,
+    pub(crate) part: Handle,
     /// The child's own handle for it.
-    given: Handle,
+    pub(crate) given: Handle,
     /// Where the parent sees the data page.
-    data: *mut u64,
+    pub(crate) data: *mut u64,
 }
 
-fn call(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
+pub(crate) fn call(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
     kernel::raw(number, arguments)
 }
 
@@ -147,7 +147,7 @@ impl Child {
     }
 
     /// Lets it run until it sleeps.
-    fn falls_asleep(&self) -> Option<()> {
+    pub(crate) fn falls_asleep(&self) -> Option<()> {
         for _ in 0..1000 {
             if self.status().0 == state::ASLEEP {
                 return Some(());
@@ -173,7 +173,7 @@ impl Child {
     }
 
     /// Other instructions, before it runs.
-    fn set_code(&self, code: &Code) {
+    pub(crate) fn set_code(&self, code: &Code) {
         let page = (self.data as *mut u8).wrapping_sub(PAGE_BYTES as usize);
         // SAFETY: the child's code page, which it does not run yet; the code is shorter.
         unsafe { core::ptr::copy_nonoverlapping(code.0.as_ptr(), page, code.0.len()) };
@@ -184,7 +184,7 @@ impl Child {
         unsafe { self.data.read_volatile() }
     }
 
-    fn set_word(&self, value: u64) {
+    pub(crate) fn set_word(&self, value: u64) {
         // SAFETY: as above.
         unsafe { self.data.write_volatile(value) }
     }
@@ -195,12 +195,12 @@ fn map_all(environment: u64, memory: u64, va: u64, first: u64) -> Result<(), Err
     if done == 1 { Ok(()) } else { Err(Error::NoSpace) }
 }
 
-fn derive(from: Handle, start: u64, count: u64, rights: u16) -> Result<Handle, Error> {
+pub(crate) fn derive(from: Handle, start: u64, count: u64, rights: u16) -> Result<Handle, Error> {
     call(Call::CapabilityDerive, [0, from.0, start, count, u64::from(rights)]).map(Handle)
 }
 
 /// Calls until nothing is left to do.
-fn to_the_end(number: Call, capability: Handle) -> Result<u64, Error> {
+pub(crate) fn to_the_end(number: Call, capability: Handle) -> Result<u64, Error> {
     let mut calls = 1;
     while call(number, [0, capability.0, 0, 0, 0])? != 0 {
         calls += 1;

@@ -13,6 +13,7 @@
 //! | [`channel`] | the host channel, used and misused |
 //! | [`family`] | other environments: making, giving, taking back, and what they try |
 //! | [`sharing`] | environments that do not give the CPU away by themselves |
+//! | [`messages`] | messages between environments |
 //! | [`costs`] | what kernel calls cost |
 //! | [`load`] | work: heap, log, spans, endless loops |
 //!
@@ -32,6 +33,7 @@ mod family;
 mod forbidden;
 mod load;
 mod memory;
+mod messages;
 mod sharing;
 
 exos_runtime::entry!(main);
@@ -46,7 +48,7 @@ const NO_SUCH_CASE: u32 = 2;
 /// One case: its name, and what it does with the arguments behind it. The status that it returns is the machine's.
 type Case = (&'static str, fn(&mut dyn Iterator<Item = &'static str>) -> Option<u32>);
 
-const TABLES: [&[Case]; 10] = [
+const TABLES: [&[Case]; 11] = [
     memory::CASES,
     calls::CASES,
     binding::CASES,
@@ -56,6 +58,7 @@ const TABLES: [&[Case]; 10] = [
     load::CASES,
     family::CASES,
     sharing::CASES,
+    messages::CASES,
     costs::CASES,
 ];
 

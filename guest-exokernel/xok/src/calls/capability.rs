@@ -147,7 +147,7 @@ impl Kernel {
     /// What owned an environment goes, and so does the environment.
     fn disown(&mut self, entry: &Capability) -> bool {
         let owns = entry.object != 0
-            && entry.parent.checked_sub(1).is_none_or(|parent| self.tree().entry(parent).object == 0);
+            && entry.parent.checked_sub(1).is_some_and(|parent| self.tree().entry(parent).object == 0);
         let number = entry.start as u32;
         let environment = self.environment(number);
         let lives = environment.state.lives();

@@ -99,6 +99,8 @@ impl Kernel {
             State::New => state::NEW,
             State::Runnable => state::RUNNABLE,
             State::Asleep => state::ASLEEP,
+            State::Receiving => state::RECEIVING,
+            State::Calling => state::CALLING,
             State::Ending => state::ENDING,
         };
         Ok(state | u64::from(environment.exit_status) << 32)

@@ -6,6 +6,7 @@ mod environment;
 mod extent;
 mod flow;
 mod memory;
+pub(crate) mod message;
 mod queue;
 
 use crate::schedule::{self, GateFrame};
@@ -74,6 +75,8 @@ static XOK_CALLS: [Entry; CALLS] = {
         FlowDirect: |kernel, a, b, c, d, e| kernel.flow_direct(a, b, c, d, e);
         ExtentBind: |kernel, environment, extent, _, _, _| kernel.extent_bind(environment, extent);
         ExtentUnbind: |kernel, environment, extent, _, _, _| kernel.extent_unbind(environment, extent);
+        MessageSend: |kernel, to, a, b, c, d| kernel.message_send(to, [a, b, c, d]);
+        MessageReply: |kernel, sender, a, b, c, d| kernel.message_reply(sender, [a, b, c, d]);
         CapabilityDerive: |kernel, a, b, c, d, e| kernel.capability_derive(a, b, c, d, e);
         CapabilityGive: |kernel, a, b, c, d, _| kernel.capability_give(a, b, c, d);
         CapabilityRevoke: |kernel, environment, a, _, _, _| kernel.capability_revoke(environment, a);
@@ -83,6 +86,9 @@ static XOK_CALLS: [Entry; CALLS] = {
     table[Call::Halt as usize] = crate::arch::entry::xok_call_halt;
     table[Call::Sleep as usize] = schedule::sleep;
     table[Call::Yield as usize] = schedule::give_way;
+    table[Call::MessageCall as usize] = message::call;
+    table[Call::MessageReceive as usize] = message::receive;
+    table[Call::MessageReplyReceive as usize] = message::reply_receive;
     table
 };
 

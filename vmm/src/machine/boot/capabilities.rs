@@ -4,6 +4,7 @@ use crate::machine::MachineError;
 use crate::tables::Memory;
 use abi::boot::MemoryRange;
 use abi::capability::{CAPABILITIES, Capability, Handle, Kind, number, rights};
+use abi::environment::FIRST_GENERATION;
 use abi::layout::PAGE_BYTES;
 use abi::paging::NO_SLOT;
 use vm_memory::{Bytes, GuestAddress};
@@ -11,6 +12,15 @@ use zerocopy::IntoBytes;
 
 /// Bytes of a place's table.
 pub(super) const TABLE_BYTES: u64 = (CAPABILITIES * size_of::<Capability>()) as u64;
+
+/// What an environment may let others do with itself.
+pub(super) const ITSELF: u16 = rights::CONTROL
+    | rights::DESTROY
+    | rights::WAKE
+    | rights::RECEIVE
+    | rights::YIELD
+    | rights::CALL
+    | rights::GIVE;
 
 /// The table of one environment, to be written when it is complete.
 #[derive(Debug, Default)]
@@ -82,8 +92,14 @@ impl Capabilities {
             | rights::WAKE
             | rights::RECEIVE
             | rights::YIELD
+            | rights::CALL
             | rights::GIVE;
         self.add(Kind::Environment, (first.into(), count.into()), 0, 0, all)
+    }
+
+    /// Another environment that runs from the start, or itself. It does not end with this.
+    pub(super) fn neighbour(&mut self, number: u32, rights: u16) -> Handle {
+        self.add(Kind::Environment, (number.into(), 1), FIRST_GENERATION, 0, rights)
     }
 
     /// How many there are.

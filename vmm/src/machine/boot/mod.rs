@@ -284,6 +284,9 @@ pub fn prepare(
     if spare > 0 {
         handles[0].environments = capabilities[0].places(environments, spare);
     }
+    for (number, own) in (0u32..).zip(&mut capabilities) {
+        handles[number as usize].neighbours[number as usize] = own.neighbour(number, capabilities::ITSELF);
+    }
     for (number, own) in (0u32..).zip(&capabilities) {
         own.write(&memory, capabilities_gpa, number)?;
     }
