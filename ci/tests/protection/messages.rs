@@ -55,6 +55,7 @@ const REFUSALS: &[(&str, &str)] = &[
     ("reply", "Ok(())"),
     ("reply to the same again", "[Err(NotFound), Err(NotFound)]"),
     ("reply to who is gone", "[Err(NotFound), Err(NotFound)]"),
+    ("reply to one that calls another", "0 taken"),
 ];
 
 #[test]
@@ -122,6 +123,11 @@ fn core_all_that_call_at_once_are_answered_once() {
             "0 with wrong answers, 62 places, 62 rounds",
         ]
     );
+}
+
+#[test]
+fn core_those_who_call_again_and_again_are_received_in_turn() {
+    assert_eq!(run(&["message-fair"], 5), ["each had its share: true"]);
 }
 
 #[test]

@@ -127,21 +127,17 @@ fn run(name: &str, times: u64, costs: &mut Costs) -> Option<()> {
             (0..times).for_each(|_| costs.call(Call::MessageCall, [server.environment.0, 1, 2, 3, 4]));
             server.destroy()?;
         }
-        // Each to another one, who does not get the CPU before the end.
+        // To one who receives; then that one has the CPU, and receives again.
         "send" => {
-            let children: Result<Vec<Child>, _> =
-                (0..CHILDREN).map(|_| Child::new(Code::serve(), rights::WRITE)).collect();
-            let children = children.ok()?;
-            for child in &children {
-                child.start(0).ok()?;
-                child.becomes(state::RECEIVING)?;
-            }
-            for child in children.iter().take(times as usize) {
+            let code = Code::new().call(Call::MessageReceive, [0; 5]).for_ever();
+            let child = Child::new(code, rights::WRITE).ok()?;
+            child.start(0).ok()?;
+            child.becomes(state::RECEIVING)?;
+            for _ in 0..times {
                 costs.call(Call::MessageSend, [child.environment.0, 1, 2, 3, 4]);
+                kernel::yield_to(child.environment).ok()?;
             }
-            for child in &children {
-                child.destroy()?;
-            }
+            child.destroy()?;
         }
         // A sleep that is over at once, beside one who sleeps: what a look at nothing costs.
         "sleep" => {

@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ("message-sender-ends", sender_ends),
     ("message-loop", loop_of_calls),
     ("message-crowd", crowd),
+    ("message-fair", fair),
     ("message-donation", donation),
     ("message-accomplices", accomplices),
     ("message-busy", busy),
@@ -97,7 +98,7 @@ impl Code {
     }
 
     /// Over and over again.
-    fn for_ever(self) -> Self {
+    pub(crate) fn for_ever(self) -> Self {
         let back = -(self.0.len() as i32 + 5);
         self.bytes(&[0xE9]).bytes(&back.to_le_bytes())
     }
@@ -279,6 +280,17 @@ fn refusals(_: Arguments<'_>) -> Option<u32> {
     try_("the same again", from.0);
     caller.wait(state::GONE)?;
     try_("who is gone", from.0);
+    // Who calls somebody else is not ours to answer, whatever number it has.
+    let received = Code::new().call(Call::MessageReceive, [0; 5]).call(Call::Sleep, [0; 5]);
+    let (receiver, caller) = pair(received)?;
+    receiver.start(0).ok()?;
+    receiver.becomes(state::RECEIVING)?;
+    caller.start(0).ok()?;
+    caller.becomes(state::CALLING)?;
+    let guesses = (1..8).flat_map(|place| (1..16).map(move |generation| sender_of(place, generation)));
+    let taken = guesses.filter(|&guess| message::reply(guess, [0; 4]).is_ok()).count();
+    log::info!("probe: reply to one that calls another: {taken} taken");
+    receiver.destroy()?;
     Some(HELD)
 }
 
@@ -467,6 +479,33 @@ fn crowd(arguments: Arguments<'_>) -> Option<u32> {
         places.count_ones(),
         rounds.count_ones()
     );
+    Some(HELD)
+}
+
+/// Those who call again and again are received in turn.
+fn fair(_: Arguments<'_>) -> Option<u32> {
+    let mut children = Vec::new();
+    for index in 0..4 {
+        let code = Code::new().call_by_word(Call::MessageCall, 0, [index; 4]).for_ever();
+        let child = Child::make(code)?;
+        child.knows(own(), 0)?;
+        child.start(0).ok()?;
+        children.push(child);
+    }
+    for child in &children {
+        child.becomes(state::CALLING)?;
+    }
+    let mut served = [0u32; 4];
+    let mut next = message::receive(soon(LONG_NS)).ok()?;
+    for _ in 0..400 {
+        served[next.words[0] as usize % 4] += 1;
+        next = message::reply_and_receive(next.from, [0; 4]).ok()?;
+    }
+    // The end of a slice may come in between.
+    log::info!("probe: each had its share: {}", served.iter().all(|&times| times >= 80));
+    for child in &children {
+        child.destroy()?;
+    }
     Some(HELD)
 }
 

@@ -94,10 +94,7 @@ pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode, Failure> {
 fn kernel(arguments: KernelArguments) -> Result<ExitCode, Failure> {
     let costs =
         SUBJECTS.iter().map(|subject| kernel_costs::measure(*subject)).collect::<Result<Vec<_>, _>>()?;
-    let met = |cost: &Cost| match cost.instructions {
-        Some(instructions) if cost.subject.ceiling.is_some() => Some(instructions <= INSTRUCTIONS_AIM),
-        _ => None,
-    };
+    let met = |cost: &Cost| cost.instructions.and_then(|instructions| cost.subject.meets_aim(instructions));
     if arguments.json {
         let call = |cost: &Cost| {
             serde_json::json!({
