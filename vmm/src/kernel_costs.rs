@@ -57,7 +57,7 @@ pub const SUBJECTS: &[Subject] = &[
     subject("create", "EnvironmentCreate", (2, 12), Some(148.0)),
     subject("start", "EnvironmentStart", (2, 12), None),
     subject("status", "EnvironmentStatus", (20, 120), Some(58.0)),
-    subject("wake", "Wake", (20, 120), Some(58.0)),
+    subject("wake", "Wake", (20, 120), Some(65.0)),
     subject("map", "MemoryMap, one page", (20, 220), Some(150.0)),
     subject("unmap", "MemoryUnmap, one page", (20, 220), Some(130.0)),
     subject("grant", "DmaGrant, one page", (20, 220), Some(147.0)),
@@ -66,7 +66,7 @@ pub const SUBJECTS: &[Subject] = &[
     subject("direct", "FlowDirect", (20, 120), Some(147.0)),
     subject("derive", "CapabilityDerive", (20, 220), Some(135.0)),
     subject("give", "CapabilityGive", (20, 220), Some(150.0)),
-    two(subject("message", "MessageCall and its answer, two calls", (20, 220), Some(292.0))),
+    two(subject("message", "MessageCall and its answer, two calls", (20, 220), Some(345.0))),
     subject("send", "MessageSend; instructions: until it is received", (20, 120), None),
     subject("drop", "CapabilityDrop", (20, 220), Some(135.0)),
 ];

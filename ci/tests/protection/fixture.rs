@@ -30,6 +30,13 @@ pub(crate) enum Host {
     Interpreting,
 }
 
+/// How many vCPUs machines have that do not say so: `EXOVM_TEST_VCPUS`, so that all that is tested here can be tested again with
+/// several.
+fn several_vcpus() -> Option<u32> {
+    let wanted = std::env::var("EXOVM_TEST_VCPUS").ok()?;
+    Some(wanted.parse().expect("EXOVM_TEST_VCPUS is a number of vCPUs"))
+}
+
 /// How a probe ended.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -84,6 +91,9 @@ impl Probe {
             log: Box::new(move |line| lock(&sink).push(line.to_owned())),
         };
         configure(&mut config);
+        if let (None, Some(vcpus)) = (config.vcpus, several_vcpus()) {
+            (config.vcpus, config.io) = (Some(vcpus), IoMode::Thread);
+        }
         Self { machine: Machine::start(config).expect("the machine starts"), log }
     }
 

@@ -194,6 +194,8 @@ pub struct Capabilities {
     pub extents: [Handle; DEVICES],
     /// The flow of each network device.
     pub flows: [Handle; DEVICES],
+    /// Slices of each vCPU. Those of the one on which it begins are bound.
+    pub slices: [Handle; VCPUS_MAX],
     /// Environments that run from the start, by their numbers: what may be done with them. The one at its own number is itself,
     /// to be given to others.
     pub neighbours: [Handle; DOMAINS],

@@ -45,6 +45,11 @@ pub enum Call {
     /// `(environment)`. It looks around when it sleeps or waits for a message, or does not fall asleep next time (needs `WAKE`).
     /// A call of its own goes on.
     Wake = 0x09,
+    /// `(environment, slices, first, count) -> count`. From slice number `first` on, slices of the range are the environment's
+    /// (needs `BIND`), and it runs on the vCPUs where it has some.
+    SliceBind = 0x0A,
+    /// `(environment, slices, first, count) -> count`. They are nobody's.
+    SliceUnbind = 0x0B,
     /// `(environment, memory, va | access, first, pages) -> pages`. Maps pages of the capability, the first of them being
     /// number `first` of its range, from `va` on. `access`: [`map`] bits. Replaces what was mapped there.
     MemoryMap = 0x10,
@@ -101,7 +106,7 @@ pub const CALLS: usize = 0x80;
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::Version,
         Self::Exit,
         Self::Halt,
@@ -112,6 +117,8 @@ impl Call {
         Self::EnvironmentDestroy,
         Self::EnvironmentStatus,
         Self::Wake,
+        Self::SliceBind,
+        Self::SliceUnbind,
         Self::MemoryMap,
         Self::MemoryUnmap,
         Self::DmaGrant,
@@ -145,6 +152,8 @@ impl Call {
             0x07 => Some(Self::EnvironmentDestroy),
             0x08 => Some(Self::EnvironmentStatus),
             0x09 => Some(Self::Wake),
+            0x0A => Some(Self::SliceBind),
+            0x0B => Some(Self::SliceUnbind),
             0x10 => Some(Self::MemoryMap),
             0x11 => Some(Self::MemoryUnmap),
             0x12 => Some(Self::DmaGrant),

@@ -34,6 +34,8 @@ pub enum Kind {
     Extent = 4,
     /// Environments.
     Environment = 5,
+    /// Slices of vCPUs, as [`crate::slice`] numbers them.
+    Slices = 6,
 }
 
 impl Kind {
@@ -46,6 +48,7 @@ impl Kind {
             3 => Some(Self::Flow),
             4 => Some(Self::Extent),
             5 => Some(Self::Environment),
+            6 => Some(Self::Slices),
             _ => None,
         }
     }
@@ -63,7 +66,7 @@ pub mod rights {
     pub const EXECUTE: u16 = 1 << 2;
     /// Memory: devices may have it, as READ and WRITE say.
     pub const DMA: u16 = 1 << 3;
-    /// Queues: bind.
+    /// Queues and slices: bind.
     pub const BIND: u16 = 1;
     /// Flow: carve a child out of it.
     pub const CARVE: u16 = 1;
@@ -101,15 +104,15 @@ pub struct Capability {
     pub rights: u16,
     /// Counts what becomes of this slot: odd while it is used, even while it is free.
     pub generation: u32,
-    /// First page, queue, node, block or environment.
+    /// First page, queue, node, block, environment or slice.
     pub start: u64,
     /// How many.
     pub count: u64,
     /// Memory: 1 if devices were allowed to use it. Flow: 1 if it was carved with this entry, and goes with it. Extent: index in
     /// the device table. Environment: its generation; 0: free places.
     pub object: u32,
-    /// How many things were bound with it. Memory: entries of page tables. Queues: queues. Extent: its entry in the extent
-    /// table plus one.
+    /// How many things were bound with it. Memory: entries of page tables. Queues: queues. Slices: slices. Extent: its entry in
+    /// the extent table plus one.
     pub bound: u32,
     /// What it was derived from.
     pub parent: u16,

@@ -91,6 +91,8 @@ pub const STAR_SELECTORS: u32 = 0x0023_0010;
 
 /// Interrupt vector of the LAPIC timer.
 pub const TIMER_VECTOR: u8 = 0x61;
+/// Interrupt vector by which one vCPU calls another.
+pub const KICK_VECTOR: u8 = 0x62;
 /// Interrupt vector of device wake-ups where [`REMOTE_READ_MSI_DATA`] does not wake a halted vCPU.
 pub const WAKE_VECTOR: u8 = 0x60;
 /// MSI data with delivery mode "remote read": KVM ends a halt for it and delivers nothing.

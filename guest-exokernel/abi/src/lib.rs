@@ -40,6 +40,7 @@ pub mod log;
 pub mod message;
 pub mod paging;
 pub mod queue;
+pub mod slice;
 pub mod time;
 pub mod trace;
 pub mod upcall;

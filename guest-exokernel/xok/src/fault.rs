@@ -22,8 +22,9 @@ pub(crate) extern "sysv64" fn exception(frame: &TrapFrame) -> ! {
     let from_ring3 = frame.cs & 3 == 3;
     if from_ring3 {
         probe::gate_fault();
-        // SAFETY: ring 3 ran until now, so nobody else is in the kernel.
-        let kernel = unsafe { crate::kernel::enter() };
+        // SAFETY: ring 3 ran until now, and the lock is taken.
+        let kernel = unsafe { crate::kernel::lock() };
+        kernel.leave_if_ended();
         let fault_va = kernel.upcall_page().fault_va.load(Ordering::Relaxed);
         kernel.upcall(fault_va, frame, upcall::FAULT, fault_address());
         describe(frame, kernel.current);
@@ -90,9 +91,12 @@ pub(crate) fn give_up(why: &str) -> ! {
     down()
 }
 
+/// This vCPU's.
 fn record() -> &'static mut FaultRecord {
-    // SAFETY: the record is RAM that the VMM reserved for this; whoever fills it is on the way down, alone.
-    unsafe { &mut *direct_map::<FaultRecord>(Machine::get().boot().fault_gpa).cast_mut() }
+    let (vcpu, _) = crate::arch::vcpu::here();
+    let gpa = Machine::get().boot().fault_gpa + u64::from(vcpu) * size_of::<FaultRecord>() as u64;
+    // SAFETY: the records are RAM that the VMM reserved for this; whoever fills one is the vCPU's only user of it.
+    unsafe { &mut *direct_map::<FaultRecord>(gpa).cast_mut() }
 }
 
 /// The VMM reports the record and ends the machine.

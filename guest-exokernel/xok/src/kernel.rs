@@ -1,14 +1,18 @@
-//! What the kernel keeps to itself: environments, who is bound to which queue, spare page tables. One vCPU, interrupts off:
-//! whoever is in ring 0 has it alone.
+//! What the kernel keeps to itself: environments, who is bound to which queue, spare page tables, what each vCPU does.
+//! Interrupts are off and the lock is held (see [`crate::arch::vcpu`]): whoever is in ring 0 has it alone.
 
+use crate::arch::probe::Gate;
+use crate::arch::vcpu;
 use crate::calls::message::Mailbox;
 use crate::machine::{Machine, read, write};
 use crate::tables::Domain;
+use abi::boot::VCPUS_MAX;
 use abi::call::Error;
 use abi::capability::{Capability, Handle, Kind, rights};
 use abi::domain::DOMAINS;
 use abi::environment::{KernelPage, Place};
 use abi::queue::QUEUE_OWNERS;
+use abi::slice::SLICES;
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
 use xok_core::capability::{ENTRIES, Slots, Tree};
@@ -66,9 +70,43 @@ pub(crate) struct Environment {
     pub(crate) terms: [u64; 4],
     /// How often the timer found it still running after the end of its slice.
     pub(crate) told: u32,
+    /// vCPUs on which it may run, a bit each.
+    pub(crate) vcpus: u8,
+    /// Slices of each vCPU that are bound by it.
+    pub(crate) slices: [u8; VCPUS_MAX],
+    /// Those who share its slices, a bit each: itself, and whom it and they started.
+    pub(crate) family: u64,
+    /// Who of them had the last one.
+    pub(crate) turn: u8,
+    /// In whose family it is; [`NOBODY`]: it runs in what is left over.
+    pub(crate) payer: u8,
+    /// Who started it.
+    starter: u8,
 }
 
 const _: () = assert!(size_of::<Environment>() == 128);
+
+/// Nobody.
+pub(crate) const NOBODY: u32 = DOMAINS as u32;
+
+/// What a vCPU does.
+#[derive(Clone, Copy)]
+pub(crate) struct Vcpu {
+    /// With several vCPUs, who runs; [`NOBODY`] while it looks for somebody.
+    pub(crate) running: u32,
+    /// Who ran last.
+    pub(crate) last: u32,
+    /// When the slice of whoever runs is over; 0: it is not limited.
+    pub(crate) slice_end_tsc: u64,
+    /// Environments that may run here, a bit each.
+    pub(crate) allowed: u64,
+    /// Its slices, in the order in which they come: number plus one of the capability with which each is bound; 0: it is not.
+    pub(crate) slices: [u16; SLICES],
+    /// Those that are bound, a bit each.
+    pub(crate) bound: u64,
+    /// The slice that is running, or ran last.
+    pub(crate) position: u32,
+}
 
 /// A bound queue.
 #[derive(Clone, Copy)]
@@ -90,7 +128,8 @@ pub(crate) struct Pool {
 pub(crate) struct Kernel {
     /// The tables of capabilities.
     capabilities: *mut [Capability; ENTRIES],
-    /// Who runs.
+    /// The vCPU that is in ring 0, and who runs on it; [`NOBODY`] while it looks for somebody.
+    pub(crate) vcpu: u32,
     pub(crate) current: u32,
     /// Places that are free, a bit each.
     pub(crate) free: u64,
@@ -100,30 +139,55 @@ pub(crate) struct Kernel {
     /// Those of `asleep` whom only an answer wakes.
     pub(crate) calling: u64,
     pub(crate) ending: u64,
+    /// With several vCPUs, those that run on one now; they are among the runnable or the ending.
+    pub(crate) running: u64,
+    /// vCPUs that halt because nobody could run there.
+    pub(crate) idle: u8,
+    pub(crate) vcpus: [Vcpu; VCPUS_MAX],
+    /// What raises the privilege.
+    pub(crate) gate: Gate,
+    /// Whether there is more than one vCPU.
+    pub(crate) several: bool,
+    /// Whether there is one environment, which takes its turns by itself.
+    alone: bool,
     pub(crate) environments: [Environment; DOMAINS],
     pub(crate) mailboxes: [Mailbox; DOMAINS],
     pub(crate) queues: [BoundQueue; QUEUE_OWNERS],
-    /// When the slice of whoever runs is over.
-    pub(crate) slice_end_tsc: u64,
     /// When the device work was done last on the kernel's behalf.
     pub(crate) last_turn_tsc: u64,
     pool: Pool,
 }
 
-struct Cell(UnsafeCell<Kernel>);
+#[repr(transparent)]
+pub(crate) struct Cell(UnsafeCell<Kernel>);
 
-// SAFETY: one vCPU, interrupts off in ring 0: there is nobody to share with.
+// SAFETY: whoever is in ring 0 has the lock, or is on the only vCPU with interrupts off: there is nobody to share with.
 unsafe impl Sync for Cell {}
 
-static KERNEL: Cell = Cell(UnsafeCell::new(Kernel::new()));
+// The gate's stub writes who is here, under the lock.
+pub(crate) static KERNEL: Cell = Cell(UnsafeCell::new(Kernel::new()));
 
-/// The kernel, for the one who came into ring 0 just now.
+/// The kernel, for the one who came through the gate just now.
 ///
 /// # Safety
-/// Once between an entry into ring 0 and its end.
+/// Once between an entry into ring 0 and its end, by who has the lock.
 pub(crate) unsafe fn enter() -> &'static mut Kernel {
     // SAFETY: the caller is the only one; see above.
     unsafe { &mut *KERNEL.0.get() }
+}
+
+/// The kernel, for who came into ring 0 in another way: takes the lock.
+///
+/// # Safety
+/// Once between an entry into ring 0 and its end.
+pub(crate) unsafe fn lock() -> &'static mut Kernel {
+    vcpu::lock();
+    // SAFETY: the lock is held from here on.
+    let kernel = unsafe { enter() };
+    if kernel.several {
+        (kernel.vcpu, kernel.current) = vcpu::here();
+    }
+    kernel
 }
 
 impl Kernel {
@@ -142,31 +206,55 @@ impl Kernel {
             deadline_tsc: 0,
             terms: [0; 4],
             told: 0,
+            vcpus: 0,
+            slices: [0; VCPUS_MAX],
+            family: 0,
+            turn: 0,
+            payer: NOBODY as u8,
+            starter: NOBODY as u8,
+        };
+        const VCPU: Vcpu = Vcpu {
+            running: NOBODY,
+            // The first to be chosen is the first.
+            last: NOBODY - 1,
+            slice_end_tsc: 0,
+            allowed: 0,
+            slices: [0; SLICES],
+            bound: 0,
+            position: 0,
         };
         Self {
             capabilities: core::ptr::null_mut(),
-            current: 0,
+            vcpu: 0,
+            current: NOBODY,
             free: 0,
             runnable: 0,
             asleep: 0,
             calling: 0,
             ending: 0,
+            running: 0,
+            idle: 0,
+            vcpus: [VCPU; VCPUS_MAX],
+            gate: Gate::Int3,
+            several: false,
+            alone: false,
             environments: [ENVIRONMENT; DOMAINS],
             mailboxes: [Mailbox::EMPTY; DOMAINS],
             queues: [BoundQueue { used_gpa: 0, with: 0 }; QUEUE_OWNERS],
-            slice_end_tsc: 0,
             last_turn_tsc: 0,
             pool: Pool { free_gpa: 0, next_gpa: 0, end_gpa: 0 },
         }
     }
 
     /// Takes over what the VMM prepared.
-    pub(crate) fn init(&mut self) {
+    pub(crate) fn init(&mut self, gate: Gate) {
+        self.gate = gate;
         let boot = Machine::get().boot();
         self.pool.next_gpa = boot.table_pool.start_gpa;
         self.pool.end_gpa = boot.table_pool.end_gpa();
         self.capabilities =
             crate::machine::direct_map::<[Capability; ENTRIES]>(boot.capabilities_gpa).cast_mut();
+        self.several = boot.vcpus > 1;
         for (number, place) in Machine::get().places().iter().enumerate() {
             let environment = &mut self.environments[number];
             environment.root_gpa = place.root_gpa;
@@ -177,11 +265,11 @@ impl Kernel {
             self.free |= 1 << number;
             if place.entry_va != 0 {
                 self.make(number as u32);
+                self.allow_on(number as u32, 1 << (place.vcpu % VCPUS_MAX as u32));
+                self.bind_first_slices(number as u32, place.vcpu);
                 self.start(number as u32, place.entry_va, place.stack_va, 0);
             }
         }
-        // The first to be chosen is the first.
-        self.current = DOMAINS as u32 - 1;
     }
 
     /// A free place becomes an environment. What it had of the one before was reset when that was gone.
@@ -194,16 +282,72 @@ impl Kernel {
         environment.exit_status = 0;
     }
 
-    /// A made one may run.
+    /// A made one may run: where it has slices, or else on this vCPU in those of whoever starts it.
     pub(crate) fn start(&mut self, number: u32, entry_va: u64, stack_va: u64, argument: u64) {
         self.set_resume(number, [entry_va, stack_va, 0, 0, argument]);
-        self.environment(number).state = State::Runnable;
+        let starter = self.current as u8;
+        let environment = self.environment(number);
+        environment.state = State::Runnable;
+        environment.starter = starter;
+        if environment.payer == NOBODY as u8 {
+            self.join_starter(number);
+        }
         self.runnable |= 1 << number;
-        self.count_alone();
-        if self.slice_end_tsc == 0 {
-            // Whoever runs was alone until now.
+        if self.environment(number).vcpus == 0 {
+            self.allow_on(number, 1 << self.vcpu);
+        }
+        self.count_alone(Some(number));
+        self.offer(number);
+        if self.own().slice_end_tsc == 0 {
+            // Whoever runs here was alone until now.
             self.begin_slice();
         }
+    }
+
+    /// An environment may run on these vCPUs and no others.
+    pub(crate) fn allow_on(&mut self, number: u32, vcpus: u8) {
+        let before = core::mem::replace(&mut self.environment(number).vcpus, vcpus);
+        let mut changes = before ^ vcpus;
+        while changes != 0 {
+            let vcpu = changes.trailing_zeros() as usize;
+            changes &= changes - 1;
+            self.vcpus[vcpu % VCPUS_MAX].allowed ^= 1 << number;
+        }
+    }
+
+    /// An environment without slices shares those of whoever started it, or whoever that one shares with.
+    pub(crate) fn join_starter(&mut self, number: u32) {
+        let starter = u32::from(self.environment(number).starter);
+        let payer = if starter == NOBODY { NOBODY as u8 } else { self.environment(starter).payer };
+        self.join(number, payer.into());
+    }
+
+    /// An environment leaves the family that it is in, for another one.
+    pub(crate) fn join(&mut self, number: u32, payer: u32) {
+        let before = core::mem::replace(&mut self.environment(number).payer, payer as u8);
+        if before != NOBODY as u8 {
+            self.environment(before.into()).family &= !(1 << number);
+        }
+        if payer != NOBODY {
+            self.environment(payer).family |= 1 << number;
+        }
+    }
+
+    /// An environment is gone: who shared its slices runs in what is left over.
+    pub(crate) fn leave_family(&mut self, number: u32) {
+        self.join(number, NOBODY);
+        let mut left = core::mem::take(&mut self.environment(number).family);
+        while left != 0 {
+            let other = left.trailing_zeros();
+            left &= left - 1;
+            self.environment(other).payer = NOBODY as u8;
+        }
+    }
+
+    /// The vCPU that is here.
+    #[inline(always)]
+    pub(crate) fn own(&mut self) -> &mut Vcpu {
+        &mut self.vcpus[self.vcpu as usize % VCPUS_MAX]
     }
 
     /// Whether an environment besides the one that runs is left.
@@ -219,12 +363,19 @@ impl Kernel {
         }
     }
 
-    /// An environment alone takes its turns by itself; two sleep by kernel calls.
-    pub(crate) fn count_alone(&self) {
+    /// An environment alone on the only vCPU takes its turns by itself; two sleep by kernel calls. Looked at when one starts
+    /// and when one is gone.
+    pub(crate) fn count_alone(&mut self, started: Option<u32>) {
         let live = self.runnable | self.asleep | self.ending;
-        let alone = live & live.wrapping_sub(1) == 0;
+        let alone = live & live.wrapping_sub(1) == 0 && !self.several;
+        // As long as nothing changes for the others, it is about the new one.
+        let mut left = started.map_or(0, |number| 1 << number);
+        if alone != self.alone {
+            // There were, or are, two at most.
+            left = live & !self.ending;
+        }
+        self.alone = alone;
         crate::arch::entry::set_alone(alone);
-        let mut left = live & !self.ending;
         while left != 0 {
             let number = left.trailing_zeros();
             left &= left - 1;
@@ -232,9 +383,40 @@ impl Kernel {
             let at = self.place(number).turn_entry_gpa;
             let entry = read(at);
             write(at, if alone { entry | abi::paging::PRESENT } else { entry & !abi::paging::PRESENT });
+            // It may have used the register a moment ago.
+            self.flush_page(number, abi::layout::TURN_VA);
         }
-        // Whoever runs may have used the register a moment ago.
-        crate::arch::flush_page(abi::layout::TURN_VA);
+    }
+
+    /// What was mapped at this address for an environment is not any more, or otherwise.
+    #[inline(always)]
+    pub(crate) fn flush_page(&mut self, environment: u32, va: u64) {
+        if environment == self.current {
+            crate::arch::flush_page(va);
+        } else if self.running & (1 << environment) != 0 {
+            self.flush_elsewhere(environment);
+        }
+    }
+
+    /// The same for all that it has.
+    pub(crate) fn flush_all(&mut self, environment: u32) {
+        if environment == self.current {
+            crate::arch::flush_all();
+        } else if self.running & (1 << environment) != 0 {
+            self.flush_elsewhere(environment);
+        }
+    }
+
+    #[cold]
+    fn flush_elsewhere(&mut self, environment: u32) {
+        if let Some(other) = self.where_runs(environment) {
+            vcpu::flush_other(other);
+        }
+    }
+
+    /// The vCPU on which an environment runs.
+    pub(crate) fn where_runs(&self, environment: u32) -> Option<u32> {
+        self.vcpus.iter().position(|vcpu| vcpu.running == environment).map(|index| index as u32)
     }
 
     /// What is known of an environment. Numbers come from places, so they are in range.

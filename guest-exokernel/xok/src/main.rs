@@ -45,8 +45,30 @@ fn start_with_gate(gate: arch::probe::Gate) -> ! {
     let machine = Machine::get();
     machine.install_gate(gate);
     machine.stamp(phase::ENVIRONMENT);
+    let several = machine.boot().vcpus > 1;
+    if several {
+        arch::vcpu::share();
+    }
+    if gate == arch::probe::Gate::Syscall {
+        arch::entry::use_syscall_gate(several);
+    }
+    arch::vcpu::begin(0);
     // SAFETY: the first use; nothing else runs.
-    let kernel = unsafe { kernel::enter() };
-    kernel.init();
+    let kernel = unsafe { kernel::lock() };
+    kernel.init(gate);
+    arch::vcpu::release_others();
+    kernel.schedule()
+}
+
+/// The other vCPUs, on their own stacks. They wait until the first has prepared everything.
+extern "sysv64" fn start_other(vcpu: u32) -> ! {
+    arch::vcpu::begin(vcpu);
+    arch::vcpu::wait_for_first();
+    arch::apic::enable();
+    // SAFETY: nothing of this vCPU is in the kernel yet.
+    let kernel = unsafe { kernel::lock() };
+    if kernel.gate == arch::probe::Gate::Syscall {
+        arch::entry::use_syscall_gate(true);
+    }
     kernel.schedule()
 }

@@ -1,22 +1,21 @@
 //! Who gets the CPU. Environments run until they sleep or yield; when nobody can, the kernel takes the turn.
 
 use crate::arch::entry::TrapFrame;
-use crate::arch::{apic, entry, tsc};
+use crate::arch::{apic, entry, tsc, vcpu};
 use crate::calls::Answer;
-use crate::kernel::{Kernel, State};
+use crate::kernel::{Kernel, NOBODY, State, Vcpu};
 use crate::machine::{Machine, Register, direct_map, read_u16};
 use abi::boot::control;
 use abi::call::{Error, sleep};
-use abi::capability::{Kind, number, rights};
+use abi::capability::{CAPABILITIES, Kind, number, rights};
 use abi::layout::{PAGE_BYTES, RESUME_VA};
 use abi::queue::QUEUE_OWNERS;
+use abi::slice::{SLICE_MS, SLICES};
 use abi::upcall::{self, UpcallPage};
 use core::sync::atomic::Ordering;
 use xok_core::capability::Slots;
 use xok_core::paging::{END_VA, Sweep};
 
-/// How long an environment runs while others want to.
-const SLICE_MS: u64 = 10;
 /// How many slices an environment goes on after the end of its own before it is ended. Counted by the timer: while the host
 /// does not run the vCPU, it does not count either.
 const TOLD_MAX: u32 = 6;
@@ -75,17 +74,37 @@ pub(crate) extern "sysv64" fn give_way(to: u64, _: u64, _: u64, _: u64, _: u64, 
         }
     }
     kernel.set_resume(current, [frame.rip, frame.rsp, 0, 0, 0]);
+    kernel.leave();
     kernel.look();
     match next {
-        Some(number) if kernel.runnable & (1 << number) != 0 => kernel.resume(number),
-        _ => kernel.schedule(),
+        // It gets what is left of the slice's owner's will, wherever it has slices itself.
+        Some(number) if (kernel.runnable & !kernel.running) & (1 << number) != 0 => kernel.resume(number),
+        _ => kernel.schedule_but(1 << current),
     }
 }
 
-/// Whoever ran does not go on.
+/// Whoever ran does not go on, or nobody did. Called with the lock held.
 pub(crate) extern "sysv64" fn schedule() -> ! {
-    // SAFETY: called at the end of a call, when nobody else is in the kernel.
-    unsafe { crate::kernel::enter() }.schedule()
+    // SAFETY: called at the end of a call or of a halt, when nobody else is in the kernel.
+    let kernel = unsafe { crate::kernel::enter() };
+    kernel.arrive();
+    kernel.idle &= !(1 << kernel.vcpu);
+    kernel.schedule()
+}
+
+/// Another vCPU had this one see whether who runs here has ended. Comes back if not.
+pub(crate) extern "sysv64" fn kicked(_: &TrapFrame) {
+    // SAFETY: ring 3 ran until now, and the lock is taken.
+    let kernel = unsafe { crate::kernel::lock() };
+    vcpu::looks();
+    kernel.leave_if_ended();
+    vcpu::unlock();
+}
+
+/// The first of a set behind a number, or else the first.
+fn behind(set: u64, number: u32) -> u32 {
+    let behind = set & (u64::MAX << number << 1);
+    if behind != 0 { behind } else { set }.trailing_zeros()
 }
 
 /// Whether ring 3 can be entered with this address: anything else faults in ring 0.
@@ -95,88 +114,208 @@ pub(crate) fn is_user(va: u64) -> bool {
 
 /// The timer, in ring 3. Comes back if the environment may go on.
 pub(crate) extern "sysv64" fn slice_end(frame: &TrapFrame) {
-    // SAFETY: ring 3 ran until now, so nobody else is in the kernel.
-    let kernel = unsafe { crate::kernel::enter() };
-    if kernel.slice_end_tsc == 0 || tsc() < kernel.slice_end_tsc {
-        // A timer that was set for somebody else.
-        return;
-    }
-    kernel.work_for_others();
-    kernel.look();
-    if (kernel.runnable | kernel.ending) & !(1 << kernel.current) == 0 {
-        return kernel.begin_slice();
-    }
-    if frame.rip & !(PAGE_BYTES - 1) == RESUME_VA {
-        // It has not gone on yet, and will from there when it is its turn again.
-        kernel.schedule();
-    }
-    let current = kernel.current;
-    kernel.environment(current).told += 1;
-    if kernel.environment(current).told <= TOLD_MAX {
-        kernel.begin_slice();
-        // Comes back if it has no entry, or is in another upcall.
-        let slice_end_va = kernel.upcall_page().slice_end_va.load(Ordering::Relaxed);
-        return kernel.upcall(slice_end_va, frame, upcall::SLICE_END, 0);
-    }
-    crate::fault::overrun(kernel, frame);
+    // SAFETY: ring 3 ran until now, and the lock is taken.
+    let kernel = unsafe { crate::kernel::lock() };
+    kernel.at_slice_end(frame);
+    vcpu::unlock();
 }
 
 impl Kernel {
+    fn at_slice_end(&mut self, frame: &TrapFrame) {
+        let kernel = self;
+        kernel.leave_if_ended();
+        let end_tsc = kernel.own().slice_end_tsc;
+        if end_tsc == 0 || tsc() < end_tsc {
+            // A timer that was set for somebody else.
+            return;
+        }
+        kernel.work_for_others(kernel.current);
+        kernel.look();
+        if kernel.ready() | kernel.ending == 0 {
+            return kernel.begin_slice();
+        }
+        if frame.rip & !(PAGE_BYTES - 1) == RESUME_VA {
+            // It has not gone on yet, and will from there when it is its turn again.
+            kernel.schedule();
+        }
+        let current = kernel.current;
+        kernel.environment(current).told += 1;
+        if kernel.environment(current).told <= TOLD_MAX {
+            kernel.begin_slice();
+            // Comes back if it has no entry, or is in another upcall.
+            let slice_end_va = kernel.upcall_page().slice_end_va.load(Ordering::Relaxed);
+            return kernel.upcall(slice_end_va, frame, upcall::SLICE_END, 0);
+        }
+        crate::fault::overrun(kernel, frame);
+    }
+
     /// Chooses whoever is next, and never comes back.
     pub(crate) fn schedule(&mut self) -> ! {
+        self.schedule_but(0)
+    }
+
+    /// The same; these only if nobody else wants the CPU.
+    fn schedule_but(&mut self, not: u64) -> ! {
+        self.leave();
         loop {
             self.look();
-            let ready = self.runnable | self.ending;
+            let ending = self.ending & !self.running;
+            if ending != 0 {
+                self.take_back(ending.trailing_zeros());
+            }
+            let ready = self.ready();
             if ready == 0 {
-                if self.asleep == 0 {
+                if ending != 0 {
+                    continue;
+                }
+                if self.runnable | self.asleep == 0 {
                     self.power_off();
                 }
                 self.idle();
                 continue;
             }
-            // First those behind the one that ran, then round.
-            let behind = ready & (u64::MAX << self.current << 1);
-            let next = if behind != 0 { behind } else { ready }.trailing_zeros();
-            if self.ending & (1 << next) != 0 {
-                self.current = next;
-                self.take_back(next);
-                continue;
-            }
-            self.work_for_others();
+            let others = ready & !not;
+            let next = self.choose(if others != 0 { others } else { ready });
+            self.work_for_others(next);
+            self.offer_rest(ready & !(1 << next));
             self.resume(next);
         }
     }
 
+    /// Who could run here now, besides the one that does.
+    fn ready(&mut self) -> u64 {
+        let others = self.runnable & !self.running & self.own().allowed;
+        if self.current == NOBODY { others } else { others & !(1 << self.current) }
+    }
+
+    /// The one of these whose slice comes next, or that of its family; if no slice is theirs, whoever comes behind the last.
+    fn choose(&mut self, ready: u64) -> u32 {
+        let &mut Vcpu { bound, position, last, .. } = self.own();
+        for mut left in [bound & (u64::MAX << position << 1), bound] {
+            while left != 0 {
+                let position = left.trailing_zeros();
+                left &= left - 1;
+                let with = self.own().slices[position as usize % SLICES].wrapping_sub(1);
+                let owner = self.environment(u32::from(with) / CAPABILITIES as u32);
+                let want = ready & owner.family;
+                if want != 0 {
+                    let next = behind(want, owner.turn.into());
+                    owner.turn = next as u8;
+                    self.own().position = position;
+                    return next;
+                }
+            }
+        }
+        behind(ready, last)
+    }
+
+    /// What the stub of a halt does not know: who is here.
+    fn arrive(&mut self) {
+        if self.several {
+            (self.vcpu, self.current) = vcpu::here();
+        }
+    }
+
+    /// Whoever ran here does not any more.
+    pub(crate) fn leave(&mut self) {
+        let was = core::mem::replace(&mut self.current, NOBODY);
+        if was == NOBODY {
+            return;
+        }
+        self.own().last = was;
+        if self.several {
+            self.own().running = NOBODY;
+            vcpu::set_current(NOBODY);
+            self.running &= !(1 << was);
+            if self.runnable & (1 << was) != 0 {
+                self.offer(was);
+            }
+        }
+    }
+
+    /// It was ended by another vCPU while it ran here: then it does not go on.
+    pub(crate) fn leave_if_ended(&mut self) {
+        if self.ending & (1 << self.current) != 0 {
+            self.schedule();
+        }
+    }
+
+    /// An environment can run: if a vCPU halts that may have it, that one looks. This one does so by itself, if it is choosing.
+    pub(crate) fn offer(&mut self, number: u32) {
+        if self.current != NOBODY || self.own().allowed & (1 << number) == 0 {
+            self.wake_vcpu_for(number);
+        }
+    }
+
+    /// These could run and do not here.
+    fn offer_rest(&mut self, mut left: u64) {
+        while left != 0 && self.idle != 0 {
+            let number = left.trailing_zeros();
+            left &= left - 1;
+            self.wake_vcpu_for(number);
+        }
+    }
+
+    fn wake_vcpu_for(&mut self, number: u32) {
+        let may = self.environment(number).vcpus & self.idle;
+        if may != 0 {
+            let other = may.trailing_zeros();
+            self.idle &= !(1 << other);
+            vcpu::kick(other);
+        }
+    }
+
     /// Gives the CPU to one that can run, for a slice if there are others.
-    fn resume(&mut self, number: u32) -> ! {
-        self.current = number;
-        self.environment(number).told = 0;
+    pub(crate) fn resume(&mut self, number: u32) -> ! {
+        self.enter_environment(number);
         self.begin_slice();
-        entry::set_left(false);
         entry::resume(self.environment(number).root_gpa)
     }
 
-    /// Gives what is left of the slice to `number`, if that can run and there is something left.
+    /// Gives what is left of the slice to `number`, which may be the one that runs, if that can run and there is something left.
     #[inline(always)]
     pub(crate) fn hand_over(&mut self, number: u32) -> ! {
         let current = self.current;
-        if self.environment(current).told != 0 || self.runnable & (1 << number) == 0 {
+        let elsewhere = self.running & !(1 << current);
+        if self.runnable & !elsewhere & (1 << number) == 0 {
             self.schedule();
         }
+        if self.environment(current).told != 0 {
+            self.offer(number);
+            self.schedule();
+        }
+        if self.several {
+            self.running = elsewhere;
+            if number != current && self.runnable & (1 << current) != 0 {
+                self.wake_vcpu_for(current);
+            }
+        }
+        self.enter_environment(number);
+        entry::resume(self.environment(number).root_gpa)
+    }
+
+    /// From now on an environment runs here.
+    #[inline(always)]
+    fn enter_environment(&mut self, number: u32) {
         self.current = number;
-        let environment = self.environment(number);
-        environment.told = 0;
-        entry::resume(environment.root_gpa)
+        if self.several {
+            self.own().running = number;
+            self.running |= 1 << number;
+            vcpu::set_current(number);
+        }
+        self.environment(number).told = 0;
+        entry::set_left(false);
     }
 
     /// The timer comes when it is over; nobody else, no timer.
     pub(crate) fn begin_slice(&mut self) {
-        let others = (self.runnable | self.asleep | self.ending) & !(1 << self.current) != 0;
-        if others {
-            self.slice_end_tsc = tsc() + SLICE_MS * Machine::get().boot().tsc_khz;
-            apic::set_deadline(self.slice_end_tsc);
-        } else if self.slice_end_tsc != 0 {
-            self.slice_end_tsc = 0;
+        let others = (self.runnable | self.asleep) & self.own().allowed & !(1 << self.current) != 0;
+        if others || self.ending != 0 {
+            let end_tsc = tsc() + SLICE_MS * Machine::get().boot().tsc_khz;
+            self.own().slice_end_tsc = end_tsc;
+            apic::set_deadline(end_tsc);
+        } else if self.own().slice_end_tsc != 0 {
+            self.own().slice_end_tsc = 0;
             apic::set_deadline(0);
         }
     }
@@ -234,12 +373,13 @@ impl Kernel {
     }
 
     /// A sleeper can run.
-    fn rouse(&mut self, sleeper: u32) {
+    pub(crate) fn rouse(&mut self, sleeper: u32) {
         let environment = self.environment(sleeper);
         environment.state = State::Runnable;
         environment.woken = false;
         self.asleep &= !(1 << sleeper);
         self.runnable |= 1 << sleeper;
+        self.offer(sleeper);
     }
 
     /// Whether a term of [`abi::call::sleep`] holds. What makes no sense holds: its owner may look around.
@@ -273,7 +413,7 @@ impl Kernel {
     /// Nobody can run: waits for the devices, or for the earliest deadline.
     fn idle(&mut self) {
         let mut deadline = 0;
-        let mut left = self.asleep & !self.calling;
+        let mut left = self.asleep & !self.calling & self.own().allowed;
         while left != 0 {
             let own = self.environment(left.trailing_zeros()).deadline_tsc;
             left &= left - 1;
@@ -284,14 +424,16 @@ impl Kernel {
         if Machine::get().host().take_turns.load(Ordering::Relaxed) != 0 {
             self.turn(deadline);
         } else {
-            entry::halt_until(deadline);
+            self.idle |= 1 << self.vcpu;
+            entry::idle(deadline);
         }
     }
 
     /// Somebody runs, and nobody else does the work of the devices that others wait for: now and then it is done in between.
-    fn work_for_others(&mut self) {
+    fn work_for_others(&mut self, number: u32) {
         let turns = Machine::get().host().take_turns.load(Ordering::Relaxed) != 0;
-        if turns && self.has_others() && tsc().wrapping_sub(self.last_turn_tsc) > TURN_TICKS {
+        let others = (self.runnable | self.asleep) & !(1 << number) != 0;
+        if turns && others && tsc().wrapping_sub(self.last_turn_tsc) > TURN_TICKS {
             self.turn(AT_ONCE);
         }
     }
@@ -305,8 +447,18 @@ impl Kernel {
     #[inline(always)]
     pub(crate) fn wake(&mut self, handle: u64) -> Result<(), Error> {
         let number = self.other(handle, rights::WAKE)?;
-        self.environment(number).woken = true;
+        self.wake_up(number);
         Ok(())
+    }
+
+    /// It looks around now if it sleeps, and otherwise does not fall asleep next time.
+    #[inline(always)]
+    pub(crate) fn wake_up(&mut self, number: u32) {
+        if self.asleep & !self.calling & (1 << number) != 0 {
+            self.rouse(number);
+        } else {
+            self.environment(number).woken = true;
+        }
     }
 
     /// [`abi::call::Call::Exit`].
@@ -330,6 +482,8 @@ impl Kernel {
         self.ending |= 1 << number;
         if number == self.current {
             entry::set_left(true);
+        } else if let Some(other) = self.where_runs(number) {
+            vcpu::have_look(other);
         }
     }
 
@@ -383,7 +537,9 @@ impl Kernel {
         environment.told = 0;
         self.free |= 1 << number;
         self.ending &= !(1 << number);
-        self.count_alone();
+        self.allow_on(number, 0);
+        self.leave_family(number);
+        self.count_alone(None);
         // Whoever waits for this looks.
         let mut left = self.asleep & !self.calling;
         while left != 0 {

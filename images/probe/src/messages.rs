@@ -398,6 +398,8 @@ fn sender_ends(_: Arguments<'_>) -> Option<u32> {
     );
     receiver.destroy()?;
     log::info!("probe: lost: {}", message::sent() == sent::LOST);
+    // All that wait are woken when one is gone.
+    other.becomes(state::RECEIVING)?;
     log::info!("probe: the next: {:?}", message::send(other.environment, [1; 4]));
     log::info!(
         "probe: and the next: {:?}, none waits: {}",

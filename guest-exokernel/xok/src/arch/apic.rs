@@ -15,6 +15,8 @@ const APIC_BASE_X2APIC: u64 = 0xC00;
 const LVT_TSC_DEADLINE: u64 = 0x4_0000;
 /// Destination shorthand "self".
 const ICR_SELF: u64 = 0x4_0000;
+/// Level "assert", as for every fixed interrupt.
+const ICR_ASSERT: u32 = 0x4000;
 
 /// Switches the local APIC on, its timer armed by [`set_deadline`].
 pub(crate) fn enable() {
@@ -30,6 +32,12 @@ pub(crate) fn enable() {
 pub(crate) fn set_deadline(tsc: u64) {
     // SAFETY: the timer's vector has a gate.
     unsafe { write_msr(IA32_TSC_DEADLINE, tsc) }
+}
+
+/// Sends an interrupt to another vCPU.
+pub(crate) fn send(vcpu: u32, vector: u32) {
+    // SAFETY: the vector has a gate, and its handler keeps all registers.
+    unsafe { write_msr(X2APIC_ICR, u64::from(vcpu) << 32 | u64::from(vector | ICR_ASSERT)) }
 }
 
 /// Sends a message to this processor's own APIC, as a device would with this MSI data.

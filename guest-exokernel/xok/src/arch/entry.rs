@@ -5,26 +5,26 @@
 //! SYSCALL builds the same frame itself, so that both leave by `iretq`: one way out, and none of SYSRET's pitfalls with
 //! non-canonical addresses.
 
-use super::write_msr;
+use super::{vcpu, write_msr};
 use abi::boot::VCPUS_MAX;
 use abi::header::{KERNEL_MAGIC, KernelHeader, VECTORS, Vector};
-use abi::layout::{GATE_VA, TIMER_VECTOR, USER_CODE_SELECTOR, USER_DATA_SELECTOR, WAKE_VECTOR};
+use abi::layout::{GATE_VA, KICK_VECTOR, TIMER_VECTOR, USER_CODE_SELECTOR, USER_DATA_SELECTOR, WAKE_VECTOR};
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU8, Ordering};
 
-const STACK_BYTES: usize = 16 << 10;
+pub(super) const STACK_BYTES: usize = 16 << 10;
 const IA32_LSTAR: u32 = 0xC000_0082;
 
 /// A stack. Its alignment is its size, so that masking `rsp` leads to its lowest bytes, which are the vCPU's own.
 #[repr(C, align(16384))]
-struct Stack([u8; STACK_BYTES]);
+pub(super) struct Stack([u8; STACK_BYTES]);
 
 /// One for each vCPU.
-type Stacks = [Stack; VCPUS_MAX];
+pub(super) type Stacks = [Stack; VCPUS_MAX];
 
 // SAFETY: never accessed through this name; the processor uses the memory as a stack. `.bss`, so nothing to load.
 #[unsafe(no_mangle)]
-static mut XOK_STACK: Stacks = [const { Stack([0; STACK_BYTES]) }; VCPUS_MAX];
+pub(super) static mut XOK_STACK: Stacks = [const { Stack([0; STACK_BYTES]) }; VCPUS_MAX];
 // SAFETY: as above.
 #[unsafe(no_mangle)]
 static mut XOK_FAULT_STACK: Stacks = [const { Stack([0; STACK_BYTES]) }; VCPUS_MAX];
@@ -33,11 +33,6 @@ static mut XOK_FAULT_STACK: Stacks = [const { Stack([0; STACK_BYTES]) }; VCPUS_M
 // SAFETY: the name is the kernel's own; the entry stubs below use it.
 #[unsafe(no_mangle)]
 static XOK_TIMER_FIRED: AtomicU8 = AtomicU8::new(0);
-/// Set by a device's interrupt: the next halt returns at once.
-// SAFETY: as above.
-#[unsafe(no_mangle)]
-static XOK_WAKE_PENDING: AtomicU8 = AtomicU8::new(0);
-
 /// One environment has the vCPU to itself.
 // SAFETY: as above.
 #[unsafe(no_mangle)]
@@ -58,7 +53,7 @@ unsafe extern "C" {
     fn xok_halt_once();
     fn xok_enter_ring3(rip: u64, rsp: u64) -> !;
     fn xok_resume(root_gpa: u64) -> !;
-    fn xok_halt_until(deadline_tsc: u64);
+    fn xok_idle(deadline_tsc: u64) -> !;
 }
 
 unsafe extern "sysv64" {
@@ -177,6 +172,13 @@ const fn vectors() -> [Gate; VECTORS] {
         Gate { handler: Some(Address(xok_timer)), vector: TIMER_VECTOR, dpl: 0, ist: 0, reserved: [0; 5] };
     table[i + 2] =
         Gate { handler: Some(Address(xok_wake)), vector: WAKE_VECTOR, dpl: 0, ist: 0, reserved: [0; 5] };
+    table[i + 3] = Gate {
+        handler: Some(Address(vcpu::xok_kick)),
+        vector: KICK_VECTOR,
+        dpl: 0,
+        ist: 0,
+        reserved: [0; 5],
+    };
     table
 }
 
@@ -199,19 +201,19 @@ global_asm!(
     "xok_start:", // rdi: boot page; rsi: number of the vCPU; rsp: top of its stack in XOK_STACK, set by the VMM
     "xor ebp, ebp",
     "test esi, esi",
-    "jnz xok_park",
+    "jnz 2f",
     "call {start}",
     "ud2",
-
-    // Nothing for this vCPU to do.
-    "xok_park:",
-    "cli",
-    "hlt",
-    "jmp xok_park",
+    "2:",
+    "mov edi, esi",
+    "call {start_other}",
+    "ud2",
 
     // Ring 3 starts with nothing in its registers but its stack pointer.
     "xok_enter_ring3:", // rdi: rip, rsi: rsp
-    "lea rsp, [rip + XOK_STACK + {stack_bytes}]",
+    "and rsp, -{stack_bytes}",
+    "add rsp, {stack_bytes}",
+    "mov byte ptr [rip + XOK_LOCK], 0",
     "push {user_data}",
     "push rsi",
     "push 0x202",
@@ -306,14 +308,16 @@ global_asm!(
     "mov ecx, {tsc_deadline}",
     "wrmsr",
     "2:",
-    // A device's interrupt that came while ring 3 was on its way here has left its mark.
-    "cmp byte ptr [rip + XOK_WAKE_PENDING], 0",
+    // An interrupt that came while ring 3 was on its way here has left its mark.
+    "mov r11, rsp",
+    "and r11, -{stack_bytes}",
+    "cmp byte ptr [r11 + {wake_pending}], 0",
     "jne 3f",
     "sti",
     "hlt",
     "cli",
     "3:",
-    "mov byte ptr [rip + XOK_WAKE_PENDING], 0",
+    "mov byte ptr [r11 + {wake_pending}], 0",
     "xor eax, eax",
     "xor edx, edx",
     "test rdi, rdi",
@@ -323,11 +327,22 @@ global_asm!(
     "4:",
     "ret",
 
+    // Nobody can run here: halts without the lock, and looks again. The stack is given up.
+    "xok_idle:", // rdi: deadline
+    "and rsp, -{stack_bytes}",
+    "add rsp, {stack_bytes}",
+    "mov byte ptr [rip + XOK_LOCK], 0",
+    "call xok_halt_until",
+    "call xok_lock",
+    "jmp xok_left",
+
     // Another environment gets the CPU: nothing of the last one's is left in a register, and what ring 0 cannot clear on
     // every host the resume page does.
     "xok_resume:", // rdi: root of the page tables
     "mov cr3, rdi",
-    "lea rsp, [rip + XOK_STACK + {stack_bytes}]",
+    "and rsp, -{stack_bytes}",
+    "add rsp, {stack_bytes}",
+    "mov byte ptr [rip + XOK_LOCK], 0",
     "mov eax, {user_data}",
     "mov ds, eax",
     "mov es, eax",
@@ -365,6 +380,9 @@ global_asm!(
     "push {timer_vector}",
     "cld",
     "call xok_push_registers",
+    "lea rax, [rip + {slice_end}]",
+    "xok_interrupted:", // rax: what is called with the frame, and comes back if ring 3 may go on
+    "mov rbx, rax",
     "mov ecx, 0x80B", // x2APIC EOI
     "xor eax, eax",
     "xor edx, edx",
@@ -373,7 +391,7 @@ global_asm!(
     "and rsp, -16",
     "push rdi",
     "push rdi",
-    "call {slice_end}",
+    "call rbx",
     "pop rsp",
     "pop rax",
     "pop rbx",
@@ -394,11 +412,18 @@ global_asm!(
     "iretq",
 
     "xok_wake:",
-    "mov byte ptr [rip + XOK_WAKE_PENDING], 1",
+    "push rax",
+    "push rcx",
+    "push rdx",
+    "mov rax, rsp",
+    "and rax, -{stack_bytes}",
+    "mov byte ptr [rax + {wake_pending}], 1",
+    "jmp xok_end_of_interrupt_pushed",
     "xok_end_of_interrupt:",
     "push rax",
     "push rcx",
     "push rdx",
+    "xok_end_of_interrupt_pushed:",
     "mov ecx, 0x80B", // x2APIC EOI
     "xor eax, eax",
     "xor edx, edx",
@@ -440,6 +465,8 @@ global_asm!(
     "XOK_SYSCALL_RSP: .quad 0",
     ".text",
     start = sym crate::start,
+    start_other = sym crate::start_other,
+    wake_pending = const vcpu::WAKE_PENDING,
     calls = const abi::call::CALLS,
     no_such_call = const abi::call::Error::NoSuchCall as u64,
     not_permitted = const abi::call::Error::NotPermitted as u64,
@@ -469,10 +496,11 @@ pub(crate) fn resume(root_gpa: u64) -> ! {
     unsafe { xok_resume(root_gpa) }
 }
 
-/// Halts until a device signals or the TSC reaches the deadline (0: none).
-pub(crate) fn halt_until(deadline_tsc: u64) {
-    // SAFETY: interrupt handlers only set flags and keep all registers.
-    unsafe { xok_halt_until(deadline_tsc) }
+/// Halts until a device signals or the TSC reaches the deadline (0: none), then chooses anew who runs. The stack is given up,
+/// and the lock while it halts.
+pub(crate) fn idle(deadline_tsc: u64) -> ! {
+    // SAFETY: whoever calls it keeps nothing of the kernel's state on its stack.
+    unsafe { xok_idle(deadline_tsc) }
 }
 
 /// Whether the environment that runs may halt the vCPU.
@@ -485,9 +513,9 @@ pub(crate) fn set_left(left: bool) {
     XOK_LEFT.store(u8::from(left), Ordering::Relaxed);
 }
 
-/// From now on SYSCALL is a kernel call.
-pub(crate) fn use_syscall_gate() {
-    let entry: unsafe extern "C" fn() = xok_syscall;
+/// From now on SYSCALL is a kernel call, on the vCPU that executes this.
+pub(crate) fn use_syscall_gate(several: bool) {
+    let entry: unsafe extern "C" fn() = if several { vcpu::xok_syscall_several } else { xok_syscall };
     // SAFETY: the address of the stub for SYSCALL.
     unsafe { write_msr(IA32_LSTAR, entry as usize as u64) }
 }

@@ -5,6 +5,7 @@ pub(crate) mod apic;
 pub(crate) mod entry;
 mod memory;
 pub(crate) mod probe;
+pub(crate) mod vcpu;
 
 use core::arch::asm;
 

@@ -30,7 +30,6 @@ pub(crate) fn gate(machine: Machine) -> ! {
 /// SYSCALL arrived in ring 0.
 pub(crate) extern "sysv64" fn syscall_raised() -> ! {
     PROBING_GATE.store(false, Ordering::Relaxed);
-    entry::use_syscall_gate();
     crate::start_with_gate(Gate::Syscall)
 }
 

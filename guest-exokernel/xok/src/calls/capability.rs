@@ -104,6 +104,7 @@ impl Kernel {
             Some(Kind::Flow) => self.unflow_step(capability),
             Some(Kind::Extent) => self.unextent_step(environment, capability),
             Some(Kind::Environment) => self.disown(&entry),
+            Some(Kind::Slices) => self.unslice_step(capability),
             Some(Kind::None) | None => true,
         };
         if done {
@@ -138,8 +139,8 @@ impl Kernel {
         self.environment(environment).sweep_va = if to < END_VA { to } else { 0 };
         let left = bound.saturating_sub(removed);
         self.tree().entry_mut(capability).bound = left;
-        if removed > 0 && environment == self.current {
-            crate::arch::flush_all();
+        if removed > 0 {
+            self.flush_all(environment);
         }
         left == 0
     }

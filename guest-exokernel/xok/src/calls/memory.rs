@@ -1,6 +1,5 @@
 //! Mapping memory, and allowing devices to use it.
 
-use crate::arch::{flush_all, flush_page};
 use crate::kernel::Kernel;
 use crate::machine::{Machine, read, write};
 use abi::boot::control;
@@ -77,8 +76,8 @@ impl Kernel {
                 self.tree().entry_mut(capability).bound += 1;
                 let entry =
                     ((start + first) * PAGE_BYTES) | flags | tag(u32::from(capability) % CAPABILITIES as u32);
-                if self.replace(environment, at, entry) && environment == self.current {
-                    flush_page(va);
+                if self.replace(environment, at, entry) {
+                    self.flush_page(environment, va);
                 }
                 return Ok(1);
             }
@@ -128,8 +127,8 @@ impl Kernel {
             }
         };
         self.tree().entry_mut(capability).bound += entries;
-        if replaced && environment == self.current {
-            flush_all();
+        if replaced {
+            self.flush_all(environment);
         }
         result
     }
@@ -162,8 +161,8 @@ impl Kernel {
         if pages == 1
             && let Some(at) = find_table(&self.tables(environment), root, va)
         {
-            if self.replace(environment, at, 0) && environment == self.current {
-                flush_page(va);
+            if self.replace(environment, at, 0) {
+                self.flush_page(environment, va);
             }
             return Ok(1);
         }
@@ -180,9 +179,7 @@ impl Kernel {
                         return if done == 0 { Err(Error::BadArgument) } else { Ok(done) };
                     }
                     self.replace(environment, at, 0);
-                    if environment == self.current {
-                        flush_page(at_va);
-                    }
+                    self.flush_page(environment, at_va);
                     done += bytes / PAGE_BYTES;
                 }
                 Err(bytes) => done += (bytes / PAGE_BYTES).min(pages - done),

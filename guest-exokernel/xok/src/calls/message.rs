@@ -144,6 +144,9 @@ impl Kernel {
             self.mailbox(receiver).senders |= 1 << current;
             self.notify(receiver);
         }
+        if self.runnable & !self.running & (1 << receiver) != 0 {
+            self.offer(receiver);
+        }
         Ok(())
     }
 
@@ -152,6 +155,7 @@ impl Kernel {
     pub(super) fn message_reply(&mut self, sender: u64, words: [u64; 4]) -> Result<(), Error> {
         let caller = self.who_waits(sender)?;
         self.answer(caller, words);
+        self.offer(caller);
         Ok(())
     }
 
@@ -302,7 +306,7 @@ impl Kernel {
     fn sent_is(&mut self, sender: u32, what: u32) {
         self.kernel_page(sender).sent.store(what, Ordering::Relaxed);
         if core::mem::take(&mut self.mailbox(sender).crowded) {
-            self.environment(sender).woken = true;
+            self.wake_up(sender);
         }
     }
 
@@ -336,7 +340,7 @@ impl Kernel {
             self.mailbox(ended).senders = senders & (senders - 1);
             self.publish(ended);
             self.sent_is(sender, sent::LOST);
-            self.environment(sender).woken = true;
+            self.wake_up(sender);
             return true;
         }
         let mut left = self.calling;
@@ -348,6 +352,7 @@ impl Kernel {
                 self.publish(ended);
                 self.calling &= !(1 << caller);
                 self.unblock(caller);
+                self.offer(caller);
                 self.come_to_nothing(caller, Error::Ended);
                 return true;
             }

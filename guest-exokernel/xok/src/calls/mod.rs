@@ -8,6 +8,7 @@ mod flow;
 mod memory;
 pub(crate) mod message;
 mod queue;
+mod slice;
 
 use crate::schedule::{self, GateFrame};
 use abi::call::{CALLS, Call, Error};
@@ -66,6 +67,8 @@ static XOK_CALLS: [Entry; CALLS] = {
         EnvironmentDestroy: |kernel, environment, _, _, _, _| kernel.environment_destroy(environment);
         EnvironmentStatus: |kernel, environment, _, _, _, _| kernel.environment_status(environment);
         Wake: |kernel, environment, _, _, _, _| kernel.wake(environment);
+        SliceBind: |kernel, a, b, c, d, _| kernel.slice_bind(a, b, c, d);
+        SliceUnbind: |kernel, a, b, c, d, _| kernel.slice_unbind(a, b, c, d);
         MemoryMap: |kernel, a, b, c, d, e| kernel.memory_map(a, b, c, d, e);
         MemoryUnmap: |kernel, a, b, c, _, _| kernel.memory_unmap(a, b, c);
         DmaGrant: |kernel, a, b, c, d, e| kernel.dma_grant(a, b, c, d, e);

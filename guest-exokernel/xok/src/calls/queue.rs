@@ -1,6 +1,5 @@
 //! Binding a virtqueue: checked once here, then nobody is between the environment and its queue.
 
-use crate::arch::flush_page;
 use crate::kernel::{BoundQueue, Kernel};
 use crate::machine::{Machine, Register, read, write};
 use crate::tables::Owner;
@@ -23,6 +22,9 @@ mod common {
     pub(super) const QUEUE_DEVICE: u64 = 0x30;
     pub(super) const QUEUE_RESET: u64 = 0x3A;
 }
+
+/// Address of an MSI; the destination's x2APIC id is in bits 19:12 (SDM 11.11.1).
+const MSI_ADDRESS: u32 = 0xFEE0_0000;
 
 /// How often a reset is polled in one call. Mostly it is over at once; if not, it may take as long as the host's disk does.
 const RESET_POLLS: u32 = 8;
@@ -74,7 +76,7 @@ impl Kernel {
             page += 1;
         }
         queue.owner.set(environment);
-        queue.set_interrupt(Machine::get().wake());
+        queue.set_interrupt(Machine::get().wake(), self.vcpu);
         queue.set_address(common::QUEUE_DESC, base_gpa + layout.descriptors_offset());
         queue.set_address(common::QUEUE_DRIVER, base_gpa + layout.available_offset());
         queue.set_address(common::QUEUE_DEVICE, base_gpa + layout.used_offset());
@@ -145,13 +147,11 @@ impl Kernel {
     }
 
     /// The queue's own doorbell page, for its owner.
-    fn map_doorbell(&self, environment: u32, index: u64, present: bool) {
+    fn map_doorbell(&mut self, environment: u32, index: u64, present: bool) {
         let at = self.place(environment).doorbells_gpa + 8 * index;
         let entry = read(at);
         write(at, if present { entry | PRESENT } else { entry & !PRESENT });
-        if environment == self.current {
-            flush_page(DOORBELL_VA + index * PAGE_BYTES);
-        }
+        self.flush_page(environment, DOORBELL_VA + index * PAGE_BYTES);
     }
 
     /// Gives one queue back that was bound with this capability; whether there is none left.
@@ -186,11 +186,11 @@ impl Queue {
         Register::<u32>::at(self.device.common_gpa + offset + 4).write((gpa >> 32) as u32);
     }
 
-    /// Selects the queue and gives it the MSI-X vector of its own number, aimed at this vCPU.
-    fn set_interrupt(&self, how: u32) {
+    /// Selects the queue and gives it the MSI-X vector of its own number, aimed at a vCPU.
+    fn set_interrupt(&self, how: u32, vcpu: u32) {
         let data = if how == wake::SILENT { REMOTE_READ_MSI_DATA } else { u32::from(WAKE_VECTOR) };
         let entry = self.device.msix_table_gpa + 16 * u64::from(self.number);
-        for (offset, value) in [(0, 0xFEE0_0000), (4, 0), (8, data), (12, 0)] {
+        for (offset, value) in [(0, MSI_ADDRESS | vcpu << 12), (4, 0), (8, data), (12, 0)] {
             Register::<u32>::at(entry + offset).write(value);
         }
         self.select();

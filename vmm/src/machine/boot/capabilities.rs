@@ -60,6 +60,11 @@ impl Capabilities {
         self.add(Kind::Queues, (first.into(), count.into()), 0, 0, rights::BIND | rights::GIVE)
     }
 
+    /// Slices of a vCPU.
+    pub(super) fn slices(&mut self, first: u32, count: u32) -> Handle {
+        self.add(Kind::Slices, (first.into(), count.into()), 0, 0, rights::BIND | rights::GIVE)
+    }
+
     /// Blocks of a disk from 0 on, which an entry of the extent table allows.
     pub(super) fn extent(&mut self, device: u32, blocks: u64, extent_rights: u32, entry: u32) -> Handle {
         let mut rights = rights::GIVE;

@@ -281,6 +281,14 @@ pub fn prepare(
             }
         }
     }
+    for (number, (own, handles)) in (0u32..).zip(capabilities.iter_mut().zip(&mut handles)) {
+        for vcpu in 0..config.vcpus {
+            let (first, count) = shares::slices(number, environments, vcpu, config.vcpus);
+            if count > 0 {
+                handles.slices[vcpu as usize] = own.slices(first, count);
+            }
+        }
+    }
     if spare > 0 {
         handles[0].environments = capabilities[0].places(environments, spare);
     }

@@ -3,6 +3,7 @@
 use super::{Attached, Grant};
 use abi::boot::{DEVICES, MemoryRange};
 use abi::layout::LARGE_PAGE_BYTES;
+use abi::slice::SLICES;
 
 /// The queues of one device that an environment gets; none: the device is not its.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,21 @@ pub(super) fn queues(attached: &[Attached], environments: u32) -> Vec<[Queues; D
     shares
 }
 
+/// The slices that an environment gets of a vCPU: the first of them, and how many. Those who begin on a vCPU divide it; a vCPU on
+/// which nobody begins is the environment's whose turn it would be to get another one.
+pub(super) fn slices(environment: u32, environments: u32, vcpu: u32, vcpus: u32) -> (u32, u32) {
+    let all = SLICES as u32;
+    if vcpu % environments == environment && vcpu >= environments {
+        return (vcpu * all, all);
+    }
+    if environment % vcpus != vcpu {
+        return (vcpu * all, 0);
+    }
+    let residents = environments / vcpus + u32::from(vcpu < environments % vcpus);
+    let (nth, share) = (environment / vcpus, |nth| nth * all / residents);
+    (vcpu * all + share(nth), share(nth + 1) - share(nth))
+}
+
 /// Divides the large pages of some ranges evenly, from the lowest on; who comes first gets what is over. A share has at most
 /// as many pieces as there are ranges.
 pub(super) fn heaps(free: &[MemoryRange], environments: u32) -> Vec<[MemoryRange; 4]> {
@@ -78,6 +94,35 @@ pub(super) fn heaps(free: &[MemoryRange], environments: u32) -> Vec<[MemoryRange
 mod tests {
     use super::*;
     use abi::boot::Device;
+
+    #[test]
+    fn slices_of_every_vcpu_are_given_once() {
+        for environments in 1..=64 {
+            for vcpus in 1..=8 {
+                let mut given = vec![0; SLICES * vcpus as usize];
+                for environment in 0..environments {
+                    for vcpu in 0..vcpus {
+                        let (first, count) = slices(environment, environments, vcpu, vcpus);
+                        given[first as usize..(first + count) as usize]
+                            .iter_mut()
+                            .for_each(|times| *times += 1);
+                    }
+                }
+                assert!(given.iter().all(|&times| times == 1), "{environments} environments, {vcpus} vCPUs");
+            }
+        }
+    }
+
+    #[test]
+    fn slices_are_divided_among_those_who_begin_on_a_vcpu() {
+        assert_eq!(slices(0, 1, 0, 1), (0, 32));
+        assert_eq!(slices(0, 1, 1, 2), (32, 32));
+        assert_eq!([slices(0, 2, 0, 1), slices(1, 2, 0, 1)], [(0, 16), (16, 16)]);
+        assert_eq!(
+            [slices(0, 3, 0, 2), slices(1, 3, 1, 2), slices(2, 3, 0, 2)],
+            [(0, 16), (32, 32), (16, 16)]
+        );
+    }
 
     fn nic(pairs: u32) -> Attached {
         let entry = Device { kind: abi::boot::DEVICE_NET, queues: 2 * pairs + 1, ..Device::default() };

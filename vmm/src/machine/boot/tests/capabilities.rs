@@ -16,7 +16,15 @@ fn named(booted: &Booted, place: usize, handle: Handle) -> Capability {
 
 fn handles(page: &EnvironmentPage) -> Vec<Handle> {
     let all = page.capabilities;
-    let lists = [&all.heap[..], &all.queues, &all.extents, &all.flows, &[all.environments], &all.neighbours];
+    let lists = [
+        &all.heap[..],
+        &all.queues,
+        &all.extents,
+        &all.flows,
+        &all.slices,
+        &[all.environments],
+        &all.neighbours,
+    ];
     lists.concat().into_iter().filter(|&handle| handle != Handle::NONE).collect()
 }
 
