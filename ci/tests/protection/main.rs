@@ -27,3 +27,4 @@ mod load;
 mod memory;
 mod messages;
 mod queues;
+mod vcpus;

@@ -74,12 +74,14 @@ pub(crate) extern "sysv64" fn give_way(to: u64, _: u64, _: u64, _: u64, _: u64, 
         }
     }
     kernel.set_resume(current, [frame.rip, frame.rsp, 0, 0, 0]);
+    // At the end of its slice it is the next one's turn, which may be its own again; otherwise it is for others.
+    let not = if kernel.environment(current).told == 0 { 1 << current } else { 0 };
     kernel.leave();
     kernel.look();
     match next {
         // It gets what is left of the slice's owner's will, wherever it has slices itself.
         Some(number) if (kernel.runnable & !kernel.running) & (1 << number) != 0 => kernel.resume(number),
-        _ => kernel.schedule_but(1 << current),
+        _ => kernel.schedule_but(not),
     }
 }
 
@@ -222,6 +224,8 @@ impl Kernel {
         if was == NOBODY {
             return;
         }
+        // Said about this one, and of no meaning for whoever comes into the kernel next.
+        entry::set_left(false);
         self.own().last = was;
         if self.several {
             self.own().running = NOBODY;
@@ -304,7 +308,6 @@ impl Kernel {
             vcpu::set_current(number);
         }
         self.environment(number).told = 0;
-        entry::set_left(false);
     }
 
     /// The timer comes when it is over; nobody else, no timer.

@@ -13,6 +13,7 @@
 //! | [`channel`] | the host channel, used and misused |
 //! | [`family`] | other environments: making, giving, taking back, and what they try |
 //! | [`sharing`] | environments that do not give the CPU away by themselves |
+//! | [`vcpus`] | slices, and several vCPUs |
 //! | [`messages`] | messages between environments |
 //! | [`costs`] | what kernel calls cost |
 //! | [`load`] | work: heap, log, spans, endless loops |
@@ -35,6 +36,7 @@ mod load;
 mod memory;
 mod messages;
 mod sharing;
+mod vcpus;
 
 exos_runtime::entry!(main);
 
@@ -48,7 +50,7 @@ const NO_SUCH_CASE: u32 = 2;
 /// One case: its name, and what it does with the arguments behind it. The status that it returns is the machine's.
 type Case = (&'static str, fn(&mut dyn Iterator<Item = &'static str>) -> Option<u32>);
 
-const TABLES: [&[Case]; 11] = [
+const TABLES: [&[Case]; 12] = [
     memory::CASES,
     calls::CASES,
     binding::CASES,
@@ -59,6 +61,7 @@ const TABLES: [&[Case]; 11] = [
     family::CASES,
     sharing::CASES,
     messages::CASES,
+    vcpus::CASES,
     costs::CASES,
 ];
 
