@@ -163,6 +163,44 @@ fn overhead_outside_guest_memory_is_small() {
     });
 }
 
+#[test]
+fn four_vcpus_with_nothing_to_do_cost_no_cpu_and_next_to_no_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_namespace!(|| {
+        const WINDOW: Duration = Duration::from_secs(2);
+        const MEMORY_MIB: u64 = 256;
+        const A_VCPU_BYTES: u64 = 512 << 10;
+        let (scene, site) = (scene(), site());
+        let memory = MEMORY_MIB.to_string();
+        let mut with_one = 0;
+        for vcpus in ["1", "4"] {
+            let arguments = ["--vcpus", vcpus, "--io", "thread", "--memory", &memory];
+            let (running, _) = start(&scene, &site, &arguments);
+            let overhead = overhead_bytes(&running, MEMORY_MIB << 20);
+            std::thread::sleep(Duration::from_millis(500));
+            let shares = (0..TRIES).map(|_| {
+                let before = cpu_time(running.pid());
+                std::thread::sleep(WINDOW);
+                (cpu_time(running.pid()) - before).as_secs_f64() / WINDOW.as_secs_f64()
+            });
+            let share = first_below(IDLE_SHARE, shares);
+            println!(
+                "{vcpus} vCPUs: {} KiB outside guest memory, {:.2} % of a core",
+                overhead >> 10,
+                100.0 * share
+            );
+            assert!(overhead < OVERHEAD_BYTES, "{overhead}");
+            match vcpus {
+                "1" => with_one = overhead,
+                _ => assert!(overhead < with_one + 3 * A_VCPU_BYTES, "{overhead}, with one {with_one}"),
+            }
+            assert!(share < IDLE_SHARE, "{vcpus} vCPUs: {share}");
+            // More vCPUs than CPUs is said.
+            assert_eq!(running.end_by(libc::SIGINT).0.code(), Some(0));
+        }
+    });
+}
+
 /// Memory of the VMM besides the guest's.
 fn overhead_bytes(running: &Running, guest_memory_bytes: u64) -> u64 {
     let mappings = host::private_mappings(running.pid()).into_iter();

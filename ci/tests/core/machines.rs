@@ -25,6 +25,15 @@ fn core_hello_serves_its_page() {
 }
 
 #[test]
+fn core_hello_serves_its_page_with_two_vcpus() {
+    in_namespace!(|| {
+        let guest = Guest::image("hello").vcpus(2).io(IoMode::Thread).start();
+        guest.get("/").assert_status(200).assert_text(HELLO);
+        guest.stop();
+    });
+}
+
+#[test]
 fn core_log_of_the_guest_arrives() {
     in_namespace!(|| {
         let guest = Guest::image("hello").start();

@@ -277,11 +277,63 @@ fn read_sites(elf: &Elf<'_>) -> Vec<Site> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use abi::header::{VECTORS, Vector};
 
     #[test]
     fn parse_garbage_returns_not_elf() {
         assert!(matches!(Program::parse(b"#!/bin/sh\n"), Err(ProgramError::NotElf(_))));
         assert!(matches!(Program::parse(&[]), Err(ProgramError::NotElf(_))));
+    }
+
+    fn stacks(top: u64, fault_top: u64, stride: u64) -> Result<(), ProgramError> {
+        let none = Vector { handler_va: 0, vector: 0, dpl: 0, ist: 0, reserved: [0; 5] };
+        let kernel = KernelHeader {
+            magic: KERNEL_MAGIC,
+            abi_version: abi::VERSION,
+            reserved: 0,
+            entry_va: KERNEL_VA,
+            stack_top_va: top,
+            fault_stack_top_va: fault_top,
+            stack_stride_bytes: stride,
+            syscall_va: 0,
+            vectors: [none; VECTORS],
+        };
+        let segment = |va, access| Segment { va, len_bytes: 0x10_0000, bytes: Vec::new(), access };
+        let segments = [
+            segment(KERNEL_VA, Access::Execute),
+            segment(KERNEL_VA + 0x10_0000, Access::Read),
+            segment(KERNEL_VA + 0x20_0000, Access::Write),
+        ];
+        check_stacks(&kernel, &segments)
+    }
+
+    #[test]
+    fn stacks_of_all_vcpus_that_lie_in_writable_memory_are_good() {
+        let first = KERNEL_VA + 0x20_4000;
+        assert!(stacks(first, first + 8 * 0x4000, 0x4000).is_ok());
+        // The last that fit.
+        assert!(stacks(first, KERNEL_VA + 0x30_0000 - 7 * 0x4000, 0x4000).is_ok());
+    }
+
+    #[test]
+    fn stacks_that_are_not_as_they_must_be_return_stacks() {
+        let good = KERNEL_VA + 0x20_4000;
+        for (what, top, fault_top, stride) in [
+            ("no size", good, good, 0),
+            ("no power of two", good, good, 0x6000),
+            ("less than a page", good, good, 0x800),
+            ("begins anywhere", good + 0x1000, good, 0x4000),
+            ("fault stack begins anywhere", good, good + 0x1000, 0x4000),
+            ("before the memory", KERNEL_VA + 0x20_0000, good, 0x4000),
+            ("the last one behind it", good, KERNEL_VA + 0x30_0000 - 6 * 0x4000, 0x4000),
+            ("constants", KERNEL_VA + 0x10_4000, good, 0x4000),
+            ("code", KERNEL_VA + 0x4000, good, 0x4000),
+            ("nowhere", 0x4000, good, 0x4000),
+            ("at the end of all addresses", 0u64.wrapping_sub(0x4000), good, 0x4000),
+            ("larger than everything", 1 << 63, good, 1 << 63),
+        ] {
+            assert!(matches!(stacks(top, fault_top, stride), Err(ProgramError::Stacks)), "{what}");
+        }
     }
 
     #[test]

@@ -26,10 +26,17 @@ pub struct BucketSum {
 /// One VMM thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadSum {
-    /// "vcpu", "io", or "disk D.N": thread N that waits for the disk with number D in the device table.
+    /// "vcpu", "vcpu1" and so on, "io", or "disk D.N": thread N that waits for the disk with number D in the device table.
     pub name: String,
     /// All buckets; they add up to the thread's life.
     pub buckets: Vec<BucketSum>,
+}
+
+impl ThreadSum {
+    /// Whether it is a vCPU's. These come first.
+    pub fn is_vcpu(&self) -> bool {
+        self.name.starts_with("vcpu")
+    }
 }
 
 /// One site of the guest.

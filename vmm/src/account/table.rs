@@ -17,6 +17,16 @@ fn named(site: &SiteSum) -> String {
     }
 }
 
+/// The rows of the guest's spans, and of what is left of `guest_cycles` besides them.
+fn spans(account: &AccountSnapshot, guest_cycles: u64, row: &mut impl FnMut(&str, u64, u64)) {
+    let spans = || account.sites.iter().filter(|site| site.kind == "span" && site.name != TURN_SPAN);
+    for span in spans().filter(|span| span.total > 0) {
+        row(&format!("  ring 3: {}", named(span)), span.total, span.count);
+    }
+    let ring3: u64 = spans().map(|span| span.total).sum();
+    row("  not in ring 3 (KVM, ring 0)", guest_cycles.saturating_sub(ring3), 0);
+}
+
 /// Prints a difference of two snapshots: cycles by bucket, as a share of the time and per request.
 pub fn print(account: &AccountSnapshot) -> String {
     let mut text = String::new();
@@ -41,21 +51,25 @@ pub fn print(account: &AccountSnapshot) -> String {
             entries as f64 / seconds
         );
     };
-    for thread in &account.threads {
+    let vcpus = account.threads.iter().take_while(|thread| thread.is_vcpu()).count();
+    for (number, thread) in account.threads.iter().enumerate() {
         for bucket in thread.buckets.iter().filter(|bucket| bucket.cycles > 0 || bucket.entries > 0) {
-            let name = format!("{}: {}", thread.name, bucket.name);
-            if thread.name == "vcpu" && bucket.name == "guest" {
-                row(&name, bucket.cycles, bucket.entries);
-                let spans =
-                    || account.sites.iter().filter(|site| site.kind == "span" && site.name != TURN_SPAN);
-                for span in spans().filter(|span| span.total > 0) {
-                    row(&format!("  ring 3: {}", named(span)), span.total, span.count);
-                }
-                let ring3: u64 = spans().map(|span| span.total).sum();
-                row("  not in ring 3 (KVM, ring 0)", bucket.cycles.saturating_sub(ring3), 0);
-            } else {
-                row(&name, bucket.cycles, bucket.entries);
+            row(&format!("{}: {}", thread.name, bucket.name), bucket.cycles, bucket.entries);
+            if vcpus == 1 && number == 0 && bucket.name == "guest" {
+                spans(account, bucket.cycles, &mut row);
             }
+        }
+        // An environment's spans are its own, on whichever vCPU it was.
+        if vcpus > 1 && number == vcpus - 1 {
+            let guest = account.threads[..vcpus].iter().flat_map(|thread| &thread.buckets);
+            let guest: Vec<_> = guest.filter(|bucket| bucket.name == "guest").collect();
+            let cycles = guest.iter().map(|bucket| bucket.cycles).sum();
+            row(
+                &format!("guest, all {vcpus} vCPUs"),
+                cycles,
+                guest.iter().map(|bucket| bucket.entries).sum(),
+            );
+            spans(account, cycles, &mut row);
         }
     }
     let counters: Vec<_> =
@@ -81,4 +95,60 @@ pub fn print(account: &AccountSnapshot) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::snapshot::{BucketSum, ThreadSum};
+    use super::*;
+
+    fn thread(name: &str, guest_cycles: u64) -> ThreadSum {
+        let bucket = BucketSum { name: "guest".to_owned(), cycles: guest_cycles, entries: 1 };
+        ThreadSum { name: name.to_owned(), buckets: vec![bucket] }
+    }
+
+    fn account(threads: Vec<ThreadSum>) -> AccountSnapshot {
+        let span = |name: &str, total| SiteSum {
+            name: name.to_owned(),
+            kind: "span".to_owned(),
+            count: 1,
+            total,
+            environment: None,
+        };
+        let sites = vec![span("serve", 300), span("turn", 90)];
+        AccountSnapshot { tsc: 1000, tsc_khz: 1, threads, sites, ..AccountSnapshot::default() }
+    }
+
+    /// The rows' names and shares.
+    fn rows(account: &AccountSnapshot) -> Vec<(String, String)> {
+        let text = print(account);
+        let rows = text.lines().filter(|line| line.contains('%'));
+        rows.map(|row| (row[..34].trim_end().to_owned(), row[34..43].trim().to_owned())).collect()
+    }
+
+    #[test]
+    fn spans_are_part_of_what_the_only_vcpu_was_in_the_guest() {
+        let rows = rows(&account(vec![thread("vcpu", 1000), thread("io", 0)]));
+        let expected = [
+            ("vcpu: guest", "100.00%"),
+            ("  ring 3: serve", "30.00%"),
+            ("  not in ring 3 (KVM, ring 0)", "70.00%"),
+        ];
+        let expected = expected.map(|(name, share)| (name.to_owned(), share.to_owned()));
+        assert_eq!(rows[..3], expected);
+    }
+
+    #[test]
+    fn spans_are_part_of_what_all_vcpus_were_in_the_guest() {
+        let rows = rows(&account(vec![thread("vcpu", 1000), thread("vcpu1", 500), thread("io", 0)]));
+        let expected = [
+            ("vcpu: guest", "100.00%"),
+            ("vcpu1: guest", "50.00%"),
+            ("guest, all 2 vCPUs", "150.00%"),
+            ("  ring 3: serve", "30.00%"),
+            ("  not in ring 3 (KVM, ring 0)", "120.00%"),
+        ];
+        let expected = expected.map(|(name, share)| (name.to_owned(), share.to_owned()));
+        assert_eq!(rows[..5], expected);
+    }
 }

@@ -70,7 +70,7 @@ pub(super) fn ps(arguments: &PsArguments) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<_> = report.machines.iter().map(row).chain(report.silent.iter().map(silent_row)).collect();
-    print(&columns(["NAME", "PROCESS", "IMAGE", "UPTIME", "MEMORY", "STATE", "ADDRESS"], &rows))?;
+    print(&columns(["NAME", "PROCESS", "IMAGE", "UPTIME", "VCPUS", "MEMORY", "STATE", "ADDRESS"], &rows))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -116,7 +116,7 @@ fn info(name: &str) -> Result<Info, ControlError> {
     }
 }
 
-fn row(info: &Info) -> [String; 7] {
+fn row(info: &Info) -> [String; 8] {
     let address = match (info.addresses.as_slice(), info.port) {
         ([], _) if info.published.is_empty() => "-".to_owned(),
         ([], _) => info.published.join(", "),
@@ -128,14 +128,15 @@ fn row(info: &Info) -> [String; 7] {
         info.pid.to_string(),
         info.image.clone(),
         humantime::format_duration(Duration::from_secs(info.uptime_ms / 1000)).to_string(),
+        info.vcpus.to_string(),
         format!("{} MiB", info.memory_bytes >> 20),
         info.state.name().to_owned(),
         address,
     ]
 }
 
-fn silent_row(silent: &Silent) -> [String; 7] {
+fn silent_row(silent: &Silent) -> [String; 8] {
     let unknown = || "?".to_owned();
     let pid = silent.pid.map_or_else(unknown, |pid| pid.to_string());
-    [silent.name.clone(), pid, unknown(), unknown(), unknown(), silent.state.to_owned(), unknown()]
+    [silent.name.clone(), pid, unknown(), unknown(), unknown(), unknown(), silent.state.to_owned(), unknown()]
 }

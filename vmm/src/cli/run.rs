@@ -76,6 +76,7 @@ Examples
   exovm run cheetah --docroot ./site --net tap=tap0,ip=10.80.0.7/24 --io turn
   exovm run ./my.image --net none --memory 64
   exovm run cheetah --environments 2 --docroot ./a --docroot ./b --publish 8080:80 --publish 8081:81
+  exovm run cheetah --vcpus 2 --vcpu-cpu 0,1 --docroot ./site --publish 8080:80
   exovm run --detach hello && exovm logs -f hello
 
 A detached machine runs on in a session of its own; the command returns when

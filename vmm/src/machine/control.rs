@@ -104,7 +104,7 @@ mod tests {
         fn new() -> Self {
             let memory = Arc::new(crate::machine::memory::map(MEMORY_BYTES).expect("4 MiB"));
             let mut placer = Placer::new(MEMORY_BYTES);
-            let fault_gpa = placer.pages(4096).expect("room");
+            let fault_gpa = placer.pages(2 * size_of::<FaultRecord>() as u64).expect("room");
             let common = CommonPages::place(&mut placer).expect("room");
             let own: Vec<_> = (0..2).map(|_| OwnPages::place(&mut placer).expect("room")).collect();
             let pages = own.iter().map(|own| SharedPages::open(&memory, &common, own).expect("inside"));
@@ -214,6 +214,25 @@ mod tests {
                 lines.len() > before.len() + 3 && lines[before.len() + 1].contains("at 0x0"),
                 "{lines:#?}"
             );
+        }
+    }
+
+    #[test]
+    fn registers_of_two_vcpus_do_not_mix() {
+        let mut bench = Bench::new();
+        for page in 900..902 {
+            bench.control.memory.write_slice(&[0xEE; 4096], GuestAddress(page * 4096)).expect("memory");
+        }
+        let mut other = bench.control.of_vcpu(1);
+        assert!(bench.control.write(control::CLEAN_START, 900).is_none());
+        assert!(other.write(control::CLEAN_START, 901).is_none());
+        assert!(bench.control.write(control::CLEAN_PAGES, 1).is_none());
+        assert!(bench.is_filled(900, 0) && bench.is_filled(901, 0xEE));
+        let record = bench.control.fault_gpa + size_of::<FaultRecord>() as u64;
+        bench.control.memory.write_obj(abi::fault::KIND_PANIC, GuestAddress(record)).expect("memory");
+        for (control, kind) in [(&mut bench.control, 0), (&mut other, abi::fault::KIND_PANIC)] {
+            let Some(VcpuEnd::Fault(fault)) = control.write(control::FAULT, 1) else { panic!("no fault") };
+            assert_eq!(fault.kind, kind);
         }
     }
 

@@ -161,3 +161,26 @@ pub fn connect_doorbells(vm: &VmFd, event: &EventFd, doorbells: &[(u64, u16)]) -
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry_holds_address_and_data_unchanged() {
+        for (address, data) in [(0xFEE0_7000, 0x300), (0xFEE0_0000, 0x60), (0x1234_5678_FEEF_F00C, u32::MAX)]
+        {
+            let entry = entry(7, MsiMessage { address, data });
+            // SAFETY: an entry of this type has an MSI in its union, and all of it is plain data.
+            let msi = unsafe { entry.u.msi };
+            assert_eq!(u64::from(msi.address_hi) << 32 | u64::from(msi.address_lo), address);
+            assert_eq!((msi.data, entry.gsi, entry.type_), (data, 7, KVM_IRQ_ROUTING_MSI));
+        }
+    }
+
+    #[test]
+    fn wake_message_names_the_vcpu_by_its_number() {
+        assert_eq!(wake_message(0), MsiMessage { address: 0xFEE0_0000, data: 0x60 });
+        assert_eq!(wake_message(7), MsiMessage { address: 0xFEE0_7000, data: 0x60 });
+    }
+}

@@ -24,6 +24,7 @@ mod project;
 mod ps;
 mod stop;
 mod user_network;
+mod vcpus;
 
 use exovm_ci::scene::Scene;
 

@@ -168,6 +168,21 @@ mod tests {
     }
 
     #[test]
+    fn entry_that_is_changed_while_it_is_open_leads_elsewhere_from_then_on() {
+        let (mut msix, counter, routes) = msix();
+        msix.set_state(OPEN);
+        msix.write_table(0, &0xFEE0_1000u32.to_le_bytes());
+        msix.write_table(8, &0x300u64.to_le_bytes());
+        msix.signal(0);
+        // Another vCPU's APIC: bits 12 to 19 of the address are its id.
+        msix.write_table(0, &0xFEE0_7000u32.to_le_bytes());
+        msix.signal(0);
+        let to = |address| (0, Some(MsiMessage { address, data: 0x300 }));
+        assert_eq!(routes.take(), [to(0xFEE0_1000), to(0xFEE0_7000)]);
+        assert_eq!(counter.count(), 2);
+    }
+
+    #[test]
     fn function_mask_masks_all_and_off_forgets() {
         let (mut msix, counter, routes) = msix();
         msix.set_state(OPEN);

@@ -162,3 +162,48 @@ impl Descriptors {
         fd.set_regs(&regs).map_err(MachineError::kvm("KVM_SET_REGS"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::header::{KERNEL_MAGIC, VECTORS, Vector};
+    use abi::layout::DIRECT_MAP_VA;
+
+    const STRIDE: u64 = 16 << 10;
+
+    fn kernel() -> KernelHeader {
+        let none = Vector { handler_va: 0, vector: 0, dpl: 0, ist: 0, reserved: [0; 5] };
+        KernelHeader {
+            magic: KERNEL_MAGIC,
+            abi_version: abi::VERSION,
+            reserved: 0,
+            entry_va: 0,
+            stack_top_va: 0xFFFF_FFFF_8010_0000,
+            fault_stack_top_va: 0xFFFF_FFFF_8020_0000,
+            stack_stride_bytes: STRIDE,
+            syscall_va: 0,
+            vectors: [none; VECTORS],
+        }
+    }
+
+    #[test]
+    fn task_state_of_each_vcpu_names_its_own_stacks() {
+        let memory = crate::machine::memory::map(2 << 20).expect("2 MiB");
+        let descriptors = Descriptors::place(&memory, &mut Placer::new(2 << 20), &kernel(), DIRECT_MAP_VA);
+        let descriptors = descriptors.expect("fits");
+        let word = |va: u64| memory.read_obj::<u64>(GuestAddress(va - DIRECT_MAP_VA)).expect("memory");
+        for vcpu in 0..VCPUS_MAX as u64 {
+            // The descriptor as the processor reads it (SDM 8.2.3).
+            let at = descriptors.gdt_va + u64::from(tss_selector(vcpu as u16));
+            assert!(at + 15 - descriptors.gdt_va <= u64::from(GDT_LIMIT), "inside the table");
+            let (low, high) = (word(at), word(at + 8));
+            let base = low >> 16 & 0xFF_FFFF | low >> 32 & 0xFF00_0000 | high << 32;
+            let (limit, kind) = (low & 0xFFFF, low >> 40 & 0xFF);
+            assert_eq!((limit, kind), (103, 0x8B), "present, busy, 64 bits");
+            assert_eq!(word(base + 4), kernel().stack_top_va + vcpu * STRIDE, "RSP0");
+            assert_eq!(word(base + 0x24), kernel().fault_stack_top_va + vcpu * STRIDE, "IST1");
+            let io_map: u16 = memory.read_obj(GuestAddress(base + 102 - DIRECT_MAP_VA)).expect("memory");
+            assert!(u64::from(io_map) > limit, "no port for ring 3");
+        }
+    }
+}

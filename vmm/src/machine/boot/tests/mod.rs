@@ -60,10 +60,14 @@ fn config(environments: u32, spare: u32) -> BootConfig {
 }
 
 fn boot(environments: u32, spare: u32, disks: u32) -> Booted {
+    boot_with(config(environments, spare), disks)
+}
+
+fn boot_with(config: BootConfig, disks: u32) -> Booted {
     let image = crate::images::load("hello").expect("built in");
     let attached = devices(disks);
     let clone = attached.clone();
-    let prepared = prepare(&image, 128 << 20, &config(environments, spare), |_, _| Ok(clone)).expect("fits");
+    let prepared = prepare(&image, 128 << 20, &config, |_, _| Ok(clone)).expect("fits");
     let boot: BootPage = read(&prepared.memory, prepared.boot_page_gpa);
     let record = size_of::<PlaceRecord>() as u64;
     let places =
@@ -166,6 +170,44 @@ fn machine_with_as_many_places_as_there_can_be_is_prepared() {
     assert_eq!(prepared.pages.len(), 64);
     let prepared = prepare(&image, 1 << 30, &config(64, 0), |_, _| Ok(devices(2))).expect("fits");
     assert_eq!(prepared.roots_gpa.len(), 64);
+}
+
+#[test]
+fn machine_with_no_vcpu_or_too_many_returns_vcpus() {
+    let image = crate::images::load("hello").expect("built in");
+    for vcpus in [0, 9, u32::MAX] {
+        let config = BootConfig { vcpus, ..config(1, 0) };
+        let error = prepare(&image, 1 << 30, &config, |_, _| Ok(Vec::new())).err().expect("refused");
+        assert!(matches!(error, MachineError::Vcpus { .. }), "{error}");
+    }
+}
+
+#[test]
+fn environments_are_dealt_out_to_the_vcpus_in_turn() {
+    let booted = boot_with(BootConfig { vcpus: 3, ..config(5, 1) }, 0);
+    assert_eq!(booted.boot.vcpus, 3);
+    let vcpus: Vec<_> = booted.places.iter().map(|place| place.vcpu).collect();
+    assert_eq!(vcpus, [0, 1, 2, 0, 1, 2]);
+    assert!(boot(3, 1, 0).places.iter().all(|place| place.vcpu == 0));
+}
+
+#[test]
+fn turn_register_is_not_there_from_the_start_where_others_run() {
+    let turn = |booted: Booted| booted.ring3(0, TURN_VA);
+    assert_eq!(turn(boot_with(config(1, 0), 0)), Some((TURN_GPA, true)));
+    assert_eq!(turn(boot_with(config(2, 0), 0)), None);
+    assert_eq!(turn(boot_with(BootConfig { vcpus: 2, ..config(1, 0) }, 0)), None);
+}
+
+#[test]
+fn fault_records_of_all_vcpus_lie_one_behind_the_other_and_are_nobody_elses() {
+    let booted = boot_with(BootConfig { vcpus: 8, ..config(1, 0) }, 0);
+    let records = 8 * size_of::<FaultRecord>() as u64;
+    let at = booted.boot.fault_gpa;
+    for other in [booted.boot.domains_gpa, booted.boot.places_gpa, booted.boot.table_pool.start_gpa] {
+        assert!(other >= at + records || other < at, "{other:#x} lies in {at:#x}+{records:#x}");
+    }
+    assert!(at + records <= booted.boot.free_gpa);
 }
 
 #[test]
