@@ -83,7 +83,7 @@ fn core_environments_run_at_the_same_time_on_two_vcpus() {
 
 #[test]
 fn core_what_is_taken_back_is_not_used_on_another_vcpu_any_more() {
-    assert_eq!(run(&["vcpus-flush", "40"], two), ["40 times, 0 did not run, counted afterwards: 0"]);
+    assert_eq!(run(&["vcpus-flush", "20"], two), ["20 times, 0 did not run, counted afterwards: 0"]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn core_no_wake_up_between_vcpus_is_lost() {
 #[test]
 fn core_environment_goes_where_it_has_slices() {
     assert_eq!(
-        run(&["vcpus-move", "60"], two),
-        ["moved 60 times, stood still 0 times, runs: true", "ended with 137"]
+        run(&["vcpus-move", "30"], two),
+        ["moved 30 times, stood still 0 times, runs: true", "ended with 137"]
     );
 }
