@@ -7,6 +7,7 @@
 //! | [`tables`] | the hardware's view of the kernel's tables: DMA domains, flows, extents, queue owners |
 //! | [`backend`] | where frames go: a tap |
 //! | [`placement`] | who does device work, and when |
+//! | [`attacks`] | what environments try, and what it must get
 //! | [`account`] | where the cycles went |
 //! | [`channel`] | who is attached to the ports of the host channel |
 //! | [`control`] | how tools speak to a running machine |
@@ -19,6 +20,7 @@
 //! | [`cli`] | the `exovm` command |
 
 pub mod account;
+pub mod attacks;
 pub mod backend;
 pub mod cache_dir;
 pub mod channel;

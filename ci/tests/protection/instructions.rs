@@ -40,7 +40,14 @@ fn core_privileged_instruction_returns_general_protection() {
     assert_general_protection(&["hlt", "cli", "sti", "clts", "invlpg", "wbinvd"], 0);
     assert_general_protection(&["rdmsr", "wrmsr", "swapgs", "sysret"], 0);
     assert_general_protection(&["lgdt", "lidt", "ltr", "lldt"], 0);
-    assert_general_protection(&["mov-from-cr3", "mov-cr0", "mov-cr3", "mov-cr4", "mov-dr7"], 0);
+    assert_general_protection(&["mov-from-cr3", "mov-cr0", "mov-cr3", "mov-cr4", "xsetbv"], 0);
+}
+
+/// So no breakpoint of one environment's is another's.
+#[test]
+fn core_debug_registers_are_out_of_reach() {
+    assert_general_protection(&["mov-dr0", "mov-dr3", "mov-dr6", "mov-dr7"], 0);
+    assert_general_protection(&["mov-from-dr0", "mov-from-dr6", "mov-from-dr7"], 0);
 }
 
 #[test]

@@ -12,11 +12,13 @@
 //! | [`calls`] | kernel calls: registers, errors, the halt |
 //! | [`queues`] | what a queue must not be bound to, and what a device must not be made to touch |
 //! | [`disks`] | disks: what is read and written, and what is not |
+//! | [`attacks`] | the list of attacks: all that the image tries, and what each got |
 //! | [`environments`] | environments that do not trust each other |
 //! | [`messages`] | messages between environments |
 //! | [`beside`] | several environments from the start |
 //! | [`load`] | ends, log, heap, spans, nonsense in the shared pages |
 
+mod attacks;
 mod beside;
 mod calls;
 mod disks;

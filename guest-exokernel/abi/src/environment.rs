@@ -56,10 +56,10 @@ pub struct KernelPage {
     pub waiting: AtomicU64,
 }
 
-/// The code by which ring 3 gets the CPU back after somebody else had it, at [`crate::layout::RESUME_VA`]. It brings all
-/// extended registers (x87, SSE, AVX and what else the host has) into their initial state, since ring 0 cannot do that on
-/// every host, and goes on where [`KernelPage::resume`] says. The kernel enters an environment through it, so it is not
-/// skipped.
+/// The code by which ring 3 gets the CPU back after somebody else had it, at [`crate::layout::RESUME_VA`]. It brings the data
+/// selectors, with them the bases of `fs` and `gs`, and all extended registers (x87, SSE, AVX and what else the host has) into
+/// their initial state, since ring 0 cannot do that on every host, and goes on where [`KernelPage::resume`] says. The kernel
+/// enters an environment through it, so it is not skipped.
 pub mod resume {
     use crate::layout::KERNEL_PAGE_VA;
 
@@ -74,6 +74,9 @@ pub mod resume {
     pub const fn page(mask: u64) -> [u8; 4096] {
         let mut page = [0u8; 4096];
         let mut at = 0;
+        at = put(&mut page, at, &[0xB8]); // mov eax, the selector
+        at = put(&mut page, at, &(crate::layout::USER_DATA_SELECTOR as u32).to_le_bytes());
+        at = put(&mut page, at, &[0x8E, 0xD8, 0x8E, 0xC0, 0x8E, 0xE0, 0x8E, 0xE8]); // mov ds, eax; es; fs; gs
         at = put(&mut page, at, &[0xB8]); // mov eax, the mask's lower half
         at = put(&mut page, at, &(mask as u32).to_le_bytes());
         at = put(&mut page, at, &[0xBA]); // mov edx, its upper half
@@ -122,8 +125,8 @@ mod tests {
     #[test]
     fn resume_page_holds_the_mask_and_the_initial_control_words() {
         let page = resume::page(0x2_0000_00E7);
-        assert_eq!(page[1..5], 0xE7u32.to_le_bytes());
-        assert_eq!(page[6..10], 2u32.to_le_bytes());
+        let loads = [[0xB8, 0xE7, 0, 0, 0], [0xBA, 2, 0, 0, 0]].concat();
+        assert!(page.windows(loads.len()).any(|window| window == loads));
         let area = &page[resume::AREA_OFFSET..];
         assert_eq!(area[..2], 0x37Fu16.to_le_bytes());
         assert_eq!(area[24..28], 0x1F80u32.to_le_bytes());

@@ -2,7 +2,7 @@
 //! least and the median cycles; how many ring 0 instructions there were the VMM finds out from outside.
 
 use crate::binding::pages_for;
-use crate::family::{Child, Code};
+use crate::child::{Child, Code};
 use crate::{BROKEN, Case, HELD};
 use abi::call::{Call, map, sleep, state};
 use abi::capability::{Handle, rights};
@@ -102,7 +102,7 @@ fn run(name: &str, times: u64, costs: &mut Costs) -> Option<()> {
             for time in 0..times {
                 let child = children[time as usize % children.len()].environment.0;
                 match name {
-                    "start" => costs.call(Call::EnvironmentStart, [child, crate::family::CODE_VA, 0, 0, 0]),
+                    "start" => costs.call(Call::EnvironmentStart, [child, crate::child::CODE_VA, 0, 0, 0]),
                     "wake" => costs.call(Call::Wake, [child, 0, 0, 0, 0]),
                     _ => costs.call(Call::EnvironmentStatus, [child, 0, 0, 0, 0]),
                 };

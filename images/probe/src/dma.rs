@@ -2,10 +2,9 @@
 //! its own and takes turns. The log says how far the device got.
 
 use crate::binding::pages_for;
+use crate::queue::{NEXT, Queue, WRITE};
 use crate::{Case, HELD, number};
 use abi::layout::WINDOW_VA;
-use abi::queue::RingLayout;
-use exos_runtime::{clock, kernel, turn};
 
 type Arguments<'a> = &'a mut dyn Iterator<Item = &'static str>;
 
@@ -17,11 +16,6 @@ pub(crate) const CASES: &[Case] = &[
 
 const RECEIVE: u32 = 0;
 const SEND: u32 = 1;
-const SIZE: u16 = 64;
-/// VIRTQ_DESC_F_NEXT.
-const NEXT: u16 = 1;
-/// VIRTQ_DESC_F_WRITE.
-const WRITE: u16 = 2;
 /// An Ethernet frame that the tests know: local experimental EtherType 0x88B5, behind an empty virtio header.
 const GOOD_FRAME: [u8; 12 + 60] = {
     let mut frame = [0; 12 + 60];
@@ -34,72 +28,6 @@ const GOOD_FRAME: [u8; 12 + 60] = {
     frame[12 + 14] = b'!';
     frame
 };
-/// How long the device gets.
-const PATIENCE_MS: u64 = 100;
-
-/// A bound queue.
-struct Queue {
-    number: u32,
-    base_gpa: u64,
-    layout: RingLayout,
-}
-
-impl Queue {
-    fn new(number: u32) -> Option<Self> {
-        let layout = RingLayout::new(SIZE)?;
-        Some(Self { number, base_gpa: pages_for(layout.len_bytes())?, layout })
-    }
-
-    fn bind(&self) {
-        log::info!("probe: bind: {:?}", kernel::queue_bind(0, self.number, self.base_gpa, SIZE));
-    }
-
-    fn unbind(&self) {
-        log::info!("probe: unbind: {:?}", kernel::queue_unbind(0, self.number));
-    }
-
-    fn store<T>(&self, offset: u64, value: T) {
-        // SAFETY: offsets are inside the block, which is this queue's for good; the device may read it at any time, and
-        // has a copy of its own of what it checks.
-        unsafe { ((WINDOW_VA + self.base_gpa + offset) as *mut T).write_volatile(value) }
-    }
-
-    fn load(&self, offset: u64) -> u16 {
-        // SAFETY: as for `store`.
-        unsafe { ((WINDOW_VA + self.base_gpa + offset) as *const u16).read_volatile() }
-    }
-
-    fn descriptor(&self, index: u16, gpa: u64, len_bytes: u32, flags: u16, next: u16) {
-        let at = self.layout.descriptors_offset() + 16 * u64::from(index);
-        self.store(at, gpa);
-        self.store(at + 8, len_bytes);
-        self.store(at + 12, flags);
-        self.store(at + 14, next);
-    }
-
-    /// Offers chain `head`, in all slots, and sets the index.
-    fn offer(&self, head: u16, index: u16) {
-        let at = self.layout.available_offset();
-        for slot in 0..u64::from(SIZE) {
-            self.store(at + 4 + 2 * slot, head);
-        }
-        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
-        self.store(at + 2, index);
-    }
-
-    /// Takes turns until the device has used as many chains as given, or long enough.
-    fn used(&self, wanted: u16) -> u16 {
-        let end = clock::tsc() + clock::Scale::new().ticks(PATIENCE_MS * 1_000_000);
-        loop {
-            turn::take(clock::tsc() + 1_000_000);
-            let used = self.load(self.layout.used_offset() + 2);
-            if used >= wanted || clock::tsc() > end {
-                return used;
-            }
-        }
-    }
-}
-
 /// `send|receive GPA LEN FLAGS NEXT HEAD INDEX`: one descriptor, and how it is offered. Afterwards the queue is bound
 /// again and used properly, which must work.
 fn hostile(number_of_queue: u32, arguments: Arguments<'_>) -> Option<u32> {
@@ -107,14 +35,14 @@ fn hostile(number_of_queue: u32, arguments: Arguments<'_>) -> Option<u32> {
     let mut word = || number(arguments.next()).map(|value| value as u32);
     let (len_bytes, flags, next, head, index) = (word()?, word()?, word()?, word()?, word()?);
     let queue = Queue::new(number_of_queue)?;
-    queue.bind();
+    log::info!("probe: bind: {:?}", queue.bind());
     queue.descriptor(0, gpa, len_bytes, flags as u16, next as u16);
     queue.offer(head as u16, index as u16);
     log::info!("probe: the device used {} chains", queue.used(1));
-    queue.unbind();
+    log::info!("probe: unbind: {:?}", queue.unbind());
 
     let queue = Queue::new(number_of_queue)?;
-    queue.bind();
+    log::info!("probe: bind: {:?}", queue.bind());
     let buffer = pages_for(4096)?;
     if number_of_queue == SEND {
         // SAFETY: a page of the heap that nobody else uses.
@@ -139,7 +67,7 @@ fn disk_request(arguments: Arguments<'_>) -> Option<u32> {
     let request =
         |kind: u32, data: u64, data_bytes: u32, data_flags: u16, header_bytes: u32, status_flags: u16| {
             let queue = Queue::new(0)?;
-            queue.bind();
+            log::info!("probe: bind: {:?}", queue.bind());
             // SAFETY: a page of the heap that nobody else uses; the device may read and write it at any time.
             unsafe {
                 ((WINDOW_VA + page) as *mut [u64; 2]).write_volatile([u64::from(kind), 0]);
@@ -153,7 +81,7 @@ fn disk_request(arguments: Arguments<'_>) -> Option<u32> {
             // SAFETY: as above.
             let status = unsafe { ((WINDOW_VA + page + 512) as *const u8).read_volatile() };
             log::info!("probe: the device used {used} chains, status {status:#x}");
-            queue.unbind();
+            log::info!("probe: unbind: {:?}", queue.unbind());
             Some(())
         };
     request(kind, data, data_bytes, data_flags as u16, header_bytes, status_flags as u16)?;

@@ -59,6 +59,13 @@ forbidden! {
     "mov-cr3" probe_forbidden_mov_cr3 "xor eax, eax" "mov cr3, rax";
     "mov-cr4" probe_forbidden_mov_cr4 "mov eax, 0x620" "mov cr4, rax";
     "mov-dr7" probe_forbidden_mov_dr7 "xor eax, eax" "mov dr7, rax";
+    "mov-dr0" probe_forbidden_mov_dr0 "mov rax, rsp" "mov dr0, rax";
+    "mov-dr3" probe_forbidden_mov_dr3 "mov rax, rsp" "mov dr3, rax";
+    "mov-dr6" probe_forbidden_mov_dr6 "xor eax, eax" "mov dr6, rax";
+    "mov-from-dr0" probe_forbidden_mov_from_dr0 "mov rax, dr0";
+    "mov-from-dr6" probe_forbidden_mov_from_dr6 "mov rax, dr6";
+    "mov-from-dr7" probe_forbidden_mov_from_dr7 "mov rax, dr7";
+    "xsetbv" probe_forbidden_xsetbv "xor ecx, ecx" "mov eax, 3" "xor edx, edx" "xsetbv";
     "clts" probe_forbidden_clts "clts";
     "invlpg" probe_forbidden_invlpg "invlpg [rsp]";
     "wbinvd" probe_forbidden_wbinvd "wbinvd";

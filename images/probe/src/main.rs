@@ -9,9 +9,16 @@
 //! | [`calls`] | kernel calls: registers, errors, the halt |
 //! | [`binding`] | what a queue must not be bound to |
 //! | [`disk`] | operations on a disk, through its driver |
+//! | [`queue`] | no arguments: queues without a driver |
 //! | [`dma`] | what a device must not be made to read or write |
 //! | [`channel`] | the host channel, used and misused |
-//! | [`family`] | other environments: making, giving, taking back, and what they try |
+//! | [`child`] | no arguments: how other environments are made |
+//! | [`family`] | other environments: making, giving, taking back |
+//! | [`attacks`] | what environments try against those that they run beside |
+//! | [`flows`] | flows and frames that are another's |
+//! | [`extents`] | blocks that are another's, and requests under way |
+//! | [`control`] | acting for others without the right to, and taking more than there is |
+//! | [`registers`] | what is left in a register for somebody else |
 //! | [`sharing`] | environments that do not give the CPU away by themselves |
 //! | [`vcpus`] | slices, and several vCPUs |
 //! | [`messages`] | messages between environments |
@@ -24,17 +31,24 @@
 
 extern crate alloc;
 
+mod attacks;
 mod binding;
 mod calls;
 mod channel;
+mod child;
+mod control;
 mod costs;
 mod disk;
 mod dma;
+mod extents;
 mod family;
+mod flows;
 mod forbidden;
 mod load;
 mod memory;
 mod messages;
+mod queue;
+mod registers;
 mod sharing;
 mod vcpus;
 
@@ -50,7 +64,7 @@ const NO_SUCH_CASE: u32 = 2;
 /// One case: its name, and what it does with the arguments behind it. The status that it returns is the machine's.
 type Case = (&'static str, fn(&mut dyn Iterator<Item = &'static str>) -> Option<u32>);
 
-const TABLES: [&[Case]; 12] = [
+const TABLES: &[&[Case]] = &[
     memory::CASES,
     calls::CASES,
     binding::CASES,
@@ -59,11 +73,25 @@ const TABLES: [&[Case]; 12] = [
     channel::CASES,
     load::CASES,
     family::CASES,
+    attacks::CASES,
+    registers::CASES,
+    flows::CASES,
+    extents::CASES,
+    control::CASES,
+    LISTING,
     sharing::CASES,
     messages::CASES,
     vcpus::CASES,
     costs::CASES,
 ];
+
+/// Says all cases, so that a test knows them all.
+const LISTING: &[Case] = &[("cases", |_| {
+    let instructions = forbidden::INSTRUCTIONS.iter().map(|(name, _)| *name);
+    let others = TABLES.iter().copied().flatten().map(|(name, _)| *name);
+    instructions.chain(others).for_each(|name| log::info!("probe: case {name}"));
+    Some(HELD)
+})];
 
 fn main() -> u32 {
     let mut arguments = exos_runtime::pages::arguments();

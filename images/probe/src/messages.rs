@@ -1,7 +1,7 @@
 //! Messages: a parent calls its children and is called by them. The children are a few instructions each; what they got lies in
 //! their data page, where the parent looks.
 
-use crate::family::{Child, Code, DATA_VA, call, derive, to_the_end};
+use crate::child::{Child, Code, DATA_VA, call, derive, to_the_end};
 use crate::{BROKEN, Case, HELD};
 use abi::call::{Call, Error, sleep, state};
 use abi::capability::{Handle, rights};
@@ -115,16 +115,6 @@ impl Child {
         let handle = call(Call::CapabilityGive, give).ok()?;
         self.set_word_at(word, handle);
         Some(Handle(handle))
-    }
-
-    fn word_at(&self, word: usize) -> u64 {
-        // SAFETY: a page of the heap that nothing else uses; the cases here use its first few words.
-        unsafe { self.data.wrapping_add(word).read_volatile() }
-    }
-
-    fn set_word_at(&self, word: usize, value: u64) {
-        // SAFETY: as above.
-        unsafe { self.data.wrapping_add(word).write_volatile(value) }
     }
 
     fn stored(&self, word: usize) -> Stored {

@@ -1,6 +1,6 @@
 //! Environments that share a vCPU and do not give it away by themselves.
 
-use crate::family::{Child, Code};
+use crate::child::{Child, Code};
 use crate::{BROKEN, Case, HELD};
 use abi::call::{Call, state};
 use abi::capability::rights;
@@ -144,10 +144,10 @@ fn child_peeks(_: Arguments<'_>) -> Option<u32> {
     let code = look(Code::new()).bytes(&[0x48, 0x89, 0xD3]); // mov rbx, rdx
     // rbx does not survive the sleep, so what was found lies in memory meanwhile.
     let code = code
-        .rax(crate::family::DATA_VA)
+        .rax(crate::child::DATA_VA)
         .bytes(&[0x48, 0x89, 0x18]) // mov [rax], rbx
         .call(Call::Sleep, [1, 0, 0, 0, 0]);
-    let code = look(code).rax(crate::family::DATA_VA).bytes(&[0x48, 0x0B, 0x10, 0x48, 0x89, 0x10]); // or rdx, [rax]; mov [rax], rdx
+    let code = look(code).rax(crate::child::DATA_VA).bytes(&[0x48, 0x0B, 0x10, 0x48, 0x89, 0x10]); // or rdx, [rax]; mov [rax], rdx
     let child = Child::new(code.exit(0), rights::WRITE).ok()?;
     child.start(0).ok()?;
     // The parent's patterns are in its registers whenever its slice ends.

@@ -1,6 +1,6 @@
 //! Slices and several vCPUs: who runs where and for how long, and what one vCPU does to an environment that runs on another.
 
-use crate::family::{Child, Code, DATA_VA, call, derive, to_the_end};
+use crate::child::{Child, Code, DATA_VA, call, derive, to_the_end};
 use crate::{Case, HELD};
 use abi::call::{Call, map, sleep, state};
 use abi::capability::rights;
@@ -39,7 +39,7 @@ impl Code {
         };
         const LOOP: usize = 15;
         let entry = head(0).0.len() + LOOP;
-        let code = head(crate::family::CODE_VA + entry as u64)
+        let code = head(crate::child::CODE_VA + entry as u64)
             .rax(va)
             .bytes(&[0x48, 0xFF, 0x00, 0xEB, 0xF1]) // inc qword ptr [rax]; jmp to the loop's begin
             .store(UPCALL_VA + 24, 0) // busy

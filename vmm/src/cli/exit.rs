@@ -18,7 +18,8 @@ pub(super) fn help() -> String {
 Exit codes
   {SUCCESS}      success; also of a machine that was asked to end (Ctrl-C, exovm stop)
   {ERROR}      an error, which the message explains; stop: a machine has not ended;
-         doctor: machines cannot run here; fsck: there is damage
+         doctor: machines cannot run here; fsck: there is damage;
+         attack: an attack was not refused
   {USAGE}      wrong usage
   {FAULT}      run: the guest ended with a fault
   {SIGNAL}+N  run --detach: signal N ended the machine before it was ready

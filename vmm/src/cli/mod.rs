@@ -12,6 +12,7 @@ macro_rules! complain {
 
 mod account;
 mod announce;
+mod attack;
 mod bench;
 mod build;
 mod completions;
@@ -104,6 +105,8 @@ enum Command {
     Df(disk_image::DfArguments),
     /// Measure beside today's servers.
     Bench(bench::BenchArguments),
+    /// Try what environments must not be able to do, and print what each attack got.
+    Attack(attack::AttackArguments),
     /// Find out what this host can do for machines, and what will be slow.
     Doctor(doctor::DoctorArguments),
     /// Print a script that completes commands, flags and names of machines in a shell.
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Cat(arguments) => disk_image::cat(&arguments),
         Command::Df(arguments) => disk_image::df(&arguments),
         Command::Bench(arguments) => bench::bench(arguments),
+        Command::Attack(arguments) => attack::attack(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Completions(arguments) => completions::completions(&arguments),
         Command::Man(arguments) => man::man(&arguments),

@@ -41,6 +41,8 @@ pub struct TableAddresses {
     pub flows_gpa: u64,
     /// [`abi::extent::ExtentEntry`] × [`abi::extent::EXTENTS`].
     pub extents_gpa: u64,
+    /// [`abi::capability::Capability`] × [`abi::capability::CAPABILITIES`] × places. The VMM itself does not look at them.
+    pub capabilities_gpa: u64,
 }
 
 impl From<&BootPage> for TableAddresses {
@@ -50,6 +52,7 @@ impl From<&BootPage> for TableAddresses {
             queue_owners_gpa: boot.queue_owners_gpa,
             flows_gpa: boot.flows_gpa,
             extents_gpa: boot.extents_gpa,
+            capabilities_gpa: boot.capabilities_gpa,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! it ends, and what it leaves behind.
 
 mod account;
+mod attack;
 mod console;
 mod control;
 mod detach;

@@ -178,9 +178,10 @@ pub fn prepare(
         queue_owners_gpa: low.pages((QUEUE_OWNERS * size_of::<QueueOwner>()) as u64)?,
         flows_gpa: low.pages(table_bytes(config.flows))?,
         extents_gpa: low.pages((EXTENTS * size_of::<ExtentEntry>()) as u64)?,
+        capabilities_gpa: low.pages(DOMAINS as u64 * TABLE_BYTES)?,
     };
     let places_gpa = low.pages(u64::from(places_count) * size_of::<abi::environment::Place>() as u64)?;
-    let capabilities_gpa = low.pages(DOMAINS as u64 * TABLE_BYTES)?;
+    let capabilities_gpa = tables_at.capabilities_gpa;
     let mut pool_pages = POOL_PAGES * u64::from(1 + spare);
     if places_count > 1 {
         pool_pages += memory_bytes / PAGE_BYTES / PAGES_A_POOL_PAGE;

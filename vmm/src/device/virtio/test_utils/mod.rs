@@ -66,6 +66,7 @@ const TABLES: TableAddresses = TableAddresses {
     queue_owners_gpa: 0x2000,
     extents_gpa: 0x3000,
     flows_gpa: 0x1_0000,
+    capabilities_gpa: 0,
 };
 const BITMAPS_GPA: u64 = 0x4_0000;
 const BITMAP_BYTES: u64 = 0x1000;

@@ -1,0 +1,93 @@
+//! The attacks of the image `probe`, each with the answer by which it is refused: the one list from which `exovm attack` and the
+//! tests work. What the image tries and the list does not know counts as an attack that got through, so nothing is left out.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`list`] | attacks by what they are against |
+//! | [`machine`] | the machine in which one is tried: the other end of its wire, its disk |
+//! | [`trial`] | boots it, and reads off what the attack got |
+
+mod list;
+mod machine;
+mod trial;
+
+pub use list::{NO_ATTACKS, trials};
+pub use trial::{AttackError, run};
+
+/// One attack.
+#[derive(Clone, Copy, Debug)]
+pub struct Attack {
+    /// What it tries, as the image says it.
+    pub what: &'static str,
+    /// What it must get; several answers, of which the host decides, are separated by `|`.
+    pub refused: &'static str,
+    /// What it got when what stands against it had been removed; empty: nobody has tried.
+    pub without: &'static str,
+}
+
+/// How an attack's outcome shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// A line of the log for each: what it tried, and what it got.
+    Lines,
+    /// The environment ends with a fault.
+    Fault,
+    /// The machine ends with a status.
+    Status,
+    /// A queue stops, and the device has done nothing.
+    Stop,
+}
+
+/// What a machine has besides its memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Equipment {
+    /// A NIC of four queue pairs.
+    pub nic: bool,
+    /// Frames come without an end.
+    pub frames_come: bool,
+    /// A disk.
+    pub disk: bool,
+    /// Reads take their time.
+    pub disk_is_slow: bool,
+    /// Places for children.
+    pub children: bool,
+}
+
+/// One machine, and the attacks in it.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// What the attacks are against.
+    pub against: &'static str,
+    /// The image's arguments: the case and what it takes.
+    pub arguments: Vec<String>,
+    /// The machine.
+    pub equipment: Equipment,
+    /// How the outcome shows.
+    pub reading: Reading,
+    /// In the order in which they are tried.
+    pub attacks: Vec<Attack>,
+}
+
+/// What an attack got.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What it was against.
+    pub against: &'static str,
+    /// The image's arguments.
+    pub arguments: String,
+    /// What it tried.
+    pub what: String,
+    /// What it got.
+    pub got: String,
+    /// What it should have got.
+    pub expected: &'static str,
+    /// What it gets without what stands against it.
+    pub without: &'static str,
+}
+
+impl Outcome {
+    /// Whether it got what it should.
+    pub fn is_refused(&self) -> bool {
+        !self.expected.is_empty() && self.expected.split('|').any(|answer| answer == self.got)
+    }
+}
