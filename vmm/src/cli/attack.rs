@@ -11,7 +11,7 @@ use std::process::ExitCode;
 The image probe holds the attacks. Each machine that is booted tries one of them, or several one after the other, against
 memory, the kernel, devices, other environments and the VMM; the list says what each must get. What the image tries beyond the
 list counts as an attack that got through. The last column of --list says what an attack got when what stands
-against it had been removed, where somebody has tried.
+against it had been removed, where somebody has tried. What the VMM refuses it says on standard error, as always.
 
 Examples
   exovm attack

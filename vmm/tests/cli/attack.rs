@@ -14,8 +14,9 @@ fn attacks(text: &str) -> Vec<Value> {
 fn attack_tries_what_it_is_told_to_and_says_what_each_got() {
     in_namespace!(|| {
         let scene = scene();
+        // On standard error the VMM says what it refused.
         let outcome = scene.play(&["attack", "--only", "extents", "--json"]);
-        assert_eq!((outcome.status.code(), outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
+        assert_eq!(outcome.status.code(), Some(0), "{outcome:?}");
         let attacks = attacks(&outcome.stdout);
         assert!(attacks.len() > 20, "{attacks:#?}");
         assert!(attacks.iter().all(|attack| attack["refused"] == true && attack["against"] == "extents"));
