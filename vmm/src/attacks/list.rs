@@ -35,6 +35,12 @@ pub const NO_ATTACKS: &[&str] = &[
     "child-sleeps",
     "child-grant",
     "family-ends",
+    "slice-shares",
+    "slice-neighbour",
+    "vcpus-beside",
+    "vcpus-flush",
+    "vcpus-wake",
+    "vcpus-move",
     "message-round-trip",
     "message-ends",
     "message-sender-ends",
@@ -103,6 +109,7 @@ pub fn trials() -> Vec<Trial> {
     lines("environments", "child-follows", CHILDREN, environments::FOLLOWS);
     lines("kernel calls", "family-refusals", CHILDREN, environments::REFUSALS);
     lines("kernel calls", "act-for-another", ALL, environments::CONTROL);
+    lines("the CPU", "slice-refusals", CHILDREN, environments::SLICES);
     lines("messages", "message-refusals", CHILDREN, environments::MESSAGES);
     lines("tables", "exhaust", ALL, environments::TABLES);
     lines("registers", "registers-of-another", CHILDREN, environments::REGISTERS);

@@ -191,3 +191,24 @@ pub(super) const MESSAGES: Rows = &[
     ("reply to who is gone", "[Err(NotFound), Err(NotFound)]"),
     ("reply to one that calls another", "0 taken"),
 ];
+
+/// Slices that are another's, or more than there are.
+#[rustfmt::skip]
+pub(super) const SLICES: Rows = &[
+    ("bind what is bound", "Err(Busy)"),
+    ("unbind what another capability bound", "Err(NotFound)"),
+    ("unbind without the right", "Err(NotPermitted)"),
+    ("unbind with memory", "Err(NotFound)"),
+    ("unbind nothing", "Err(BadArgument)"),
+    ("unbind behind the range", "Err(BadArgument)"),
+    ("unbind far behind", "Err(BadArgument)"),
+    ("unbind more than there is", "Err(BadArgument)"),
+    ("unbind all", "Ok(32)"),
+    ("unbind all again", "Err(NotFound)"),
+    ("bind without the right", "Err(NotPermitted)"),
+    ("bind before the range", "Err(BadArgument)"),
+    ("bind a part", "Ok(16)"),
+    ("bind all", "Ok(16)"),
+    ("drop the part", "Ok(0)"),
+    ("bind what it had", "Ok(16)"),
+];
