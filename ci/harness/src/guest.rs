@@ -100,6 +100,12 @@ impl GuestBuilder {
         self
     }
 
+    /// Makes the first environment the guardian of the others, whatever the image says.
+    pub fn guardian(mut self) -> Self {
+        self.image.manifest.guardian = true;
+        self
+    }
+
     /// The image's arguments.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();

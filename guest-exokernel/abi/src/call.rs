@@ -81,8 +81,8 @@ pub enum Call {
     /// `(to, word, word, word, word)`. Sends the words (needs `CALL`) and does not wait. [`Error::Busy`] while the one before
     /// has not been received; [`Error::Ended`], once, if its receiver ended without having received it.
     MessageSend = 0x51,
-    /// `(deadline_tsc)`. Waits for a message, until the deadline (0: none) or [`Self::Wake`]: [`Error::NoMessage`]. All registers
-    /// but `rsp` are lost.
+    /// `(deadline_tsc)`. Waits for a message, until the deadline (0: none) or [`Self::Wake`]: [`Error::NoMessage`]. May return early
+    /// with that, as a sleep may: when an environment has ended, for one. All registers but `rsp` are lost.
     MessageReceive = 0x52,
     /// `(sender, word, word, word, word)`. Answers one who waits for that.
     MessageReply = 0x53,

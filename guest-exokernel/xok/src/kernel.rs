@@ -94,7 +94,7 @@ pub(crate) const NOBODY: u32 = DOMAINS as u32;
 pub(crate) struct Vcpu {
     /// With several vCPUs, who runs; [`NOBODY`] while it looks for somebody.
     pub(crate) running: u32,
-    /// Who ran last.
+    /// Who was chosen last: others come first, also if that one gave its slice on.
     pub(crate) last: u32,
     /// When the slice of whoever runs is over; 0: it is not limited.
     pub(crate) slice_end_tsc: u64,

@@ -74,15 +74,16 @@ pub(crate) extern "sysv64" fn give_way(to: u64, _: u64, _: u64, _: u64, _: u64, 
         }
     }
     kernel.set_resume(current, [frame.rip, frame.rsp, 0, 0, 0]);
-    // At the end of its slice it is the next one's turn, which may be its own again; otherwise it is for others.
-    let not = if kernel.environment(current).told == 0 { 1 << current } else { 0 };
-    kernel.leave();
-    kernel.look();
-    match next {
-        // It gets what is left of the slice's owner's will, wherever it has slices itself.
-        Some(number) if (kernel.runnable & !kernel.running) & (1 << number) != 0 => kernel.resume(number),
-        _ => kernel.schedule_but(not),
+    let told = kernel.environment(current).told != 0;
+    if let Some(number) = next {
+        kernel.look();
+        // What is left of this slice and no more: else two could give a fresh one to and fro for ever.
+        if !told && (kernel.runnable & !kernel.running) & (1 << number) != 0 {
+            kernel.hand_over(number);
+        }
     }
+    // At the end of its slice it is the next one's turn, which may be its own again; otherwise it is for others.
+    kernel.schedule_but(if told { 0 } else { 1 << current })
 }
 
 /// Whoever ran does not go on, or nobody did. Called with the lock held.
@@ -226,7 +227,6 @@ impl Kernel {
         }
         // Said about this one, and of no meaning for whoever comes into the kernel next.
         entry::set_left(false);
-        self.own().last = was;
         if self.several {
             self.own().running = NOBODY;
             vcpu::set_current(NOBODY);
@@ -271,6 +271,7 @@ impl Kernel {
 
     /// Gives the CPU to one that can run, for a slice if there are others.
     pub(crate) fn resume(&mut self, number: u32) -> ! {
+        self.own().last = number;
         self.enter_environment(number);
         self.begin_slice();
         entry::resume(self.environment(number).root_gpa)

@@ -22,6 +22,7 @@ mod logger;
 mod memory;
 pub mod message;
 pub mod pages;
+pub mod shared;
 pub mod sleep;
 mod start;
 pub mod turn;

@@ -49,7 +49,8 @@ pub fn waiting() -> u64 {
     pages::kernel().waiting.load(Ordering::Acquire)
 }
 
-/// Waits for a message until the TSC reaches the deadline (0: none) or somebody wakes us: [`Error::NoMessage`].
+/// Waits for a message until the TSC reaches the deadline (0: none) or somebody wakes us: [`Error::NoMessage`]. May
+/// return early with that.
 pub fn receive(deadline_tsc: u64) -> Result<Message, Error> {
     gate(Call::MessageReceive, deadline_tsc, [0; 4])
 }

@@ -75,6 +75,16 @@ impl Watch {
         watch
     }
 
+    /// The same, and a message ends the sleep, too.
+    #[must_use]
+    pub fn with_messages(mut self) -> Self {
+        match self.terms.iter_mut().find(|term| **term == sleep::NONE) {
+            Some(term) => *term = sleep::MESSAGE,
+            None => self.all = false,
+        }
+        self
+    }
+
     /// Sleeps until one of the queues has moved, somebody wakes us, or the TSC reaches the deadline (0: none).
     pub fn sleep(&self, deadline_tsc: u64) {
         let mut deadline = deadline_tsc;

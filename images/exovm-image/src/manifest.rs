@@ -32,6 +32,10 @@ pub struct Manifest {
     /// Nodes of the flow table, a power of two; one is the root.
     #[serde(default = "flows")]
     pub flows: u32,
+    /// Whether the first environment is the guardian of the others: it holds all flows, they may call it, and it may give them
+    /// something. Otherwise each has a flow of its own and knows nobody.
+    #[serde(default)]
+    pub guardian: bool,
 }
 
 fn flows() -> u32 {
@@ -122,7 +126,8 @@ mod tests {
     fn parse_good_manifest() {
         let manifest = Manifest::parse(GOOD).expect("good");
         assert_eq!((manifest.name.as_str(), manifest.memory_mib, manifest.docroot), ("hello", 32, false));
-        assert_eq!((manifest.environments, manifest.spare_environments), (1, 0));
+        assert_eq!((manifest.environments, manifest.spare_environments, manifest.guardian), (1, 0, false));
+        assert!(Manifest::parse(&format!("{GOOD}guardian = true\n")).expect("good").guardian);
     }
 
     #[test]

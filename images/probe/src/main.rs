@@ -22,6 +22,7 @@
 //! | [`sharing`] | environments that do not give the CPU away by themselves |
 //! | [`vcpus`] | slices, and several vCPUs |
 //! | [`messages`] | messages between environments |
+//! | [`guarded`] | a guardian and its clients, on one NIC |
 //! | [`costs`] | what kernel calls cost |
 //! | [`load`] | work: heap, log, spans, endless loops |
 //!
@@ -44,6 +45,7 @@ mod extents;
 mod family;
 mod flows;
 mod forbidden;
+mod guarded;
 mod load;
 mod memory;
 mod messages;
@@ -80,8 +82,11 @@ const TABLES: &[&[Case]] = &[
     control::CASES,
     LISTING,
     sharing::CASES,
-    messages::CASES,
     vcpus::CASES,
+    messages::TABLES[0],
+    messages::TABLES[1],
+    messages::TABLES[2],
+    guarded::CASES,
     costs::CASES,
 ];
 

@@ -178,6 +178,7 @@ impl Machine {
             environments: config.environments.unwrap_or(manifest.environments),
             spare_environments: config.spare_environments.unwrap_or(manifest.spare_environments),
             flows: manifest.flows,
+            guardian: manifest.guardian,
             // The same for all.
             resume_mask: extended.first().map_or(0, |extended| extended.mask),
         };

@@ -22,6 +22,12 @@ pub(super) const ITSELF: u16 = rights::CONTROL
     | rights::CALL
     | rights::GIVE;
 
+/// What a guardian may do with the others: give them what they ask for, and tell them.
+pub(super) const CLIENT: u16 = rights::RECEIVE | rights::WAKE | rights::YIELD | rights::CALL | rights::GIVE;
+
+/// What they may do with the guardian: ask it, and let those whom they make ask it.
+pub(super) const GUARDIAN: u16 = rights::CALL | rights::YIELD | rights::GIVE;
+
 /// The table of one environment, to be written when it is complete.
 #[derive(Debug, Default)]
 pub(super) struct Capabilities {

@@ -77,6 +77,8 @@ pub struct BootConfig {
     pub spare_environments: u32,
     /// Nodes of the flow table, a power of two.
     pub flows: u32,
+    /// Whether the first environment holds all flows and the others may call it.
+    pub guardian: bool,
     /// State components that are made initial when somebody else gets the CPU; 0: those of FXRSTOR.
     pub resume_mask: u64,
 }
@@ -273,7 +275,7 @@ pub fn prepare(
                     if number == 0 {
                         flows.set_root(Some(Target { rights: SEND_ANY as u16, ..target }));
                         handles.flows[device] = own.all_flows();
-                    } else if config.ipv4.address != [0; 4] {
+                    } else if config.ipv4.address != [0; 4] && !config.guardian {
                         let port = FIRST_PORT + number as u16;
                         let node = carve(&mut flows, config.ipv4.address, port, target)?;
                         handles.flows[device] = own.flow(node);
@@ -294,7 +296,17 @@ pub fn prepare(
         handles[0].environments = capabilities[0].places(environments, spare);
     }
     for (number, own) in (0u32..).zip(&mut capabilities) {
-        handles[number as usize].neighbours[number as usize] = own.neighbour(number, capabilities::ITSELF);
+        let neighbours = &mut handles[number as usize].neighbours;
+        neighbours[number as usize] = own.neighbour(number, capabilities::ITSELF);
+        match number {
+            _ if !config.guardian => {}
+            0 => {
+                for client in 1..environments {
+                    neighbours[client as usize] = own.neighbour(client, capabilities::CLIENT);
+                }
+            }
+            _ => neighbours[0] = own.neighbour(0, capabilities::GUARDIAN),
+        }
     }
     for (number, own) in (0u32..).zip(&capabilities) {
         own.write(&memory, capabilities_gpa, number)?;

@@ -209,3 +209,52 @@ fn first_environment_holds_the_spare_places_and_nobody_else_does() {
     assert_eq!(booted.environment_page(1).capabilities.environments, Handle::NONE);
     assert_eq!(boot(2, 0, 0).environment_page(0).capabilities.environments, Handle::NONE);
 }
+
+/// What an environment may do with another one, at boot.
+fn towards(booted: &Booted, place: usize, other: usize) -> Option<u16> {
+    let handle = booted.environment_page(place).capabilities.neighbours[other];
+    (handle != Handle::NONE).then(|| {
+        let capability = named(booted, place, handle);
+        let whom = (capability.kind, capability.start, capability.count, capability.object);
+        assert_eq!(whom, (Kind::Environment as u8, other as u64, 1, abi::environment::FIRST_GENERATION));
+        capability.rights
+    })
+}
+
+#[test]
+fn environments_know_themselves_and_nobody_else() {
+    let booted = boot(3, 2, 0);
+    for place in 0..3 {
+        for other in 0..5 {
+            let rights = towards(&booted, place, other);
+            assert_eq!(rights.is_some(), place == other, "{place} {other}");
+            assert!(rights.is_none_or(|rights| rights & rights::CREATE == 0));
+        }
+    }
+}
+
+#[test]
+fn guardian_holds_all_flows_and_clients_may_call_it_and_not_each_other() {
+    let booted = boot_with(BootConfig { guardian: true, ..config(3, 1) }, 0);
+    let mut flows = Flows::open(&booted.prepared.memory, booted.boot.flows_gpa).expect("a table");
+    let (source, destination) = (abi::flow::ipv4([10, 0, 0, 9]), abi::flow::ipv4(ADDRESS_OF_INTERFACE));
+    for port in 80..84 {
+        let ports = Some((50_000, port));
+        let key = FrameKey { source, destination, protocol: 6, ports, forwarder_error: false };
+        let target = flows.lookup(Some(&key)).expect("the guardian's");
+        assert_eq!((target.environment, u32::from(target.rights)), (0, SEND_ANY), "{port}");
+    }
+    for client in 1..3 {
+        let page = booted.environment_page(client);
+        assert_eq!(page.capabilities.flows, [Handle::NONE; abi::boot::DEVICES]);
+        assert_ne!(page.capabilities.queues[NIC], Handle::NONE, "queues of its own it has");
+        let (of_guardian, of_client) =
+            (towards(&booted, client, 0).expect("known"), towards(&booted, 0, client).expect("known"));
+        let power = rights::CONTROL | rights::DESTROY | rights::CREATE;
+        assert_eq!((of_guardian & (power | rights::RECEIVE), of_client & power), (0, 0));
+        assert_ne!(of_guardian & rights::CALL, 0);
+        assert_ne!(of_client & rights::RECEIVE, 0);
+        assert_eq!(towards(&booted, client, 3 - client), None);
+    }
+    assert_eq!(towards(&booted, 0, 3), None, "a spare place is nobody");
+}
