@@ -179,6 +179,7 @@ fn core_waiting_for_messages_ends_by_message_deadline_or_wake_up() {
     let expected = [
         "nobody: Err(NoMessage), at the deadline: true".to_owned(),
         "woken: true, by a message: 1".to_owned(),
+        "over one that is there: true".to_owned(),
         "still asleep: true".to_owned(),
         "called: Ok([11, 12, 13, 14])".to_owned(),
         format!("woken: 0, {NOTHING}"),

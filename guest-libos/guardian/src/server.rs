@@ -9,7 +9,7 @@ use abi::call::{Call, state};
 use abi::capability::{Handle, rights};
 use abi::flow::{Level, ipv4};
 use core::net::Ipv4Addr;
-use exos_net::{Config, ConfigError, ControlFrame, Input, Instant, MacAddress, RxMeta, Stack};
+use exos_net::{Config, ConfigError, ControlFrame, Input, Instant, MacAddress, RxChecksum, RxMeta, Stack};
 use exos_nic::{Arming, Interest, Offload, OpenError, Piece, QueuePair, TransmitQueue};
 use exos_runtime::clock::{self, Scale};
 use exos_runtime::message::{self, Message, Sender};
@@ -139,7 +139,10 @@ impl Guardian {
             let Some(frame) = self.nic.receive.poll() else { break };
             frames += 1;
             learned |= self.neighbours.learn(frame.bytes());
-            if let Input::Reply(reply) = self.stack.input(now, frame.bytes(), RxMeta::default()) {
+            // What the host sends itself has no checksum, and the device says so.
+            let trusted = frame.checksum().is_trustworthy();
+            let checksum = if trusted { RxChecksum::TransportValid } else { RxChecksum::Unknown };
+            if let Input::Reply(reply) = self.stack.input(now, frame.bytes(), RxMeta { checksum }) {
                 send(&mut self.nic.transmit, &reply);
             }
         }

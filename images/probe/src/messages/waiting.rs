@@ -112,8 +112,13 @@ fn accomplices(_: Arguments<'_>) -> Option<u32> {
             "probe: {what}: twenty sleeps took less than ten slices each: {}, they live: {live}",
             ms < 2_000
         );
-        second.destroy()?;
-        first.destroy()?;
+        // Whoever is left alone calls in vain without end, and ends for that.
+        for child in [&second, &first] {
+            let _ = kernel::raw(Call::EnvironmentDestroy, [child.environment.0, 0, 0, 0, 0]);
+        }
+        for child in [&second, &first] {
+            child.wait(state::GONE)?;
+        }
     }
     Some(HELD)
 }
@@ -237,6 +242,16 @@ fn sleeping(_: Arguments<'_>) -> Option<u32> {
         now >= at && now < limit,
         message::waiting().count_ones()
     );
+    let from = message::receive(soon(LONG_NS)).ok()?.from;
+    message::reply(from, [0; 4]).ok()?;
+    child.wait(state::GONE)?;
+    // One that is there already ends the sleep at once.
+    let child = Child::make(Code::new().call_by_word(Call::MessageCall, 0, [7; 4]).exit(0))?;
+    child.knows(own(), 0)?;
+    child.start(0).ok()?;
+    child.becomes(state::CALLING)?;
+    kernel::sleep(limit, [sleep::MESSAGE, sleep::NONE, sleep::NONE, sleep::NONE]);
+    log::info!("probe: over one that is there: {}", clock::tsc() < limit);
     let from = message::receive(soon(LONG_NS)).ok()?.from;
     message::reply(from, [0; 4]).ok()?;
     child.wait(state::GONE)?;
