@@ -142,7 +142,7 @@ fn core_slice_goes_with_the_call_and_ends_where_it_did() {
 fn core_two_that_give_the_cpu_to_and_fro_leave_others_their_share() {
     assert_eq!(
         run(&["message-accomplices"], 3),
-        ["call", "call and yield", "yield"].map(|what| {
+        ["call", "compute and call", "call and yield", "yield"].map(|what| {
             format!("{what}: twenty sleeps took less than ten slices each: true, they live: true")
         })
     );

@@ -90,9 +90,16 @@ fn accomplices(_: Arguments<'_>) -> Option<u32> {
     let answer = Code::new().call(Call::MessageReceive, [0; 5]).gate(Call::MessageReply);
     let answer = answer.call(Call::Yield, [0; 5]).for_ever();
     let give = || Code::new().call_by_word(Call::Yield, 0, [0; 4]).for_ever();
-    for (what, first, second) in
-        [("call", Code::serve(), call()), ("call and yield", answer, call()), ("yield", give(), give())]
-    {
+    // A slice may end while it counts down, and is over when it calls: mov ecx, ..; dec ecx; jne.
+    let compute =
+        Code::new().bytes(&[0xB9]).bytes(&3_000_000u32.to_le_bytes()).bytes(&[0xFF, 0xC9, 0x75, 0xFC]);
+    let compute = compute.call_by_word(Call::MessageCall, 0, [0; 4]).for_ever();
+    for (what, first, second) in [
+        ("call", Code::serve(), call()),
+        ("compute and call", Code::serve(), compute),
+        ("call and yield", answer, call()),
+        ("yield", give(), give()),
+    ] {
         let (first, second) = (Child::make(first)?, Child::make(second)?);
         second.knows(first.environment, 0)?;
         first.knows(second.environment, 0)?;
