@@ -19,7 +19,7 @@ pub(crate) const TABLES: [&[Case]; 3] = [words::CASES, ends::CASES, waiting::CAS
 /// What a child that waits for an answer has in its other registers.
 const PATTERN: u64 = 0x5A5A_5A5A_5A5A_5A5A;
 /// Longer than anything here takes.
-const LONG_NS: u64 = 20_000_000_000;
+const LONG_NS: u64 = 40_000_000_000;
 
 /// What a child has written with [`Code::store_message`].
 #[derive(Debug, PartialEq, Eq)]
