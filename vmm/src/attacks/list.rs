@@ -53,6 +53,7 @@ pub const NO_ATTACKS: &[&str] = &[
     "message-stress",
     "message-sleep",
     "message-successor",
+    "guarded",
     "disk",
     "cost",
     "compute",
