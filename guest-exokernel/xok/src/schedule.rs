@@ -296,6 +296,10 @@ impl Kernel {
             }
         }
         self.enter_environment(number);
+        if self.several && self.own().slice_end_tsc == 0 {
+            // Who gave it was alone here and had it without limit.
+            self.begin_slice();
+        }
         entry::resume(self.environment(number).root_gpa)
     }
 
