@@ -15,7 +15,7 @@ fn attack_tries_what_it_is_told_to_and_says_what_each_got() {
     in_namespace!(|| {
         let scene = scene();
         // On standard error the VMM says what it refused.
-        let outcome = scene.play(&["attack", "--only", "extents", "--json"]);
+        let outcome = scene.play(&["attack", "--only", "extent-attacks", "--json"]);
         assert_eq!(outcome.status.code(), Some(0), "{outcome:?}");
         let attacks = attacks(&outcome.stdout);
         assert!(attacks.len() > 20, "{attacks:#?}");
@@ -23,7 +23,7 @@ fn attack_tries_what_it_is_told_to_and_says_what_each_got() {
         let what = "read across the end";
         let one = attacks.iter().find(|attack| attack["attack"] == what).expect("in the list");
         assert_eq!((&one["got"], &one["expected"][0]), (&"status 1".into(), &"status 1".into()));
-        let outcome = scene.play(&["attack", "--only", "extents"]);
+        let outcome = scene.play(&["attack", "--only", "extent-attacks"]);
         assert_eq!(outcome.status.code(), Some(0), "{outcome:?}");
         let line = outcome.stdout.lines().find(|line| line.contains(what)).expect("a line for each");
         assert!(line.contains("status 1") && line.ends_with("ok"), "{line}");
