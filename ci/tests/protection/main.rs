@@ -16,8 +16,11 @@
 //! | [`environments`] | environments that do not trust each other |
 //! | [`messages`] | messages between environments |
 //! | [`beside`] | several environments from the start |
+//! | [`arbitrary`] | every call with arbitrary arguments, and every table filled |
+//! | [`storm`] | sleeping and being woken, many times |
 //! | [`load`] | ends, log, heap, spans, nonsense in the shared pages |
 
+mod arbitrary;
 mod attacks;
 mod beside;
 mod calls;
@@ -29,4 +32,5 @@ mod load;
 mod memory;
 mod messages;
 mod queues;
+mod storm;
 mod vcpus;

@@ -38,8 +38,8 @@ pub struct Place {
     pub capabilities: u32,
     /// The vCPU on which its environment begins, if one runs there from the start: they are dealt out in turn.
     pub vcpu: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Nodes of the flow table that it may carve.
+    pub flows_max: u32,
 }
 
 /// What the kernel tells an environment while it runs, at [`crate::layout::KERNEL_PAGE_VA`].

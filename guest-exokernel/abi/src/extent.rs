@@ -3,8 +3,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Entries of the extent table.
-pub const EXTENTS: usize = 128;
+/// Entries of the extent table. They are divided among the places for environments, so that nobody uses up what others need.
+pub const EXTENTS: usize = 256;
+/// Most entries of one environment.
+const SHARE_MAX: usize = 128;
 /// Bytes of a disk block.
 pub const BLOCK_BYTES: u64 = 4096;
 /// Most blocks that one request discards or fills with zeros, 256 MiB. The VMM's threads cannot be interrupted at it.
@@ -47,9 +49,29 @@ impl ExtentEntry {
     }
 }
 
+/// The entries of one environment, where there are so many places.
+pub const fn share(environment: u32, places: u32) -> core::ops::Range<usize> {
+    let even = EXTENTS / if places == 0 { 1 } else { places as usize };
+    let own = if even < SHARE_MAX { even } else { SHARE_MAX };
+    let first = environment as usize * own;
+    first..first + own
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_disjoint_inside_the_table_and_never_empty() {
+        for places in 1..=crate::domain::DOMAINS as u32 {
+            let shares: [_; crate::domain::DOMAINS] =
+                core::array::from_fn(|number| share(number as u32, places));
+            for (number, own) in shares[..places as usize].iter().enumerate() {
+                assert!(!own.is_empty() && own.end <= EXTENTS);
+                assert!(number == 0 || shares[number - 1].end <= own.start);
+            }
+        }
+    }
 
     const ENTRY: ExtentEntry =
         ExtentEntry { start_block: 100, blocks: 10, environment: 3, device: 1, rights: READ, reserved: 0 };

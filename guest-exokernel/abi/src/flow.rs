@@ -119,8 +119,11 @@ pub struct FlowTable {
     pub sequence: AtomicU32,
     /// How many nodes follow. Written once, by the VMM, before the machine runs.
     pub nodes: AtomicU32,
+    /// Where in the table a node lies depends on it, so that nobody who carves can aim at a place that somebody else will need.
+    /// Written once, by the VMM, before the machine runs; no environment can read it.
+    pub key: AtomicU64,
     /// Zero, to the next cache line.
-    pub padding: [AtomicU32; 14],
+    pub padding: [AtomicU32; 12],
 }
 
 /// Bytes of a table of so many nodes.
@@ -128,11 +131,13 @@ pub const fn table_bytes(nodes: u32) -> u64 {
     size_of::<FlowTable>() as u64 + nodes as u64 * size_of::<Node>() as u64
 }
 
-/// First slot to look into for a child of `parent` with this field, in a table of so many nodes.
-pub const fn slot(parent: u32, level: Level, field: [u64; 2], nodes: u32) -> u32 {
-    let mut hash = (parent as u64) << 3 | level as u64;
+/// First slot to look into for a child of `parent` with this field, in a table of so many nodes with this key.
+pub const fn slot(key: u64, parent: u32, level: Level, field: [u64; 2], nodes: u32) -> u32 {
+    let mut hash = ((parent as u64) << 3 | level as u64) ^ key;
     hash = (hash ^ field[0]).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     hash = (hash.rotate_left(29) ^ field[1]).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    // What differs in the upper bits only must not fall together whatever the key.
+    hash = (hash ^ (hash >> 32)).wrapping_mul(0x94D0_49BB_1331_11EB);
     ((hash >> 40) as u32) & (nodes - 1)
 }
 

@@ -57,7 +57,8 @@ impl<'a> Writer<'a> {
         if children > 0 && node.child_prefix_len.load(Ordering::Relaxed) != field.prefix_len {
             return refuse(Error::BadArgument);
         }
-        let mut index = slot(parent, level, value, self.nodes.len() as u32);
+        let mut index =
+            slot(self.table.key.load(Ordering::Relaxed), parent, level, value, self.nodes.len() as u32);
         if self.node(index).state.load(Ordering::Relaxed) != EMPTY || index == ROOT {
             index = self.find_free(index, parent, field.level, value)?;
         }

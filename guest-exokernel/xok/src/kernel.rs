@@ -62,6 +62,8 @@ pub(crate) struct Environment {
     pub(crate) slots: Slots,
     /// Page tables that it may still have.
     pub(crate) tables_left: u32,
+    /// Nodes of the flow table that it may still carve.
+    pub(crate) flows_left: u32,
     /// Where a sweep of its page tables goes on.
     pub(crate) sweep_va: u64,
     /// Somebody called `Wake` while it did not sleep.
@@ -201,6 +203,7 @@ impl Kernel {
             exit_status: 0,
             slots: Slots { unused: 0, free: 0 },
             tables_left: 0,
+            flows_left: 0,
             sweep_va: 0,
             woken: false,
             deadline_tsc: 0,
@@ -262,6 +265,7 @@ impl Kernel {
             environment.domain = Domain::of(number as u32);
             environment.slots = Slots::new(number as u32, place.capabilities);
             environment.tables_left = place.tables_max;
+            environment.flows_left = place.flows_max;
             self.free |= 1 << number;
             if place.entry_va != 0 {
                 self.make(number as u32);

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 pub use exos_block::{BLOCK_BYTES, Reason, Refused};
 use exos_block::{DiskQueue, Failure, OpenError};
 use exos_nic::Arming;
+use exos_runtime::sleep::Watch;
 use exos_runtime::{pages, turn};
 use exos_virtqueue::guest::GuestHal;
 
@@ -110,6 +111,7 @@ impl Disk {
         self.read(first_block, buffer, 0).map_err(|refused| ReadNowError::Refused(refused.reason))?;
         self.publish();
         loop {
+            let watch = Watch::now();
             if let Some(mut done) = self.poll() {
                 done.result.map_err(ReadNowError::Failed)?;
                 return done.buffers.pop().ok_or(ReadNowError::Failed(Failure::Io));
@@ -117,10 +119,10 @@ impl Disk {
             if turn::stop_wanted() {
                 return Err(ReadNowError::Stopped);
             }
-            if turn::wanted() {
-                turn::take(0);
-            } else {
+            if !turn::wanted() {
                 core::hint::spin_loop();
+            } else if self.request_interrupts() == Arming::Sleep {
+                watch.take_turn(0);
             }
         }
     }

@@ -372,7 +372,8 @@ impl<'s, S: Service> EventLoop<'s, S> {
     /// Nothing to do beside other environments: they have the CPU until something comes.
     fn sleep(&mut self, deadline: u64) {
         let watch = Watch::now();
-        if !turn::wanted() && self.arm(Interest::Receive) != Arming::Sleep {
+        // Also where turns do the devices' work: while we sleep that may become a thread's, which wakes who asked for it.
+        if self.arm(Interest::Receive) != Arming::Sleep {
             return self.disarm();
         }
         let ready = self.nic.receive.is_ready()

@@ -76,7 +76,7 @@ pub fn exit(status: u32) -> ! {
 /// is a sleep.
 pub fn halt(deadline_tsc: u64) {
     if !crate::sleep::alone() {
-        return crate::sleep::Watch::now().sleep(deadline_tsc);
+        return crate::sleep::Watch::nap(deadline_tsc);
     }
     // The call has no error that a sleeper could do anything about.
     let _ = call(Call::Halt, [deadline_tsc, 0, 0, 0, 0]);

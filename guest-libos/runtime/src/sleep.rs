@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 /// Terms of one sleep.
 const TERMS: usize = 4;
-/// Longest sleep if there are more queues than terms.
+/// Longest sleep if there are more queues than terms, or no watch.
 const UNWATCHED_MS: u64 = 20;
 
 /// A bound queue: its number plus one in the owner table (0: free), and its used index.
@@ -77,12 +77,30 @@ impl Watch {
 
     /// The same, and a message ends the sleep, too.
     #[must_use]
-    pub fn with_messages(mut self) -> Self {
-        match self.terms.iter_mut().find(|term| **term == sleep::NONE) {
-            Some(term) => *term = sleep::MESSAGE,
+    pub fn with_messages(self) -> Self {
+        self.and(sleep::MESSAGE)
+    }
+
+    /// A term of one's own besides, of [`abi::call::sleep`].
+    #[must_use]
+    pub fn and(mut self, term: u64) -> Self {
+        match self.terms.iter_mut().find(|place| **place == sleep::NONE) {
+            Some(place) => *place = term,
             None => self.all = false,
         }
         self
+    }
+
+    /// Waits as [`crate::turn::take`] does, for what the watch does not show yet.
+    #[inline]
+    pub fn take_turn(&self, deadline_tsc: u64) {
+        if alone() { crate::turn::take(deadline_tsc) } else { self.sleep(deadline_tsc) }
+    }
+
+    /// A sleep that begins now, of somebody who took no watch before looking for something to do: what came in between is not
+    /// noticed, so it does not last.
+    pub(crate) fn nap(deadline_tsc: u64) {
+        Self { all: false, ..Self::now() }.sleep(deadline_tsc);
     }
 
     /// Sleeps until one of the queues has moved, somebody wakes us, or the TSC reaches the deadline (0: none).

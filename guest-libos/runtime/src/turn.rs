@@ -18,12 +18,13 @@ pub fn stop_wanted() -> bool {
 }
 
 /// Takes a turn: returns when the device work brought something or the TSC reached the deadline (0: none). Beside other
-/// environments it is they who run meanwhile, and the kernel takes the turn when nobody can.
+/// environments it is they who run meanwhile, and the kernel takes the turn when nobody can; that may return early, and whoever
+/// waits for something takes a [`sleep::Watch`] before looking for it, and the turn with that.
 #[inline]
 pub fn take(deadline_tsc: u64) {
     let _span = exos_trace::span!("turn");
     if !sleep::alone() {
-        return sleep::Watch::now().sleep(deadline_tsc);
+        return sleep::Watch::nap(deadline_tsc);
     }
     // SAFETY: the turn register is mapped for this environment; the write has no effect on its memory but what devices
     // may write anyway.

@@ -24,6 +24,8 @@
 //! | [`messages`] | messages between environments |
 //! | [`guarded`] | a guardian and its clients, on one NIC |
 //! | [`costs`] | what kernel calls cost |
+//! | [`arbitrary`] | every call with arbitrary arguments, and every table filled |
+//! | [`storm`] | sleeping and being woken, many times |
 //! | [`load`] | work: heap, log, spans, endless loops |
 //!
 //! Whoever adds a case adds it to its module's table; an argument that no table knows ends with [`NO_SUCH_CASE`].
@@ -32,6 +34,7 @@
 
 extern crate alloc;
 
+mod arbitrary;
 mod attacks;
 mod binding;
 mod calls;
@@ -52,6 +55,7 @@ mod messages;
 mod queue;
 mod registers;
 mod sharing;
+mod storm;
 mod vcpus;
 
 exos_runtime::entry!(main);
@@ -88,6 +92,8 @@ const TABLES: &[&[Case]] = &[
     messages::TABLES[2],
     guarded::CASES,
     costs::CASES,
+    storm::CASES,
+    arbitrary::CASES,
 ];
 
 /// Says all cases, so that a test knows them all.

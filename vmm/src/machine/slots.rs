@@ -25,7 +25,6 @@ pub(super) struct Slots<'a> {
     bus: Bus,
     attached: Vec<Attached>,
     doorbell: EventFd,
-    wake: Vec<Arc<dyn Interrupt>>,
 }
 
 /// What the machine keeps of them.
@@ -34,7 +33,8 @@ pub(super) struct Connections {
     pub(super) bus: Arc<Bus>,
     /// The doorbells of all queues, as one event.
     pub(super) doorbell: EventFd,
-    /// Lines by which the guest can be woken: one of each device, or, where there are several vCPUs, one to each of them.
+    /// Lines by which the guest can be woken, one to each vCPU. Not those of devices: they lead nowhere before somebody has
+    /// bound their queue.
     pub(super) wake: Vec<Arc<dyn Interrupt>>,
 }
 
@@ -47,7 +47,6 @@ impl<'a> Slots<'a> {
             bus: Bus::new(ECAM_GPA),
             attached: Vec::new(),
             doorbell: EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?,
-            wake: Vec::new(),
         })
     }
 
@@ -75,7 +74,6 @@ impl<'a> Slots<'a> {
         }
         // One a queue, and one for changes of the configuration.
         let (routes, lines) = self.routes.add_device(usize::from(device.queues()) + 1)?;
-        self.wake.extend(lines.get(usize::from(D::WAKE_QUEUE)).cloned());
         let place = PciPlace {
             device_number: FIRST_DEVICE_NUMBER + index as u8,
             bar_gpa: FIRST_BAR_GPA + index * BAR_BYTES,
@@ -91,11 +89,8 @@ impl<'a> Slots<'a> {
 
     /// All are attached: what boot writes down of them, and what the machine keeps.
     pub(super) fn finish(self, vcpus: u32) -> Result<(Vec<Attached>, Connections), MachineError> {
-        let Self { routes, bus, attached, doorbell, mut wake, .. } = self;
-        if vcpus > 1 {
-            // A device's interrupt goes to one vCPU only.
-            wake = routes.add_wake_lines(vcpus)?;
-        }
+        let Self { routes, bus, attached, doorbell, .. } = self;
+        let wake = routes.add_wake_lines(vcpus)?;
         Ok((attached, Connections { bus: Arc::new(bus), doorbell, wake }))
     }
 }

@@ -199,7 +199,8 @@ impl Placement {
     /// Makes a guest that waits, in a turn or halted, look around once.
     pub fn wake_guest(&self) {
         self.attention.store(true, Ordering::Release);
-        let _ = self.kick.write(1);
+        // Not the kick: a turn that is about to wait would not see one that the I/O thread took.
+        self.ring();
         self.interrupt_guest();
     }
 
@@ -209,7 +210,7 @@ impl Placement {
         self.work.drain(environment);
     }
 
-    /// Interrupts the guest on a queue of each device: it may have bound only some.
+    /// Interrupts every vCPU.
     fn interrupt_guest(&self) {
         self.wake.iter().for_each(|line| line.signal());
     }

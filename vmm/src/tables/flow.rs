@@ -201,7 +201,7 @@ fn walk(table: &Table, key: &FrameKey) -> Option<Target> {
 
 /// The child of `parent` with this field.
 pub(super) fn find(table: &Table, parent: u32, level: Level, field: [u64; 2]) -> Option<u32> {
-    let first = slot(parent, level, field, table.len());
+    let first = slot(table.head.key.load(Ordering::Relaxed), parent, level, field, table.len());
     for probe in 0..PROBES {
         let index = (first + probe) & (table.len() - 1);
         let node = &table.nodes[index as usize];

@@ -1,5 +1,6 @@
 //! A writer of the flow table: for the VMM's boot, before the kernel runs, and for tests. The kernel has its own.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -112,6 +113,8 @@ impl FlowTableWriter {
         }
         let head: Shared<FlowTable> = Shared::open(memory, what, gpa)?;
         head.nodes.store(nodes, Ordering::Relaxed);
+        // Random for each table: what the standard library protects its own hash tables with.
+        head.key.store(RandomState::new().hash_one(gpa), Ordering::Relaxed);
         let mut writer = Self::open(memory, gpa)?;
         writer.change(|table| table.nodes[ROOT as usize].state.store(LIVE, Ordering::Relaxed));
         Ok(writer)
@@ -162,7 +165,7 @@ impl FlowTableWriter {
             return Err(FlowTableError::Exists { index });
         }
         let nodes = self.table.len();
-        let first = slot(parent, level, value, nodes);
+        let first = slot(self.table.head.key.load(Ordering::Relaxed), parent, level, value, nodes);
         let free = (0..PROBES).map(|probe| (first + probe) & (nodes - 1)).find(|&index| {
             index != ROOT && self.table.nodes[index as usize].state.load(Ordering::Relaxed) != LIVE
         });

@@ -60,7 +60,7 @@ pub unsafe trait Words {}
 unsafe impl Words for AtomicU8 {}
 // SAFETY: an atomic integer.
 unsafe impl Words for AtomicU64 {}
-// SAFETY: `repr(C)`, sixteen AtomicU32.
+// SAFETY: `repr(C)`, two AtomicU32, an AtomicU64 and twelve AtomicU32, which fill 64 bytes without padding.
 unsafe impl Words for abi::flow::FlowTable {}
 // SAFETY: `repr(C)`, AtomicU32 and AtomicU64 that fill 64 bytes without padding.
 unsafe impl Words for abi::flow::Node {}

@@ -5,7 +5,7 @@ use crate::machine::{Machine, direct_map};
 use abi::boot::control;
 use abi::call::Error;
 use abi::capability::{Handle, Kind};
-use abi::extent::{EXTENTS, ExtentEntry};
+use abi::extent::{EXTENTS, ExtentEntry, share};
 use xok_core::refuse;
 
 impl Kernel {
@@ -19,7 +19,8 @@ impl Kernel {
         if entry.bound != 0 {
             return refuse(Error::Busy);
         }
-        let free = (0..EXTENTS).find(|&index| slot(index).blocks == 0).ok_or(Error::NoSpace)?;
+        let mut own = share(environment, Machine::get().boot().places);
+        let free = own.find(|&index| slot(index).blocks == 0).ok_or(Error::NoSpace)?;
         set(
             free,
             ExtentEntry {

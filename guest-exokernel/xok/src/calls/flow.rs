@@ -4,7 +4,7 @@ use crate::kernel::Kernel;
 use crate::machine::{Machine, direct_map};
 use abi::boot::DEVICE_NET;
 use abi::call::Error;
-use abi::capability::{Handle, Kind, rights};
+use abi::capability::{CAPABILITIES, Handle, Kind, rights};
 use abi::flow::{FlowTable, Node, ROOT, SEND_ANY, Target};
 use abi::queue::QUEUES_PER_DEVICE;
 use core::sync::atomic::Ordering;
@@ -43,6 +43,9 @@ impl Kernel {
         }
         let field = Field { level: field as u32 & 0xFF, prefix_len: field as u32 >> 8, value: [high, low] };
         let above = *tree.entry(parent);
+        if self.environment(environment).flows_left == 0 {
+            return refuse(Error::NoSpace);
+        }
         let index = writer().carve(above.start as u32, field)?;
         let part = Part {
             start: u64::from(index),
@@ -51,9 +54,10 @@ impl Kernel {
             object: 1,
         };
         let hung = self.tree().hang(parent, &mut self.environment(environment).slots, part);
-        if hung.is_err() {
+        match hung {
+            Ok(_) => self.environment(environment).flows_left -= 1,
             // It was made a moment ago and has neither children nor a director.
-            let _ = writer().remove(index);
+            Err(_) => drop(writer().remove(index)),
         }
         hung.map(|handle| handle.0)
     }
@@ -105,14 +109,17 @@ impl Kernel {
         let tree = self.tree();
         let entry = tree.entry(capability);
         let node = entry.start as u32;
-        let from_boot = entry.parent == 0;
+        let (from_boot, carved) = (entry.parent == 0, entry.object != 0);
         if from_boot || writer().director(node) == u32::from(capability) + 1 {
             // A node that is not there has no direction either.
             let _ = writer().direct(node, None, 0);
         }
-        if node != ROOT && (from_boot || entry.object != 0) {
+        if node != ROOT && (from_boot || carved) {
             // Its children went before it.
             let _ = writer().remove(node);
+        }
+        if carved {
+            self.environment(u32::from(capability) / CAPABILITIES as u32).flows_left += 1;
         }
         true
     }

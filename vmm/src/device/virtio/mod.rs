@@ -78,8 +78,6 @@ pub trait VirtioDevice: Send {
     const DEVICE_ID: u16;
     /// PCI class.
     const CLASS: u32;
-    /// A queue that every driver of the device binds: by its interrupt a guest that sleeps is woken.
-    const WAKE_QUEUE: u16 = 0;
     /// What its features require of each other.
     const REQUIREMENTS: &'static [features::Requirement];
 

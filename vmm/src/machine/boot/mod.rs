@@ -52,7 +52,7 @@ const HEAP_MIN_BYTES: u64 = 8 << 20;
 const FIXED_BYTES: u64 = 8 << 20;
 /// ... and what each place takes.
 const PLACE_BYTES: u64 = 512 << 10;
-/// Pages for page tables that the kernel has in any machine, and for each spare place besides.
+/// Pages for page tables that the kernel has for each place.
 const POOL_PAGES: u64 = 64;
 /// Further ones: where there are several environments, one for so many of the machine's pages.
 const PAGES_A_POOL_PAGE: u64 = 256;
@@ -184,7 +184,7 @@ pub fn prepare(
     };
     let places_gpa = low.pages(u64::from(places_count) * size_of::<abi::environment::Place>() as u64)?;
     let capabilities_gpa = tables_at.capabilities_gpa;
-    let mut pool_pages = POOL_PAGES * u64::from(1 + spare);
+    let mut pool_pages = POOL_PAGES * u64::from(places_count);
     if places_count > 1 {
         pool_pages += memory_bytes / PAGE_BYTES / PAGES_A_POOL_PAGE;
     }
@@ -249,6 +249,8 @@ pub fn prepare(
         }
     }
     let shares = shares::queues(&attached, environments);
+    let mut free_extents: Vec<_> =
+        (0..environments).map(|number| abi::extent::share(number, places_count)).collect();
     for (number, share) in shares.iter().enumerate() {
         let (own, handles) = (&mut capabilities[number], &mut handles[number]);
         for (device, Attached { grant, .. }) in attached.iter().enumerate() {
@@ -260,12 +262,18 @@ pub fn prepare(
             match *grant {
                 Grant::Queues => {}
                 Grant::Extent { blocks, rights } => {
-                    handles.extents[device] = own.extent(device as u32, blocks, rights, device as u32);
-                    let (environment, device) = (number as u32, device as u32);
-                    let extent =
-                        ExtentEntry { start_block: 0, blocks, environment, device, rights, reserved: 0 };
-                    // There are more entries than devices.
-                    let gpa = tables_at.extents_gpa + u64::from(device) * size_of::<ExtentEntry>() as u64;
+                    let (environment, disk) = (number as u32, device as u32);
+                    let entry = free_extents[number].next().ok_or(MachineError::TooManyDevices)?;
+                    handles.extents[device] = own.extent(disk, blocks, rights, entry as u32);
+                    let extent = ExtentEntry {
+                        start_block: 0,
+                        blocks,
+                        environment,
+                        device: disk,
+                        rights,
+                        reserved: 0,
+                    };
+                    let gpa = tables_at.extents_gpa + (entry * size_of::<ExtentEntry>()) as u64;
                     memory.write_slice(extent.as_bytes(), GuestAddress(gpa))?;
                 }
                 Grant::Flows { queue_pairs } => {
@@ -338,10 +346,13 @@ pub fn prepare(
             own: place.pages.written(),
             entry_va: if runs { image.program.entry_va } else { 0 },
             stack_va: if runs { STACK_TOP_VA } else { 0 },
-            tables_max: (pool_pages / 2 / u64::from(places_count)).max(POOL_PAGES) as u32,
+            // Together no more than there are: nobody uses up what others need.
+            tables_max: (pool_pages / u64::from(places_count)) as u32,
             capabilities: capabilities.get(number).map_or(0, Capabilities::count),
             vcpu: number as u32 % config.vcpus,
-            reserved: 0,
+            // Those that run from the start divide half of the nodes, and those that may follow a quarter: the rest keeps
+            // the hash table fast.
+            flows_max: if runs { config.flows / 2 / environments } else { config.flows / 4 / spare },
         });
     }
     memory.write_slice(records.as_bytes(), GuestAddress(places_gpa))?;

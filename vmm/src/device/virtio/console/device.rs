@@ -5,7 +5,7 @@ use super::super::queue::{QueueConfig, RingFeatures, Virtqueue};
 use super::super::slot::Slot;
 use super::super::{BindError, VirtioDevice};
 use super::port::Announce;
-use super::{CONTROL_RECEIVE, Console, QUEUE_SIZE_MAX, Role};
+use super::{Console, QUEUE_SIZE_MAX, Role};
 use crate::backend::PinnedMemory;
 
 impl<M: PinnedMemory> VirtioDevice for Console<M> {
@@ -14,7 +14,6 @@ impl<M: PinnedMemory> VirtioDevice for Console<M> {
     const CLASS: u32 = 0x07_8000;
     const REQUIREMENTS: &'static [bits::Requirement] = &[];
     /// Whoever uses any port uses this one.
-    const WAKE_QUEUE: u16 = CONTROL_RECEIVE;
 
     fn features(&self) -> u64 {
         bits::CONSOLE_MULTIPORT

@@ -1,0 +1,130 @@
+//! Every kernel call with arbitrary arguments on the real kernel, and every table filled to its end: answers are those that the
+//! reference documents, a neighbour notices nothing, and afterwards there is as much of everything as before.
+
+use crate::fixture::{Outcome, Wire, said, start_with_nic};
+use abi::call::{Call, Error};
+use exovm::backend::disk::Access;
+use exovm::machine::DiskSetup;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tempfile::NamedTempFile;
+
+/// Calls of a run, and its seeds; others with `EXOVM_CALLS` and `EXOVM_SEED`.
+const CALLS: u64 = 3000;
+/// How long a run may take.
+const PATIENCE: Duration = Duration::from_secs(240);
+const SEEDS: [u64; 2] = [1, 2];
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Two environments with a disk and queue pairs each, and places for six more.
+fn run(arguments: &[&str]) -> Outcome {
+    let files = [(); 2].map(|()| NamedTempFile::new().expect("a file"));
+    files.iter().for_each(|file| file.as_file().set_len(1 << 20).expect("room"));
+    let probe = start_with_nic(arguments, &Wire::default(), |config| {
+        config.environments = Some(2);
+        config.spare_environments = Some(6);
+        config.memory_bytes = Some(64 << 20);
+        let net = config.net.as_mut().expect("a NIC");
+        net.ipv4 = abi::boot::Ipv4Config { address: [10, 0, 0, 2], gateway: [0; 4], prefix_len: 24 };
+        let open = |file: &NamedTempFile| DiskSetup::open(file.path(), Access::ReadWrite).expect("an image");
+        config.disks = files.iter().map(open).collect();
+    });
+    // Thousands of calls, on a host that may be busy.
+    probe.machine.wait(Some(PATIENCE));
+    probe.finish()
+}
+
+/// What each call may answer, by the kernel-call reference: the statuses, as bits.
+fn documented() -> BTreeMap<String, u64> {
+    let reference = include_str!("../../../guest-exokernel/README.md");
+    let table = reference.split_once("| call | arguments | needs | errors |").expect("the reference").1;
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let status = |name: &str| {
+        let error = (1..64)
+            .find_map(|status| Error::from_status(status).filter(|error| format!("{error:?}") == name));
+        error.map(|error| 1u64 << error as u64)
+    };
+    let mut calls = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let name = cells[1].trim_matches('`').to_owned();
+        let mut answers = if cells[4].contains("does not return") { 0 } else { 1 };
+        // The environment for which it is done may be none, or one without the right.
+        if cells[2].split(", ").any(|argument| argument == "E") {
+            answers |= 1 << Error::NotFound as u64 | 1 << Error::NotPermitted as u64;
+        }
+        for word in cells[4].split('`').skip(1).step_by(2) {
+            // Another call's name stands for all that it may answer.
+            let known = status(word).or_else(|| calls.get(word).copied());
+            answers |= known.unwrap_or_else(|| panic!("{name}: {word:?} is no error"));
+        }
+        calls.insert(name, answers);
+    }
+    calls
+}
+
+fn answered(log: &[String], name: &str) -> u64 {
+    let prefix = format!("{name} answered 0x");
+    let seen = said(log).find_map(|line| line.strip_prefix(&prefix));
+    seen.and_then(|seen| u64::from_str_radix(seen, 16).ok()).unwrap_or_else(|| panic!("{name}: {log:#?}"))
+}
+
+#[test]
+fn every_call_is_in_the_reference() {
+    let documented = documented();
+    let missing: Vec<Call> =
+        Call::ALL.into_iter().filter(|call| !documented.contains_key(&format!("{call:?}"))).collect();
+    assert!(missing.is_empty(), "guest-exokernel/README.md lacks {missing:?}");
+    assert_eq!(documented.len(), Call::ALL.len(), "{documented:?}");
+}
+
+#[test]
+fn core_arbitrary_calls_answer_what_is_documented_and_a_neighbour_notices_nothing() {
+    let documented = documented();
+    let calls = number("EXOVM_CALLS").unwrap_or(CALLS);
+    let seeds = number("EXOVM_SEED").map_or(SEEDS.to_vec(), |seed| vec![seed]);
+    let mut seen = BTreeMap::<String, u64>::new();
+    for seed in seeds {
+        println!("seed {seed}, {calls} calls");
+        let log = run(&["arbitrary-calls", &seed.to_string(), &calls.to_string()]).held();
+        assert!(said(&log).any(|line| line.starts_with("neighbour: ")), "seed {seed}: {log:#?}");
+        for (name, may) in &documented {
+            let answers = answered(&log, name);
+            let beyond = answers & !may;
+            assert_eq!(beyond, 0, "seed {seed}: {name} answered {answers:#x}, documented is {may:#x}");
+            *seen.entry(name.clone()).or_default() |= answers;
+        }
+        let others = answered(&log, "others");
+        assert_eq!(others & !(1 << Error::NoSuchCall as u64), 0, "seed {seed}: {others:#x}");
+    }
+    // What is never answered is not tested: more seeds and more calls meet more.
+    let count = |answers: u64| answers.count_ones();
+    let (met, all) = documented
+        .iter()
+        .fold((0, 0), |(met, all), (name, may)| (met + count(seen[name]), all + count(*may)));
+    println!("{met} of {all} documented answers were met");
+    assert!(met * 3 >= all, "{met} of {all} documented answers were met");
+}
+
+#[test]
+fn core_full_tables_answer_what_is_documented_and_work_again() {
+    let log = run(&["fill-tables"]).held();
+    println!("{log:#?}");
+    let expected = [
+        ("Slots", "NoSpace"),
+        ("Depth", "NoSpace"),
+        ("Places", "NoSpace"),
+        ("PageTables", "NoSpace"),
+        ("Extents", "NoSpace"),
+        ("Flows", "NoSpace"),
+    ];
+    for (table, error) in expected {
+        let line = said(&log).find(|line| line.starts_with(&format!("{table}: ")));
+        let line = line.unwrap_or_else(|| panic!("{table}: {log:#?}"));
+        assert!(line.ends_with(&format!(", then Some({error}); again: true")), "{line}");
+    }
+    assert!(said(&log).any(|line| line.starts_with("neighbour: ")), "{log:#?}");
+}

@@ -1,0 +1,32 @@
+//! What is fuzzed. Each target is a function of bytes that returns, whatever the bytes are; what it promises it asserts.
+//!
+//! | target | what reads the bytes, and as what |
+//! | --- | --- |
+//! | [`net`](device::net) | the NIC: a hostile driver's rings, registers and memory, and frames from the wire |
+//! | [`block`](device::block) | the disk: the same |
+//! | [`console`](device::console) | the host channel: the same, and a client at a port |
+//! | [`user_net`](network::user_net) | the user backend: frames of a hostile guest |
+//! | [`stack`](network::stack) | exos-net: frames of a hostile network, beside an application |
+//! | [`flows`](flows::flows) | the flow table: frames are classified among flows that come and go |
+//! | [`kernel`](kernel::kernel) | the kernel's tables: capabilities and page tables, by arbitrary calls |
+//!
+//! `fuzz/README.md` says how to run them.
+
+pub mod device;
+pub mod flows;
+pub mod input;
+pub mod kernel;
+pub mod network;
+
+/// A target: its name, which is that of its corpus, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Those whose kept inputs are replayed: all but the kernel's tables, whose model is not finished.
+pub const TARGETS: [Target; 6] = [
+    ("net", device::net),
+    ("block", device::block),
+    ("console", device::console),
+    ("user_net", network::user_net),
+    ("stack", network::stack),
+    ("flows", flows::flows),
+];
