@@ -2,7 +2,7 @@
 //! does the formatting, finds the symbols and ends the machine.
 
 use crate::arch::entry::TrapFrame;
-use crate::arch::{fault_address, probe};
+use crate::arch::{fault_address, probe, vcpu};
 use crate::kernel::Kernel;
 use crate::machine::{Machine, direct_map};
 use abi::boot::control;
@@ -16,10 +16,19 @@ use core::sync::atomic::Ordering;
 /// Not a processor's vector: SYSCALL outside the gate page.
 pub(crate) const VECTOR_STRAY_SYSCALL: u64 = 0x100;
 const VECTOR_BREAKPOINT: u64 = 3;
+/// Those that have a stack of their own.
+const VECTOR_NMI: u64 = 2;
+const VECTOR_DOUBLE_FAULT: u64 = 8;
+const VECTOR_MACHINE_CHECK: u64 = 18;
 
 /// Every exception but a kernel call.
 pub(crate) extern "sysv64" fn exception(frame: &TrapFrame) -> ! {
     let from_ring3 = frame.cs & 3 == 3;
+    if matches!(frame.vector, VECTOR_NMI | VECTOR_DOUBLE_FAULT | VECTOR_MACHINE_CHECK) {
+        // On a stack of their own, where neither the lock nor anything else can be relied on.
+        describe(frame, vcpu::current_on_any_stack());
+        down();
+    }
     if from_ring3 {
         probe::gate_fault();
         // SAFETY: ring 3 ran until now, and the lock is taken.
@@ -93,7 +102,7 @@ pub(crate) fn give_up(why: &str) -> ! {
 
 /// This vCPU's.
 fn record() -> &'static mut FaultRecord {
-    let (vcpu, _) = crate::arch::vcpu::here();
+    let (vcpu, _) = vcpu::here();
     let gpa = Machine::get().boot().fault_gpa + u64::from(vcpu) * size_of::<FaultRecord>() as u64;
     // SAFETY: the records are RAM that the VMM reserved for this; whoever fills one is the vCPU's only user of it.
     unsafe { &mut *direct_map::<FaultRecord>(gpa).cast_mut() }

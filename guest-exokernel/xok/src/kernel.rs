@@ -141,6 +141,8 @@ pub(crate) struct Kernel {
     /// Those of `asleep` whom only an answer wakes.
     pub(crate) calling: u64,
     pub(crate) ending: u64,
+    /// Of which of them something was taken back last.
+    pub(crate) last_ending: u32,
     /// With several vCPUs, those that run on one now; they are among the runnable or the ending.
     pub(crate) running: u64,
     /// vCPUs that halt because nobody could run there.
@@ -235,6 +237,7 @@ impl Kernel {
             asleep: 0,
             calling: 0,
             ending: 0,
+            last_ending: 0,
             running: 0,
             idle: 0,
             vcpus: [VCPU; VCPUS_MAX],
@@ -284,6 +287,7 @@ impl Kernel {
         environment.state = State::New;
         environment.generation = environment.generation.wrapping_add(2);
         environment.exit_status = 0;
+        environment.starter = NOBODY as u8;
     }
 
     /// A made one may run: where it has slices, or else on this vCPU in those of whoever starts it.
@@ -298,7 +302,9 @@ impl Kernel {
         }
         self.runnable |= 1 << number;
         if self.environment(number).vcpus == 0 {
-            self.allow_on(number, 1 << self.vcpu);
+            let payer = u32::from(self.environment(number).payer);
+            let vcpus = if payer == NOBODY { 1 << self.vcpu } else { self.environment(payer).vcpus };
+            self.allow_on(number, vcpus);
         }
         self.count_alone(Some(number));
         self.offer(number);
@@ -308,7 +314,7 @@ impl Kernel {
         }
     }
 
-    /// An environment may run on these vCPUs and no others.
+    /// An environment may run on these vCPUs and no others; its queues' interrupts go to one of them.
     pub(crate) fn allow_on(&mut self, number: u32, vcpus: u8) {
         let before = core::mem::replace(&mut self.environment(number).vcpus, vcpus);
         let mut changes = before ^ vcpus;
@@ -316,6 +322,9 @@ impl Kernel {
             let vcpu = changes.trailing_zeros() as usize;
             changes &= changes - 1;
             self.vcpus[vcpu % VCPUS_MAX].allowed ^= 1 << number;
+        }
+        if self.several && before != vcpus && vcpus != 0 {
+            self.aim_interrupts(number);
         }
     }
 
@@ -345,6 +354,15 @@ impl Kernel {
             let other = left.trailing_zeros();
             left &= left - 1;
             self.environment(other).payer = NOBODY as u8;
+        }
+    }
+
+    /// A place is free: whoever was started from there was started by nobody.
+    pub(crate) fn forget_starter(&mut self, number: u32) {
+        for environment in &mut self.environments {
+            if u32::from(environment.starter) == number {
+                environment.starter = NOBODY as u8;
+            }
         }
     }
 

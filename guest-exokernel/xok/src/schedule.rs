@@ -3,9 +3,9 @@
 use crate::arch::entry::TrapFrame;
 use crate::arch::{apic, entry, tsc, vcpu};
 use crate::calls::Answer;
-use crate::kernel::{Kernel, NOBODY, State, Vcpu};
+use crate::kernel::{Environment, Kernel, NOBODY, State, Vcpu};
 use crate::machine::{Machine, Register, direct_map, read_u16};
-use abi::boot::control;
+use abi::boot::{VCPUS_MAX, control};
 use abi::call::{Error, sleep};
 use abi::capability::{CAPABILITIES, Kind, number, rights};
 use abi::layout::{PAGE_BYTES, RESUME_VA};
@@ -23,6 +23,8 @@ const TOLD_MAX: u32 = 6;
 const TURN_TICKS: u64 = 1 << 21;
 /// A deadline that has passed: the turn looks once and comes back.
 const AT_ONCE: u64 = 1;
+/// Steps of taking back at the end of a slice after which the same one goes on.
+const STEPS: u32 = 4;
 /// Entries of page tables that one step of taking back looks at.
 const SWEEP_STEP: u32 = 256;
 
@@ -77,8 +79,9 @@ pub(crate) extern "sysv64" fn give_way(to: u64, _: u64, _: u64, _: u64, _: u64, 
     let told = kernel.environment(current).told != 0;
     if let Some(number) = next {
         kernel.look();
+        let runnable = kernel.runnable & !kernel.running & kernel.own().allowed;
         // What is left of this slice and no more: else two could give a fresh one to and fro for ever.
-        if !told && (kernel.runnable & !kernel.running) & (1 << number) != 0 {
+        if !told && number != current && runnable & (1 << number) != 0 {
             kernel.hand_over(number);
         }
     }
@@ -95,12 +98,15 @@ pub(crate) extern "sysv64" fn schedule() -> ! {
     kernel.schedule()
 }
 
-/// Another vCPU had this one see whether who runs here has ended. Comes back if not.
+/// Another vCPU had this one look: who runs here may have ended, or not be alone any more. Comes back if it may go on.
 pub(crate) extern "sysv64" fn kicked(_: &TrapFrame) {
     // SAFETY: ring 3 ran until now, and the lock is taken.
     let kernel = unsafe { crate::kernel::lock() };
     vcpu::looks();
     kernel.leave_if_ended();
+    if kernel.own().slice_end_tsc == 0 {
+        kernel.begin_slice();
+    }
     vcpu::unlock();
 }
 
@@ -132,18 +138,35 @@ impl Kernel {
             // A timer that was set for somebody else.
             return;
         }
-        kernel.work_for_others(kernel.current);
+        let current = kernel.current;
+        kernel.work_for_others(current);
         kernel.look();
-        if kernel.ready() | kernel.ending == 0 {
+        let ready = kernel.ready();
+        let may_stay = kernel.own().allowed & (1 << current) != 0;
+        if ready == 0 && may_stay {
+            // Nobody wants the vCPU but those that are to be taken back.
+            if kernel.ending != 0 {
+                for _ in 0..STEPS {
+                    kernel.take_back_step();
+                }
+                kernel.leave_if_ended();
+            }
             return kernel.begin_slice();
         }
         if frame.rip & !(PAGE_BYTES - 1) == RESUME_VA {
             // It has not gone on yet, and will from there when it is its turn again.
             kernel.schedule();
         }
-        let current = kernel.current;
+        if may_stay {
+            let (next, position) = kernel.next(ready | 1 << current);
+            if next == current {
+                kernel.take_turn(next, position);
+                kernel.environment(current).told = 0;
+                return kernel.begin_slice();
+            }
+        }
         kernel.environment(current).told += 1;
-        if kernel.environment(current).told <= TOLD_MAX {
+        if ready == 0 || kernel.environment(current).told <= TOLD_MAX {
             kernel.begin_slice();
             // Comes back if it has no entry, or is in another upcall.
             let slice_end_va = kernel.upcall_page().slice_end_va.load(Ordering::Relaxed);
@@ -162,13 +185,14 @@ impl Kernel {
         self.leave();
         loop {
             self.look();
-            let ending = self.ending & !self.running;
-            if ending != 0 {
-                self.take_back(ending.trailing_zeros());
-            }
+            let more = self.take_back_step() && self.take_back_step();
             let ready = self.ready();
             if ready == 0 {
-                if ending != 0 {
+                if more {
+                    if self.several {
+                        // Others want to get in between two steps.
+                        entry::again();
+                    }
                     continue;
                 }
                 if self.runnable | self.asleep == 0 {
@@ -178,11 +202,24 @@ impl Kernel {
                 continue;
             }
             let others = ready & !not;
-            let next = self.choose(if others != 0 { others } else { ready });
+            let (next, position) = self.next(if others != 0 { others } else { ready });
+            self.take_turn(next, position);
             self.work_for_others(next);
             self.offer_rest(ready & !(1 << next));
             self.resume(next);
         }
+    }
+
+    /// A step of taking back what one of those held that have ended and run nowhere; whether there was one.
+    fn take_back_step(&mut self) -> bool {
+        let ending = self.ending & !self.running;
+        let ending = if self.current == NOBODY { ending } else { ending & !(1 << self.current) };
+        if ending == 0 {
+            return false;
+        }
+        self.last_ending = behind(ending, self.last_ending);
+        self.take_back(self.last_ending);
+        true
     }
 
     /// Who could run here now, besides the one that does.
@@ -191,25 +228,36 @@ impl Kernel {
         if self.current == NOBODY { others } else { others & !(1 << self.current) }
     }
 
-    /// The one of these whose slice comes next, or that of its family; if no slice is theirs, whoever comes behind the last.
-    fn choose(&mut self, ready: u64) -> u32 {
+    /// The one of these whose slice comes next, or that of its family, and that slice; if none is theirs, whoever comes behind
+    /// the last.
+    fn next(&mut self, ready: u64) -> (u32, Option<u32>) {
         let &mut Vcpu { bound, position, last, .. } = self.own();
         for mut left in [bound & (u64::MAX << position << 1), bound] {
             while left != 0 {
                 let position = left.trailing_zeros();
                 left &= left - 1;
-                let with = self.own().slices[position as usize % SLICES].wrapping_sub(1);
-                let owner = self.environment(u32::from(with) / CAPABILITIES as u32);
+                let owner = self.owner_of(position);
                 let want = ready & owner.family;
                 if want != 0 {
-                    let next = behind(want, owner.turn.into());
-                    owner.turn = next as u8;
-                    self.own().position = position;
-                    return next;
+                    return (behind(want, owner.turn.into()), Some(position));
                 }
             }
         }
-        behind(ready, last)
+        (behind(ready, last), None)
+    }
+
+    /// It is in this slice that it runs.
+    fn take_turn(&mut self, number: u32, position: Option<u32>) {
+        if let Some(position) = position {
+            self.owner_of(position).turn = number as u8;
+            self.own().position = position;
+        }
+    }
+
+    /// Whose slice of this vCPU that is, which is bound.
+    fn owner_of(&mut self, position: u32) -> &mut Environment {
+        let with = self.own().slices[position as usize % SLICES].wrapping_sub(1);
+        self.environment(u32::from(with) / CAPABILITIES as u32)
     }
 
     /// What the stub of a halt does not know: who is here.
@@ -231,7 +279,7 @@ impl Kernel {
             self.own().running = NOBODY;
             vcpu::set_current(NOBODY);
             self.running &= !(1 << was);
-            if self.runnable & (1 << was) != 0 {
+            if (self.runnable | self.asleep) & (1 << was) != 0 {
                 self.offer(was);
             }
         }
@@ -244,10 +292,11 @@ impl Kernel {
         }
     }
 
-    /// An environment can run: if a vCPU halts that may have it, that one looks. This one does so by itself, if it is choosing.
+    /// An environment can run, or sleeps with a deadline: a vCPU that may have it looks. This one does so by itself, if it is
+    /// choosing.
     pub(crate) fn offer(&mut self, number: u32) {
         if self.current != NOBODY || self.own().allowed & (1 << number) == 0 {
-            self.wake_vcpu_for(number);
+            self.notify_vcpus(number);
         }
     }
 
@@ -256,17 +305,45 @@ impl Kernel {
         while left != 0 && self.idle != 0 {
             let number = left.trailing_zeros();
             left &= left - 1;
-            self.wake_vcpu_for(number);
+            self.notify_vcpus(number);
         }
     }
 
-    fn wake_vcpu_for(&mut self, number: u32) {
-        let may = self.environment(number).vcpus & self.idle;
-        if may != 0 {
-            let other = may.trailing_zeros();
-            self.idle &= !(1 << other);
-            vcpu::kick(other);
+    /// One that halts looks; if none does, those on which somebody runs without an end limit that.
+    #[cold]
+    pub(crate) fn notify_vcpus(&mut self, number: u32) {
+        if !self.several {
+            return;
         }
+        let vcpus = self.environment(number).vcpus;
+        if self.wake_idle(vcpus) {
+            return;
+        }
+        let mut left = vcpus;
+        while left != 0 {
+            let other = left.trailing_zeros();
+            left &= left - 1;
+            let Vcpu { running, slice_end_tsc, .. } = self.vcpus[other as usize % VCPUS_MAX];
+            if slice_end_tsc != 0 || running == NOBODY || running == number {
+                continue;
+            }
+            if other == self.vcpu {
+                self.begin_slice();
+            } else {
+                vcpu::have_look(other);
+            }
+        }
+    }
+
+    /// Ends the halt of one of these vCPUs; whether one halts.
+    fn wake_idle(&mut self, vcpus: u8) -> bool {
+        let idle = vcpus & self.idle;
+        if idle == 0 {
+            return false;
+        }
+        self.idle &= !(idle & idle.wrapping_neg());
+        vcpu::kick(idle.trailing_zeros());
+        true
     }
 
     /// Gives the CPU to one that can run, for a slice if there are others.
@@ -277,26 +354,28 @@ impl Kernel {
         entry::resume(self.environment(number).root_gpa)
     }
 
-    /// Gives what is left of the slice to `number`, which may be the one that runs, if that can run and there is something left.
+    /// Gives what is left of the slice to `number`, which may be the one that runs, if that can run here and there is something
+    /// left. Nobody runs where it has no slices: otherwise who calls it could have it run for him wherever he likes.
     #[inline(always)]
     pub(crate) fn hand_over(&mut self, number: u32) -> ! {
         let current = self.current;
         let elsewhere = self.running & !(1 << current);
-        if self.runnable & !elsewhere & (1 << number) == 0 {
-            self.schedule();
-        }
-        if self.environment(current).told != 0 {
-            self.offer(number);
+        if self.runnable & !elsewhere & self.own().allowed & (1 << number) == 0
+            || self.environment(current).told != 0
+        {
+            if self.runnable & !elsewhere & (1 << number) != 0 {
+                self.offer(number);
+            }
             self.schedule();
         }
         if self.several {
             self.running = elsewhere;
-            if number != current && self.runnable & (1 << current) != 0 {
-                self.wake_vcpu_for(current);
+            if number != current && (self.runnable | self.asleep) & (1 << current) != 0 {
+                self.notify_vcpus(current);
             }
         }
         self.enter_environment(number);
-        if self.several && self.own().slice_end_tsc == 0 {
+        if self.own().slice_end_tsc == 0 {
             // Who gave it was alone here and had it without limit.
             self.begin_slice();
         }
@@ -317,8 +396,10 @@ impl Kernel {
 
     /// The timer comes when it is over; nobody else, no timer.
     pub(crate) fn begin_slice(&mut self) {
-        let others = (self.runnable | self.asleep) & self.own().allowed & !(1 << self.current) != 0;
-        if others || self.ending != 0 {
+        let allowed = self.own().allowed;
+        let others = (self.runnable | self.asleep) & allowed & !(1 << self.current) != 0;
+        let is_guest = allowed & (1 << self.current) == 0;
+        if others || is_guest || self.ending != 0 {
             let end_tsc = tsc() + SLICE_MS * Machine::get().boot().tsc_khz;
             self.own().slice_end_tsc = end_tsc;
             apic::set_deadline(end_tsc);
@@ -491,7 +572,13 @@ impl Kernel {
         if number == self.current {
             entry::set_left(true);
         } else if let Some(other) = self.where_runs(number) {
-            vcpu::have_look(other);
+            vcpu::stop(other);
+        }
+        // Somebody takes back what it held: this vCPU, if it chooses who runs next.
+        self.count_alone(None);
+        let goes_on = self.current != NOBODY && self.current != number;
+        if goes_on && !self.wake_idle(u8::MAX) && self.own().slice_end_tsc == 0 {
+            self.begin_slice();
         }
     }
 
@@ -547,6 +634,7 @@ impl Kernel {
         self.ending &= !(1 << number);
         self.allow_on(number, 0);
         self.leave_family(number);
+        self.forget_starter(number);
         self.count_alone(None);
         // Whoever waits for this looks.
         let mut left = self.asleep & !self.calling;

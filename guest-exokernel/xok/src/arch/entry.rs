@@ -27,7 +27,7 @@ pub(super) type Stacks = [Stack; VCPUS_MAX];
 pub(super) static mut XOK_STACK: Stacks = [const { Stack([0; STACK_BYTES]) }; VCPUS_MAX];
 // SAFETY: as above.
 #[unsafe(no_mangle)]
-static mut XOK_FAULT_STACK: Stacks = [const { Stack([0; STACK_BYTES]) }; VCPUS_MAX];
+pub(super) static mut XOK_FAULT_STACK: Stacks = [const { Stack([0; STACK_BYTES]) }; VCPUS_MAX];
 
 /// Set by the timer's interrupt.
 // SAFETY: the name is the kernel's own; the entry stubs below use it.
@@ -54,6 +54,7 @@ unsafe extern "C" {
     fn xok_enter_ring3(rip: u64, rsp: u64) -> !;
     fn xok_resume(root_gpa: u64) -> !;
     fn xok_idle(deadline_tsc: u64) -> !;
+    fn xok_again() -> !;
 }
 
 unsafe extern "sysv64" {
@@ -336,6 +337,19 @@ global_asm!(
     "call xok_lock",
     "jmp xok_left",
 
+    // Something is left to do that is not urgent: others may have the lock first. The stack is given up.
+    "xok_again:",
+    "and rsp, -{stack_bytes}",
+    "add rsp, {stack_bytes}",
+    "mov byte ptr [rip + XOK_LOCK], 0",
+    "mov ecx, 16",
+    "2:",
+    "pause",
+    "dec ecx",
+    "jnz 2b",
+    "call xok_lock",
+    "jmp xok_left",
+
     // Another environment gets the CPU: nothing of the last one's is left in a register, and what ring 0 cannot clear on
     // every host the resume page does.
     "xok_resume:", // rdi: root of the page tables
@@ -502,6 +516,12 @@ pub(crate) fn idle(deadline_tsc: u64) -> ! {
 /// Whether the environment that runs may halt the vCPU.
 pub(crate) fn set_alone(alone: bool) {
     XOK_ALONE.store(u8::from(alone), Ordering::Relaxed);
+}
+
+/// Chooses anew who runs, and gives the lock back for a moment before. The stack is given up.
+pub(crate) fn again() -> ! {
+    // SAFETY: as for `idle`.
+    unsafe { xok_again() }
 }
 
 /// Whether the environment that runs goes on after the call that it is in.

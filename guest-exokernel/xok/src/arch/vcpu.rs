@@ -7,7 +7,7 @@
 //! The words of a vCPU are the lowest of its stack, so that whoever runs on it finds them by masking `rsp`.
 
 use super::apic;
-use super::entry::{STACK_BYTES, XOK_STACK};
+use super::entry::{STACK_BYTES, XOK_FAULT_STACK, XOK_STACK};
 use abi::call::{CALLS, Error};
 use abi::layout::{GATE_VA, KICK_VECTOR, USER_CODE_SELECTOR, USER_DATA_SELECTOR};
 use core::arch::{asm, global_asm};
@@ -28,7 +28,7 @@ pub(crate) struct Words {
     pub(super) wake_pending: AtomicU8,
     /// Set by another vCPU: forget all translations of ring 3's addresses. Cleared when that is done.
     flush: AtomicU8,
-    /// Set by another vCPU: who runs here may have ended.
+    /// Set by another vCPU: who runs here may have ended, or is not alone any more.
     look: AtomicU8,
 }
 
@@ -57,6 +57,18 @@ fn words(number: usize) -> &'static Words {
     unsafe { &*stacks.add(number % abi::boot::VCPUS_MAX * STACK_BYTES).cast::<Words>() }
 }
 
+/// The same of its stack for faults that end all, where only the number is right.
+fn fault_words(number: usize) -> &'static Words {
+    let stacks = (&raw const XOK_FAULT_STACK).cast::<u8>();
+    // SAFETY: as above.
+    unsafe { &*stacks.add(number % abi::boot::VCPUS_MAX * STACK_BYTES).cast::<Words>() }
+}
+
+/// Who runs on the vCPU that executes this, on whichever of its stacks.
+pub(crate) fn current_on_any_stack() -> u32 {
+    words(own().number.load(Ordering::Relaxed) as usize).current.load(Ordering::Relaxed)
+}
+
 /// The words of the vCPU that executes this.
 fn own() -> &'static Words {
     let rsp: usize;
@@ -66,8 +78,9 @@ fn own() -> &'static Words {
     unsafe { &*((rsp & !(STACK_BYTES - 1)) as *const Words) }
 }
 
-/// Fills the words of the vCPU that begins here.
+/// Fills the words of the vCPU that begins here, and those of its stack for faults that end all.
 pub(crate) fn begin(number: u32) {
+    fault_words(number as usize).number.store(number, Ordering::Relaxed);
     let own = own();
     own.number.store(number, Ordering::Relaxed);
     own.current.store(crate::kernel::NOBODY, Ordering::Relaxed);
@@ -113,10 +126,18 @@ pub(crate) fn kick(number: u32) {
     apic::send(number, u32::from(KICK_VECTOR));
 }
 
-/// Has another vCPU see whether who runs there has ended.
+/// Has another vCPU look: whether who runs there has ended, or is not alone any more.
 pub(crate) fn have_look(number: u32) {
-    words(number as usize).look.store(1, Ordering::Release);
+    // Exchanged, not stored: the message must not overtake it.
+    words(number as usize).look.swap(1, Ordering::SeqCst);
     kick(number);
+}
+
+/// Has another vCPU leave the environment that runs there, which has ended, and waits until nothing of that executes any more.
+pub(crate) fn stop(number: u32) {
+    words(number as usize).look.swap(1, Ordering::SeqCst);
+    // When that is done it is in the kernel, and sees what `look` is for before it goes back.
+    flush_other(number);
 }
 
 /// The vCPU that executes this was asked by [`have_look`], and does.
@@ -128,7 +149,7 @@ pub(crate) fn looks() {
 /// is in ring 3, where the interrupt comes at once, or waits for the lock and sees to it.
 pub(crate) fn flush_other(number: u32) {
     let other = words(number as usize);
-    other.flush.store(1, Ordering::Release);
+    other.flush.swap(1, Ordering::SeqCst);
     kick(number);
     while other.flush.load(Ordering::Acquire) != 0 {
         core::hint::spin_loop();

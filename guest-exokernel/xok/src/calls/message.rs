@@ -216,6 +216,10 @@ impl Kernel {
             self.go_on_behind_the_gate(current, frame);
             return self.take(current, next);
         }
+        if core::mem::take(&mut self.environment(current).woken) {
+            self.go_on_behind_the_gate(current, frame);
+            return self.come_to_nothing(current, Error::NoMessage);
+        }
         self.block(current, State::Receiving, frame);
         let environment = self.environment(current);
         environment.deadline_tsc = deadline_tsc;

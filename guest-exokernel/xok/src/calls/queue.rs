@@ -76,7 +76,8 @@ impl Kernel {
             page += 1;
         }
         queue.owner.set(environment);
-        queue.set_interrupt(Machine::get().wake(), self.vcpu);
+        queue.set_interrupt(Machine::get().wake());
+        queue.aim(self.environment(environment).vcpus);
         queue.set_address(common::QUEUE_DESC, base_gpa + layout.descriptors_offset());
         queue.set_address(common::QUEUE_DRIVER, base_gpa + layout.available_offset());
         queue.set_address(common::QUEUE_DEVICE, base_gpa + layout.used_offset());
@@ -146,6 +147,19 @@ impl Kernel {
         Ok(())
     }
 
+    /// Has the queues of an environment interrupt a vCPU on which it may run: who runs on another one has no reason to look.
+    #[cold]
+    pub(crate) fn aim_interrupts(&mut self, environment: u32) {
+        let vcpus = self.environment(environment).vcpus;
+        for index in 0..QUEUE_OWNERS {
+            if self.is_bound_by(index, environment)
+                && let Ok(queue) = find(index as u64)
+            {
+                queue.aim(vcpus);
+            }
+        }
+    }
+
     /// The queue's own doorbell page, for its owner.
     fn map_doorbell(&mut self, environment: u32, index: u64, present: bool) {
         let at = self.place(environment).doorbells_gpa + 8 * index;
@@ -186,14 +200,21 @@ impl Queue {
         Register::<u32>::at(self.device.common_gpa + offset + 4).write((gpa >> 32) as u32);
     }
 
-    /// Selects the queue and gives it the MSI-X vector of its own number, aimed at a vCPU.
-    fn set_interrupt(&self, how: u32, vcpu: u32) {
+    /// Selects the queue and gives it the MSI-X vector of its own number.
+    fn set_interrupt(&self, how: u32) {
         let data = if how == wake::SILENT { REMOTE_READ_MSI_DATA } else { u32::from(WAKE_VECTOR) };
         let entry = self.device.msix_table_gpa + 16 * u64::from(self.number);
-        for (offset, value) in [(0, MSI_ADDRESS | vcpu << 12), (4, 0), (8, data), (12, 0)] {
+        for (offset, value) in [(4, 0), (8, data), (12, 0)] {
             Register::<u32>::at(entry + offset).write(value);
         }
         self.select();
         self.write(common::QUEUE_MSIX_VECTOR, self.number);
+    }
+
+    /// Its interrupts go to the first of these vCPUs, or to the first of all.
+    fn aim(&self, vcpus: u8) {
+        let vcpu = vcpus.trailing_zeros() % u8::BITS;
+        let entry = self.device.msix_table_gpa + 16 * u64::from(self.number);
+        Register::<u32>::at(entry).write(MSI_ADDRESS | vcpu << 12);
     }
 }

@@ -1,5 +1,6 @@
 //! Slices: whose turn comes when.
 
+use crate::arch::vcpu;
 use crate::kernel::Kernel;
 use abi::boot::VCPUS_MAX;
 use abi::call::Error;
@@ -113,8 +114,12 @@ impl Kernel {
     fn move_to(&mut self, number: u32, vcpus: u8) {
         if self.environment(number).vcpus != vcpus {
             self.allow_on(number, vcpus);
-            if (self.runnable & !self.running) & (1 << number) != 0 {
-                self.offer(number);
+            if self.environment(number).state.lives() {
+                self.notify_vcpus(number);
+                if let Some(other) = self.where_runs(number).filter(|&other| other != self.vcpu) {
+                    // If it may not stay there, it has an end now.
+                    vcpu::have_look(other);
+                }
             }
         }
     }
