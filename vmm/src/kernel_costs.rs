@@ -66,7 +66,7 @@ pub const SUBJECTS: &[Subject] = &[
     subject("direct", "FlowDirect", (20, 120), Some(147.0)),
     subject("derive", "CapabilityDerive", (20, 220), Some(135.0)),
     subject("give", "CapabilityGive", (20, 220), Some(150.0)),
-    two(subject("message", "MessageCall and its answer, two calls", (20, 220), Some(360.0))),
+    two(subject("message", "MessageCall and its answer, two calls", (20, 220), Some(320.0))),
     subject("send", "MessageSend; instructions: until it is received", (20, 120), None),
     subject("drop", "CapabilityDrop", (20, 220), Some(135.0)),
 ];

@@ -58,8 +58,9 @@ pub struct KernelPage {
 
 /// The code by which ring 3 gets the CPU back after somebody else had it, at [`crate::layout::RESUME_VA`]. It brings the data
 /// selectors, with them the bases of `fs` and `gs`, and all extended registers (x87, SSE, AVX and what else the host has) into
-/// their initial state, since ring 0 cannot do that on every host, and goes on where [`KernelPage::resume`] says. The kernel
-/// enters an environment through it, so it is not skipped.
+/// their initial state, since ring 0 cannot do that on every host; it clears the others, since where ring 0 is interpreted each
+/// instruction less counts; and it goes on where [`KernelPage::resume`] says. The kernel enters an environment through it, so
+/// it is not skipped.
 pub mod resume {
     use crate::layout::KERNEL_PAGE_VA;
 
@@ -83,6 +84,15 @@ pub mod resume {
         at = put(&mut page, at, &((mask >> 32) as u32).to_le_bytes());
         at = put(&mut page, at, &[0x0F, 0xAE, 0x2D]); // xrstor [rip + area]
         at = put(&mut page, at, &((AREA_OFFSET - at - 4) as u32).to_le_bytes());
+        // mov of 0, which leaves the flags alone, to the registers that no word is for: rbx, rbp, rcx, r9, r11 to r15.
+        at = put(&mut page, at, &[0xBB, 0, 0, 0, 0, 0xBD, 0, 0, 0, 0, 0xB9, 0, 0, 0, 0]);
+        let mut number = 9;
+        while number < 16 {
+            if number != 10 {
+                at = put(&mut page, at, &[0x41, 0xB8 + number - 8, 0, 0, 0, 0]);
+            }
+            number += 1;
+        }
         at = put(&mut page, at, &[0x48, 0xBF]); // mov rdi, the words
         at = put(&mut page, at, &WORDS_VA.to_le_bytes());
         at = put(&mut page, at, &[0x48, 0x8B, 0x67, 8]); // mov rsp, [rdi + 8]

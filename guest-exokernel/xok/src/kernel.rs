@@ -91,8 +91,9 @@ const _: () = assert!(size_of::<Environment>() == 128);
 /// Nobody.
 pub(crate) const NOBODY: u32 = DOMAINS as u32;
 
-/// What a vCPU does.
+/// What a vCPU does. A power of two, as [`Environment`].
 #[derive(Clone, Copy)]
+#[repr(align(128))]
 pub(crate) struct Vcpu {
     /// With several vCPUs, who runs; [`NOBODY`] while it looks for somebody.
     pub(crate) running: u32,

@@ -350,8 +350,7 @@ global_asm!(
     "call xok_lock",
     "jmp xok_left",
 
-    // Another environment gets the CPU: nothing of the last one's is left in a register, and what ring 0 cannot clear on
-    // every host the resume page does.
+    // Another environment gets the CPU. The resume page clears all registers, those of ring 0 among them.
     "xok_resume:", // rdi: root of the page tables
     "mov cr3, rdi",
     "and rsp, -{stack_bytes}",
@@ -364,15 +363,7 @@ global_asm!(
     "push {user_code}",
     "movabs rax, {resume_va}",
     "push rax",
-    "xor ebx, ebx",
-    "xor ebp, ebp",
-    "xor r12d, r12d",
-    "xor r13d, r13d",
-    "xor r14d, r14d",
-    "xor r15d, r15d",
-    "xor edx, edx",
-    "xor eax, eax",
-    "jmp xok_return",
+    "iretq",
 
     "xok_halt_once:",
     "mov byte ptr [rip + XOK_TIMER_FIRED], 0",
