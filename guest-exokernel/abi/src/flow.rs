@@ -187,7 +187,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn slot_is_in_the_table(parent: u32, a: u64, b: u64, bits in 0u32..=22) {
-            proptest::prop_assert!(slot(parent, Level::Protocol, [a, b], 1 << bits) < 1 << bits);
+            proptest::prop_assert!(slot(a ^ b, parent, Level::Protocol, [a, b], 1 << bits) < 1 << bits);
         }
     }
 }
