@@ -164,12 +164,14 @@ fn overhead_outside_guest_memory_is_small() {
 }
 
 #[test]
-fn four_vcpus_with_nothing_to_do_cost_no_cpu_and_next_to_no_memory() {
+fn vcpus_with_nothing_to_do_cost_no_cpu_and_next_to_no_memory() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     in_namespace!(|| {
         const WINDOW: Duration = Duration::from_secs(2);
         const MEMORY_MIB: u64 = 256;
         const A_VCPU_BYTES: u64 = 512 << 10;
+        /// Of one core, for the three that no environment runs on.
+        const OTHERS_SHARE: f64 = 0.002;
         let (scene, site) = (scene(), site());
         let memory = MEMORY_MIB.to_string();
         let mut with_one = 0;
@@ -178,12 +180,15 @@ fn four_vcpus_with_nothing_to_do_cost_no_cpu_and_next_to_no_memory() {
             let (running, _) = start(&scene, &site, &arguments);
             let overhead = overhead_bytes(&running, MEMORY_MIB << 20);
             std::thread::sleep(Duration::from_millis(500));
+            // The first is where the environment runs.
+            let others =
+                || cpu_time_of(running.pid(), |name| name.starts_with("exovm-vcpu") && name != "exovm-vcpu");
             let shares = (0..TRIES).map(|_| {
-                let before = cpu_time(running.pid());
+                let before = others();
                 std::thread::sleep(WINDOW);
-                (cpu_time(running.pid()) - before).as_secs_f64() / WINDOW.as_secs_f64()
+                (others() - before).as_secs_f64() / WINDOW.as_secs_f64()
             });
-            let share = first_below(IDLE_SHARE, shares);
+            let share = first_below(OTHERS_SHARE, shares);
             println!(
                 "{vcpus} vCPUs: {} KiB outside guest memory, {:.2} % of a core",
                 overhead >> 10,
@@ -194,7 +199,7 @@ fn four_vcpus_with_nothing_to_do_cost_no_cpu_and_next_to_no_memory() {
                 "1" => with_one = overhead,
                 _ => assert!(overhead < with_one + 3 * A_VCPU_BYTES, "{overhead}, with one {with_one}"),
             }
-            assert!(share < IDLE_SHARE, "{vcpus} vCPUs: {share}");
+            assert!(share < OTHERS_SHARE, "{vcpus} vCPUs: {share}");
             // More vCPUs than CPUs is said.
             assert_eq!(running.end_by(libc::SIGINT).0.code(), Some(0));
         }
@@ -253,11 +258,18 @@ fn thousand_connections_over_the_user_network_stay_within_the_stated_memory() {
 
 /// CPU time that all threads of a process have had (proc(5), schedstat).
 fn cpu_time(pid: u32) -> Duration {
+    cpu_time_of(pid, |_| true)
+}
+
+/// CPU time that the threads of such names have had.
+fn cpu_time_of(pid: u32, is_meant: impl Fn(&str) -> bool) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let name = |thread: &std::path::Path| std::fs::read_to_string(thread.join("comm")).expect("a name");
     let nanoseconds = threads
+        .map(|thread| thread.expect("readable").path())
+        .filter(|thread| is_meant(name(thread).trim_end()))
         .map(|thread| {
-            let path = thread.expect("readable").path().join("schedstat");
-            let text = std::fs::read_to_string(path).expect("a thread of ours");
+            let text = std::fs::read_to_string(thread.join("schedstat")).expect("a thread of ours");
             let first = text.split(' ').next().and_then(|number| number.parse::<u64>().ok());
             first.expect("schedstat begins with the time on the CPU")
         })

@@ -1,8 +1,12 @@
 //! xok and its programs on machines with several vCPUs.
 
+use exovm::backend::disk::Access;
 use exovm::placement::IoMode;
-use exovm_ci::{Guest, Site};
+use exovm_ci::{Client, Guest, Site, make_image};
 use exovm_test::in_namespace;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 #[test]
 fn hello_serves_with_one_two_and_four_vcpus() {
@@ -39,6 +43,85 @@ fn cheetah_serves_a_thousand_requests_with_two_vcpus_and_takes_no_turn() {
             assert!(statistics.iter().any(|(name, exits)| name == "exits" && *exits > 0), "vCPU {vcpu}");
         }
         assert!(guest.machine().kvm_statistics(2).is_err());
+        guest.stop();
+    });
+}
+
+/// Two cheetahs in one machine with two vCPUs, one on each, and where they serve.
+fn two_cheetahs(scratch: &Path) -> (Guest, [SocketAddr; 2]) {
+    let images = ["first", "second"].map(|who| {
+        let path = scratch.join(who);
+        make_image(Site::new().file("who", who).path(), &path);
+        path
+    });
+    let guest = Guest::image("cheetah")
+        .environments(2)
+        .vcpus(2)
+        .io(IoMode::Thread)
+        .memory_mib(512)
+        .disk(&images[0], Access::ReadOnly)
+        .disk(&images[1], Access::ReadOnly)
+        .start();
+    let first = guest.address();
+    (guest, [first, SocketAddr::new(first.ip(), first.port() + 1)])
+}
+
+/// How often a vCPU has left the guest.
+fn exits(guest: &Guest, vcpu: usize) -> u64 {
+    let statistics = guest.machine().kvm_statistics(vcpu).expect("KVM counts");
+    statistics.into_iter().find(|(name, _)| name == "exits").expect("KVM counts exits").1
+}
+
+#[test]
+fn frame_for_one_on_another_vcpu_wakes_that_vcpu() {
+    in_namespace!(|| {
+        const REQUESTS: u64 = 20;
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let (guest, servers) = two_cheetahs(scratch.path());
+        for (vcpu, (server, expected)) in servers.into_iter().zip(["first", "second"]).enumerate() {
+            let mut client = Client::connect(server).unwrap();
+            assert_eq!(client.get("/who").unwrap().text(), expected);
+            let before = exits(&guest, vcpu);
+            let mut times: Vec<_> = (0..REQUESTS)
+                .map(|_| {
+                    // Until it sleeps.
+                    std::thread::sleep(Duration::from_millis(30));
+                    let started = Instant::now();
+                    assert_eq!(client.get("/who").unwrap().text(), expected);
+                    started.elapsed()
+                })
+                .collect();
+            times.sort();
+            // One that is woken by chance only, by a deadline of its own or another's interrupt, takes longer.
+            let median = times[times.len() / 2];
+            assert!(median < Duration::from_millis(25), "{expected}: {times:?}");
+            let woken = exits(&guest, vcpu) - before;
+            println!("{expected}: {median:?}, {woken} exits of vCPU {vcpu}");
+            assert!(woken >= REQUESTS, "vCPU {vcpu} left the guest {woken} times in {REQUESTS} requests");
+        }
+        guest.stop();
+    });
+}
+
+#[test]
+fn two_servers_on_two_vcpus_at_once_lose_no_request() {
+    in_namespace!(|| {
+        const CLIENTS: usize = 4;
+        const REQUESTS: usize = 500;
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let (guest, servers) = two_cheetahs(scratch.path());
+        std::thread::scope(|scope| {
+            for (server, expected) in servers.into_iter().zip(["first", "second"]) {
+                for _ in 0..CLIENTS {
+                    scope.spawn(move || {
+                        let mut client = Client::connect(server).unwrap();
+                        for _ in 0..REQUESTS {
+                            assert_eq!(client.get("/who").unwrap().text(), expected);
+                        }
+                    });
+                }
+            }
+        });
         guest.stop();
     });
 }
