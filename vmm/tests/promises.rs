@@ -7,6 +7,7 @@ use exovm_ci::scene::{Running, Scene};
 use exovm_ci::{Client, Site, host};
 use exovm_netns::{Interface, TapQueues, create_tap, in_namespace};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -181,8 +182,10 @@ fn vcpus_with_nothing_to_do_cost_no_cpu_and_next_to_no_memory() {
             let overhead = overhead_bytes(&running, MEMORY_MIB << 20);
             std::thread::sleep(Duration::from_millis(500));
             // The first is where the environment runs.
-            let others =
-                || cpu_time_of(running.pid(), |name| name.starts_with("exovm-vcpu") && name != "exovm-vcpu");
+            let is_other = |name: &str| name.starts_with("exovm-vcpu") && name != "exovm-vcpu";
+            let others = || cpu_time_of(running.pid(), is_other);
+            let count = threads_of(running.pid()).filter(|(name, _)| is_other(name)).count();
+            assert_eq!((count + 1).to_string(), vcpus);
             let shares = (0..TRIES).map(|_| {
                 let before = others();
                 std::thread::sleep(WINDOW);
@@ -261,15 +264,22 @@ fn cpu_time(pid: u32) -> Duration {
     cpu_time_of(pid, |_| true)
 }
 
+/// Names and directories of a process's threads.
+fn threads_of(pid: u32) -> impl Iterator<Item = (String, PathBuf)> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    threads.map(|thread| {
+        let path = thread.expect("readable").path();
+        let name = std::fs::read_to_string(path.join("comm")).expect("a thread of ours");
+        (name.trim_end().to_owned(), path)
+    })
+}
+
 /// CPU time that the threads of such names have had.
 fn cpu_time_of(pid: u32, is_meant: impl Fn(&str) -> bool) -> Duration {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
-    let name = |thread: &std::path::Path| std::fs::read_to_string(thread.join("comm")).expect("a name");
-    let nanoseconds = threads
-        .map(|thread| thread.expect("readable").path())
-        .filter(|thread| is_meant(name(thread).trim_end()))
-        .map(|thread| {
-            let text = std::fs::read_to_string(thread.join("schedstat")).expect("a thread of ours");
+    let nanoseconds = threads_of(pid)
+        .filter(|(name, _)| is_meant(name))
+        .map(|(_, path)| {
+            let text = std::fs::read_to_string(path.join("schedstat")).expect("a thread of ours");
             let first = text.split(' ').next().and_then(|number| number.parse::<u64>().ok());
             first.expect("schedstat begins with the time on the CPU")
         })
