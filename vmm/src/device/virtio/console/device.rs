@@ -13,7 +13,6 @@ impl<M: PinnedMemory> VirtioDevice for Console<M> {
     /// Simple communication controller, other.
     const CLASS: u32 = 0x07_8000;
     const REQUIREMENTS: &'static [bits::Requirement] = &[];
-    /// Whoever uses any port uses this one.
 
     fn features(&self) -> u64 {
         bits::CONSOLE_MULTIPORT
