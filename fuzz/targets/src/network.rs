@@ -231,7 +231,7 @@ pub fn stack(bytes: &[u8]) {
                     }
                 }
             }
-            4 => now = now + Duration::from_millis(u64::from(input.u16())),
+            4 => now += Duration::from_millis(u64::from(input.u16())),
             5 => nic.full = input.u8() & 1 != 0,
             _ => {
                 let what = input.below(6);
