@@ -1,5 +1,5 @@
-//! Two Cheetahs in two environments of one machine, on one NIC, with a disk each. They share the vCPU and know nothing of each
-//! other; when one dies in the middle of its work the other does not notice.
+//! Two environments of one machine, on one NIC, with a disk each: two Cheetahs that know nothing of each other, of which one dies in
+//! the middle of its work; a Cheetah and its parent, who asks it for half of its memory in the middle of its work.
 
 use exovm::backend::disk::Access;
 use exovm::machine::End;
@@ -94,5 +94,93 @@ fn neighbour_that_dies_under_load_costs_the_other_no_request() {
         let log = guest.log();
         assert!(log.iter().any(|line| line.contains("environment 1: page fault executing 0x0")), "{log:#?}");
         assert_eq!(guest.machine().end(Duration::from_secs(10)), End::PowerOff { status: 0 });
+    });
+}
+
+/// Files of the site that is served while its memory is asked back: more than the cache has afterwards.
+const FILES: usize = 48;
+const FILE_BYTES: usize = 2 << 20;
+
+fn file(number: usize) -> Vec<u8> {
+    let word = |at: usize| (at * 31 + number).wrapping_mul(0x9E37_79B9);
+    (0..FILE_BYTES / 4).flat_map(|at| (word(at) as u32).to_le_bytes()).collect()
+}
+
+/// GETs of all files, from one on, until it is over: each must be whole and right.
+fn read_all(server: SocketAddr, first: usize, files: &[Vec<u8>], count: &Count, over: &AtomicBool) {
+    let Ok(mut client) = Client::connect_within(server, Duration::from_secs(10)) else {
+        count.failed.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
+    for number in (first..).map(|number| number % FILES) {
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        match client.get(&format!("/{number}")) {
+            Ok(response) if response.body == files[number] => {
+                count.served.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {
+                count.failed.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn cheetah_that_is_asked_for_half_of_its_memory_under_load_gives_it_and_loses_no_request() {
+    in_namespace!(|| {
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let files: Vec<Vec<u8>> = (0..FILES).map(file).collect();
+        let mut site = Site::new();
+        for (number, content) in files.iter().enumerate() {
+            site = site.file(&number.to_string(), content);
+        }
+        let images = ["site", "nothing"].map(|name| scratch.path().join(name));
+        make_image(site.path(), &images[0]);
+        make_image(Site::new().file("nothing", "").path(), &images[1]);
+        let guest = Guest::image("landlord")
+            .memory_mib(448)
+            .disk(&images[0], Access::ReadOnly)
+            .disk(&images[1], Access::ReadOnly)
+            .arguments(&["3000", "50", "10000"])
+            .start();
+        let server = guest.address();
+        let (count, over) = (Count::default(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let (files, count, over) = (&files, &count, &over);
+                scope.spawn(move || read_all(server, client * FILES / CLIENTS, files, count, over));
+            }
+            // Some take nothing of what they asked for, and hold pages of it.
+            let stalled: Vec<Client> = (0..CLIENTS)
+                .map(|client| {
+                    let mut stalled = Client::connect_within(server, PATIENCE).expect("it serves");
+                    stalled.request("GET", &format!("/{}", FILES - 1 - client), "").expect("it takes it");
+                    stalled
+                })
+                .collect();
+            guest.wait_for_log("what came back can be used");
+            drop(stalled);
+            // And it goes on with less.
+            let served = count.served.load(Ordering::Relaxed);
+            let begun = Instant::now();
+            while count.served.load(Ordering::Relaxed) < served + 2 * FILES as u64
+                && begun.elapsed() < PATIENCE
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let after = count.served.load(Ordering::Relaxed) - served;
+            over.store(true, Ordering::Relaxed);
+            assert!(served > 0 && after >= 2 * FILES as u64, "{served} served before, {after} after");
+        });
+        let log = guest.log();
+        assert_eq!(count.failed.load(Ordering::Relaxed), 0, "requests failed: {log:#?}");
+        let said = |what: &str| log.iter().any(|line| line.contains(what));
+        assert!(said("Ok(0) before the deadline"), "{log:#?}");
+        assert!(said("what came back can be used: Ok(true)"), "{log:#?}");
+        assert!(said("memory was asked back and given"), "{log:#?}");
+        assert!(!said("page fault"), "{log:#?}");
     });
 }

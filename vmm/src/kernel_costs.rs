@@ -68,7 +68,10 @@ pub const SUBJECTS: &[Subject] = &[
     subject("give", "CapabilityGive", (20, 220), Some(150.0)),
     two(subject("message", "MessageCall and its answer, two calls", (20, 220), Some(320.0))),
     subject("send", "MessageSend; instructions: until it is received", (20, 120), None),
-    subject("drop", "CapabilityDrop", (20, 220), Some(135.0)),
+    subject("drop", "CapabilityDrop", (20, 220), Some(148.0)),
+    subject("trim", "CapabilityTrim, one page of which nothing is mapped", (20, 220), None),
+    subject("ask", "CapabilityAsk", (4, 44), Some(215.0)),
+    subject("fault", "Fault upcall and back", (20, 220), None),
 ];
 
 /// What a call costs.

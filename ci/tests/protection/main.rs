@@ -18,6 +18,8 @@
 //! | [`beside`] | several environments from the start |
 //! | [`arbitrary`] | every call with arbitrary arguments, and every table filled |
 //! | [`storm`] | sleeping and being woken, many times |
+//! | [`paging`] | an environment that pages for itself |
+//! | [`revocation`] | what is asked back: who answers, who does not, who must not ask |
 //! | [`load`] | ends, log, heap, spans, nonsense in the shared pages |
 
 mod arbitrary;
@@ -31,6 +33,8 @@ mod instructions;
 mod load;
 mod memory;
 mod messages;
+mod paging;
 mod queues;
+mod revocation;
 mod storm;
 mod vcpus;

@@ -199,6 +199,8 @@ pub struct Capabilities {
     /// Environments that run from the start, by their numbers: what may be done with them. The one at its own number is itself,
     /// to be given to others.
     pub neighbours: [Handle; DOMAINS],
+    /// The environments of which it is the parent.
+    pub children: [Child; CHILDREN],
 }
 
 impl Default for Capabilities {
@@ -206,6 +208,21 @@ impl Default for Capabilities {
     fn default() -> Self {
         zerocopy::FromZeros::new_zeroed()
     }
+}
+
+/// Children that an environment has handles of from the start.
+pub const CHILDREN: usize = 8;
+
+/// What an environment holds of another one that runs from the start, if the image says that it is the parent of all others.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Child {
+    /// The environment.
+    pub environment: Handle,
+    /// The first range of its heap.
+    pub memory: Handle,
+    /// The child's own handle for that, which was derived from it.
+    pub theirs: Handle,
 }
 
 /// What an environment finds at [`crate::layout::ENVIRONMENT_VA`].

@@ -99,6 +99,15 @@ pub enum Call {
     CapabilityRevoke = 0x62,
     /// `(environment, capability) -> left`. The same, and the capability itself.
     CapabilityDrop = 0x63,
+    /// `(environment, capability, keep) -> left`. Gives the range back but for its first `keep` pages, queues, slices or blocks, with what
+    /// was bound with the rest; what was derived from it and reaches into the rest goes as a whole. 0: done; otherwise call
+    /// again, and until it is done nothing is bound with the capability or derived from it.
+    CapabilityTrim = 0x64,
+    /// `(own, environment, capability, keep, grace_tsc) -> left`. Asks that environment to keep no more than `keep` of the range of
+    /// its capability, which must come from one's own, within so many ticks; what it has not given back then the kernel takes.
+    /// `left`: how many it holds beyond that. Asking again for the same says how far it is and leaves the deadline as it
+    /// was; the asker is woken when it is over. See [`crate::revocation`].
+    CapabilityAsk = 0x65,
 }
 
 /// Numbers end below this.
@@ -106,7 +115,7 @@ pub const CALLS: usize = 0x80;
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::Version,
         Self::Exit,
         Self::Halt,
@@ -137,6 +146,8 @@ impl Call {
         Self::CapabilityGive,
         Self::CapabilityRevoke,
         Self::CapabilityDrop,
+        Self::CapabilityTrim,
+        Self::CapabilityAsk,
     ];
 
     /// The call with this number.
@@ -172,6 +183,8 @@ impl Call {
             0x61 => Some(Self::CapabilityGive),
             0x62 => Some(Self::CapabilityRevoke),
             0x63 => Some(Self::CapabilityDrop),
+            0x64 => Some(Self::CapabilityTrim),
+            0x65 => Some(Self::CapabilityAsk),
             _ => None,
         }
     }

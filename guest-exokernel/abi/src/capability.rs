@@ -15,6 +15,10 @@ pub const DEPTH_MAX: u8 = 16;
 /// Bit of [`Capability::depth`]: nothing is derived from it or what was derived from it any more.
 pub const REVOKING: u8 = 0x80;
 
+/// Bit of [`Capability::depth`]: the tail of its range is being given back or taken. Nothing is bound with it or derived from it
+/// until that is done.
+pub const TRIMMING: u8 = 0x20;
+
 /// Bit of [`Capability::depth`]: what was bound with it is being undone, and nothing is bound with it any more.
 pub const LEAVING: u8 = 0x40;
 
@@ -154,7 +158,9 @@ impl Handle {
     }
 }
 
-const _: () = assert!(size_of::<Capability>() == 40 && DEPTH_MAX < LEAVING && LEAVING < REVOKING);
+const _: () = assert!(
+    size_of::<Capability>() == 40 && DEPTH_MAX < TRIMMING && TRIMMING < LEAVING && LEAVING < REVOKING
+);
 // Links are entries' numbers plus one in 16 bits, and a page-table entry has eight spare bits for a slot.
 const _: () = assert!(crate::domain::DOMAINS * CAPABILITIES < u16::MAX as usize && CAPABILITIES <= 256);
 

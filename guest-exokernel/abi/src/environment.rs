@@ -5,6 +5,7 @@
 //! queues, flows and extents; the others wait for [`crate::call::Call::EnvironmentCreate`].
 
 use crate::boot::MemoryRange;
+use crate::revocation::{ASKS, Ask, LOSSES, Loss};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -54,7 +55,19 @@ pub struct KernelPage {
     pub resume: [AtomicU64; 8],
     /// Whose messages it has not received yet, a bit for each environment's number.
     pub waiting: AtomicU64,
+    /// A bit for each of [`Self::asks`] that stands.
+    pub asked: AtomicU32,
+    /// Zero.
+    pub reserved: AtomicU32,
+    /// What it is asked to give back.
+    pub asks: [Ask; ASKS],
+    /// How often something was taken from it.
+    pub lost: AtomicU64,
+    /// What, the last times.
+    pub losses: [Loss; LOSSES],
 }
+
+const _: () = assert!(size_of::<KernelPage>() <= 4096);
 
 /// The code by which ring 3 gets the CPU back after somebody else had it, at [`crate::layout::RESUME_VA`]. It brings the data
 /// selectors, with them the bases of `fs` and `gs`, and all extended registers (x87, SSE, AVX and what else the host has) into

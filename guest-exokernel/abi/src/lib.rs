@@ -19,6 +19,7 @@
 //! | [`flow`] | the flow tree: which frames a queue pair gets and may send |
 //! | [`extent`] | disk extents |
 //! | [`upcall`] | how the kernel tells an environment of a fault or the end of its slice |
+//! | [`revocation`] | what an environment is asked to give back, and what was taken from it |
 //! | [`time`] | the page that maps TSC to UTC |
 //! | [`fault`] | what the kernel reports of a fatal fault |
 //! | [`trace`] | spans, events, counters: sites, accumulators, records |
@@ -40,6 +41,7 @@ pub mod log;
 pub mod message;
 pub mod paging;
 pub mod queue;
+pub mod revocation;
 pub mod slice;
 pub mod time;
 pub mod trace;

@@ -1,4 +1,4 @@
-//! Upcalls: the kernel tells an environment that it faulted, or that its slice is over.
+//! Upcalls: the kernel tells an environment that it faulted, that its slice is over, or that something is asked back.
 //!
 //! The kernel leaves what happened and the interrupted registers in the environment's own page and lets it go on at the entry
 //! for that, on its upcall stack, with vector registers as they were. To go back the environment loads the registers itself.
@@ -11,6 +11,9 @@ use core::sync::atomic::AtomicU64;
 pub const FAULT: u64 = 1;
 /// [`UpcallPage::reason`]: the slice is over.
 pub const SLICE_END: u64 = 2;
+/// [`UpcallPage::reason`]: something is asked back; [`UpcallPage::address`] has the bits of the asks that stand. It comes in the
+/// place of a slice's end, with the same grace.
+pub const REVOKE: u64 = 3;
 
 /// At [`crate::layout::UPCALL_VA`]: the environment's own memory, read and written by both.
 #[derive(Debug, Default)]
@@ -25,7 +28,7 @@ pub struct UpcallPage {
     pub stack_va: AtomicU64,
     /// Set by the kernel for an upcall, cleared by the environment. A fault meanwhile ends it.
     pub busy: AtomicU64,
-    /// [`FAULT`] or [`SLICE_END`].
+    /// [`FAULT`], [`SLICE_END`] or [`REVOKE`].
     pub reason: AtomicU64,
     /// Exception vector.
     pub vector: AtomicU64,
@@ -37,4 +40,6 @@ pub struct UpcallPage {
     pub registers: [AtomicU64; 15],
     /// As the processor pushes it: `rip`, `cs`, `rflags`, `rsp`, `ss`.
     pub frame: [AtomicU64; 5],
+    /// Where it goes on to answer an ask ([`crate::revocation`]) that it has not been told of; 0: it finds that by itself.
+    pub revoke_va: AtomicU64,
 }

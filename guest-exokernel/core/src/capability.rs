@@ -5,7 +5,9 @@
 
 use crate::refuse;
 use abi::call::Error;
-use abi::capability::{CAPABILITIES, Capability, DEPTH_MAX, Handle, Kind, LEAVING, REVOKING, number};
+use abi::capability::{
+    CAPABILITIES, Capability, DEPTH_MAX, Handle, Kind, LEAVING, REVOKING, TRIMMING, number,
+};
 use abi::domain::DOMAINS;
 use abi::paging::NO_SLOT;
 
@@ -23,6 +25,17 @@ pub struct Part {
     pub rights: u64,
     /// [`Capability::object`].
     pub object: u32,
+}
+
+/// What [`Tree::reaching`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaching {
+    /// This one.
+    Child(u16),
+    /// There is none.
+    None,
+    /// Not all have been looked at.
+    Unknown,
 }
 
 /// The free entries of one environment's table: those never used, from one on, and a list of others. By number, as of [`number`].
@@ -62,8 +75,10 @@ impl<'a> Tree<'a> {
         let number = number(environment, handle.slot());
         let entry = self.entry(number);
         // One that is leaving is as good as gone: otherwise its holder could bind as fast as somebody else undoes.
-        let same =
-            entry.kind == kind as u8 && entry.depth & LEAVING == 0 && entry.generation == handle.generation();
+        // The same goes for one whose tail is being taken.
+        let same = entry.kind == kind as u8
+            && entry.depth & (LEAVING | TRIMMING) == 0
+            && entry.generation == handle.generation();
         if same { Ok(number) } else { refuse(Error::NotFound) }
     }
 
@@ -162,6 +177,49 @@ impl<'a> Tree<'a> {
         self.entry_mut(number).depth |= LEAVING;
     }
 
+    /// From now on nothing is bound with it or derived from it.
+    pub fn begin_trimming(&mut self, number: u16) {
+        self.entry_mut(number).depth |= TRIMMING;
+    }
+
+    /// What was bound with its tail or derived from it is undone: its range is shorter now.
+    pub fn end_trimming(&mut self, number: u16, keep: u64) {
+        let entry = self.entry_mut(number);
+        entry.depth &= !TRIMMING;
+        entry.count = entry.count.min(keep);
+    }
+
+    /// Whether `number` was derived from `above`, directly or not.
+    #[inline]
+    pub fn is_below(&self, mut number: u16, above: u16) -> bool {
+        while let Some(parent) = self.entry(number).parent.checked_sub(1) {
+            if parent == above {
+                return true;
+            }
+            number = parent;
+        }
+        false
+    }
+
+    /// One of those derived directly from `number`, which is being trimmed, whose range reaches to `limit` or beyond. Looks at
+    /// `budget` of them, from `cursor` on, which is 0 at first.
+    pub fn reaching(&self, number: u16, limit: u64, cursor: &mut u16, budget: u32) -> Reaching {
+        // Nothing new is derived meanwhile, so there are fewer and fewer: starting again for one that is gone ends.
+        let known = cursor.checked_sub(1).map(|child| self.entry(child));
+        if known.is_none_or(|child| child.kind == Kind::None as u8 || child.parent != number + 1) {
+            *cursor = self.entry(number).first_child;
+        }
+        for _ in 0..budget {
+            let Some(child) = cursor.checked_sub(1) else { return Reaching::None };
+            let entry = self.entry(child);
+            if entry.start + entry.count > limit {
+                return Reaching::Child(child);
+            }
+            *cursor = entry.next;
+        }
+        if *cursor == 0 { Reaching::None } else { Reaching::Unknown }
+    }
+
     /// Something below it that has nothing below itself; `None`: nothing is below it.
     pub fn leaf_below(&self, number: u16) -> Option<u16> {
         let mut leaf = self.entry(number).first_child.checked_sub(1)?;
@@ -193,7 +251,7 @@ impl<'a> Tree<'a> {
     fn is_revoking(&self, mut link: u16) -> bool {
         while let Some(number) = link.checked_sub(1) {
             let entry = self.entry(number);
-            if entry.depth & REVOKING != 0 {
+            if entry.depth & (REVOKING | TRIMMING) != 0 {
                 return true;
             }
             link = entry.parent;

@@ -4,6 +4,7 @@
 use crate::arch::probe::Gate;
 use crate::arch::vcpu;
 use crate::calls::message::Mailbox;
+use crate::calls::revocation::Revocation;
 use crate::machine::{Machine, read, write};
 use crate::tables::Domain;
 use abi::boot::VCPUS_MAX;
@@ -160,6 +161,8 @@ pub(crate) struct Kernel {
     pub(crate) queues: [BoundQueue; QUEUE_OWNERS],
     /// When the device work was done last on the kernel's behalf.
     pub(crate) last_turn_tsc: u64,
+    /// Asks that stand.
+    pub(crate) revocation: Revocation,
     pool: Pool,
 }
 
@@ -249,6 +252,7 @@ impl Kernel {
             mailboxes: [Mailbox::EMPTY; DOMAINS],
             queues: [BoundQueue { used_gpa: 0, with: 0 }; QUEUE_OWNERS],
             last_turn_tsc: 0,
+            revocation: Revocation::new(),
             pool: Pool { free_gpa: 0, next_gpa: 0, end_gpa: 0 },
         }
     }

@@ -5,7 +5,7 @@ use crate::arch::{apic, entry, tsc, vcpu};
 use crate::calls::Answer;
 use crate::kernel::{Environment, Kernel, NOBODY, State, Vcpu};
 use crate::machine::{Machine, Register, direct_map, read_u16};
-use abi::boot::{VCPUS_MAX, control};
+use abi::boot::{MemoryRange, VCPUS_MAX, control};
 use abi::call::{Error, sleep};
 use abi::capability::{CAPABILITIES, Kind, number, rights};
 use abi::layout::{PAGE_BYTES, RESUME_VA};
@@ -98,14 +98,18 @@ pub(crate) extern "sysv64" fn schedule() -> ! {
     kernel.schedule()
 }
 
-/// Another vCPU had this one look: who runs here may have ended, or not be alone any more. Comes back if it may go on.
-pub(crate) extern "sysv64" fn kicked(_: &TrapFrame) {
+/// Another vCPU had this one look: who runs here may have ended, not be alone any more, or be asked for something. Comes back if it
+/// may go on.
+pub(crate) extern "sysv64" fn kicked(frame: &TrapFrame) {
     // SAFETY: ring 3 ran until now, and the lock is taken.
     let kernel = unsafe { crate::kernel::lock() };
     vcpu::looks();
     kernel.leave_if_ended();
     if kernel.own().slice_end_tsc == 0 {
         kernel.begin_slice();
+    }
+    if kernel.revocation.concerns(kernel.current) {
+        kernel.tell_of_asks(frame);
     }
     vcpu::unlock();
 }
@@ -140,6 +144,9 @@ impl Kernel {
         }
         let current = kernel.current;
         kernel.work_for_others(current);
+        kernel.repossess();
+        // What was taken may be what it lives by.
+        kernel.leave_if_ended();
         kernel.look();
         let ready = kernel.ready();
         let may_stay = kernel.own().allowed & (1 << current) != 0;
@@ -151,7 +158,8 @@ impl Kernel {
                 }
                 kernel.leave_if_ended();
             }
-            return kernel.begin_slice();
+            kernel.begin_slice();
+            return kernel.tell_of_asks(frame);
         }
         if frame.rip & !(PAGE_BYTES - 1) == RESUME_VA {
             // It has not gone on yet, and will from there when it is its turn again.
@@ -162,12 +170,14 @@ impl Kernel {
             if next == current {
                 kernel.take_turn(next, position);
                 kernel.environment(current).told = 0;
-                return kernel.begin_slice();
+                kernel.begin_slice();
+                return kernel.tell_of_asks(frame);
             }
         }
         kernel.environment(current).told += 1;
         if ready == 0 || kernel.environment(current).told <= TOLD_MAX {
             kernel.begin_slice();
+            kernel.tell_of_asks(frame);
             // Comes back if it has no entry, or is in another upcall.
             let slice_end_va = kernel.upcall_page().slice_end_va.load(Ordering::Relaxed);
             return kernel.upcall(slice_end_va, frame, upcall::SLICE_END, 0);
@@ -183,6 +193,7 @@ impl Kernel {
     /// The same; these only if nobody else wants the CPU.
     fn schedule_but(&mut self, not: u64) -> ! {
         self.leave();
+        self.repossess();
         loop {
             self.look();
             let more = self.take_back_step() && self.take_back_step();
@@ -199,6 +210,7 @@ impl Kernel {
                     self.power_off();
                 }
                 self.idle();
+                self.repossess();
                 continue;
             }
             let others = ready & !not;
@@ -399,7 +411,8 @@ impl Kernel {
         let allowed = self.own().allowed;
         let others = (self.runnable | self.asleep) & allowed & !(1 << self.current) != 0;
         let is_guest = allowed & (1 << self.current) == 0;
-        if others || is_guest || self.ending != 0 {
+        let asked = self.revocation.due_tsc() != u64::MAX;
+        if others || is_guest || asked || self.ending != 0 {
             let end_tsc = tsc() + SLICE_MS * Machine::get().boot().tsc_khz;
             self.own().slice_end_tsc = end_tsc;
             apic::set_deadline(end_tsc);
@@ -501,7 +514,8 @@ impl Kernel {
 
     /// Nobody can run: waits for the devices, or for the earliest deadline.
     fn idle(&mut self) {
-        let mut deadline = 0;
+        let due = self.revocation.due_tsc();
+        let mut deadline = if due == u64::MAX { 0 } else { due };
         let mut left = self.asleep & !self.calling & self.own().allowed;
         while left != 0 {
             let own = self.environment(left.trailing_zeros()).deadline_tsc;
@@ -606,11 +620,11 @@ impl Kernel {
         }
         // Environments first: they live by what comes after.
         if let Some(capability) = self.held(number, |kind| kind == Kind::Environment as u8) {
-            self.drop_step(capability);
+            self.drop_step(capability, number);
             return;
         }
         if let Some(capability) = self.held(number, |kind| kind != 0) {
-            self.drop_step(capability);
+            self.drop_step(capability, number);
             return;
         }
         let root = self.environment(number).root_gpa;
@@ -624,6 +638,8 @@ impl Kernel {
         let machine = Machine::get();
         machine.control(control::DRAIN, number);
         machine.clean(self.place(number).own);
+        // What was asked of it and taken from it is no business of the next one's.
+        machine.clean(MemoryRange { start_gpa: self.place(number).kernel_page_gpa, len_bytes: PAGE_BYTES });
         let environment = self.environment(number);
         environment.state = State::Free;
         environment.slots = Slots::new(number, 0);

@@ -3,6 +3,7 @@
 //! what the blocks mean is [`store`](crate::store)'s.
 
 pub mod reads;
+mod size;
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -97,6 +98,8 @@ enum State<W> {
     Failed { memory: Memory },
     /// Nothing.
     Vacant { memory: Memory },
+    /// Nothing, nor memory for something: that was given back.
+    Gone,
 }
 
 /// Whether the one for whom a frame was read has used it: the first use is no sign that there will be others.
@@ -115,6 +118,10 @@ pub struct Cache<W> {
     by_key: HashMap<u64, u32, KeyHash>,
     policy: Policy,
     max_frames: usize,
+    /// Memory from this address on goes as soon as nobody uses it.
+    end: usize,
+    /// Places that are [`State::Gone`].
+    gone: Vec<u32>,
     device_blocks: u64,
     /// Reads that were not handed out yet.
     to_read: VecDeque<u32>,
@@ -141,6 +148,8 @@ impl<W> Cache<W> {
             by_key: HashMap::default(),
             policy: Policy::new(max_frames),
             max_frames,
+            end: usize::MAX,
+            gone: Vec::new(),
             device_blocks,
             to_read: VecDeque::new(),
             room_waiters: VecDeque::new(),
@@ -159,7 +168,7 @@ impl<W> Cache<W> {
 
     /// Frames that hold memory.
     pub fn frames(&self) -> usize {
-        self.places.len()
+        self.places.len() - self.gone.len()
     }
 
     /// Frames at most.
@@ -193,7 +202,7 @@ impl<W> Cache<W> {
         if self.room_waiters.is_empty() {
             return;
         }
-        let mut room = self.max_frames - self.places.len();
+        let mut room = self.max_frames.saturating_sub(self.frames());
         room += self.places.iter().filter(|place| fate(place) != Fate::InUse).count();
         for waiter in self.room_waiters.drain(..room.min(self.room_waiters.len())) {
             tell(waiter);
@@ -264,14 +273,41 @@ impl<W> Cache<W> {
 
     /// A vacant place with memory for so many blocks, that is in no queue.
     fn room(&mut self, blocks: u64) -> Option<u32> {
-        if self.places.len() < self.max_frames {
-            if let Some(memory) = frame::allocate(blocks) {
-                self.places.push(Place { key: 0, generation: 0, state: State::Vacant { memory } });
-                return Some(self.places.len() as u32 - 1);
+        loop {
+            if self.frames() < self.max_frames {
+                if let Some(memory) = frame::allocate(blocks) {
+                    return Some(self.place_for(memory));
+                }
+                // The heap is used up: this is all the room there will be.
+                self.max_frames = self.frames();
             }
-            // The heap is used up: this is all the room there will be.
-            self.max_frames = self.places.len();
+            let number = self.victim(blocks)?;
+            let State::Vacant { memory } = &mut self.places.get_mut(number as usize)?.state else {
+                return None;
+            };
+            if !must_go(memory, self.end) {
+                return Some(number);
+            }
+            // There is one less now, and perhaps room for another.
+            drop(core::mem::take(memory));
+            self.retire(number);
         }
+    }
+
+    /// A place for other memory: one that has none, or a new one.
+    fn place_for(&mut self, memory: Memory) -> u32 {
+        if let Some(number) = self.gone.pop()
+            && let Some(place) = self.places.get_mut(number as usize)
+        {
+            place.state = State::Vacant { memory };
+            return number;
+        }
+        self.places.push(Place { key: 0, generation: 0, state: State::Vacant { memory } });
+        self.places.len() as u32 - 1
+    }
+
+    /// Makes a place vacant that is not in use, with memory for so many blocks; it is in no queue then.
+    fn victim(&mut self, blocks: u64) -> Option<u32> {
         let Self { policy, places, .. } = self;
         let number = policy.victim(|number| {
             let place = &places[number as usize];
@@ -292,9 +328,10 @@ impl<W> Cache<W> {
             }
             State::Vacant { memory } => memory,
             // In use, says `fate`.
-            State::Failed { .. } | State::Reading { .. } => Memory::default(),
+            State::Failed { .. } | State::Reading { .. } | State::Gone => Memory::default(),
         };
-        if memory.len() as u64 != blocks * exos_fs::BLOCK_BYTES as u64 {
+        let fits = memory.len() as u64 == blocks * exos_fs::BLOCK_BYTES as u64;
+        if !fits && !must_go(&memory, self.end) {
             // The disk's last frame is shorter than others. Should the heap be full, the place stays vacant, with what
             // memory it has.
             match frame::allocate(blocks) {
@@ -375,8 +412,13 @@ fn fate<W>(place: &Place<W>) -> Fate {
         State::Resident { fresh, .. } if fresh.get() == Fresh::Yes => Fate::Awaited,
         State::Resident { .. } => Fate::Key(place.key),
         State::Vacant { .. } => Fate::Empty,
-        State::Reading { .. } | State::Failed { .. } => Fate::InUse,
+        State::Reading { .. } | State::Failed { .. } | State::Gone => Fate::InUse,
     }
+}
+
+/// Whether memory lies, with any of its bytes, behind an address from which on everything goes.
+fn must_go(memory: &[u8], end: usize) -> bool {
+    !memory.is_empty() && memory.as_ptr().addr() + memory.len() > end
 }
 
 fn bit(block: u64) -> u64 {

@@ -13,6 +13,8 @@ pub struct Counters {
     pub read_ahead: u64,
     /// Frames that were thrown out for others.
     pub evictions: u64,
+    /// Frames that were thrown out because their memory was asked back.
+    pub given_back: u64,
     /// Reads handed out.
     pub reads: u64,
     /// Bytes that came from the disk.
@@ -38,6 +40,7 @@ impl Counters {
             ("joined", self.joined),
             ("read_ahead", self.read_ahead),
             ("evictions", self.evictions),
+            ("given_back", self.given_back),
             ("reads", self.reads),
             ("bytes_read", self.bytes_read),
             ("read_errors", self.read_errors),

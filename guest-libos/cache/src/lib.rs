@@ -5,7 +5,7 @@
 //! `unsafe`; `no_std` with `alloc`. The same code runs in the guest and in host tests.
 //!
 //! Rooms, from below: `policy` (what to throw out: S3-FIFO), [`frame`] (memory that is lent out by reference count),
-//! [`cache`] (frames by their place on disk, who waits for them; [`cache::reads`] on their way), [`store`] (paths and files: the
+//! [`cache`] (frames by their place on disk, who waits for them; [`cache::reads`] on their way; growing and shrinking), [`store`] (paths and files: the
 //! volume's reader over the cache, and checks), `names` (path to file, so that a warm request is one look-up), [`stream`]
 //! (a file from its first byte to its last, with read-ahead), [`counters`].
 #![no_std]

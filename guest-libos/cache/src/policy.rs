@@ -73,6 +73,12 @@ impl Policy {
         }
     }
 
+    /// These places are taken for good, wherever they are in the queues.
+    pub fn forget(&mut self, goes: impl Fn(u32) -> bool) {
+        self.small.retain(|&place| !goes(place));
+        self.main.retain(|&place| !goes(place));
+    }
+
     /// The place to be taken next, which leaves the queues; `None` if all are in use.
     pub fn victim(&mut self, fate: impl Fn(u32) -> Fate) -> Option<u32> {
         // Each place can be passed over once for each use that was counted, and once for being in use or awaited.

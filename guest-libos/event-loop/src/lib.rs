@@ -13,6 +13,7 @@ mod service;
 mod transmit;
 
 use abi::boot::{DEVICE_NET, phase};
+use abi::call::Error;
 use alloc::vec::Vec;
 use console::{Answers, Console, Next};
 use core::net::Ipv4Addr;
@@ -24,7 +25,7 @@ use exos_net::{
 use exos_nic::{Arming, Interest, OpenError, QueuePair};
 use exos_runtime::clock::{self, Scale};
 use exos_runtime::sleep::{self, Watch};
-use exos_runtime::{kernel, pages, turn};
+use exos_runtime::{heap, kernel, pages, revocation, turn};
 use exos_virtqueue::guest::GuestHal;
 pub use service::{Io, Service};
 use transmit::{Held, Sender};
@@ -46,6 +47,8 @@ const RESERVE: usize = 64;
 const SILENCE: Duration = Duration::from_secs(1);
 /// Of the heap, one part in so many may be taken by what peers have sent and the service has not read.
 const BUFFERED_SHARE: u64 = 16;
+/// How often the loop comes round at least while memory is asked back.
+const ASKED_WAIT_MS: u64 = 10;
 /// Descriptors of the transmit queue.
 const TRANSMIT_SIZE: u16 = 1024;
 /// Descriptors that must be free for a batch to begin; otherwise the device gets time first.
@@ -122,6 +125,8 @@ struct EventLoop<'s, S: Service> {
     console: Option<Console>,
     /// Somebody at the console wants the machine to end.
     quit: bool,
+    /// Since when memory is asked back.
+    asked_since_tsc: Option<u64>,
 }
 
 /// What the console's commands ask for.
@@ -178,7 +183,17 @@ impl<'s, S: Service> EventLoop<'s, S> {
             Some(name) => Console::open(name).map_err(StartError::Console)?,
             None => None,
         };
-        Ok(Self { service, stack, nic, disk, scale, resumed: Vec::new(), console, quit: false })
+        Ok(Self {
+            service,
+            stack,
+            nic,
+            disk,
+            scale,
+            resumed: Vec::new(),
+            console,
+            quit: false,
+            asked_since_tsc: None,
+        })
     }
 
     fn run(&mut self) {
@@ -189,6 +204,11 @@ impl<'s, S: Service> EventLoop<'s, S> {
             self.transmit();
             if self.is_console_ready() {
                 self.answer_console();
+            }
+            if revocation::is_asked() {
+                self.answer_asks();
+            } else {
+                self.asked_since_tsc = None;
             }
             if received == 0 {
                 self.idle();
@@ -213,6 +233,37 @@ impl<'s, S: Service> EventLoop<'s, S> {
         self.quit |= console.work(&numbers) == Next::Quit;
         if console.is_broken() {
             self.console = None;
+        }
+    }
+
+    /// Gives back what is asked of the heap as soon as nobody uses it any more. What is on its way to a client, or from the disk,
+    /// comes back when that is over; each of these ends the loop's sleep.
+    #[cold]
+    fn answer_asks(&mut self) {
+        for ask in revocation::asks() {
+            let Some(tail) = heap::tail(&ask) else { continue };
+            if tail.close() > 0 {
+                self.service.give_up(tail.start_va, tail.frames_before);
+            }
+            // Whoever takes nothing of what it asked for holds pages for as long as it likes. It is ended when half of the time has
+            // passed.
+            let now_tsc = clock::tsc();
+            let since = *self.asked_since_tsc.get_or_insert(now_tsc);
+            if tail.close() > 0
+                && now_tsc - since > ask.deadline_tsc.saturating_sub(now_tsc)
+                && let Some(evicted) = self.stack.end_stalled(now(self.scale), SILENCE)
+            {
+                self.service.ended(evicted.conn, End::TimedOut);
+                send_control(&mut Sender(&mut self.nic.transmit), evicted.reset.as_ref());
+            }
+            match tail.give_back() {
+                Ok(()) => {
+                    log::info!("memory was asked back and given: {} frames are left", tail.frames_before)
+                }
+                // Some of it is in use, and the loop comes round.
+                Err(Error::Busy) => {}
+                Err(error) => log::error!("memory cannot be given back: {error:?}"),
+            }
         }
     }
 
@@ -335,6 +386,10 @@ impl<'s, S: Service> EventLoop<'s, S> {
         let crowded = self.nic.transmit.room() < TRANSMIT_ROOM;
         if crowded {
             let soon = clock::tsc() + self.scale.ticks(CROWDED_WAIT_US * 1000);
+            deadline = if deadline == 0 { soon } else { deadline.min(soon) };
+        }
+        if revocation::is_asked() {
+            let soon = clock::tsc() + self.scale.ticks(ASKED_WAIT_MS * 1_000_000);
             deadline = if deadline == 0 { soon } else { deadline.min(soon) };
         }
         if !sleep::alone() {

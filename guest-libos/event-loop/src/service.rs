@@ -41,6 +41,12 @@ pub trait Service {
         let _ = io;
     }
 
+    /// Memory of the heap is asked back, from an address on, with `frames` frames of [`exos_runtime::heap::FRAME_BYTES`] left before
+    /// it: lets go of what it has there and can do without. Called again until nothing is left.
+    fn give_up(&mut self, start_va: usize, frames: usize) {
+        let _ = (start_va, frames);
+    }
+
     /// The connection is gone. Not told for one that the service aborted itself.
     fn ended(&mut self, connection: ConnId, how: End);
 }

@@ -16,12 +16,14 @@ extern crate alloc;
 
 pub mod clock;
 pub mod dma;
-mod heap;
+mod frames;
+pub mod heap;
 pub mod kernel;
 mod logger;
 mod memory;
 pub mod message;
 pub mod pages;
+pub mod revocation;
 pub mod shared;
 pub mod sleep;
 mod start;

@@ -1,16 +1,17 @@
-//! The end of a slice: save everything, give the CPU to others, and go on as if nothing had been.
+//! The end of a slice: save everything, give the CPU to others, and go on as if nothing had been. And faults, for a program that
+//! pages for itself: save everything, let it see to it, and go on.
 
 use abi::call::Call;
 use abi::layout::{GATE_VA, UPCALL_VA};
 use abi::upcall::UpcallPage;
 use core::arch::global_asm;
 use core::mem::offset_of;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// Room for the extended registers of any processor so far (SDM 13.5; tiles are the largest).
 const AREA_BYTES: usize = 16 << 10;
-/// The entry's own stack: it calls the gate, and nothing else.
-const STACK_BYTES: usize = 512;
+/// The entries' own stack. At the end of a slice it is the gate's alone; the handler of faults takes what a disk driver takes.
+const STACK_BYTES: usize = 16 << 10;
 
 /// Memory that only the code below uses.
 #[repr(C, align(64))]
@@ -25,6 +26,7 @@ static mut EXOS_UPCALL_STACK: Bytes<STACK_BYTES> = Bytes([0; STACK_BYTES]);
 
 unsafe extern "sysv64" {
     fn exos_slice_end();
+    fn exos_fault();
 }
 
 global_asm!(
@@ -37,6 +39,7 @@ global_asm!(
     "xor edi, edi",
     "movabs rcx, {gate}",
     "call rcx",
+    "exos_upcall_return:",
     "mov eax, -1",
     "mov edx, -1",
     "xrstor64 [rip + EXOS_EXTENDED_REGISTERS]",
@@ -70,6 +73,15 @@ global_asm!(
     "pop rax",
     "popfq",
     "ret {red_zone}",
+
+    ".globl exos_fault",
+    "exos_fault:",
+    "mov eax, -1",
+    "mov edx, -1",
+    "xsave64 [rip + EXOS_EXTENDED_REGISTERS]",
+    "call {handle_fault}",
+    "jmp exos_upcall_return",
+    handle_fault = sym handle_fault,
     yield_ = const Call::Yield as u64,
     gate = const GATE_VA,
     page = const UPCALL_VA,
@@ -79,6 +91,54 @@ global_asm!(
     red_zone = const 128,
 );
 
+/// A fault of the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// Exception vector.
+    pub vector: u64,
+    /// Its error code, or 0.
+    pub error_code: u64,
+    /// For a page fault, the address.
+    pub address: u64,
+}
+
+/// What becomes of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The instruction is run again.
+    GoOn,
+    /// It ends with the report of this fault.
+    End,
+}
+
+/// Sees to a fault. It runs in between two instructions of the program, so it must not use what the program may be in the middle
+/// of; and what it touches itself must be there: a fault in it ends the environment.
+pub type FaultHandler = fn(&Fault) -> Verdict;
+
+static HANDLER: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// From now on faults are this function's.
+pub fn on_fault(handler: FaultHandler) {
+    HANDLER.store(handler as *mut (), Ordering::Relaxed);
+    let entry: unsafe extern "sysv64" fn() = exos_fault;
+    page().fault_va.store(entry as usize as u64, Ordering::Relaxed);
+}
+
+extern "sysv64" fn handle_fault() {
+    let page = page();
+    let fault = Fault {
+        vector: page.vector.load(Ordering::Relaxed),
+        error_code: page.error_code.load(Ordering::Relaxed),
+        address: page.address.load(Ordering::Relaxed),
+    };
+    // SAFETY: the entry is only known to the kernel once `on_fault` has stored a function of this type.
+    let handler: FaultHandler = unsafe { core::mem::transmute(HANDLER.load(Ordering::Relaxed)) };
+    if handler(&fault) == Verdict::End {
+        // The same again, and the kernel reports it.
+        page.fault_va.store(0, Ordering::Relaxed);
+    }
+}
+
 /// The environment's own page.
 pub fn page() -> &'static UpcallPage {
     // SAFETY: mapped for the environment's whole life; the kernel writes it, so all fields are atomics.
@@ -86,7 +146,7 @@ pub fn page() -> &'static UpcallPage {
 }
 
 /// From now on the end of a slice is nothing that the program notices.
-pub(crate) fn init() {
+pub fn init() {
     let stack = (&raw const EXOS_UPCALL_STACK).wrapping_add(1);
     page().stack_va.store(stack as u64, Ordering::Relaxed);
     let entry: unsafe extern "sysv64" fn() = exos_slice_end;

@@ -138,6 +138,10 @@ impl Service for Cheetah {
         state.requests_wait
     }
 
+    fn give_up(&mut self, start_va: usize, frames: usize) {
+        self.site.files_mut().store.cache().shrink(frames, start_va);
+    }
+
     fn ended(&mut self, connection: ConnId, _: End) {
         if self.connections[connection.index()].id == Some(connection) {
             self.forget(connection);

@@ -23,6 +23,10 @@ pub struct Manifest {
     /// Environments that run the program from the start.
     #[serde(default = "one")]
     pub environments: u32,
+    /// Number of the environment that is the parent of the others: it can ask for their memory, control and end them, and they end
+    /// with it. Without that they are siblings.
+    #[serde(default)]
+    pub parent: Option<u32>,
     /// Places for further environments, which those that run may create.
     #[serde(default)]
     pub spare_environments: u32,
@@ -63,6 +67,9 @@ impl Manifest {
         if environments == 0 || environments.saturating_add(spare) as usize > DOMAINS {
             return Err(ManifestError::Environments { environments, spare });
         }
+        if manifest.parent.is_some_and(|parent| parent >= environments) {
+            return Err(ManifestError::Parent { environments });
+        }
         if !(1..=VCPUS_MAX as u32).contains(&manifest.vcpus) {
             return Err(ManifestError::Vcpus { vcpus: manifest.vcpus });
         }
@@ -101,6 +108,12 @@ pub enum ManifestError {
         environments: u32,
         /// Places for further ones.
         spare: u32,
+    },
+    /// There is none of that number.
+    #[error("image.toml: parent must be one of the {environments} environments, which are counted from 0")]
+    Parent {
+        /// Environments that run from the start.
+        environments: u32,
     },
     /// None, or too many.
     #[error("image.toml: vcpus must be between 1 and {VCPUS_MAX} (is {vcpus})")]
@@ -156,6 +169,15 @@ mod tests {
         let most =
             Manifest::parse(&format!("{GOOD}environments = 60\nspare_environments = 4\n")).expect("64");
         assert_eq!((most.environments, most.spare_environments), (60, 4));
+    }
+
+    #[test]
+    fn parse_parent_that_is_not_there_returns_parent_error() {
+        let two = format!("{GOOD}environments = 2\n");
+        let error = Manifest::parse(&format!("{two}parent = 2\n")).expect_err("refused");
+        assert!(matches!(error, ManifestError::Parent { environments: 2 }));
+        assert_eq!(Manifest::parse(&format!("{two}parent = 1\n")).expect("good").parent, Some(1));
+        assert_eq!(Manifest::parse(&two).expect("good").parent, None);
     }
 
     #[test]

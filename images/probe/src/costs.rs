@@ -9,7 +9,9 @@ use abi::capability::{Handle, rights};
 use abi::layout::{PAGE_BYTES, WINDOW_VA};
 use abi::queue::RingLayout;
 use alloc::vec::Vec;
-use exos_runtime::{clock, kernel, pages};
+use core::sync::atomic::Ordering::Relaxed;
+use exos_runtime::upcall::Verdict;
+use exos_runtime::{clock, kernel, pages, upcall};
 
 type Arguments<'a> = &'a mut dyn Iterator<Item = &'static str>;
 
@@ -55,10 +57,27 @@ fn cost(arguments: Arguments<'_>) -> Option<u32> {
 }
 
 fn derive(start: u64) -> Option<Handle> {
+    derive_some(start, 1)
+}
+
+/// Longer than a measurement takes.
+fn grace() -> u64 {
+    clock::Scale::new().ticks(50_000_000_000)
+}
+
+/// Length of the instruction that [`read_nothing`] faults at.
+const READ_BYTES: u64 = 2;
+
+/// Reads where nothing is mapped.
+fn read_nothing() {
+    // SAFETY: it faults, and the handler goes on behind it.
+    unsafe { core::arch::asm!("mov al, [rdx]", in("rdx") VA, out("al") _, options(nostack)) };
+}
+
+fn derive_some(start: u64, count: u64) -> Option<Handle> {
     let own = &pages::environment().capabilities;
-    kernel::raw(Call::CapabilityDerive, [0, own.heap[0].0, start, 1, u64::from(rights::READ | rights::GIVE)])
-        .ok()
-        .map(Handle)
+    let rights = u64::from(rights::READ | rights::GIVE);
+    kernel::raw(Call::CapabilityDerive, [0, own.heap[0].0, start, count, rights]).ok().map(Handle)
 }
 
 /// The calls, set up so that each succeeds.
@@ -106,6 +125,39 @@ fn run(name: &str, times: u64, costs: &mut Costs) -> Option<()> {
                     "wake" => costs.call(Call::Wake, [child, 0, 0, 0, 0]),
                     _ => costs.call(Call::EnvironmentStatus, [child, 0, 0, 0, 0]),
                 };
+            }
+        }
+        "trim" => {
+            let parts: Option<Vec<Handle>> = (0..SETUP).map(|_| derive_some(first, 2)).collect();
+            parts?
+                .iter()
+                .take(times as usize)
+                .for_each(|part| costs.call(Call::CapabilityTrim, [0, part.0, 1, 0, 0]));
+        }
+        // Each child can be asked for four.
+        "ask" => {
+            let mut asks = Vec::new();
+            for _ in 0..CHILDREN {
+                let child = Child::new(Code::new(), rights::WRITE).ok()?;
+                for _ in 0..abi::revocation::ASKS {
+                    let part = derive_some(first, 2)?;
+                    let give = [0, part.0, child.environment.0, u64::from(rights::READ), 0];
+                    let given = kernel::raw(Call::CapabilityGive, give).ok()?;
+                    asks.push([part.0, child.environment.0, given, 1, grace()]);
+                }
+            }
+            asks.iter().take(times as usize).for_each(|ask| costs.call(Call::CapabilityAsk, *ask));
+        }
+        "fault" => {
+            upcall::on_fault(|_| {
+                let rip = &upcall::page().frame[0];
+                rip.store(rip.load(Relaxed) + READ_BYTES, Relaxed);
+                Verdict::GoOn
+            });
+            for _ in 0..times {
+                let start = clock::tsc();
+                read_nothing();
+                costs.cycles.push(clock::tsc() - start);
             }
         }
         // To the one other that can run and back: two changes of environment, and two calls.

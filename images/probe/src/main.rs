@@ -23,6 +23,9 @@
 //! | [`vcpus`] | slices, and several vCPUs |
 //! | [`messages`] | messages between environments |
 //! | [`guarded`] | a guardian and its clients, on one NIC |
+//! | [`paging`] | more data than frames: faults, a policy, the extent |
+//! | [`offspring`] | children that run functions of this program |
+//! | [`revocation`] | what is asked back, given back and taken |
 //! | [`costs`] | what kernel calls cost |
 //! | [`arbitrary`] | every call with arbitrary arguments, and every table filled |
 //! | [`storm`] | sleeping and being woken, many times |
@@ -52,8 +55,11 @@ mod guarded;
 mod load;
 mod memory;
 mod messages;
+mod offspring;
+mod paging;
 mod queue;
 mod registers;
+mod revocation;
 mod sharing;
 mod storm;
 mod vcpus;
@@ -94,6 +100,8 @@ const TABLES: &[&[Case]] = &[
     costs::CASES,
     storm::CASES,
     arbitrary::CASES,
+    revocation::CASES,
+    paging::CASES,
 ];
 
 /// Says all cases, so that a test knows them all.

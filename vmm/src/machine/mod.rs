@@ -177,6 +177,7 @@ impl Machine {
             vcpus: vcpus.count,
             environments: config.environments.unwrap_or(manifest.environments),
             spare_environments: config.spare_environments.unwrap_or(manifest.spare_environments),
+            parent: manifest.parent,
             flows: manifest.flows,
             guardian: manifest.guardian,
             // The same for all.

@@ -2,7 +2,7 @@
 
 use crate::kernel::{Kernel, State};
 use abi::call::Error;
-use abi::capability::{CAPABILITIES, Capability, Handle, Kind, rights};
+use abi::capability::{CAPABILITIES, Capability, Handle, Kind, LEAVING, rights};
 use abi::paging::slot_of;
 use xok_core::capability::Part;
 use xok_core::paging::{END_VA, Sweep};
@@ -61,7 +61,7 @@ impl Kernel {
                 self.tree().end_revoking(capability);
                 return Ok(0);
             };
-            self.remove_step(leaf);
+            self.remove_step(leaf, environment);
         }
         Ok(1)
     }
@@ -72,30 +72,34 @@ impl Kernel {
         let environment = self.subject(environment)?;
         let capability = self.tree().find_any(environment, Handle(capability))?;
         for _ in 0..STEPS {
-            if self.drop_step(capability) {
+            if self.drop_step(capability, environment) {
                 return Ok(0);
             }
         }
         Ok(1)
     }
 
-    /// A step of taking back a capability and all below it; whether it was the last.
-    pub(crate) fn drop_step(&mut self, capability: u16) -> bool {
+    /// A step of taking back a capability and all below it; whether it was the last. Who holds any of it and is not the one on
+    /// whose behalf it is done is told.
+    pub(crate) fn drop_step(&mut self, capability: u16, by: u32) -> bool {
         self.tree().begin_revoking(capability);
         match self.tree().leaf_below(capability) {
             Some(leaf) => {
-                self.remove_step(leaf);
+                self.remove_step(leaf, by);
                 false
             }
-            None => self.remove_step(capability),
+            None => self.remove_step(capability, by),
         }
     }
 
     /// A step of undoing what was bound with a capability that has none below it; when nothing is left, it goes.
-    fn remove_step(&mut self, capability: u16) -> bool {
+    fn remove_step(&mut self, capability: u16, by: u32) -> bool {
+        let environment = u32::from(capability) / CAPABILITIES as u32;
+        if environment != by && self.tree().entry(capability).depth & LEAVING == 0 {
+            self.lose_all(capability, by);
+        }
         self.tree().begin_leaving(capability);
         let entry = *self.tree().entry(capability);
-        let environment = u32::from(capability) / CAPABILITIES as u32;
         let done = match Kind::from_number(entry.kind) {
             Some(Kind::Memory) => {
                 self.unmap_step(environment, capability) && self.forbid_step(environment, capability)
@@ -109,6 +113,9 @@ impl Kernel {
         };
         if done {
             self.tree().remove(capability, &mut self.environment(environment).slots);
+            if self.revocation.concerns(environment) {
+                self.answered(capability);
+            }
         }
         done
     }
@@ -120,9 +127,22 @@ impl Kernel {
         if bound == 0 || self.environment(environment).state == State::Ending {
             return true;
         }
+        let from = self.environment(environment).sweep_va;
+        let to = self.unmap_some(environment, capability, from, |_| true);
+        self.environment(environment).sweep_va = if to < END_VA { to } else { 0 };
+        self.tree().entry(capability).bound == 0
+    }
+
+    /// Removes those mappings from `from` on that were made with a memory capability and that `which` wants; where to go on.
+    pub(super) fn unmap_some(
+        &mut self,
+        environment: u32,
+        capability: u16,
+        from: u64,
+        which: impl Fn(u64) -> bool,
+    ) -> u64 {
         let slot = u32::from(capability) % CAPABILITIES as u32;
         let root = self.environment(environment).root_gpa;
-        let from = self.environment(environment).sweep_va;
         let mut removed = 0;
         let to = xok_core::paging::sweep(
             &mut self.tables(environment),
@@ -131,18 +151,18 @@ impl Kernel {
             SWEEP_STEP,
             Sweep::Keep,
             |entry| {
-                let hit = slot_of(entry) == slot;
+                let hit = slot_of(entry) == slot && which(entry);
                 removed += u32::from(hit);
                 hit
             },
         );
-        self.environment(environment).sweep_va = if to < END_VA { to } else { 0 };
-        let left = bound.saturating_sub(removed);
-        self.tree().entry_mut(capability).bound = left;
+        let mut tree = self.tree();
+        let entry = tree.entry_mut(capability);
+        entry.bound = entry.bound.saturating_sub(removed);
         if removed > 0 {
             self.flush_all(environment);
         }
-        left == 0
+        to
     }
 
     /// What owned an environment goes, and so does the environment.

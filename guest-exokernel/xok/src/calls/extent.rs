@@ -48,6 +48,16 @@ impl Kernel {
         Ok(())
     }
 
+    /// Lets the entry that was made with an extent capability end behind its first `keep` blocks.
+    pub(super) fn unextent_tail(&mut self, environment: u32, capability: u16, keep: u64) -> bool {
+        if let Some(index) = self.tree().entry(capability).bound.checked_sub(1) {
+            let entry = slot(index as usize);
+            set(index as usize, ExtentEntry { blocks: entry.blocks.min(keep), ..entry });
+            Machine::get().control(control::DRAIN, environment);
+        }
+        true
+    }
+
     /// Empties the entry that was made with an extent capability.
     pub(super) fn unextent_step(&mut self, environment: u32, capability: u16) -> bool {
         let mut tree = self.tree();

@@ -222,6 +222,24 @@ impl Kernel {
         Ok(done)
     }
 
+    /// Takes from devices what they were allowed with the pages of a memory capability from `limit` on, from its end on; whether
+    /// all of it. Nobody binds with it meanwhile, so it is shorter at once.
+    pub(super) fn forbid_tail(&mut self, environment: u32, capability: u16, limit: u64) -> bool {
+        let domain = self.environment(environment).domain;
+        let mut tree = self.tree();
+        let entry = tree.entry_mut(capability);
+        if entry.object == 0 {
+            return true;
+        }
+        let end = entry.start + entry.count;
+        // So many lie in one word less than `WORDS`, wherever they begin.
+        let first = limit.max(end.saturating_sub((WORDS - 1) * 32));
+        domain.set(first, end - first, 0, WORDS);
+        entry.count = first - entry.start;
+        Machine::get().control(control::DRAIN, environment);
+        first == limit
+    }
+
     /// Takes from devices what they were allowed with a memory capability, from its start on; whether all of it.
     pub(super) fn forbid_step(&mut self, environment: u32, capability: u16) -> bool {
         let domain = self.environment(environment).domain;

@@ -8,6 +8,8 @@ mod flow;
 mod memory;
 pub(crate) mod message;
 mod queue;
+mod repossession;
+pub(crate) mod revocation;
 mod slice;
 
 use crate::schedule::{self, GateFrame};
@@ -84,6 +86,8 @@ static XOK_CALLS: [Entry; CALLS] = {
         CapabilityGive: |kernel, a, b, c, d, _| kernel.capability_give(a, b, c, d);
         CapabilityRevoke: |kernel, environment, a, _, _, _| kernel.capability_revoke(environment, a);
         CapabilityDrop: |kernel, environment, a, _, _, _| kernel.capability_drop(environment, a);
+        CapabilityTrim: |kernel, a, b, c, _, _| kernel.capability_trim(a, b, c);
+        CapabilityAsk: |kernel, a, b, c, d, e| kernel.capability_ask(a, b, c, d, e);
     };
     // Those that give the CPU away remember where they came from.
     table[Call::Halt as usize] = crate::arch::entry::xok_call_halt;

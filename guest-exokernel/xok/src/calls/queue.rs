@@ -181,6 +181,17 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Gives one queue from number `limit` on back that was bound with this capability; whether there is none left.
+    pub(super) fn unbind_tail(&mut self, capability: u16, limit: u64) -> bool {
+        let mut tail = self.queues.iter().enumerate().skip(limit as usize);
+        let Some((index, _)) = tail.find(|(_, queue)| queue.with == capability + 1) else { return true };
+        // As in `unbind_step`; if it was the last, the next step finds none.
+        let _ = self.unbind(index as u64);
+        false
+    }
+}
+
 impl Queue {
     fn select(&self) {
         self.write(common::QUEUE_SELECT, self.number);

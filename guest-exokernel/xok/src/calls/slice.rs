@@ -140,12 +140,18 @@ impl Kernel {
 
     /// Undoes what was bound with a capability for slices.
     pub(super) fn unslice_step(&mut self, capability: u16) -> bool {
+        self.unslice_tail(capability, 0)
+    }
+
+    /// The same, of the slices from `limit` on.
+    pub(super) fn unslice_tail(&mut self, capability: u16, limit: u64) -> bool {
         for vcpu in 0..VCPUS_MAX {
             let mut left = self.vcpus[vcpu].bound;
             while left != 0 && self.tree().entry(capability).bound > 0 {
                 let at = left.trailing_zeros() as usize;
                 left &= left - 1;
-                if self.vcpus[vcpu].slices[at % SLICES] == capability + 1 {
+                let slice = (vcpu * SLICES) as u64 + u64::from(position(at as u32));
+                if slice >= limit && self.vcpus[vcpu].slices[at % SLICES] == capability + 1 {
                     self.unbind_slice(vcpu, at);
                 }
             }

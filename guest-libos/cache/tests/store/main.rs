@@ -5,3 +5,4 @@ mod disk;
 mod faults;
 mod readers;
 mod sharing;
+mod shrinking;

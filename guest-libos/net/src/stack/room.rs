@@ -5,6 +5,7 @@
 use super::Stack;
 use crate::data::Data;
 use crate::events::{ConnId, Evicted};
+use crate::tcp::connection::Connection;
 use crate::time::{Duration, Instant};
 
 /// Places that one search for a silent connection looks at. With all of 8,192 places taken by silent clients any 64 of
@@ -16,13 +17,27 @@ impl<D: Data> Stack<D> {
     /// peer, nothing of ours was acknowledged. To be called while [`Self::connections`] nears `max_connections`. The
     /// identifier is gone with the call; no event follows.
     pub fn make_room(&mut self, now: Instant, silence: Duration) -> Option<Evicted> {
+        self.end_silent(now, silence, |_| true)
+    }
+
+    /// The same of those whose peers have not acknowledged something that we sent or want to send: what they hold is needed.
+    pub fn end_stalled(&mut self, now: Instant, silence: Duration) -> Option<Evicted> {
+        self.end_silent(now, silence, |connection| connection.send.queue.len() > 0)
+    }
+
+    fn end_silent(
+        &mut self,
+        now: Instant,
+        silence: Duration,
+        which: impl Fn(&Connection<D>) -> bool,
+    ) -> Option<Evicted> {
         let places = self.table.places();
         let mut oldest: Option<(ConnId, Instant)> = None;
         for _ in 0..SEARCH.min(places as usize) {
             self.search_at = if self.search_at + 1 < places { self.search_at + 1 } else { 0 };
             let Some((conn, connection)) = self.table.at(self.search_at) else { continue };
             let active_at = connection.active_at;
-            if connection.is_open() && oldest.is_none_or(|(_, at)| active_at < at) {
+            if connection.is_open() && which(connection) && oldest.is_none_or(|(_, at)| active_at < at) {
                 oldest = Some((conn, active_at));
             }
         }

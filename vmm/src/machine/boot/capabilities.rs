@@ -1,9 +1,10 @@
-//! The capabilities that environments have at boot: roots, each in the table of the environment that it was made for.
+//! The capabilities that environments have at boot: roots, each in the table of the environment that it was made for; where
+//! one of them is the parent of the others, their memory comes from roots of its own.
 
 use crate::machine::MachineError;
 use crate::tables::Memory;
-use abi::boot::MemoryRange;
-use abi::capability::{CAPABILITIES, Capability, Handle, Kind, number, rights};
+use abi::boot::{Child, MemoryRange};
+use abi::capability::{CAPABILITIES, Capability, Handle, Kind, number as number_of, rights};
 use abi::environment::FIRST_GENERATION;
 use abi::layout::PAGE_BYTES;
 use abi::paging::NO_SLOT;
@@ -113,6 +114,36 @@ impl Capabilities {
         self.add(Kind::Environment, (number.into(), 1), FIRST_GENERATION, 0, rights)
     }
 
+    /// Being environment `own`'s, becomes the parent's of another one: holds that, and the root of its memory, from which the child's
+    /// capability `theirs` is derived.
+    pub(super) fn adopt(&mut self, own: u32, number: u32, child: &mut Self, theirs: Handle) -> Child {
+        // As if it had made it in a place of its own: then it owns it.
+        let place = self.places(number, 1);
+        let all =
+            rights::CONTROL | rights::DESTROY | rights::WAKE | rights::RECEIVE | rights::YIELD | rights::GIVE;
+        let environment = self.neighbour(number, all);
+        self.hang(own, place, environment);
+        let Some(entry) = child.entries.get_mut(theirs.slot() as usize) else {
+            return Child { environment, ..Child::default() };
+        };
+        let memory = self.add(Kind::Memory, (entry.start, entry.count), 0, 0, entry.rights);
+        entry.depth = 1;
+        entry.parent = number_of(own, memory.slot()) + 1;
+        self.entries[memory.slot() as usize].first_child = number_of(number, theirs.slot()) + 1;
+        Child { environment, memory, theirs }
+    }
+
+    /// Hangs one of environment `own`'s entries below another one of them.
+    fn hang(&mut self, own: u32, above: Handle, below: Handle) {
+        if let Some(entry) = self.entries.get_mut(below.slot() as usize) {
+            entry.depth = 1;
+            entry.parent = number_of(own, above.slot()) + 1;
+        }
+        if let Some(entry) = self.entries.get_mut(above.slot() as usize) {
+            entry.first_child = number_of(own, below.slot()) + 1;
+        }
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> u32 {
         self.entries.len() as u32
@@ -120,7 +151,7 @@ impl Capabilities {
 
     /// Writes the table of the environment with this number into those of all.
     pub(super) fn write(&self, memory: &Memory, all_gpa: u64, environment: u32) -> Result<(), MachineError> {
-        let gpa = all_gpa + u64::from(number(environment, 0)) * size_of::<Capability>() as u64;
+        let gpa = all_gpa + u64::from(number_of(environment, 0)) * size_of::<Capability>() as u64;
         Ok(memory.write_slice(self.entries.as_bytes(), GuestAddress(gpa))?)
     }
 }

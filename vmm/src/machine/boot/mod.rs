@@ -17,8 +17,8 @@ use super::MachineError;
 use super::memory::{self, Placer};
 use crate::tables::{FlowField, FlowTableError, FlowTableWriter, Memory, TableAddresses, Tables};
 use abi::boot::{
-    ARGUMENTS_BYTES, BOOT_MAGIC, BootPage, DEVICES, Device, ENVIRONMENT_MAGIC, EnvironmentPage, Ipv4Config,
-    MemoryRange, VCPUS_MAX,
+    ARGUMENTS_BYTES, BOOT_MAGIC, BootPage, CHILDREN, DEVICES, Device, ENVIRONMENT_MAGIC, EnvironmentPage,
+    Ipv4Config, MemoryRange, VCPUS_MAX,
 };
 use abi::domain::{DOMAINS, DomainEntry, Rights, bitmap_bytes, position};
 use abi::environment::resume;
@@ -75,6 +75,9 @@ pub struct BootConfig {
     pub environments: u32,
     /// Places for further ones.
     pub spare_environments: u32,
+    /// The environment that is the parent of the others that run from the start: it holds them and the root of their memory, and
+    /// they end with it. None if there is no such environment.
+    pub parent: Option<u32>,
     /// Nodes of the flow table, a power of two.
     pub flows: u32,
     /// Whether the first environment holds all flows and the others may call it.
@@ -234,6 +237,16 @@ pub fn prepare(
             grant(&memory, &domains[number], *range, Rights::ReadWrite)?;
         }
         capabilities.push(own);
+    }
+
+    if let Some(parent) = config.parent.filter(|&parent| parent < environments) {
+        let mut own = std::mem::take(&mut capabilities[parent as usize]);
+        let others = (0u32..).zip(&mut capabilities).filter(|(number, _)| *number != parent);
+        for (place, (number, child)) in others.take(CHILDREN).enumerate() {
+            let theirs = handles[number as usize].heap[0];
+            handles[parent as usize].children[place] = own.adopt(parent, number, child, theirs);
+        }
+        capabilities[parent as usize] = own;
     }
 
     let mut flows = FlowTableWriter::create(&memory, tables_at.flows_gpa, config.flows)?;

@@ -58,6 +58,45 @@ fn every_capability_is_a_root_that_its_environment_page_names() {
 }
 
 #[test]
+fn parent_holds_the_others_and_their_memory_comes_from_it() {
+    let image = crate::images::load("hello").expect("built in");
+    let config = BootConfig { parent: Some(1), ..config(3, 1) };
+    let attached = devices(0);
+    let prepared = prepare(&image, 128 << 20, &config, |_, _| Ok(attached.clone())).expect("fits");
+    let boot: BootPage = read(&prepared.memory, prepared.boot_page_gpa);
+    let record = size_of::<PlaceRecord>() as u64;
+    let places: Vec<PlaceRecord> =
+        (0..4u64).map(|place| read(&prepared.memory, boot.places_gpa + place * record)).collect();
+    let booted = Booted { prepared, boot, places, attached };
+    let parent = booted.environment_page(1);
+    for (nth, place) in [0, 2].into_iter().enumerate() {
+        let child = parent.capabilities.children[nth];
+        let environment = named(&booted, 1, child.environment);
+        assert_eq!(
+            (environment.kind, environment.start, environment.object),
+            (Kind::Environment as u8, place as u64, 1)
+        );
+        // It owns it: it hangs below the place.
+        let owner = booted.capability(1, u32::from(environment.parent - 1) % CAPABILITIES as u32);
+        assert_eq!(
+            (owner.kind, owner.start, owner.count, owner.object),
+            (Kind::Environment as u8, place as u64, 1, 0)
+        );
+        assert_eq!(environment.rights & (rights::CREATE | !owner.rights), 0);
+        let memory = named(&booted, 1, child.memory);
+        assert_eq!(child.theirs, booted.environment_page(place).capabilities.heap[0]);
+        let theirs = named(&booted, place, child.theirs);
+        assert_eq!((theirs.start, theirs.count, theirs.rights), (memory.start, memory.count, memory.rights));
+        let number = |place: usize, handle: Handle| abi::capability::number(place as u32, handle.slot());
+        assert_eq!((theirs.parent, theirs.depth), (number(1, child.memory) + 1, 1));
+        assert_eq!((memory.first_child, memory.parent), (number(place, child.theirs) + 1, 0));
+        assert_eq!(booted.environment_page(place).capabilities.children[0].environment, Handle::NONE);
+    }
+    let other = parent.capabilities.children[2];
+    assert_eq!((other.environment, other.memory), (Handle::NONE, Handle::NONE), "who does not run yet");
+}
+
+#[test]
 fn heaps_are_held_mapped_and_granted_by_the_same_pages() {
     let booted = boot(2, 1, 0);
     let tables =
