@@ -89,7 +89,7 @@ pub(crate) struct Child {
     /// Where the parent sees the data page.
     pub(crate) data: *mut u64,
     /// Of code and data.
-    pages: u64,
+    pub(crate) pages: u64,
 }
 
 pub(crate) fn call(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {

@@ -2,7 +2,7 @@
 //! it shares with its parent. It has no heap, so whatever it calls must not allocate.
 
 use crate::binding::pages_for;
-use crate::family::Child;
+use crate::child::Child;
 use abi::call::{ANY, Call, Error, map};
 use abi::capability::{Handle, rights};
 use abi::layout::*;
@@ -96,6 +96,7 @@ impl Offspring {
             part: Handle(part),
             given: Handle(given),
             data: shared as *mut u64,
+            pages: all,
         };
         // SAFETY: a page of the heap that nothing else uses; both sides use atomics.
         Ok(Self { child, entry, shared: unsafe { &*(shared as *const Words) } })
