@@ -16,6 +16,7 @@ pub(crate) const CASES: &[Case] = &[("act-for-another", act_for_another), ("exha
 
 /// Calls whose first argument is no environment, or one for which other rights count.
 const OTHERS: &[Call] = &[
+    Call::CapabilityAsk,
     Call::Version,
     Call::Exit,
     Call::Halt,

@@ -134,6 +134,7 @@ pub(super) const CONTROL: Rows = &[
     ("act for another, CapabilityGive", "Err(NotPermitted)"),
     ("act for another, CapabilityRevoke", "Err(NotPermitted)"),
     ("act for another, CapabilityDrop", "Err(NotPermitted)"),
+    ("act for another, CapabilityTrim", "Err(NotPermitted)"),
     ("status by a number", "Err(NotFound)"),
     ("halt beside others", "Err(NotPermitted)"),
     ("create without the right", "Err(NotPermitted)"),
