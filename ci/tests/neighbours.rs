@@ -144,7 +144,7 @@ fn cheetah_that_is_asked_for_half_of_its_memory_under_load_gives_it_and_loses_no
             .memory_mib(448)
             .disk(&images[0], Access::ReadOnly)
             .disk(&images[1], Access::ReadOnly)
-            .arguments(&["3000", "50", "10000"])
+            .arguments(&["6000", "50", "10000"])
             .start();
         let server = guest.address();
         let (count, over) = (Count::default(), AtomicBool::new(false));
@@ -153,11 +153,18 @@ fn cheetah_that_is_asked_for_half_of_its_memory_under_load_gives_it_and_loses_no
                 let (files, count, over) = (&files, &count, &over);
                 scope.spawn(move || read_all(server, client * FILES / CLIENTS, files, count, over));
             }
+            // All files have been read: what came last lies where memory will be asked back.
+            while count.served.load(Ordering::Relaxed) < FILES as u64 {
+                std::thread::sleep(Duration::from_millis(1));
+                assert_eq!(count.failed.load(Ordering::Relaxed), 0, "{:#?}", guest.log());
+            }
             // Some take nothing of what they asked for, and hold pages of it.
             let stalled: Vec<Client> = (0..CLIENTS)
                 .map(|client| {
                     let mut stalled = Client::connect_within(server, PATIENCE).expect("it serves");
-                    stalled.request("GET", &format!("/{}", FILES - 1 - client), "").expect("it takes it");
+                    stalled
+                        .request("GET", &format!("/{}", (client + 1) * FILES / CLIENTS - 1), "")
+                        .expect("it takes it");
                     stalled
                 })
                 .collect();
