@@ -12,7 +12,9 @@
 //! | [`arch`] | entry stubs, instructions, probing the gate and the wake-up |
 //! | [`machine`] | boot page, direct map: the only place that makes references to physical memory |
 //! | [`kernel`] | what is known of environments, bound queues, spare page tables |
-//! | [`schedule`] | who runs, who sleeps, and taking back what an ended environment held |
+//! | [`schedule`] | who runs, where, and for how long |
+//! | [`sleep`] | who sleeps over what |
+//! | [`ending`] | the end of an environment, and taking back what it held |
 //! | [`tables`] | DMA domains and queue owners |
 //! | [`calls`] | the kernel calls |
 //! | [`fault`] | the way down |
@@ -21,10 +23,12 @@
 
 mod arch;
 mod calls;
+mod ending;
 mod fault;
 mod kernel;
 mod machine;
 mod schedule;
+mod sleep;
 mod tables;
 
 use abi::boot::phase;

@@ -1,32 +1,22 @@
-//! Who gets the CPU. Environments run until they sleep or yield; when nobody can, the kernel takes the turn.
+//! Who gets the CPU, where, and for how long.
 
 use crate::arch::entry::TrapFrame;
 use crate::arch::{apic, entry, tsc, vcpu};
 use crate::calls::Answer;
-use crate::kernel::{Environment, Kernel, NOBODY, State, Vcpu};
-use crate::machine::{Machine, Register, direct_map, read_u16};
-use abi::boot::{MemoryRange, VCPUS_MAX, control};
-use abi::call::{Error, sleep};
-use abi::capability::{CAPABILITIES, Kind, number, rights};
+use crate::kernel::{Environment, Kernel, NOBODY, Vcpu};
+use crate::machine::{Machine, direct_map};
+use abi::boot::VCPUS_MAX;
+use abi::capability::{CAPABILITIES, rights};
 use abi::layout::{PAGE_BYTES, RESUME_VA};
-use abi::queue::QUEUE_OWNERS;
 use abi::slice::{SLICE_MS, SLICES};
 use abi::upcall::{self, UpcallPage};
 use core::sync::atomic::Ordering;
-use xok_core::capability::Slots;
-use xok_core::paging::{END_VA, Sweep};
 
 /// How many slices an environment goes on after the end of its own before it is ended. Counted by the timer: while the host
 /// does not run the vCPU, it does not count either.
 const TOLD_MAX: u32 = 6;
-/// Device work is done at least this often for others' sake while somebody runs.
-const TURN_TICKS: u64 = 1 << 21;
-/// A deadline that has passed: the turn looks once and comes back.
-const AT_ONCE: u64 = 1;
 /// Steps of taking back at the end of a slice after which the same one goes on.
 const STEPS: u32 = 4;
-/// Entries of page tables that one step of taking back looks at.
-const SWEEP_STEP: u32 = 256;
 
 /// What the gate leaves on the stack.
 #[repr(C)]
@@ -36,31 +26,6 @@ pub(crate) struct GateFrame {
     pub(crate) rflags: u64,
     pub(crate) rsp: u64,
     pub(crate) ss: u64,
-}
-
-/// [`abi::call::Call::Sleep`].
-pub(crate) extern "sysv64" fn sleep(
-    deadline_tsc: u64,
-    first: u64,
-    second: u64,
-    third: u64,
-    fourth: u64,
-    frame: &GateFrame,
-) -> Answer {
-    // SAFETY: the gate has just been passed.
-    let kernel = unsafe { crate::kernel::enter() };
-    let current = kernel.current;
-    let environment = kernel.environment(current);
-    environment.deadline_tsc = deadline_tsc;
-    environment.terms = [first, second, third, fourth];
-    kernel.set_resume(current, [frame.rip, frame.rsp, 0, 0, 0]);
-    kernel.environment(current).state = State::Asleep;
-    kernel.runnable &= !(1 << current);
-    kernel.asleep |= 1 << current;
-    if deadline_tsc == AT_ONCE && Machine::get().host().take_turns.load(Ordering::Relaxed) != 0 {
-        kernel.turn(AT_ONCE);
-    }
-    kernel.schedule()
 }
 
 /// [`abi::call::Call::Yield`].
@@ -115,7 +80,7 @@ pub(crate) extern "sysv64" fn kicked(frame: &TrapFrame) {
 }
 
 /// The first of a set behind a number, or else the first.
-fn behind(set: u64, number: u32) -> u32 {
+pub(crate) fn behind(set: u64, number: u32) -> u32 {
     let behind = set & (u64::MAX << number << 1);
     if behind != 0 { behind } else { set }.trailing_zeros()
 }
@@ -220,18 +185,6 @@ impl Kernel {
             self.offer_rest(ready & !(1 << next));
             self.resume(next);
         }
-    }
-
-    /// A step of taking back what one of those held that have ended and run nowhere; whether there was one.
-    fn take_back_step(&mut self) -> bool {
-        let ending = self.ending & !self.running;
-        let ending = if self.current == NOBODY { ending } else { ending & !(1 << self.current) };
-        if ending == 0 {
-            return false;
-        }
-        self.last_ending = behind(ending, self.last_ending);
-        self.take_back(self.last_ending);
-        true
     }
 
     /// Who could run here now, besides the one that does.
@@ -348,7 +301,7 @@ impl Kernel {
     }
 
     /// Ends the halt of one of these vCPUs; whether one halts.
-    fn wake_idle(&mut self, vcpus: u8) -> bool {
+    pub(crate) fn wake_idle(&mut self, vcpus: u8) -> bool {
         let idle = vcpus & self.idle;
         if idle == 0 {
             return false;
@@ -449,215 +402,5 @@ impl Kernel {
     pub(crate) fn upcall_page(&self) -> &'static UpcallPage {
         // SAFETY: RAM that the VMM reserved for this page; all its fields are atomics.
         unsafe { &*direct_map::<UpcallPage>(self.place(self.current).upcall_gpa) }
-    }
-
-    /// Sleepers for whom something happened can run.
-    fn look(&mut self) {
-        let mut left = self.asleep & !self.calling;
-        if left == 0 {
-            return;
-        }
-        let now = tsc();
-        let stop = Machine::get().host().stop.load(Ordering::Relaxed) != 0;
-        while left != 0 {
-            let sleeper = left.trailing_zeros();
-            left &= left - 1;
-            let environment = *self.environment(sleeper);
-            let due = environment.deadline_tsc != 0 && environment.deadline_tsc <= now;
-            if stop
-                || due
-                || environment.woken
-                || environment.terms.iter().any(|&term| self.holds(sleeper, term))
-            {
-                self.rouse(sleeper);
-            }
-        }
-    }
-
-    /// A sleeper can run.
-    pub(crate) fn rouse(&mut self, sleeper: u32) {
-        let environment = self.environment(sleeper);
-        environment.state = State::Runnable;
-        environment.woken = false;
-        self.asleep &= !(1 << sleeper);
-        self.runnable |= 1 << sleeper;
-        self.offer(sleeper);
-    }
-
-    /// Whether a term of [`abi::call::sleep`] holds. What makes no sense holds: its owner may look around.
-    fn holds(&mut self, environment: u32, term: u64) -> bool {
-        let expected = term as u16;
-        match term >> sleep::KIND_SHIFT {
-            sleep::NONE => false,
-            sleep::QUEUE => {
-                let queue = (term >> 16 & 0xFFFF) as usize;
-                if queue >= QUEUE_OWNERS || !self.is_bound_by(queue, environment) {
-                    return true;
-                }
-                // `struct virtq_used`: flags, index.
-                read_u16(self.queues[queue].used_gpa + 2) != expected
-            }
-            sleep::WORD => {
-                let capability = number(environment, (term >> 48 & 0xFF) as u32);
-                let tree = self.tree();
-                let entry = tree.entry(capability);
-                let offset = (term >> 16 & 0xFFFF_FFFF) * 2;
-                let readable = entry.kind == Kind::Memory as u8
-                    && entry.rights & rights::READ != 0
-                    && offset < entry.count.saturating_mul(PAGE_BYTES);
-                !readable || read_u16(entry.start * PAGE_BYTES + offset) != expected
-            }
-            sleep::MESSAGE_KIND => self.has_message(environment),
-            _ => true,
-        }
-    }
-
-    /// Nobody can run: waits for the devices, or for the earliest deadline.
-    fn idle(&mut self) {
-        let due = self.revocation.due_tsc();
-        let mut deadline = if due == u64::MAX { 0 } else { due };
-        let mut left = self.asleep & !self.calling & self.own().allowed;
-        while left != 0 {
-            let own = self.environment(left.trailing_zeros()).deadline_tsc;
-            left &= left - 1;
-            if own != 0 && (deadline == 0 || own < deadline) {
-                deadline = own;
-            }
-        }
-        if Machine::get().host().take_turns.load(Ordering::Relaxed) != 0 {
-            self.turn(deadline);
-        } else {
-            self.idle |= 1 << self.vcpu;
-            entry::idle(deadline);
-        }
-    }
-
-    /// Somebody runs, and nobody else does the work of the devices that others wait for: now and then it is done in between.
-    fn work_for_others(&mut self, number: u32) {
-        let turns = Machine::get().host().take_turns.load(Ordering::Relaxed) != 0;
-        let others = (self.runnable | self.asleep) & !(1 << number) != 0;
-        if turns && others && tsc().wrapping_sub(self.last_turn_tsc) > TURN_TICKS {
-            self.turn(AT_ONCE);
-        }
-    }
-
-    fn turn(&mut self, deadline_tsc: u64) {
-        Register::<u64>::at(Machine::get().boot().turn_gpa).write(deadline_tsc);
-        self.last_turn_tsc = tsc();
-    }
-
-    /// [`abi::call::Call::Wake`].
-    #[inline(always)]
-    pub(crate) fn wake(&mut self, handle: u64) -> Result<(), Error> {
-        let number = self.other(handle, rights::WAKE)?;
-        self.wake_up(number);
-        Ok(())
-    }
-
-    /// It looks around now if it sleeps, and otherwise does not fall asleep next time.
-    #[inline(always)]
-    pub(crate) fn wake_up(&mut self, number: u32) {
-        if self.asleep & !self.calling & (1 << number) != 0 {
-            self.rouse(number);
-        } else {
-            self.environment(number).woken = true;
-        }
-    }
-
-    /// [`abi::call::Call::Exit`].
-    pub(crate) fn exit(&mut self, status: u64) -> Result<(), Error> {
-        self.end(self.current, status as u32);
-        Ok(())
-    }
-
-    /// An environment ends; what it held is taken back when its turn would come. With the last one the machine ends.
-    pub(crate) fn end(&mut self, number: u32, status: u32) {
-        let environment = self.environment(number);
-        environment.exit_status = status;
-        environment.state = State::Ending;
-        environment.sweep_va = 0;
-        self.leave_messages(number);
-        self.runnable &= !(1 << number);
-        self.asleep &= !(1 << number);
-        if self.runnable | self.asleep == 0 {
-            self.power_off();
-        }
-        self.ending |= 1 << number;
-        if number == self.current {
-            entry::set_left(true);
-        } else if let Some(other) = self.where_runs(number) {
-            vcpu::stop(other);
-        }
-        // Somebody takes back what it held: this vCPU, if it chooses who runs next.
-        self.count_alone(None);
-        let goes_on = self.current != NOBODY && self.current != number;
-        if goes_on && !self.wake_idle(u8::MAX) && self.own().slice_end_tsc == 0 {
-            self.begin_slice();
-        }
-    }
-
-    fn power_off(&mut self) -> ! {
-        let status = self.environment(0).exit_status;
-        Machine::get().control(control::POWER_OFF, status);
-        loop {
-            // The VMM does not come back from that.
-            core::hint::spin_loop();
-        }
-    }
-
-    /// The first of an environment's capabilities of this kind.
-    fn held(&mut self, number: u32, of_kind: impl Fn(u8) -> bool) -> Option<u16> {
-        let unused = self.environment(number).slots.unused;
-        let tree = self.tree();
-        (abi::capability::number(number, 0)..unused).find(|&capability| of_kind(tree.entry(capability).kind))
-    }
-
-    /// One step of taking back what an environment held: its capabilities, with all that was bound with them and derived from
-    /// them, then its page tables.
-    fn take_back(&mut self, number: u32) {
-        if self.release_step(number) {
-            return;
-        }
-        // Environments first: they live by what comes after.
-        if let Some(capability) = self.held(number, |kind| kind == Kind::Environment as u8) {
-            self.drop_step(capability, number);
-            return;
-        }
-        if let Some(capability) = self.held(number, |kind| kind != 0) {
-            self.drop_step(capability, number);
-            return;
-        }
-        let root = self.environment(number).root_gpa;
-        let from = self.environment(number).sweep_va;
-        let to =
-            xok_core::paging::sweep(&mut self.tables(number), root, from, SWEEP_STEP, Sweep::Free, |_| true);
-        self.environment(number).sweep_va = to;
-        if to < END_VA {
-            return;
-        }
-        let machine = Machine::get();
-        machine.control(control::DRAIN, number);
-        machine.clean(self.place(number).own);
-        // What was asked of it and taken from it is no business of the next one's.
-        machine.clean(MemoryRange { start_gpa: self.place(number).kernel_page_gpa, len_bytes: PAGE_BYTES });
-        let environment = self.environment(number);
-        environment.state = State::Free;
-        environment.slots = Slots::new(number, 0);
-        environment.sweep_va = 0;
-        environment.woken = false;
-        environment.told = 0;
-        self.free |= 1 << number;
-        self.ending &= !(1 << number);
-        self.allow_on(number, 0);
-        self.leave_family(number);
-        self.forget_starter(number);
-        self.count_alone(None);
-        // Whoever waits for this looks.
-        let mut left = self.asleep & !self.calling;
-        while left != 0 {
-            let sleeper = left.trailing_zeros();
-            left &= left - 1;
-            self.rouse(sleeper);
-        }
     }
 }

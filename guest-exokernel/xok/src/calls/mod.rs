@@ -1,5 +1,5 @@
 //! The kernel calls. Arguments come in registers only, so no call ever reads an environment's memory.
-//! [`Call::Halt`] is in the entry stubs: it is on the way of an idle environment; sleeping and yielding are in [`schedule`].
+//! [`Call::Halt`] is in the entry stubs: it is on the way of an idle environment; sleeping is in [`crate::sleep`], yielding in [`schedule`].
 
 mod capability;
 mod environment;
@@ -91,7 +91,7 @@ static XOK_CALLS: [Entry; CALLS] = {
     };
     // Those that give the CPU away remember where they came from.
     table[Call::Halt as usize] = crate::arch::entry::xok_call_halt;
-    table[Call::Sleep as usize] = schedule::sleep;
+    table[Call::Sleep as usize] = crate::sleep::sleep;
     table[Call::Yield as usize] = schedule::give_way;
     table[Call::MessageCall as usize] = message::call;
     table[Call::MessageReceive as usize] = message::receive;
