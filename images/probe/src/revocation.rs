@@ -335,10 +335,9 @@ fn ends(_: Arguments<'_>) -> Option<u32> {
     log::info!("probe: answered {}", ask(&child, &part, KEEP, 20_000));
     log::info!("probe: it ended with {}", child.child.wait(state::GONE)?);
     // The next in its place is not asked for anything.
-    let (next, part) = with_part(counts_losses, 0)?;
+    let (next, _) = with_part(counts_losses, 0)?;
     poke(&next)?;
     log::info!("probe: the next one in its place: {}", next.child.wait(state::GONE)?);
-    drop(part);
     for stranger in [0, 1] {
         let (asked, own) = with_part(counts_losses, 0)?;
         let asker = Offspring::new(asks_and_ends).ok()?;

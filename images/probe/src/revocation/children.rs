@@ -254,7 +254,7 @@ pub(super) extern "sysv64" fn asks_and_ends(stranger: u64) -> ! {
     };
     let ask =
         given.and_then(|given| kernel::raw(Call::CapabilityAsk, [own, environment, given, 1, ms(30_000)]));
-    words[word::ANSWER].store(ask.map_or_else(|error| 1000 + error as u64, |left| left), Relaxed);
+    words[word::ANSWER].store(ask.unwrap_or_else(|error| 1000 + error as u64), Relaxed);
     kernel::exit(2)
 }
 
