@@ -184,7 +184,7 @@ impl<D: Worker> Bench<D> {
             self.guest.write(at + 8, &(len | flags << 32 | next << 48).to_le_bytes());
             // What it holds: a request's header, a control message, a frame.
             let content = input.bytes(24);
-            if gpa >= OWN_GPA && gpa + 24 < OWN_GPA + BYTES {
+            if gpa.checked_sub(OWN_GPA).is_some_and(|at| at < BYTES - 24) {
                 self.guest.memory.write_slice(content, GuestAddress(gpa)).expect("inside");
             }
         }
