@@ -141,12 +141,21 @@ fn at(child: &Offspring, word: usize) -> u64 {
     child.shared[word].load(Relaxed)
 }
 
+/// How often a child has answered: it counts when its call is over, and its parent may see the answer before that.
+fn answers_of(child: &Offspring) -> u64 {
+    let end = clock::tsc() + ms(SLACK_MS);
+    while at(child, word::ANSWERS) == 0 && clock::tsc() < end {
+        give_way();
+    }
+    at(child, word::ANSWERS)
+}
+
 /// One that answers, beside one that is not asked.
 fn answered(_: Arguments<'_>) -> Option<u32> {
     let (beside, _) = with_part(neighbour, 0)?;
     let (child, part) = with_part(answers, 0)?;
     log::info!("probe: answered {}", ask(&child, &part, KEEP, 5000));
-    log::info!("probe: answers {}, wrong {}", at(&child, word::ANSWERS), at(&child, word::WRONG));
+    log::info!("probe: answers {}, wrong {}", answers_of(&child), at(&child, word::WRONG));
     log::info!("probe: lost {:?}", first_loss(&child, &part).2);
     log::info!("probe: the tail is usable: {}", usable(&part, KEEP));
     let rounds = at(&beside, word::ROUNDS);
@@ -243,7 +252,7 @@ fn partly(_: Arguments<'_>) -> Option<u32> {
     for _ in 0..4 {
         give_way();
     }
-    log::info!("probe: answers {}, told {:?}", at(&child, word::ANSWERS), first_loss(&child, &part));
+    log::info!("probe: answers {}, told {:?}", answers_of(&child), first_loss(&child, &part));
     Some(HELD)
 }
 
