@@ -257,6 +257,8 @@ fn wake(arguments: Arguments<'_>) -> Option<u32> {
             kernel::sleep(end, [sleep::NONE; 4]);
         }
         if child.word() == before {
+            // For whoever reads why the test failed.
+            log::warn!("probe: the child is in state {:?}, counted {before}", child.status());
             break;
         }
         done += 1;
