@@ -88,10 +88,8 @@ fn core_what_is_taken_back_is_not_used_on_another_vcpu_any_more() {
     assert_eq!(run(&["vcpus-flush", "20"], two), ["20 times, 0 did not run, counted afterwards: 0"]);
 }
 
-/// Not in the core set: on the emulated SVM host one of some thousands is lost, and nobody knows why yet (see README.md, "What
-/// is missing").
 #[test]
-fn no_wake_up_between_vcpus_is_lost() {
+fn core_no_wake_up_between_vcpus_is_lost() {
     assert_eq!(run(&["vcpus-wake", "2000"], two), ["2000 of 2000 wake-ups and answers"]);
 }
 

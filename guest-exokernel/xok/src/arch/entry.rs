@@ -314,9 +314,7 @@ global_asm!(
     "and r11, -{stack_bytes}",
     "cmp byte ptr [r11 + {wake_pending}], 0",
     "jne 3f",
-    "sti",
-    "hlt",
-    "cli",
+    "call xok_halt",
     "3:",
     "mov byte ptr [r11 + {wake_pending}], 0",
     "xor eax, eax",
@@ -367,7 +365,11 @@ global_asm!(
 
     "xok_halt_once:",
     "mov byte ptr [rip + XOK_TIMER_FIRED], 0",
+    // The only halt there is. Between the two instructions no interrupt should be taken (SDM: the shadow of STI); where the host
+    // takes one all the same, its handler has the halt skipped, or nothing would end it.
+    "xok_halt:",
     "sti",
+    "xok_halt_now:",
     "hlt",
     "cli",
     "ret",
@@ -425,6 +427,11 @@ global_asm!(
     "push rcx",
     "push rdx",
     "xok_end_of_interrupt_pushed:",
+    "lea rax, [rip + xok_halt_now]",
+    "cmp [rsp + 24], rax",
+    "jne 2f",
+    "inc qword ptr [rsp + 24]", // HLT is one byte
+    "2:",
     "mov ecx, 0x80B", // x2APIC EOI
     "xor eax, eax",
     "xor edx, edx",
