@@ -1,9 +1,10 @@
 //! The end of an environment, and taking back what it held: in bounded steps, between which others run.
 
 use crate::arch::{entry, vcpu};
-use crate::kernel::{Kernel, NOBODY, State};
+use crate::kernel::{Kernel, State};
 use crate::machine::Machine;
 use crate::schedule::behind;
+use crate::vcpus::NOBODY;
 use abi::boot::{MemoryRange, control};
 use abi::call::Error;
 use abi::capability::Kind;

@@ -15,6 +15,7 @@
 //! | [`schedule`] | who runs, where, and for how long |
 //! | [`sleep`] | who sleeps over what |
 //! | [`ending`] | the end of an environment, and taking back what it held |
+//! | [`vcpus`] | what each vCPU does, in whose slices who runs |
 //! | [`tables`] | DMA domains and queue owners |
 //! | [`calls`] | the kernel calls |
 //! | [`fault`] | the way down |
@@ -30,6 +31,7 @@ mod machine;
 mod schedule;
 mod sleep;
 mod tables;
+mod vcpus;
 
 use abi::boot::phase;
 use machine::Machine;

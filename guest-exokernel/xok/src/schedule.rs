@@ -3,8 +3,9 @@
 use crate::arch::entry::TrapFrame;
 use crate::arch::{apic, entry, tsc, vcpu};
 use crate::calls::Answer;
-use crate::kernel::{Environment, Kernel, NOBODY, Vcpu};
+use crate::kernel::{Environment, Kernel};
 use crate::machine::{Machine, direct_map};
+use crate::vcpus::{NOBODY, Vcpu};
 use abi::boot::VCPUS_MAX;
 use abi::capability::{CAPABILITIES, rights};
 use abi::layout::{PAGE_BYTES, RESUME_VA};

@@ -3,6 +3,7 @@
 
 pub(crate) mod apic;
 pub(crate) mod entry;
+mod header;
 mod memory;
 pub(crate) mod probe;
 pub(crate) mod vcpu;

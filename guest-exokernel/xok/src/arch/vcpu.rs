@@ -83,7 +83,7 @@ pub(crate) fn begin(number: u32) {
     fault_words(number as usize).number.store(number, Ordering::Relaxed);
     let own = own();
     own.number.store(number, Ordering::Relaxed);
-    own.current.store(crate::kernel::NOBODY, Ordering::Relaxed);
+    own.current.store(crate::vcpus::NOBODY, Ordering::Relaxed);
     own.stack_top.store(core::ptr::from_ref(own) as u64 + STACK_BYTES as u64, Ordering::Relaxed);
 }
 
