@@ -11,6 +11,7 @@ use exovm_ci::http::exchange;
 use exovm_ci::{Guest, Site};
 use exovm_netns::in_namespace;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
@@ -101,6 +102,34 @@ impl<'a> Rings<'a> {
             }
         }
         panic!("queue {} is still {:?}", self.queue, self.state());
+    }
+
+    /// Keeps the available index half its range away from where it is while frames come, until the device stops the queue. The
+    /// driver of a receive queue writes the index with every frame, so a sabotage that is done once may be gone before the
+    /// device looks, which it does when it has used up what it knows of.
+    fn reason_of_stop_by_a_far_index(&self) -> String {
+        let far = self.available_index().wrapping_add(1 << 15);
+        let stopped = AtomicBool::new(false);
+        let address = self.guest.address();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stopped.load(Ordering::Relaxed) {
+                    let _ = exchange(address, b"", Duration::from_millis(20));
+                }
+            });
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let reason = loop {
+                self.set_available_index(far);
+                if let QueueState::Stopped(reason) = self.state() {
+                    break Some(reason.to_string());
+                }
+                if Instant::now() > deadline {
+                    break None;
+                }
+            };
+            stopped.store(true, Ordering::Relaxed);
+            reason.unwrap_or_else(|| panic!("queue {} is still {:?}", self.queue, self.state()))
+        })
     }
 }
 
@@ -199,13 +228,13 @@ fn site() -> Site {
 }
 
 /// Lets the sabotage happen to a guest that was just served, and is idle.
-fn stops_its_queue(number: u8, queue: u16, sabotage: Sabotage, expected: &str) {
-    let guest = Guest::image("cheetah").site(&site()).tap(number).start();
+fn stops_its_queue(queue: u16, sabotage: impl Fn(&Rings<'_>) -> String, expected: &str) {
+    let guest = Guest::image("cheetah").site(&site()).tap(0).start();
     assert_eq!(guest.get("/").text(), "home");
     std::thread::sleep(Duration::from_millis(20));
     let rings = Rings::of(&guest, queue);
     assert!(matches!(rings.state(), QueueState::Running { environment: 0 }), "{:?}", rings.state());
-    let reason = rings.reason_of_stop(sabotage);
+    let reason = sabotage(&rings);
     assert!(reason.contains(expected), "{reason:?} should say {expected:?}");
     let stopped = guest.machine().account().nic_counter("queues stopped");
     assert_eq!(stopped, Some(1), "only that queue");
@@ -217,7 +246,7 @@ fn stops_its_queue(number: u8, queue: u16, sabotage: Sabotage, expected: &str) {
 fn malformed_transmit_queue_stops_with_its_reason() {
     in_namespace!(|| {
         for (sabotage, expected) in TRANSMIT_SABOTAGE {
-            stops_its_queue(0, TRANSMIT, *sabotage, expected);
+            stops_its_queue(TRANSMIT, |rings| rings.reason_of_stop(sabotage), expected);
         }
     });
 }
@@ -225,12 +254,7 @@ fn malformed_transmit_queue_stops_with_its_reason() {
 #[test]
 fn malformed_receive_queue_stops_with_its_reason() {
     in_namespace!(|| {
-        stops_its_queue(
-            0,
-            RECEIVE,
-            |rings| rings.set_available_index(rings.available_index().wrapping_add(rings.size + 1)),
-            "runs ahead",
-        );
+        stops_its_queue(RECEIVE, |rings| rings.reason_of_stop_by_a_far_index(), "runs ahead");
     });
 }
 

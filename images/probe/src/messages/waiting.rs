@@ -38,8 +38,9 @@ fn fair(_: Arguments<'_>) -> Option<u32> {
         served[next.words[0] as usize % 4] += 1;
         next = message::reply_and_receive(next.from, [0; 4]).ok()?;
     }
-    // The end of a slice may come in between.
-    log::info!("probe: each had its share: {}", served.iter().all(|&times| times >= 80));
+    // Who is preempted just before it calls misses some rounds of the others; who waits behind those who come later misses all.
+    let fair = served.iter().all(|&times| times >= 25);
+    log::info!("probe: each had its share: {fair}");
     for child in &children {
         child.destroy()?;
     }
