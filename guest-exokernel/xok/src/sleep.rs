@@ -58,7 +58,8 @@ impl Kernel {
             if stop
                 || due
                 || environment.woken
-                || environment.terms.iter().any(|&term| self.holds(sleeper, term))
+                || (environment.state == State::Asleep
+                    && environment.terms.iter().any(|&term| self.holds(sleeper, term)))
             {
                 self.rouse(sleeper);
             }
@@ -67,6 +68,9 @@ impl Kernel {
 
     /// A sleeper can run.
     pub(crate) fn rouse(&mut self, sleeper: u32) {
+        if self.environment(sleeper).state == State::Receiving {
+            self.come_to_nothing(sleeper, Error::NoMessage);
+        }
         let environment = self.environment(sleeper);
         environment.state = State::Runnable;
         environment.woken = false;

@@ -216,15 +216,13 @@ impl Kernel {
             self.go_on_behind_the_gate(current, frame);
             return self.take(current, next);
         }
-        if core::mem::take(&mut self.environment(current).woken) {
+        if self.environment(current).woken {
+            self.environment(current).woken = false;
             self.go_on_behind_the_gate(current, frame);
             return self.come_to_nothing(current, Error::NoMessage);
         }
         self.block(current, State::Receiving, frame);
-        let environment = self.environment(current);
-        environment.deadline_tsc = deadline_tsc;
-        environment.terms = [sleep::NONE; 4];
-        self.come_to_nothing(current, Error::NoMessage);
+        self.environment(current).deadline_tsc = deadline_tsc;
     }
 
     /// An environment gets the message of one that waits for that.
@@ -261,8 +259,7 @@ impl Kernel {
     }
 
     /// What one goes on with if nothing comes.
-    #[inline(always)]
-    fn come_to_nothing(&self, number: u32, error: Error) {
+    pub(crate) fn come_to_nothing(&self, number: u32, error: Error) {
         self.deliver(number, 0, [0; 4]);
         self.kernel_page(number).resume[STATUS].store(error as u64, Ordering::Relaxed);
     }
