@@ -7,37 +7,33 @@
 
 extern crate alloc;
 
+mod connection;
 mod console;
 pub mod disk;
 mod service;
 mod transmit;
+mod waiting;
 
 use abi::boot::{DEVICE_NET, phase};
 use abi::call::Error;
 use alloc::vec::Vec;
+use connection::{offer_kept, output, segment, send_control};
 use console::{Answers, Console, Next};
 use core::net::Ipv4Addr;
 use disk::Disk;
 use exos_net::{
-    AckDue, AckPolicy, Config, ConfigError, ConnId, ControlFrame, Data, Duration, End, Input, Instant,
-    KeepError, ListenError, MacAddress, RxChecksum, RxMeta, SegmentEvents, Stack, TimerEvent, TxChecksum,
+    AckPolicy, Config, ConfigError, ConnId, Duration, End, Input, Instant, ListenError, MacAddress,
+    RxChecksum, RxMeta, Stack, TimerEvent, TxChecksum,
 };
-use exos_nic::{Arming, Interest, OpenError, QueuePair};
+use exos_nic::{OpenError, QueuePair};
 use exos_runtime::clock::{self, Scale};
-use exos_runtime::sleep::{self, Watch};
-use exos_runtime::{heap, kernel, pages, revocation, turn};
+use exos_runtime::{heap, pages, revocation, turn};
 use exos_virtqueue::guest::GuestHal;
 pub use service::{Io, Service};
 use transmit::{Held, Sender};
 
 /// Frames handled before transmit queue and timers get their turn.
 const BATCH: usize = 64;
-/// How long the loop polls before it halts, when device work runs elsewhere: longer than a small request takes there and
-/// back, or every request pays for a halt and an interrupt. With 20 us instead, one keep-alive connection got 13 k requests/s
-/// and four 35 k where this gives 40 k and 59 k.
-const POLL_US: u64 = 200;
-/// How long to wait at most while the transmit queue has no room.
-const CROWDED_WAIT_US: u64 = 100;
 /// A connection without progress for so long is closed, or aborted if its peer does not take what it asked for. What nginx
 /// and Apache do after 60 to 75 s by default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -47,8 +43,6 @@ const RESERVE: usize = 64;
 const SILENCE: Duration = Duration::from_secs(1);
 /// Of the heap, one part in so many may be taken by what peers have sent and the service has not read.
 const BUFFERED_SHARE: u64 = 16;
-/// How often the loop comes round at least while memory is asked back.
-const ASKED_WAIT_MS: u64 = 10;
 /// Descriptors of the transmit queue.
 const TRANSMIT_SIZE: u16 = 1024;
 /// Descriptors that must be free for a batch to begin; otherwise the device gets time first.
@@ -374,176 +368,6 @@ impl<'s, S: Service> EventLoop<'s, S> {
         if let Some(disk) = &mut self.disk {
             disk.publish();
         }
-    }
-
-    /// Nothing to do: a turn, or poll and halt, as the VMM wants it.
-    fn idle(&mut self) {
-        if !self.resumed.is_empty() || self.quit {
-            return;
-        }
-        let mut deadline = self.stack.next_deadline().map_or(0, |at| self.scale.ticks(at.as_nanos()).max(1));
-        // Without room to send, what is waited for is not only frames.
-        let crowded = self.nic.transmit.room() < TRANSMIT_ROOM;
-        if crowded {
-            let soon = clock::tsc() + self.scale.ticks(CROWDED_WAIT_US * 1000);
-            deadline = if deadline == 0 { soon } else { deadline.min(soon) };
-        }
-        if revocation::is_asked() {
-            let soon = clock::tsc() + self.scale.ticks(ASKED_WAIT_MS * 1_000_000);
-            deadline = if deadline == 0 { soon } else { deadline.min(soon) };
-        }
-        if !sleep::alone() {
-            self.sleep(deadline);
-            return;
-        }
-        if turn::wanted() {
-            turn::take(deadline);
-            return;
-        }
-        {
-            let _span = exos_trace::span!("idle poll");
-            let until = clock::tsc() + self.scale.ticks(POLL_US * 1000);
-            loop {
-                let ready = self.nic.receive.is_ready()
-                    || self.disk.as_mut().is_some_and(Disk::is_ready)
-                    || self.is_console_ready();
-                if ready || turn::wanted() || turn::stop_wanted() {
-                    return;
-                }
-                let now = clock::tsc();
-                if now >= until || (deadline != 0 && now >= deadline) {
-                    break;
-                }
-                core::hint::spin_loop();
-            }
-        }
-        let interest = if crowded { Interest::ReceiveAndTransmit } else { Interest::Receive };
-        if self.arm(interest) == Arming::Sleep && !turn::wanted() && !turn::stop_wanted() {
-            kernel::halt(deadline);
-        }
-        self.disarm();
-    }
-
-    /// Nothing to do beside other environments: they have the CPU until something comes.
-    fn sleep(&mut self, deadline: u64) {
-        let watch = Watch::now();
-        // Also where turns do the devices' work: while we sleep that may become a thread's, which wakes who asked for it.
-        if self.arm(Interest::Receive) != Arming::Sleep {
-            return self.disarm();
-        }
-        let ready = self.nic.receive.is_ready()
-            || self.disk.as_mut().is_some_and(Disk::is_ready)
-            || self.is_console_ready();
-        if !ready && !turn::stop_wanted() {
-            watch.sleep(deadline);
-        }
-        self.disarm();
-    }
-
-    /// Asks the devices to interrupt.
-    fn arm(&mut self, interest: Interest) -> Arming {
-        let mut arming = self.nic.request_interrupts(interest);
-        if let Some(disk) = &mut self.disk {
-            arming = arming.and(disk.request_interrupts());
-        }
-        if let Some(console) = &mut self.console {
-            arming = arming.and(console.request_interrupts());
-        }
-        arming
-    }
-
-    /// Asks them not to.
-    fn disarm(&mut self) {
-        self.nic.suppress_interrupts();
-        if let Some(disk) = &mut self.disk {
-            disk.suppress_interrupts();
-        }
-    }
-}
-
-/// What a segment means for the service, and its answer.
-fn segment<S: Service>(
-    service: &mut S,
-    io: &mut Io<'_, S::Data>,
-    sender: &mut Sender<'_, GuestHal, S::Data>,
-    events: &SegmentEvents<'_>,
-    now: Instant,
-) {
-    let connection = events.conn;
-    if events.opened {
-        service.opened(connection);
-    }
-    let mut ack = if events.reply == AckDue::Now { AckPolicy::Now } else { AckPolicy::IfDue };
-    // Most segments are bare acknowledgments and mean nothing to the service.
-    let offered = !events.data.is_empty() || events.readable || events.low_water;
-    if offered || events.peer_closed {
-        let _span = exos_trace::span!("service");
-        // First, so that what has just come finds the room.
-        let resumed = events.low_water && service.resume(io, connection);
-        if !events.data.is_empty() {
-            let used = service.input(io, connection, events.data);
-            if used < events.data.len()
-                && io.stack.keep(connection, &events.data[used..]) == Err(KeepError::NoBuffer)
-            {
-                // The buffers for what waits are used up: without these bytes the connection is of no use.
-                exos_trace::counter!("connections aborted for lack of buffers", 1);
-                let reset = io.stack.abort(connection);
-                service.ended(connection, End::Reset);
-                send_control(sender, reset.as_ref());
-                return;
-            }
-        } else if events.readable || resumed {
-            offer_kept(service, io, connection, &mut ack);
-        }
-        if events.peer_closed {
-            service.peer_closed(io, connection);
-        }
-    }
-    if let Some(how) = events.ended {
-        service.ended(connection, how);
-        send_control(sender, events.last_ack.as_ref());
-        return;
-    }
-    let _span = exos_trace::span!("tcp output");
-    output(io, sender, connection, now, ack);
-}
-
-/// Sends what a connection has to send after one of its events.
-#[inline]
-fn output<D: Data>(
-    io: &mut Io<'_, D>,
-    sender: &mut Sender<'_, GuestHal, D>,
-    connection: ConnId,
-    now: Instant,
-    ack: AckPolicy,
-) {
-    // Stale only if the service aborted the connection, and then there is the reset to send.
-    if io.stack.output(connection, now, sender, ack).is_err() {
-        send_control(sender, io.reset.take().as_ref());
-    }
-}
-
-/// Sends a frame of the stack's own; if it is lost, the peer makes up for it.
-fn send_control<D: Data>(sender: &mut Sender<'_, GuestHal, D>, frame: Option<&ControlFrame<'static>>) {
-    if let Some(frame) = frame {
-        let _ = exos_net::Transmit::<D>::transmit_control(sender, frame);
-    }
-}
-
-/// Offers bytes that were kept to the service. They are few and this is rare, so they are copied out of the stack.
-fn offer_kept<S: Service>(
-    service: &mut S,
-    io: &mut Io<'_, S::Data>,
-    connection: ConnId,
-    ack: &mut AckPolicy,
-) {
-    let kept = io.stack.pending(connection).to_vec();
-    if kept.is_empty() {
-        return;
-    }
-    let used = service.input(io, connection, &kept);
-    if io.stack.consume(connection, used) == Ok(AckDue::Now) {
-        *ack = AckPolicy::Now;
     }
 }
 

@@ -1,7 +1,8 @@
 //! The machine's housekeeping thread: drains the log rings, keeps the time page true. An event loop on timers, so that an
 //! idle machine costs next to nothing.
 
-use super::{MachineError, Shared, spawn};
+use super::start::spawn;
+use super::{MachineError, Shared};
 use crate::account::ledger::now_tsc;
 use abi::time::TimePage;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};

@@ -3,11 +3,14 @@
 //! The first to end waits until the others have left the guest, too, and only then says how the machine ended. So whoever
 //! hears of the end knows that no vCPU touches the guest's memory any more.
 
-use super::kick_signal;
+use super::MachineError;
 use super::vcpu::VcpuEnd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// The signal that ends KVM_RUN: its handler does nothing, the interruption is all.
+const KICK_SIGNAL: i32 = 1;
 
 /// How often those who are still in the guest are interrupted: a signal that comes right before KVM_RUN interrupts nothing.
 const KICK_PERIOD: Duration = Duration::from_millis(1);
@@ -124,6 +127,17 @@ impl Team {
     }
 }
 
+fn kick_signal() -> i32 {
+    vmm_sys_util::signal::SIGRTMIN() + KICK_SIGNAL
+}
+
+/// The handler that does nothing; setting it again changes nothing.
+pub(super) fn register_kick_signal() -> Result<(), MachineError> {
+    extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    vmm_sys_util::signal::register_signal_handler(kick_signal(), ignore)
+        .map_err(|error| MachineError::host("signal handler")(error.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,7 +172,7 @@ mod tests {
 
     /// Lets so many threads live; what those return that were the first.
     fn live(guests: &[Guest]) -> (Arc<Team>, Receiver<Option<TeamEnd>>) {
-        super::super::register_kick_signal().expect("a handler");
+        super::register_kick_signal().expect("a handler");
         let team = Arc::new(Team::default());
         let (said, ends) = channel();
         for (vcpu, &guest) in (0..).zip(guests) {

@@ -4,6 +4,8 @@
 
 mod capabilities;
 pub mod descriptors;
+mod devices;
+mod environment_page;
 pub mod pages;
 pub mod paging;
 mod place;
@@ -15,19 +17,16 @@ mod tests;
 
 use super::MachineError;
 use super::memory::{self, Placer};
-use crate::tables::{FlowField, FlowTableError, FlowTableWriter, Memory, TableAddresses, Tables};
-use abi::boot::{
-    ARGUMENTS_BYTES, BOOT_MAGIC, BootPage, CHILDREN, DEVICES, Device, ENVIRONMENT_MAGIC, EnvironmentPage,
-    Ipv4Config, MemoryRange, VCPUS_MAX,
-};
+use crate::tables::{FlowTableWriter, Memory, TableAddresses, Tables};
+use abi::boot::{BOOT_MAGIC, BootPage, CHILDREN, DEVICES, Device, Ipv4Config, MemoryRange, VCPUS_MAX};
 use abi::domain::{DOMAINS, DomainEntry, Rights, bitmap_bytes, position};
 use abi::environment::resume;
 use abi::extent::{EXTENTS, ExtentEntry};
 use abi::fault::FaultRecord;
-use abi::flow::{ROOT, SEND_ANY, Target, table_bytes};
+use abi::flow::table_bytes;
 use abi::header::KernelHeader;
 use abi::layout::*;
-use abi::queue::{QUEUE_OWNERS, QueueOwner, owner_index};
+use abi::queue::{QUEUE_OWNERS, QueueOwner};
 use capabilities::{Capabilities, TABLE_BYTES};
 use descriptors::Descriptors;
 use exovm_image::container::Image;
@@ -56,10 +55,6 @@ const PLACE_BYTES: u64 = 512 << 10;
 const POOL_PAGES: u64 = 64;
 /// Further ones: where there are several environments, one for so many of the machine's pages.
 const PAGES_A_POOL_PAGE: u64 = 256;
-/// TCP port of the first environment's flow; each has the one after that of the environment before it.
-const FIRST_PORT: u16 = 80;
-const PROTOCOL_TCP: u8 = 6;
-
 /// What a machine boots into.
 #[derive(Clone, Debug, Default)]
 pub struct BootConfig {
@@ -223,7 +218,7 @@ pub fn prepare(
 
     // The rest is the environments' heaps, each with a capability for it.
     let high = Placer::between(ram[1].start_gpa, ram[1].end_gpa());
-    let heaps = heaps(&low, &high, &ram, environments)?;
+    let heaps = shares::heaps_of(&low, &high, &ram, environments)?;
     let mut capabilities = Vec::new();
     let mut handles = vec![abi::boot::Capabilities::default(); places_count as usize];
     for (number, heap) in heaps.iter().enumerate() {
@@ -262,48 +257,10 @@ pub fn prepare(
         }
     }
     let shares = shares::queues(&attached, environments);
-    let mut free_extents: Vec<_> =
-        (0..environments).map(|number| abi::extent::share(number, places_count)).collect();
+    let extents_gpa = tables_at.extents_gpa;
+    let mut giver = devices::Giver { memory: &memory, config, extents_gpa, flows: &mut flows };
     for (number, share) in shares.iter().enumerate() {
-        let (own, handles) = (&mut capabilities[number], &mut handles[number]);
-        for (device, Attached { grant, .. }) in attached.iter().enumerate() {
-            let queues = share[device];
-            let Some(first) = owner_index(device as u32, queues.first).filter(|_| queues.count > 0) else {
-                continue;
-            };
-            handles.queues[device] = own.queues(first as u32, queues.count);
-            match *grant {
-                Grant::Queues => {}
-                Grant::Extent { blocks, rights } => {
-                    let (environment, disk) = (number as u32, device as u32);
-                    let entry = free_extents[number].next().ok_or(MachineError::TooManyDevices)?;
-                    handles.extents[device] = own.extent(disk, blocks, rights, entry as u32);
-                    let extent = ExtentEntry {
-                        start_block: 0,
-                        blocks,
-                        environment,
-                        device: disk,
-                        rights,
-                        reserved: 0,
-                    };
-                    let gpa = tables_at.extents_gpa + (entry * size_of::<ExtentEntry>()) as u64;
-                    memory.write_slice(extent.as_bytes(), GuestAddress(gpa))?;
-                }
-                Grant::Flows { queue_pairs } => {
-                    let (queue_pair, own_pairs) = queues.pairs();
-                    let (environment, queue_pairs) = (number as u16, queue_pairs.min(own_pairs));
-                    let target = Target { environment, queue_pair, queue_pairs, rights: 0 };
-                    if number == 0 {
-                        flows.set_root(Some(Target { rights: SEND_ANY as u16, ..target }));
-                        handles.flows[device] = own.all_flows();
-                    } else if config.ipv4.address != [0; 4] && !config.guardian {
-                        let port = FIRST_PORT + number as u16;
-                        let node = carve(&mut flows, config.ipv4.address, port, target)?;
-                        handles.flows[device] = own.flow(node);
-                    }
-                }
-            }
-        }
+        giver.give(number, &attached, share, &mut capabilities[number], &mut handles[number])?;
     }
     for (number, (own, handles)) in (0u32..).zip(capabilities.iter_mut().zip(&mut handles)) {
         for vcpu in 0..config.vcpus {
@@ -345,7 +302,7 @@ pub fn prepare(
             queues: share[device].count,
             ..devices[device]
         });
-        let mut page = environment_page(config, number as u32)?;
+        let mut page = environment_page::new(config, number as u32)?;
         page.heap = heaps.get(number).copied().unwrap_or_default();
         page.devices = own_devices;
         page.capabilities = handles[number];
@@ -390,7 +347,7 @@ pub fn prepare(
     boot.table_pool = table_pool;
     boot.places = places_count;
     boot.control_gpa = CONTROL_GPA;
-    boot.entropy = entropy()?;
+    boot.entropy = environment_page::entropy()?;
     boot.devices = devices;
     memory.write_slice(boot.as_bytes(), GuestAddress(boot_page_gpa))?;
 
@@ -410,49 +367,6 @@ pub fn prepare(
     })
 }
 
-/// The frames for a TCP port of the interface are this environment's.
-fn carve(
-    flows: &mut FlowTableWriter,
-    address: [u8; 4],
-    port: u16,
-    target: Target,
-) -> Result<u32, FlowTableError> {
-    let host = FlowField::Destination { address: abi::flow::ipv4(address), prefix_len: 128 };
-    let mut node = ROOT;
-    // The nodes on the way are those of all environments.
-    for field in [host, FlowField::Protocol(PROTOCOL_TCP)] {
-        node = match flows.insert(node, field, None) {
-            Err(FlowTableError::Exists { index }) => index,
-            other => other?,
-        };
-    }
-    flows.insert(node, FlowField::DestinationPort(port), Some(target))
-}
-
-/// What is left of RAM, in large pages, for each environment.
-fn heaps(
-    low: &Placer,
-    high: &Placer,
-    ram: &[MemoryRange; 4],
-    environments: u32,
-) -> Result<Vec<[MemoryRange; 4]>, MachineError> {
-    let free: Vec<_> = [(low, ram[0]), (high, ram[1])]
-        .into_iter()
-        .map(|(placer, range)| {
-            let start_gpa = placer.end().next_multiple_of(LARGE_PAGE_BYTES);
-            MemoryRange { start_gpa, len_bytes: range.end_gpa().saturating_sub(start_gpa) }
-        })
-        .collect();
-    let heaps = shares::heaps(&free, environments);
-    let least = heaps.iter().map(|heap| heap.iter().map(|range| range.len_bytes).sum()).min().unwrap_or(0);
-    if least < HEAP_MIN_BYTES {
-        let ram_bytes: u64 = ram.iter().map(|range| range.len_bytes).sum();
-        let more = u64::from(environments) * (HEAP_MIN_BYTES - least);
-        return Err(MachineError::MemoryTooSmall { needed_mib: (ram_bytes + more) >> 20 });
-    }
-    Ok(heaps)
-}
-
 /// Sets the rights of whole groups of four pages at once; every range here is a multiple of that or ends a domain.
 fn grant(
     memory: &Memory,
@@ -470,33 +384,4 @@ fn grant(
         memory.write_obj(rest, GuestAddress(domain.bitmap_gpa + byte + pages / 4))?;
     }
     Ok(())
-}
-
-/// What an environment is told, whatever it holds.
-fn environment_page(config: &BootConfig, environment: u32) -> Result<EnvironmentPage, MachineError> {
-    let mut page = EnvironmentPage::new_zeroed();
-    page.magic = ENVIRONMENT_MAGIC;
-    page.abi_version = abi::VERSION;
-    page.environment = environment;
-    page.tsc_khz = config.tsc_khz;
-    page.entropy = entropy()?;
-    page.ipv4 = config.ipv4;
-    let arguments = config.arguments.join("\0");
-    if arguments.len() > ARGUMENTS_BYTES {
-        return Err(MachineError::ArgumentsTooLong { len: arguments.len() });
-    }
-    page.arguments_len = arguments.len() as u32;
-    page.arguments[..arguments.len()].copy_from_slice(arguments.as_bytes());
-    Ok(page)
-}
-
-/// 64 bytes from the host.
-fn entropy() -> Result<[u8; 64], MachineError> {
-    let mut bytes = [0; 64];
-    // SAFETY: the buffer is 64 bytes long.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got != bytes.len() as isize {
-        return Err(MachineError::host("getrandom")(std::io::Error::last_os_error()));
-    }
-    Ok(bytes)
 }

@@ -1,6 +1,6 @@
 //! What each environment that runs at boot gets of the devices and of the memory. Numbers in, numbers out.
 
-use super::{Attached, Grant};
+use super::{Attached, Grant, HEAP_MIN_BYTES, MachineError, Placer};
 use abi::boot::{DEVICES, MemoryRange};
 use abi::layout::LARGE_PAGE_BYTES;
 use abi::slice::SLICES;
@@ -88,6 +88,30 @@ pub(super) fn heaps(free: &[MemoryRange], environments: u32) -> Vec<[MemoryRange
         }
     }
     heaps
+}
+
+/// What is left of RAM, in large pages, for each environment.
+pub(super) fn heaps_of(
+    low: &Placer,
+    high: &Placer,
+    ram: &[MemoryRange; 4],
+    environments: u32,
+) -> Result<Vec<[MemoryRange; 4]>, MachineError> {
+    let free: Vec<_> = [(low, ram[0]), (high, ram[1])]
+        .into_iter()
+        .map(|(placer, range)| {
+            let start_gpa = placer.end().next_multiple_of(LARGE_PAGE_BYTES);
+            MemoryRange { start_gpa, len_bytes: range.end_gpa().saturating_sub(start_gpa) }
+        })
+        .collect();
+    let heaps = heaps(&free, environments);
+    let least = heaps.iter().map(|heap| heap.iter().map(|range| range.len_bytes).sum()).min().unwrap_or(0);
+    if least < HEAP_MIN_BYTES {
+        let ram_bytes: u64 = ram.iter().map(|range| range.len_bytes).sum();
+        let more = u64::from(environments) * (HEAP_MIN_BYTES - least);
+        return Err(MachineError::MemoryTooSmall { needed_mib: (ram_bytes + more) >> 20 });
+    }
+    Ok(heaps)
 }
 
 #[cfg(test)]

@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::tables::{Flows, FrameKey};
+use abi::boot::EnvironmentPage;
 use abi::capability::{CAPABILITIES, Handle, Kind, rights};
+use abi::flow::{ROOT, SEND_ANY, Target};
 use abi::paging::{NO_SLOT, slot_of};
+use abi::queue::owner_index;
 use vm_memory::Permissions;
 
 /// The capability that a handle of the environment page names.

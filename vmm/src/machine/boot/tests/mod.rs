@@ -5,6 +5,7 @@ mod tables;
 
 use super::paging::translate;
 use super::*;
+use abi::boot::EnvironmentPage;
 use abi::capability::Capability;
 use abi::environment::Place as PlaceRecord;
 use abi::paging::{ADDRESS, LARGE, PRESENT, USER, WRITE};

@@ -2,6 +2,7 @@
 
 use super::*;
 use abi::paging::{NO_EXECUTE, NO_SLOT, slot_of};
+use abi::queue::owner_index;
 use std::collections::BTreeMap;
 
 #[test]

@@ -1,0 +1,109 @@
+//! What a machine's threads and its owner share.
+
+use super::End;
+use super::boot::pages::SharedPages;
+use super::log::Logs;
+use super::report::Reporter;
+use super::team::{Team, TeamEnd};
+use super::vcpu::VcpuEnd;
+use crate::account::{self, AccountSnapshot, ledger::Ledger};
+use crate::channel::Clients;
+use crate::placement::Placement;
+use crate::tables::{Memory, TableAddresses};
+use abi::boot::phase;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use vmm_sys_util::eventfd::EventFd;
+
+/// State shared by a machine's threads and its owner.
+pub(crate) struct Shared {
+    pub(crate) memory: Arc<Memory>,
+    /// By place.
+    pub(crate) pages: Vec<SharedPages>,
+    /// Environments that run from the start.
+    pub(super) environments: usize,
+    pub(crate) logs: Arc<Logs>,
+    pub(super) tables_at: TableAddresses,
+    pub(crate) placement: Arc<Placement>,
+    pub(crate) clients: Clients,
+    pub(crate) ledgers: Vec<(String, Arc<Ledger>)>,
+    pub(crate) tsc_khz: u64,
+    pub(super) started_tsc: u64,
+    pub(super) sites: Vec<exovm_image::program::Site>,
+    pub(super) vcpus: u32,
+    pub(super) team: Arc<Team>,
+    pub(super) end: Mutex<Option<End>>,
+    pub(super) ended: Condvar,
+    /// Readable once the machine has ended.
+    pub(super) end_event: EventFd,
+}
+
+impl Shared {
+    pub(super) fn end(&self) -> MutexGuard<'_, Option<End>> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All vCPUs have ended: say so, and end everything else.
+    pub(super) fn finish(&self, reporter: &Reporter, end: &TeamEnd) {
+        let report = reporter.report(&self.memory, end);
+        let end = match (&end.end, report) {
+            (VcpuEnd::PowerOff { status }, _) => End::PowerOff { status: *status },
+            (_, Some(report)) => End::Fault { report },
+            (_, None) => End::Stopped,
+        };
+        self.placement.stop();
+        // What the guest wrote last; clients read it before they hear of the end.
+        self.placement.take_last_words();
+        self.clients.say_end();
+        *self.end() = Some(end);
+        self.ended.notify_all();
+        let _ = self.end_event.write(1);
+    }
+
+    /// How long the machine exists.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        account::ledger::now_tsc().saturating_sub(self.started_tsc) / self.tsc_khz.max(1)
+    }
+
+    /// Whether the machine has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end().is_some()
+    }
+
+    /// The pages of the environments that run from the start.
+    pub(super) fn running_pages(&self) -> impl Iterator<Item = &SharedPages> {
+        self.pages.iter().take(self.environments)
+    }
+
+    /// Whether all of them have said that they are ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.running_pages().all(|pages| pages.status.phases[phase::READY].load(Ordering::Acquire) != 0)
+    }
+
+    /// The TCP port that an environment serves.
+    pub(crate) fn port(&self, environment: usize) -> Option<u16> {
+        let port = self.pages.get(environment)?.status.port.load(Ordering::Relaxed);
+        u16::try_from(port).ok().filter(|&port| port != 0)
+    }
+
+    /// Whether the guest was asked to finish.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.pages.iter().any(|pages| pages.host.stop.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Makes a guest that waits look around.
+    pub(super) fn wake_guest(&self) {
+        self.placement.wake_guest();
+    }
+
+    /// What every thread and every span has taken so far.
+    pub(crate) fn account(&self) -> AccountSnapshot {
+        AccountSnapshot::take(
+            &self.ledgers,
+            &self.sites,
+            &self.pages,
+            (self.started_tsc, self.tsc_khz),
+            &self.placement,
+        )
+    }
+}
