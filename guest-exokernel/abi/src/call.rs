@@ -216,6 +216,8 @@ pub mod sleep {
     pub const WORD: u64 = 2;
     /// [`MESSAGE`].
     pub const MESSAGE_KIND: u64 = 3;
+    /// [`queues`].
+    pub const QUEUES: u64 = 4;
 
     /// A message waits to be received.
     pub const MESSAGE: u64 = MESSAGE_KIND << KIND_SHIFT;
@@ -223,6 +225,15 @@ pub mod sleep {
     /// The used index of a bound queue, as of [`crate::queue::owner_index`], is not this any more.
     pub const fn queue(owner_index: u32, used: u16) -> u64 {
         QUEUE << KIND_SHIFT | (owner_index as u64 & 0xFFFF) << 16 | used as u64
+    }
+
+    /// The same of two queues in one term: an owner index and a used index of each.
+    pub const fn queues(one: (u32, u16), other: (u32, u16)) -> u64 {
+        QUEUES << KIND_SHIFT
+            | (other.0 as u64 & 0xFF) << 40
+            | (other.1 as u64) << 24
+            | (one.0 as u64 & 0xFF) << 16
+            | one.1 as u64
     }
 
     /// The 16 bits at this offset (a multiple of 2) of a memory capability's range are not this any more.

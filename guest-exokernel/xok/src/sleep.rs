@@ -84,13 +84,10 @@ impl Kernel {
         let expected = term as u16;
         match term >> sleep::KIND_SHIFT {
             sleep::NONE => false,
-            sleep::QUEUE => {
-                let queue = (term >> 16 & 0xFFFF) as usize;
-                if queue >= QUEUE_OWNERS || !self.is_bound_by(queue, environment) {
-                    return true;
-                }
-                // `struct virtq_used`: flags, index.
-                read_u16(self.queues[queue].used_gpa + 2) != expected
+            sleep::QUEUE => self.moved(environment, term >> 16 & 0xFFFF, expected),
+            sleep::QUEUES => {
+                self.moved(environment, term >> 16 & 0xFF, expected)
+                    || self.moved(environment, term >> 40 & 0xFF, (term >> 24) as u16)
             }
             sleep::WORD => {
                 let capability = number(environment, (term >> 48 & 0xFF) as u32);
@@ -105,6 +102,15 @@ impl Kernel {
             sleep::MESSAGE_KIND => self.has_message(environment),
             _ => true,
         }
+    }
+
+    /// Whether the used index of a queue is not this, or the queue is not the environment's.
+    fn moved(&self, environment: u32, queue: u64, expected: u16) -> bool {
+        let queue = queue as usize;
+        // `struct virtq_used`: flags, index.
+        queue >= QUEUE_OWNERS
+            || !self.is_bound_by(queue, environment)
+            || read_u16(self.queues[queue].used_gpa + 2) != expected
     }
 
     /// Nobody can run: waits for the devices, or for the earliest deadline.

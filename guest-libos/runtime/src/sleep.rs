@@ -9,13 +9,24 @@ use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 /// Terms of one sleep.
 const TERMS: usize = 4;
-/// Longest sleep if there are more queues than terms, or no watch.
+/// Longest sleep if there are more queues than two for each term, or no watch.
 const UNWATCHED_MS: u64 = 20;
 
 /// A bound queue: its number plus one in the owner table (0: free), and its used index.
 struct Bound {
     number: AtomicU16,
     used_va: AtomicU64,
+}
+
+impl Bound {
+    /// Its number and how far the device is with it.
+    fn used(&self) -> Option<(u32, u16)> {
+        let number = self.number.load(Ordering::Relaxed).checked_sub(1)?;
+        let used = self.used_va.load(Ordering::Relaxed) as *const AtomicU16;
+        // SAFETY: the used ring of a bound queue, which stays where it is until it is unbound; the device writes it, so it is
+        // read as an atomic.
+        Some((u32::from(number), unsafe { (*used).load(Ordering::Acquire) }))
+    }
 }
 
 /// What is bound and brings something: received frames, completed reads. That something was sent nobody waits for.
@@ -60,18 +71,12 @@ impl Watch {
     /// Now.
     pub fn now() -> Self {
         let mut watch = Self { terms: [sleep::NONE; TERMS], all: true };
-        let mut terms = watch.terms.iter_mut();
-        for bound in &BOUND {
-            let Some(number) = bound.number.load(Ordering::Relaxed).checked_sub(1) else { continue };
-            let Some(term) = terms.next() else {
-                watch.all = false;
-                break;
-            };
-            let used = bound.used_va.load(Ordering::Relaxed) as *const AtomicU16;
-            // SAFETY: the used ring of a bound queue, which stays where it is until it is unbound; the device writes it,
-            // so it is read as an atomic.
-            *term = sleep::queue(u32::from(number), unsafe { (*used).load(Ordering::Acquire) });
+        let mut bound = BOUND.iter().filter_map(Bound::used);
+        for term in &mut watch.terms {
+            let Some(one) = bound.next() else { return watch };
+            *term = bound.next().map_or(sleep::queue(one.0, one.1), |other| sleep::queues(one, other));
         }
+        watch.all = bound.next().is_none();
         watch
     }
 
