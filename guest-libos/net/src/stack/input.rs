@@ -74,6 +74,7 @@ impl<D: Data> Stack<D> {
             EtherType::Ipv4 if to_us => self.datagram_arrives(now, ethernet.source, payload, meta),
             EtherType::Ipv4 => Err(DropReason::NotForUs),
             EtherType::Arp => self.arp_arrives(payload),
+            EtherType::Ipv6 => Err(DropReason::Unsupported),
         }
     }
 

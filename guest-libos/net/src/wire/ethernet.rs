@@ -35,6 +35,8 @@ pub enum EtherType {
     Ipv4,
     /// 0x0806.
     Arp,
+    /// 0x86DD.
+    Ipv6,
 }
 
 impl EtherType {
@@ -42,6 +44,7 @@ impl EtherType {
         match self {
             Self::Ipv4 => 0x0800,
             Self::Arp => 0x0806,
+            Self::Ipv6 => 0x86DD,
         }
     }
 }
@@ -66,6 +69,7 @@ impl EthernetHeader {
         let ether_type = match u16_at(header, 12) {
             0x0800 => EtherType::Ipv4,
             0x0806 => EtherType::Arp,
+            0x86DD => EtherType::Ipv6,
             _ => return Err(WireError::Unsupported),
         };
         let destination = MacAddress([d0, d1, d2, d3, d4, d5]);

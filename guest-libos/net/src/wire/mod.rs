@@ -7,6 +7,8 @@ pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
 pub mod ipv4;
+pub mod ipv6;
+pub mod ndisc;
 pub mod tcp;
 
 use core::fmt;

@@ -9,6 +9,7 @@ mod handshake;
 mod harness;
 mod link;
 mod many;
+mod ndisc;
 mod receive;
 mod retransmission;
 mod room;
