@@ -3,9 +3,14 @@
 use crate::request::{self, Port, Refusal, Request};
 use crate::tables::{self, Reader};
 use abi::boot::DEVICE_NET;
-use abi::call::Call;
+use abi::call::{Call, sleep};
 use abi::capability::Handle;
-use exos_runtime::{kernel, message, pages, shared};
+use core::net::IpAddr;
+use exos_net::MacAddress;
+use exos_runtime::{clock, kernel, message, pages, shared};
+
+/// How long who waits for a neighbour sleeps before it looks again without having been woken.
+const LOOK_AGAIN_MS: u64 = 500;
 
 /// Why something was not to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,24 @@ impl Guardian {
     /// Gives a port back.
     pub fn release(self, port: Port) -> Result<(), Error> {
         self.ask(Request::Release(port)).map(drop)
+    }
+
+    /// Where a neighbour is on the link. `None`: the guardian asks there, and wakes this environment when it knows, or when nobody has
+    /// answered; then ask again.
+    pub fn neighbour(self, ip: IpAddr) -> Result<Option<MacAddress>, Error> {
+        self.ask(Request::Neighbour(ip)).map(request::mac)
+    }
+
+    /// The same, and waits for it: some seconds, if nobody answers.
+    pub fn resolve(self, ip: IpAddr) -> Result<MacAddress, Error> {
+        loop {
+            if let Some(mac) = self.neighbour(ip)? {
+                return Ok(mac);
+            }
+            // The wake-up that the answer brings also ends a sleep that has not begun.
+            let later = clock::tsc() + clock::Scale::new().ticks(LOOK_AGAIN_MS * 1_000_000);
+            kernel::sleep(later, [sleep::NONE; 4]);
+        }
     }
 
     /// The guardian's tables, mapped read-only.

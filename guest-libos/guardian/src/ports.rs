@@ -6,6 +6,14 @@ use alloc::vec::Vec;
 /// Ports at a time. The guardian holds a capability for each, and has a table of 255.
 pub const PORTS_MAX: usize = 128;
 
+/// How many of them each of so many clients may have.
+pub const fn share_of_ports(clients: usize) -> usize {
+    match clients {
+        0 | 1 => PORTS_MAX,
+        _ => PORTS_MAX / clients,
+    }
+}
+
 /// What the kernel does for a guardian.
 pub trait Flows {
     /// Names a flow that was carved.
@@ -32,13 +40,15 @@ struct Owned<F> {
 #[derive(Debug)]
 pub struct Ports<K: Flows> {
     kernel: K,
+    /// Ports of one client at most.
+    share: usize,
     owned: Vec<Owned<K::Flow>>,
 }
 
 impl<K: Flows> Ports<K> {
-    /// None yet.
-    pub fn new(kernel: K) -> Self {
-        Self { kernel, owned: Vec::with_capacity(PORTS_MAX) }
+    /// None yet. So many clients share them.
+    pub fn new(kernel: K, clients: usize) -> Self {
+        Self { kernel, share: share_of_ports(clients), owned: Vec::with_capacity(PORTS_MAX) }
     }
 
     /// A client wants a port: the handle of its flow, in the client's table. Asking again for one's own is no mistake.
@@ -46,6 +56,10 @@ impl<K: Flows> Ports<K> {
         if let Some(owned) = self.owned.iter().find(|owned| owned.port == port) {
             return if owned.client == client { Ok(owned.handle) } else { Err(Refusal::Taken) };
         }
+        if self.owned.iter().filter(|owned| owned.client == client).count() >= self.share {
+            return Err(Refusal::Quota);
+        }
+        // Together the shares are no more than that; this is for one that is not counted among the clients.
         if self.owned.len() == PORTS_MAX {
             return Err(Refusal::NoSpace);
         }
@@ -125,7 +139,7 @@ mod tests {
     }
 
     fn ports() -> Ports<Fake> {
-        Ports::new(Fake::default())
+        Ports::new(Fake::default(), 2)
     }
 
     #[test]
@@ -167,11 +181,27 @@ mod tests {
     }
 
     #[test]
-    fn ports_run_out_with_a_refusal() {
+    fn greedy_client_gets_its_share_of_ports_and_the_modest_one_its_own() {
         let mut ports = ports();
         let got = (1..=200u16).filter(|&number| ports.reserve(1, Port::tcp(number)).is_ok()).count();
-        assert_eq!(got, PORTS_MAX);
-        assert_eq!(ports.reserve(2, Port::tcp(200)), Err(Refusal::NoSpace));
+        assert_eq!(got, PORTS_MAX / 2);
+        assert_eq!(ports.reserve(1, Port::tcp(200)), Err(Refusal::Quota));
+        assert_eq!(ports.reserve(1, Port::tcp(1)), Ok(1001), "its own");
+        for number in 301..301 + PORTS_MAX as u16 / 2 {
+            assert!(ports.reserve(2, Port::tcp(number)).is_ok(), "{number}");
+        }
+        assert_eq!(ports.reserve(2, Port::tcp(1)), Err(Refusal::Taken));
+        assert_eq!(ports.reserve(3, Port::tcp(400)), Err(Refusal::NoSpace), "one more than was said");
+        assert_eq!(ports.release(1, Port::tcp(1)), Ok(()));
+        assert!(ports.reserve(1, Port::tcp(200)).is_ok());
+    }
+
+    #[test]
+    fn every_client_of_a_full_machine_has_a_share() {
+        for clients in 0..64 {
+            let share = share_of_ports(clients);
+            assert!(share >= 2 && share * clients <= PORTS_MAX, "{clients} clients, {share} each");
+        }
     }
 
     proptest::proptest! {

@@ -1,22 +1,24 @@
 //! The guardian's loop: frames that are nobody's, requests, and clients that have ended.
 
-use crate::neighbours::{Interface, Neighbours};
-use crate::ports::{Flows, Ports};
-use crate::request::{self, Port, Refusal, Request, TCP, Words};
-use crate::tables::{Page, Writer};
-use abi::boot::{DEVICE_NET, phase};
+mod kernel_flows;
+
+use crate::neighbours::{AddressState, Interface, Neighbours, Random};
+use crate::ports::Ports;
+use crate::request::{self, Refusal, Request, Words};
+use crate::tables::{Link, Page, Writer};
+use abi::boot::{DEVICE_NET, EnvironmentPage, phase};
 use abi::call::{Call, state};
 use abi::capability::{Handle, rights};
-use abi::flow::{Level, ipv4};
 use core::net::Ipv4Addr;
-use exos_net::{Config, ConfigError, ControlFrame, Input, Instant, MacAddress, RxChecksum, RxMeta, Stack};
-use exos_nic::{Arming, Interest, Offload, OpenError, Piece, QueuePair, TransmitQueue};
+use exos_net::{Config, ConfigError, Duration, Input, Instant, MacAddress, RxChecksum, RxMeta, Stack};
+use exos_nic::{Arming, Interest, Offload, OpenError, Piece, QueuePair};
 use exos_runtime::clock::{self, Scale};
 use exos_runtime::message::{self, Message, Sender};
 use exos_runtime::{kernel, pages, shared, sleep::Watch, turn};
 use exos_virtqueue::guest::GuestHal;
+use kernel_flows::{KernelFlows, give, neighbour};
 
-/// How long the guardian sleeps at most: then it looks for clients that have ended, and asks for the gateway again.
+/// How long the guardian sleeps at most: then it looks for clients that have ended.
 const SLEEP_MS: u64 = 1_000;
 /// Frames between two looks at messages.
 const BATCH: usize = 64;
@@ -62,12 +64,12 @@ struct Guardian {
     /// Answers ARP and pings, and refuses connections to ports that are nobody's.
     stack: Stack<&'static [u8]>,
     neighbours: Neighbours,
-    ports: Ports<Kernel>,
+    ports: Ports<KernelFlows>,
     writer: Writer<'static>,
     tables: Handle,
     scale: Scale,
-    /// When the gateway may be asked for again.
-    ask_at_tsc: u64,
+    /// What has become of the IPv6 address, as far as the log says it.
+    said: AddressState,
 }
 
 impl Guardian {
@@ -100,30 +102,35 @@ impl Guardian {
         let stack = Stack::new(config, now(scale)).map_err(StartError::Stack)?;
         let own = shared::Page::new().map_err(StartError::Kernel)?;
         let words: &'static Page = own.words;
+        let clients = clients(environment);
         Ok(Self {
             nic,
             stack,
-            neighbours: Neighbours::new(interface),
-            ports: Ports::new(Kernel::new(flow, environment.ipv4.address)),
+            neighbours: Neighbours::new(interface, clients + 1, random(environment), now(scale)),
+            ports: Ports::new(KernelFlows::new(flow, environment.ipv4.address), clients),
             writer: Writer::new(words, interface),
             tables: own.memory,
             scale,
-            ask_at_tsc: 0,
+            said: AddressState::Tentative,
         })
     }
 
     fn round(&mut self) {
         let watch = Watch::now().with_messages();
-        let (frames, learned) = self.frames();
-        let mut changed = learned;
+        let (frames, mut changed) = self.frames();
         while message::waiting() != 0 {
             changed |= self.request();
         }
         changed |= self.look_for_ended();
+        let Self { neighbours, nic, .. } = self;
+        changed |= neighbours.tick(now(self.scale), |frame| {
+            // What is lost is asked for again.
+            let _ = nic.transmit.transmit(frame.bytes(), &[], Offload::None, ());
+        });
         if changed {
-            self.writer.publish(self.ports.iter(), self.neighbours.iter());
+            self.show();
         }
-        self.ask_for_gateway();
+        self.tell();
         self.nic.transmit.reclaim();
         self.nic.transmit.publish();
         if frames == 0 && message::waiting() == 0 {
@@ -131,22 +138,28 @@ impl Guardian {
         }
     }
 
-    /// How many came, and whether somebody was learned.
+    /// How many came, and whether something is known now that was not.
     fn frames(&mut self) -> (usize, bool) {
         let now = now(self.scale);
-        let (mut frames, mut learned) = (0, false);
+        let (mut frames, mut changed) = (0, false);
         while frames < BATCH {
             let Some(frame) = self.nic.receive.poll() else { break };
             frames += 1;
-            learned |= self.neighbours.learn(frame.bytes());
+            let heard = self.neighbours.hear(now, frame.bytes());
+            changed |= heard.changed;
             // What the host sends itself has no checksum, and the device says so.
             let trusted = frame.checksum().is_trustworthy();
             let checksum = if trusted { RxChecksum::TransportValid } else { RxChecksum::Unknown };
+            let transmit = &mut self.nic.transmit;
+            // Of what is lost here the other side asks again.
+            if let Some(reply) = heard.reply {
+                let _ = transmit.transmit(reply.bytes(), &[], Offload::None, ());
+            }
             if let Input::Reply(reply) = self.stack.input(now, frame.bytes(), RxMeta { checksum }) {
-                send(&mut self.nic.transmit, &reply);
+                let _ = transmit.transmit(reply.head(), &[Piece::Copy(reply.body())], Offload::None, ());
             }
         }
-        (frames, learned)
+        (frames, changed)
     }
 
     /// Receives one message; whether it changed anything.
@@ -168,41 +181,69 @@ impl Guardian {
             Request::Reserve(port) => self.ports.reserve(client, port).map(|handle| (handle, true)),
             Request::Release(port) => self.ports.release(client, port).map(|()| (0, true)),
             Request::Tables => give(self.tables, client, rights::READ).map(|handle| (handle, false)),
+            // A stranger could not be woken.
+            Request::Neighbour(_) if neighbour(client) == Handle::NONE => Err(Refusal::Stranger),
+            Request::Neighbour(ip) => {
+                let mac = self.neighbours.ask(now(self.scale), client, ip)?;
+                Ok((request::mac_word(mac), false))
+            }
         }
     }
 
-    /// Ports of clients that have ended are free again; whether there were any.
+    /// What clients that have ended had is free again; whether they had ports.
     fn look_for_ended(&mut self) -> bool {
-        let mut owners = self.ports.iter().fold(0u64, |owners, (_, client)| owners | 1 << (client % 64));
+        let owners = self.ports.iter().fold(0u64, |owners, (_, client)| owners | 1 << (client % 64));
+        // The guardian asks, too, and lives.
+        let mut clients = (owners | self.neighbours.askers()) & !1;
         let mut changed = false;
-        while owners != 0 {
-            let client = owners.trailing_zeros();
-            owners &= owners - 1;
+        while clients != 0 {
+            let client = clients.trailing_zeros();
+            clients &= clients - 1;
             let status = kernel::raw(Call::EnvironmentStatus, [neighbour(client).0, 0, 0, 0, 0]);
             let lives =
                 status.is_ok_and(|status| !matches!(status & 0xFFFF_FFFF, state::GONE | state::ENDING));
             if !lives {
-                log::info!("environment {client} has ended; its ports are free");
-                changed |= self.ports.ended(client);
+                self.neighbours.ended(client);
+                if self.ports.ended(client) {
+                    log::info!("environment {client} has ended; its ports are free");
+                    changed = true;
+                }
             }
         }
         changed
     }
 
-    fn ask_for_gateway(&mut self) {
-        let Some(request) = self.neighbours.ask_for_gateway() else { return };
-        let now = clock::tsc();
-        if now < self.ask_at_tsc {
-            return;
+    /// Shows what is known now.
+    fn show(&mut self) {
+        let link = Link::from(&self.neighbours);
+        self.writer.publish(self.ports.iter(), self.neighbours.iter(), link);
+        if self.said != link.ipv6 {
+            self.said = link.ipv6;
+            let (address, state) = self.neighbours.address();
+            match state {
+                AddressState::Duplicate => log::warn!("{address} belongs to another host; no IPv6 here"),
+                _ => log::info!("{address} is ours"),
+            }
         }
-        self.ask_at_tsc = now + self.scale.ticks(SLEEP_MS * 1_000_000);
-        // Asked again in a while, if it is lost.
-        let _ = self.nic.transmit.transmit(&request, &[], Offload::None, ());
     }
 
-    /// Until a frame or a message comes, an environment has ended, or it is time to look.
+    /// Wakes those whose questions have come to an end.
+    fn tell(&mut self) {
+        let mut told = self.neighbours.take_told();
+        while told != 0 {
+            let client = told.trailing_zeros();
+            told &= told - 1;
+            // Who has ended meanwhile needs no waking.
+            let _ = kernel::raw(Call::Wake, [neighbour(client).0, 0, 0, 0, 0]);
+        }
+    }
+
+    /// Until a frame or a message comes, an environment has ended, or it is time to do something.
     fn sleep(&mut self, watch: &Watch) {
-        let deadline = clock::tsc() + self.scale.ticks(SLEEP_MS * 1_000_000);
+        let longest = now(self.scale) + Duration::from_millis(SLEEP_MS);
+        let until = self.neighbours.next_due().map_or(longest, |due| due.min(longest));
+        // A tick more: what is due at a nanosecond is due when the clock shows it.
+        let deadline = self.scale.ticks(until.as_nanos()).saturating_add(self.scale.ticks(1_000));
         let armed = turn::wanted() || self.nic.request_interrupts(Interest::Receive) == Arming::Sleep;
         if armed && !self.nic.receive.is_ready() && !turn::stop_wanted() {
             watch.sleep(deadline);
@@ -211,78 +252,20 @@ impl Guardian {
     }
 }
 
-fn send(transmit: &mut TransmitQueue<GuestHal, ()>, frame: &ControlFrame<'_>) {
-    // What is lost is asked for again.
-    let _ = transmit.transmit(frame.head(), &[Piece::Copy(frame.body())], Offload::None, ());
+/// How many may ask.
+fn clients(environment: &EnvironmentPage) -> usize {
+    let own = environment.environment as usize;
+    let others = environment.capabilities.neighbours.iter().enumerate();
+    others.filter(|(number, handle)| *number != own && **handle != Handle::NONE).count()
+}
+
+/// Bits that nobody on the link knows; the stack has others.
+fn random(environment: &EnvironmentPage) -> Random {
+    let [a, b, c, d, e, f, g, h] = core::array::from_fn(|at| environment.entropy[24 + at]);
+    let delay = Duration::from_millis(u64::from(u16::from_le_bytes([g, h])) * 1000 >> 16);
+    Random { nonce: [a, b, c, d, e, f], delay }
 }
 
 fn now(scale: Scale) -> Instant {
     Instant::from_nanos(scale.ns(clock::tsc()))
-}
-
-/// The capability for a client; none for a number that cannot be one's.
-fn neighbour(client: u32) -> Handle {
-    let neighbours = &pages::environment().capabilities.neighbours;
-    neighbours.get(client as usize).copied().unwrap_or(Handle::NONE)
-}
-
-fn give(capability: Handle, client: u32, rights: u16) -> Result<u64, Refusal> {
-    let to = neighbour(client);
-    if to == Handle::NONE {
-        return Err(Refusal::Stranger);
-    }
-    kernel::raw(Call::CapabilityGive, [0, capability.0, to.0, u64::from(rights), 0])
-        .map_err(|_| Refusal::NoSpace)
-}
-
-/// Flows in the kernel: one for each port, below one for each protocol, below the interface's address.
-struct Kernel {
-    root: Handle,
-    address: [u8; 4],
-    host: Option<Handle>,
-    /// TCP's and UDP's.
-    protocols: [Option<Handle>; 2],
-}
-
-impl Kernel {
-    const fn new(root: Handle, address: [u8; 4]) -> Self {
-        Self { root, address, host: None, protocols: [None; 2] }
-    }
-
-    fn protocol(&mut self, protocol: u8) -> Result<Handle, Refusal> {
-        let host = match self.host {
-            Some(host) => host,
-            None => carve(self.root, Level::DestinationPrefix as u64 | 128 << 8, ipv4(self.address))?,
-        };
-        self.host = Some(host);
-        let at = usize::from(protocol != TCP);
-        let flow = match self.protocols[at] {
-            Some(flow) => flow,
-            None => carve(host, Level::Protocol as u64, [0, protocol.into()])?,
-        };
-        self.protocols[at] = Some(flow);
-        Ok(flow)
-    }
-}
-
-fn carve(from: Handle, level: u64, [high, low]: [u64; 2]) -> Result<Handle, Refusal> {
-    kernel::raw(Call::FlowCarve, [0, from.0, level, high, low]).map(Handle).map_err(|_| Refusal::NoSpace)
-}
-
-impl Flows for Kernel {
-    type Flow = Handle;
-
-    fn carve(&mut self, port: Port) -> Result<Handle, Refusal> {
-        let protocol = self.protocol(port.protocol)?;
-        carve(protocol, Level::DestinationPort as u64, [0, port.number.into()])
-    }
-
-    fn give(&mut self, flow: Handle, client: u32) -> Result<u64, Refusal> {
-        give(flow, client, rights::CARVE | rights::DIRECT | rights::GIVE)
-    }
-
-    fn take_back(&mut self, flow: Handle) {
-        // Bounded steps; the flow has one node and what its holder carved below.
-        while kernel::raw(Call::CapabilityDrop, [0, flow.0, 0, 0, 0]).is_ok_and(|left| left != 0) {}
-    }
 }
