@@ -14,7 +14,7 @@ use exovm::backend::user::User;
 use exovm::machine::{DiskSetup, End, Machine, MachineConfig, MachineError, NetSetup};
 use exovm::placement::IoMode;
 use exovm_image::container::Image;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ pub struct GuestBuilder {
     environments: Option<u32>,
     arguments: Vec<String>,
     net: Net,
+    gateway: Ipv4Addr,
     disks: Vec<(PathBuf, Access)>,
     wrappers: Vec<Wrapper>,
 }
@@ -60,6 +61,7 @@ impl GuestBuilder {
             environments: None,
             arguments: Vec::new(),
             net: Net::Tap(0),
+            gateway: Ipv4Addr::UNSPECIFIED,
             disks: Vec::new(),
             wrappers: Vec::new(),
         }
@@ -115,6 +117,12 @@ impl GuestBuilder {
     /// Number of the TAP, for tests with several guests; 0 if not said.
     pub fn tap(mut self, number: u8) -> Self {
         self.net = Net::Tap(number);
+        self
+    }
+
+    /// What the guest on a TAP takes for its gateway; none if not said.
+    pub fn gateway(mut self, address: Ipv4Addr) -> Self {
+        self.gateway = address;
         self
     }
 
@@ -192,7 +200,8 @@ impl GuestBuilder {
             Net::None => (None, None),
             Net::Tap(number) => {
                 host::require_tap();
-                let (network, setup) = Network::create(number);
+                let (network, mut setup) = Network::create(number);
+                setup.ipv4.gateway = self.gateway.octets();
                 (Some(network), Some(setup))
             }
             Net::User => {

@@ -82,7 +82,7 @@ impl core::fmt::Display for StartError {
 
 /// Serves `port` until the user wants the machine to end.
 pub fn serve<S: Service>(service: &mut S, port: u16, max_connections: u32) -> Result<(), StartError> {
-    run(service, None, port, max_connections)
+    run(service, None, port, max_connections, None)
 }
 
 /// Like [`serve`], for a service that reads from a disk.
@@ -92,16 +92,30 @@ pub fn serve_from<S: Service>(
     port: u16,
     max_connections: u32,
 ) -> Result<(), StartError> {
-    run(service, Some(disk), port, max_connections)
+    run(service, Some(disk), port, max_connections, None)
 }
 
-fn run<S: Service>(
-    service: &mut S,
+/// Like [`serve_from`], where somebody else hears ARP: `gateway` says where the gateway is, if that is news. It is asked each time
+/// round.
+pub fn serve_behind<'s, S: Service>(
+    service: &'s mut S,
+    disk: Disk,
+    port: u16,
+    max_connections: u32,
+    gateway: Gateway<'s>,
+) -> Result<(), StartError> {
+    run(service, Some(disk), port, max_connections, Some(gateway))
+}
+
+fn run<'s, S: Service>(
+    service: &'s mut S,
     disk: Option<Disk>,
     port: u16,
     max_connections: u32,
+    gateway: Option<Gateway<'s>>,
 ) -> Result<(), StartError> {
     let mut event_loop = EventLoop::start(service, disk, port, max_connections)?;
+    event_loop.gateway = gateway;
     pages::status().port.store(u32::from(port), core::sync::atomic::Ordering::Relaxed);
     pages::stamp(phase::READY);
     event_loop.run();
@@ -121,7 +135,12 @@ struct EventLoop<'s, S: Service> {
     quit: bool,
     /// Since when memory is asked back.
     asked_since_tsc: Option<u64>,
+    /// Who knows where the gateway is, if this stack hears no ARP.
+    gateway: Option<Gateway<'s>>,
 }
+
+/// Says where the gateway is, if that is news.
+pub type Gateway<'a> = &'a mut dyn FnMut() -> Option<MacAddress>;
 
 /// What the console's commands ask for.
 struct Numbers<'a, S: Service> {
@@ -187,11 +206,15 @@ impl<'s, S: Service> EventLoop<'s, S> {
             console,
             quit: false,
             asked_since_tsc: None,
+            gateway: None,
         })
     }
 
     fn run(&mut self) {
         while !turn::stop_wanted() && !self.quit {
+            if let Some(mac) = self.gateway.as_mut().and_then(|gateway| gateway()) {
+                self.stack.set_gateway_mac(mac);
+            }
             let received = self.receive();
             self.make_room();
             self.round();

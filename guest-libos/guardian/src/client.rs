@@ -39,6 +39,33 @@ impl core::fmt::Display for Error {
     }
 }
 
+/// The tables, for a stack that hears no ARP because the guardian does.
+#[derive(Clone, Copy, Debug)]
+pub struct NextHops {
+    tables: Reader<'static>,
+    read_at: Option<u64>,
+}
+
+impl NextHops {
+    /// Nothing read yet.
+    pub const fn new(tables: Reader<'static>) -> Self {
+        Self { tables, read_at: None }
+    }
+
+    /// Where the gateway is, if the tables have changed since the last call. A load, if they have not.
+    #[inline]
+    pub fn gateway_mac(&mut self) -> Option<MacAddress> {
+        let sequence = self.tables.sequence();
+        if self.read_at == Some(sequence) {
+            return None;
+        }
+        // While they are written, the next call looks again.
+        let snapshot = self.tables.snapshot().ok()?;
+        self.read_at = Some(sequence);
+        snapshot.gateway_mac()
+    }
+}
+
 /// The guardian of the machine's NIC.
 #[derive(Clone, Copy, Debug)]
 pub struct Guardian {

@@ -17,6 +17,7 @@ mod service;
 use exos_cache::{Config, FRAME_BYTES, Store};
 use exos_event_loop::disk::Disk;
 use exos_http::Site;
+use exos_net::MacAddress;
 use files::DiskFiles;
 use service::Cheetah;
 
@@ -38,7 +39,16 @@ fn port() -> u16 {
 
 /// The server, from its start to its end; answers the exit status.
 pub fn main() -> u32 {
-    match serve() {
+    status(serve(port(), &mut || None))
+}
+
+/// The same at a port of one's own, where somebody else hears ARP and `gateway` says where the gateway is, if that is news.
+pub fn main_behind(port: u16, gateway: &mut dyn FnMut() -> Option<MacAddress>) -> u32 {
+    status(serve(port, gateway))
+}
+
+fn status(result: Result<(), Failure>) -> u32 {
+    match result {
         Ok(()) => 0,
         Err(error) => {
             log::error!("{error}");
@@ -48,7 +58,7 @@ pub fn main() -> u32 {
 }
 
 /// Mounts the disk and serves it until the user wants the machine to end.
-fn serve() -> Result<(), Failure> {
+fn serve(port: u16, gateway: &mut dyn FnMut() -> Option<MacAddress>) -> Result<(), Failure> {
     let mut disk = Disk::first().map_err(Failure::Disk)?;
     let volume = mount::mount(&mut disk).map_err(Failure::Mount)?;
     log::info!("cheetah: files {}, directories {}", volume.file_count(), volume.directory_count());
@@ -67,7 +77,7 @@ fn serve() -> Result<(), Failure> {
     };
     let files = DiskFiles::new(Store::new(volume, &config));
     let mut service = Cheetah::new(Site::new(files), CONNECTIONS);
-    exos_event_loop::serve_from(&mut service, disk, port(), CONNECTIONS).map_err(Failure::Start)
+    exos_event_loop::serve_behind(&mut service, disk, port, CONNECTIONS, gateway).map_err(Failure::Start)
 }
 
 /// What the file pages may take of the heap.

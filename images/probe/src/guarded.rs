@@ -5,10 +5,13 @@ use crate::{BROKEN, Case, HELD};
 use abi::call::{Call, map};
 use alloc::string::String;
 use core::fmt::Write;
+use core::net::{IpAddr, Ipv6Addr};
 use exos_event_loop::{Io, Service};
 use exos_guardian::client::{Error, Guardian};
+use exos_guardian::neighbours::Neighbour;
+use exos_guardian::ports::PORTS_MAX;
 use exos_guardian::request::{Port, Refusal, Request};
-use exos_guardian::tables::Reader;
+use exos_guardian::tables::{Reader, Snapshot};
 use exos_net::{ConnId, End};
 use exos_runtime::{clock, kernel, message, pages, turn};
 
@@ -46,7 +49,9 @@ impl Service for Who {
 
 /// `guarded WHAT WHAT ...`: environment 0 guards; the first of the others does the first, and so on. `serve:PORT` asks once and
 /// serves; `insist:PORT` waits until somebody has it, asks until it gets it, and serves; `ask:PORT` asks, says what came, gives it
-/// back and ends; `write` writes to the tables.
+/// back and ends; `write` writes to the tables; `neighbour:ADDRESS` asks where that is, says it, and ends; `watch` says what the
+/// tables show whenever they change; `greedy` takes all it gets, says how much that was, and keeps it; `modest:PORT` waits until the
+/// greedy one has all, asks where fe80::77 is, and serves.
 fn guarded(arguments: Arguments<'_>) -> Option<u32> {
     let number = pages::environment().environment;
     if number == 0 {
@@ -59,12 +64,15 @@ fn guarded(arguments: Arguments<'_>) -> Option<u32> {
         });
     }
     let what = arguments.nth(number as usize - 1)?;
-    let (what, port) = what.split_once(':').unwrap_or((what, "0"));
-    let port: u16 = port.parse().ok()?;
-    match client(what, port) {
+    let (what, of) = what.split_once(':').unwrap_or((what, "0"));
+    let done = match of.parse() {
+        Ok(port) => client(what, port),
+        Err(_) => where_is(of.parse().ok()?),
+    };
+    match done {
         Ok(status) => status,
         Err(error) => {
-            log::info!("probe: {what} {port}: {error}");
+            log::info!("probe: {what} {of}: {error}");
             Some(BROKEN)
         }
     }
@@ -110,6 +118,30 @@ fn client(what: &str, port: u16) -> Result<Option<u32>, Error> {
             say(tables);
             return Ok(Some(HELD));
         }
+        "watch" => {
+            let mut shown = None;
+            while !turn::stop_wanted() {
+                if shown != Some(tables.sequence()) {
+                    shown = Some(tables.sequence());
+                    say(tables);
+                }
+                kernel::sleep(soon(), [0; 4]);
+            }
+            return Ok(Some(HELD));
+        }
+        "greedy" => {
+            greedy(guardian)?;
+            return Ok(Some(HELD));
+        }
+        "modest" => {
+            let greedy = |all: Snapshot| all.ports.iter().filter(|(_, owner)| *owner == 1).count();
+            while tables.snapshot().map_or(0, greedy) < PORTS_MAX / 2 && !turn::stop_wanted() {
+                kernel::sleep(soon(), [0; 4]);
+            }
+            log::info!("probe: taken: {:?}", guardian.reserve(Port::tcp(FIRST_TAKEN)));
+            guardian.reserve(Port::tcp(port))?;
+            where_is(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77).into())?;
+        }
         "write" => {
             let guardian = pages::environment().capabilities.neighbours[0];
             let memory = message::call(guardian, Request::Tables.words()).map_err(Error::Kernel)?[1];
@@ -136,6 +168,52 @@ fn client(what: &str, port: u16) -> Result<Option<u32>, Error> {
     Ok(Some(HELD))
 }
 
+fn where_is(ip: IpAddr) -> Result<Option<u32>, Error> {
+    match Guardian::find()?.resolve(ip) {
+        Ok(mac) => log::info!("probe: {ip} is at {mac}"),
+        Err(error) => log::info!("probe: {ip}: {error}"),
+    }
+    Ok(Some(HELD))
+}
+
+/// The first of the ports that the greedy one takes.
+const FIRST_TAKEN: u16 = 1000;
+
+/// Takes ports and asks questions until both are refused; keeps the ports and asks again and again.
+fn greedy(guardian: Guardian) -> Result<(), Error> {
+    let mut port = FIRST_TAKEN;
+    let refused = loop {
+        match guardian.reserve(Port::udp(port)).and_then(|()| guardian.reserve(Port::tcp(port))) {
+            Ok(()) => port += 1,
+            Err(refused) => break refused,
+        }
+    };
+    log::info!("probe: {} ports, then: {refused:?}", 2 * (port - FIRST_TAKEN));
+    let mut said = false;
+    while !turn::stop_wanted() {
+        // Nobody is there.
+        let asked = (1..=1000u16)
+            .map(|last| guardian.neighbour(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 1, 0, last).into()));
+        let mut open = 0;
+        for answer in asked {
+            match answer {
+                Ok(_) => open += 1,
+                // Asked before, and not answered.
+                Err(Error::Refused(Refusal::Unreachable)) => {}
+                Err(refused) => {
+                    if !said {
+                        log::info!("probe: {open} questions, then: {refused:?}");
+                    }
+                    said = true;
+                    break;
+                }
+            }
+        }
+        kernel::sleep(soon(), [0; 4]);
+    }
+    Ok(())
+}
+
 /// When somebody looks again.
 fn soon() -> u64 {
     clock::tsc() + clock::Scale::new().ticks(AGAIN_MS * 1_000_000)
@@ -155,11 +233,13 @@ fn say(tables: Reader<'_>) {
         }
         log::info!("probe: ports:{ports}");
         for neighbour in &snapshot.neighbours {
-            log::info!("probe: neighbour {} at {}", neighbour.ip, neighbour.mac);
+            let Neighbour { ip, mac, reachability, .. } = neighbour;
+            log::info!("probe: neighbour {ip} at {mac}, {reachability:?}");
         }
         for route in &snapshot.routes {
             log::info!("probe: route {}/{} {:?}", route.prefix, route.prefix_len, route.gateway);
         }
+        log::info!("probe: {} {:?}, {:?}", snapshot.ipv6, snapshot.ipv6_state, snapshot.counters);
         return;
     }
 }

@@ -19,8 +19,8 @@ struct Docroot {
     summary: String,
 }
 
-/// What the disks of document roots are, one for each environment, and what is in them, for people. One root is served by
-/// all of them.
+/// What the disks of document roots are, one for each environment that serves, and what is in them, for people. One root is
+/// served by all of them.
 pub(super) fn of_environments(
     roots: &[PathBuf],
     environments: usize,
@@ -29,7 +29,7 @@ pub(super) fn of_environments(
         return Err(format!(
             "--docroot is given {} times, and there {}; give it once, or once for each (--environments says how many)",
             roots.len(),
-            if environments == 1 { "is one environment".to_owned() } else { format!("are {environments} environments") }
+            if environments == 1 { "is one environment that serves".to_owned() } else { format!("are {environments} environments that serve") }
         )
         .into());
     }

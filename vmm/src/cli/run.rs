@@ -163,7 +163,9 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
             .into());
     }
     let (mut disks, served): (Vec<_>, Vec<String>) = if has_site {
-        docroot::of_environments(&arguments.docroot, environments)?
+        // A guardian serves nothing.
+        let serving = environments.saturating_sub(image.manifest.guardian.into()).max(1);
+        docroot::of_environments(&arguments.docroot, serving)?
     } else {
         Default::default()
     };

@@ -188,6 +188,14 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// Where the gateway of IPv4 is on the link, if there is one and that is known.
+    pub fn gateway_mac(&self) -> Option<MacAddress> {
+        let gateway = self.routes.iter().find_map(|route| route.gateway.filter(IpAddr::is_ipv4))?;
+        self.next_hop_mac(gateway)
+    }
+}
+
 /// An Ethernet address below whatever else the word holds.
 fn place(word: u64) -> MacAddress {
     let [a, b, c, d, e, f, ..] = word.to_le_bytes();

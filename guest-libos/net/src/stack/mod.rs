@@ -73,6 +73,13 @@ impl<D: Data> Stack<D> {
         })
     }
 
+    /// Somebody who hears ARP for this stack (a guardian) says where the gateway is. Without that it is learned from ARP.
+    pub fn set_gateway_mac(&mut self, mac: MacAddress) {
+        if mac.is_unicast() && self.config.gateway.is_some() {
+            self.gateway_mac = Some(mac);
+        }
+    }
+
     /// Accepts connections to `port` from now on.
     pub fn listen(&mut self, port: u16) -> Result<(), ListenError> {
         if port == 0 {

@@ -256,7 +256,8 @@ pub fn prepare(
             place.add_doorbells(&mut table_pages, device, entry)?;
         }
     }
-    let shares = shares::queues(&attached, environments);
+    // A guardian guards and serves nothing.
+    let shares = shares::queues(&attached, environments, config.guardian.into());
     let extents_gpa = tables_at.extents_gpa;
     let mut giver = devices::Giver { memory: &memory, config, extents_gpa, flows: &mut flows };
     for (number, share) in shares.iter().enumerate() {
@@ -320,9 +321,7 @@ pub fn prepare(
             tables_max: (pool_pages / u64::from(places_count)) as u32,
             capabilities: capabilities.get(number).map_or(0, Capabilities::count),
             vcpu: number as u32 % config.vcpus,
-            // Those that run from the start divide half of the nodes, and those that may follow a quarter: the rest keeps
-            // the hash table fast.
-            flows_max: if runs { config.flows / 2 / environments } else { config.flows / 4 / spare },
+            flows_max: shares::flows(number as u32, config),
         });
     }
     memory.write_slice(records.as_bytes(), GuestAddress(places_gpa))?;

@@ -1,6 +1,6 @@
 //! What each environment that runs at boot gets of the devices and of the memory. Numbers in, numbers out.
 
-use super::{Attached, Grant, HEAP_MIN_BYTES, MachineError, Placer};
+use super::{Attached, BootConfig, Grant, HEAP_MIN_BYTES, MachineError, Placer};
 use abi::boot::{DEVICES, MemoryRange};
 use abi::layout::LARGE_PAGE_BYTES;
 use abi::slice::SLICES;
@@ -19,13 +19,14 @@ impl Queues {
     }
 }
 
-/// Divides the devices' queues: a NIC's pairs evenly, as far as they go; one disk each if there are as many as
-/// environments; all else is the first environment's. By environment and device.
-pub(super) fn queues(attached: &[Attached], environments: u32) -> Vec<[Queues; DEVICES]> {
+/// Divides the devices' queues: a NIC's pairs evenly, as far as they go; one disk each if there are as many as environments that
+/// get disks, from `disks_from` on, or else all are that one's; all else is the first environment's. By environment and device.
+pub(super) fn queues(attached: &[Attached], environments: u32, disks_from: u32) -> Vec<[Queues; DEVICES]> {
+    let disks_from = disks_from.min(environments.saturating_sub(1)) as usize;
     let mut shares = vec![[Queues::default(); DEVICES]; environments as usize];
     let is_disk = |attached: &&Attached| matches!(attached.grant, Grant::Extent { .. });
-    let a_disk_each = attached.iter().filter(is_disk).count() == environments as usize;
-    let mut disks = 0;
+    let a_disk_each = attached.iter().filter(is_disk).count() == environments as usize - disks_from;
+    let mut next = disks_from;
     for (device, attached) in attached.iter().enumerate() {
         let all = Queues { first: attached.entry.first_queue, count: attached.entry.queues };
         match attached.grant {
@@ -41,9 +42,10 @@ pub(super) fn queues(attached: &[Attached], environments: u32) -> Vec<[Queues; D
                 }
             }
             Grant::Extent { .. } if a_disk_each => {
-                shares[disks][device] = all;
-                disks += 1;
+                shares[next][device] = all;
+                next += 1;
             }
+            Grant::Extent { .. } => shares[disks_from][device] = all,
             _ => shares[0][device] = all,
         }
     }
@@ -63,6 +65,19 @@ pub(super) fn slices(environment: u32, environments: u32, vcpu: u32, vcpus: u32)
     let residents = environments / vcpus + u32::from(vcpu < environments % vcpus);
     let (nth, share) = (environment / vcpus, |nth| nth * all / residents);
     (vcpu * all + share(nth), share(nth + 1) - share(nth))
+}
+
+/// How many nodes of the flow table the environment in a place may use. Those that run from the start divide half of the nodes, and
+/// those that may follow a quarter: the rest keeps the hash table fast. What a guardian's clients need it carves for them, so half of
+/// that half is its.
+pub(super) fn flows(place: u32, config: &BootConfig) -> u32 {
+    let (environments, spare) = (config.environments, config.spare_environments);
+    match place {
+        0 if config.guardian && environments > 1 => config.flows / 4,
+        _ if place >= environments => config.flows / 4 / spare.max(1),
+        _ if config.guardian => config.flows / 4 / (environments - 1).max(1),
+        _ => config.flows / 2 / environments,
+    }
 }
 
 /// Divides the large pages of some ranges evenly, from the lowest on; who comes first gets what is over. A share has at most
@@ -164,7 +179,7 @@ mod tests {
     }
 
     fn of(attached: &[Attached], environments: u32, device: usize) -> Vec<(u32, u32)> {
-        queues(attached, environments)
+        queues(attached, environments, 0)
             .iter()
             .map(|share| (share[device].first, share[device].count))
             .collect()
@@ -181,7 +196,7 @@ mod tests {
         assert_eq!(of(&[nic(4)], 2, 0), [(0, 4), (4, 4)]);
         assert_eq!(of(&[nic(4)], 3, 0), [(0, 4), (4, 2), (6, 2)]);
         assert_eq!(of(&[nic(2)], 3, 0), [(0, 2), (2, 2), (0, 0)]);
-        assert_eq!(queues(&[nic(4)], 2)[1][0].pairs(), (2, 2));
+        assert_eq!(queues(&[nic(4)], 2, 0)[1][0].pairs(), (2, 2));
     }
 
     #[test]
@@ -191,6 +206,38 @@ mod tests {
         assert_eq!(of(&attached, 2, 2), [(0, 0), (0, 4)]);
         assert_eq!(of(&attached, 3, 2), [(0, 4), (0, 0), (0, 0)]);
         assert_eq!(of(&attached, 2, 3), [(0, 6), (0, 0)]);
+    }
+
+    #[test]
+    fn guardian_of_a_full_machine_can_carve_a_port_for_each_share() {
+        for (environments, spare_environments) in [(64, 0), (2, 62), (3, 0)] {
+            let guardian = true;
+            let config = BootConfig {
+                environments,
+                spare_environments,
+                guardian,
+                flows: 1024,
+                ..BootConfig::default()
+            };
+            // 128 ports, and what they hang on: the address and two protocols.
+            assert!(flows(0, &config) >= 128 + 3);
+            let all: u32 = (0..environments + spare_environments).map(|place| flows(place, &config)).sum();
+            assert!((1..=768).contains(&all), "a quarter is free: {all}");
+        }
+        let siblings = BootConfig { environments: 4, flows: 1024, ..BootConfig::default() };
+        assert_eq!([0, 3].map(|place| flows(place, &siblings)), [128, 128]);
+    }
+
+    #[test]
+    fn who_guards_gets_no_disk() {
+        let attached = [nic(4), disk(), disk()];
+        let of = |environments, device: usize| -> Vec<u32> {
+            queues(&attached, environments, 1).iter().map(|share| share[device].count).collect()
+        };
+        assert_eq!([of(3, 1), of(3, 2)], [[0, 4, 0], [0, 0, 4]]);
+        assert_eq!([of(2, 1), of(2, 2)], [[0, 4], [0, 4]], "not one each");
+        assert_eq!(of(1, 1), [4], "nobody else is there");
+        assert_eq!(of(3, 0), [4, 2, 2]);
     }
 
     const fn range(first: u64, pages: u64) -> MemoryRange {

@@ -1,42 +1,11 @@
-//! A guardian and its clients on one NIC, with real traffic: who has a port serves it, who asks for another's is refused, and what
-//! somebody leaves behind goes to the next who asks.
+//! Ports: who has one serves it, who asks for another's is refused, and what somebody leaves behind goes to the next who asks.
 
+use crate::{PATIENCE, at, guarded, wait_for, who};
 use exovm::machine::End;
-use exovm_ci::{Client, Guest, GuestBuilder};
 use exovm_netns::in_namespace;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A guardian, and clients that do these things.
-fn guarded(clients: &[&str]) -> GuestBuilder {
-    let arguments: Vec<&str> = ["guarded"].into_iter().chain(clients.iter().copied()).collect();
-    Guest::image("probe")
-        .guardian()
-        .environments(1 + clients.len() as u32)
-        .memory_mib(192)
-        .arguments(&arguments)
-}
-
-fn at(guest: &Guest, port: u16) -> SocketAddr {
-    (guest.network().guest_address(), port).into()
-}
-
-/// Who answers there.
-fn who(server: SocketAddr) -> Option<String> {
-    let mut client = Client::connect_within(server, Duration::from_secs(5)).ok()?;
-    client.get("/").ok().map(|response| response.text().to_owned())
-}
-
-fn wait_for(server: SocketAddr, expected: &str) {
-    let begun = Instant::now();
-    while who(server).as_deref() != Some(expected) {
-        assert!(begun.elapsed() < PATIENCE, "{server} does not answer {expected:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 #[test]
 fn clients_of_a_guardian_serve_their_ports_and_a_dead_ones_port_goes_to_the_next() {
