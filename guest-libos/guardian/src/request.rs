@@ -248,7 +248,7 @@ mod tests {
         #[test]
         fn any_words_are_understood_or_refused(mut words: [u64; 4], sound: bool) {
             if sound {
-                words[0] = u64::from(VERSION) << 32 | words[0] % 6;
+                words[0] = (u64::from(VERSION) << 32) | (words[0] % 6);
             }
             if let Ok(request) = Request::from_words(words) {
                 let meant = match request {
