@@ -100,3 +100,22 @@ fn core_environment_goes_where_it_has_slices() {
         ["moved 30 times, stood still 0 times, runs: true", "ended with 137"]
     );
 }
+
+#[test]
+fn core_environment_alone_on_its_vcpu_goes_where_it_has_slices() {
+    assert_eq!(run(&["vcpus-move-itself"], two), ["its slice ended: true"]);
+}
+
+/// The asker computes, the holder waits for an answer, its vCPU halts: the deadline of the ask is seen to all the same.
+#[test]
+fn core_what_was_asked_for_is_taken_at_the_deadline_though_the_holder_does_not_run() {
+    assert_eq!(run(&["vcpus-ask"], two), ["calls: true, Ok(1), later Err(NotFound)"]);
+}
+
+/// As a wake-up that comes before the sleep: the end of another is kept for who is about to wait for it.
+#[test]
+fn core_end_that_is_complete_before_the_sleep_ends_it_at_once() {
+    for machine in [slices as fn(&mut MachineConfig), two] {
+        assert_eq!(run(&["vcpus-end"], machine), ["before true, awake soon: true, gone: true"]);
+    }
+}

@@ -116,12 +116,12 @@ impl Kernel {
         self.leave_family(number);
         self.forget_starter(number);
         self.count_alone(None);
-        // Whoever waits for this looks.
-        let mut left = self.asleep & !self.calling;
+        // Whoever waits for this looks, or is about to sleep until it comes.
+        let mut left = (self.runnable | self.asleep) & !self.calling;
         while left != 0 {
-            let sleeper = left.trailing_zeros();
+            let other = left.trailing_zeros();
             left &= left - 1;
-            self.rouse(sleeper);
+            self.wake_up(other);
         }
     }
 }

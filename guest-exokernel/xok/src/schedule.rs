@@ -104,9 +104,13 @@ impl Kernel {
         let kernel = self;
         kernel.leave_if_ended();
         let end_tsc = kernel.own().slice_end_tsc;
-        if end_tsc == 0 || tsc() < end_tsc {
+        if end_tsc == 0 {
             // A timer that was set for somebody else.
             return;
+        }
+        if tsc() < end_tsc {
+            // The same, or one that came early: nothing else ends this slice.
+            return apic::set_deadline(end_tsc);
         }
         let current = kernel.current;
         kernel.work_for_others(current);

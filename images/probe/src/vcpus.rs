@@ -6,7 +6,9 @@ use abi::call::{Call, map, sleep, state};
 use abi::capability::rights;
 use abi::layout::{PAGE_BYTES, UPCALL_VA};
 use abi::slice::SLICES;
+use abi::upcall::{SLICE_END, UpcallPage};
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use exos_runtime::{clock, kernel, pages};
 
 type Arguments<'a> = &'a mut dyn Iterator<Item = &'static str>;
@@ -19,6 +21,9 @@ pub(crate) const CASES: &[Case] = &[
     ("vcpus-flush", flush),
     ("vcpus-wake", wake),
     ("vcpus-move", moves),
+    ("vcpus-move-itself", moves_itself),
+    ("vcpus-ask", ask),
+    ("vcpus-end", end),
 ];
 
 /// Where a child sees the page that it shares with its parent.
@@ -293,5 +298,66 @@ fn moves(arguments: Arguments<'_>) -> Option<u32> {
     log::info!("probe: moved {rounds} times, stood still {stood} times, runs: {}", counts(&child));
     call(Call::EnvironmentDestroy, [child.environment.0, 0, 0, 0, 0]).ok()?;
     log::info!("probe: ended with {}", child.wait(state::GONE)?);
+    Some(HELD)
+}
+
+/// An environment that is alone where it runs goes where it has slices, though nobody wants its vCPU.
+fn moves_itself(_: Arguments<'_>) -> Option<u32> {
+    let [first, second] = [0, 1].map(|vcpu| pages::environment().capabilities.slices[vcpu]);
+    let count = SLICES as u64;
+    call(Call::SliceBind, [0, second.0, count, count, 0]).ok()?;
+    // SAFETY: the upcall page is always there; all its fields are atomics.
+    let page = unsafe { &*(UPCALL_VA as *const UpcallPage) };
+    page.reason.store(0, Ordering::Relaxed);
+    call(Call::SliceUnbind, [0, first.0, 0, count, 0]).ok()?;
+    compute(300 * MS);
+    log::info!("probe: its slice ended: {}", page.reason.load(Ordering::Relaxed) == SLICE_END);
+    Some(HELD)
+}
+
+/// What is not given back is taken at the deadline, also if the holder does not run and nobody else does but who asked.
+fn ask(_: Arguments<'_>) -> Option<u32> {
+    const GRACE_MS: u64 = 150;
+    let capabilities = &pages::environment().capabilities;
+    let child = Child::new(Code::new(), rights::WRITE).ok()?;
+    let own = capabilities.neighbours[pages::environment().environment as usize];
+    let parent =
+        call(Call::CapabilityGive, [0, own.0, child.environment.0, u64::from(rights::CALL), 0]).ok()?;
+    // It is not answered.
+    child.set_code(&Code::new().call(Call::MessageCall, [parent, 0, 0, 0, 0]));
+    give_slices(&child, 1, 0, SLICES as u64)?;
+    let page = crate::binding::pages_for(PAGE_BYTES)? / PAGE_BYTES;
+    let part = derive(capabilities.heap[0], page, 1, rights::READ | rights::GIVE).ok()?;
+    let give = [0, part.0, child.environment.0, u64::from(rights::READ), 0];
+    let given = call(Call::CapabilityGive, give).ok()?;
+    child.start(0).ok()?;
+    let end = clock::tsc() + clock::Scale::new().ticks(2000 * MS);
+    while child.status().0 != state::CALLING && clock::tsc() < end {
+        compute(MS);
+    }
+    // The vCPU there has nothing to do, and halts.
+    compute(20 * MS);
+    let grace = clock::Scale::new().ticks(GRACE_MS * MS);
+    let ask = || call(Call::CapabilityAsk, [part.0, child.environment.0, given, 0, grace]);
+    let first = ask();
+    compute((GRACE_MS + 300) * MS);
+    log::info!("probe: calls: {}, {first:?}, later {:?}", child.status().0 == state::CALLING, ask());
+    Some(HELD)
+}
+
+/// Who looks whether somebody's end is complete, and then sleeps until it is, does not sleep if it was complete in between.
+fn end(_: Arguments<'_>) -> Option<u32> {
+    let child = Child::new(Code::new().call(Call::Sleep, [0; 5]), rights::WRITE).ok()?;
+    child.start(0).ok()?;
+    child.falls_asleep()?;
+    call(Call::EnvironmentDestroy, [child.environment.0, 0, 0, 0, 0]).ok()?;
+    let before = child.status().0;
+    compute(300 * MS);
+    let begun = clock::tsc();
+    kernel::sleep(begun + clock::Scale::new().ticks(5000 * MS), [sleep::NONE; 4]);
+    let slept = clock::tsc() - begun;
+    let soon = slept < clock::Scale::new().ticks(2000 * MS);
+    let gone = child.status().0 == state::GONE;
+    log::info!("probe: before {}, awake soon: {soon}, gone: {gone}", before == state::ENDING);
     Some(HELD)
 }

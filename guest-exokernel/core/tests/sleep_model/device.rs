@@ -130,7 +130,7 @@ fn work(state: &mut State, setup: &Setup, rules: &Rules, thread: Thread, mut wor
     Some(Went::Done(work))
 }
 
-pub(crate) fn steps(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step>) {
+pub(crate) fn steps(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step<State>>) {
     if let Cpu::Vmm(turn, after) = state.cpu {
         turn_steps(state, setup, rules, steps, turn, after);
     }
@@ -139,7 +139,14 @@ pub(crate) fn steps(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec
     }
 }
 
-fn turn_steps(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step>, turn: Turn, after: After) {
+fn turn_steps(
+    state: &State,
+    setup: &Setup,
+    rules: &Rules,
+    steps: &mut Vec<Step<State>>,
+    turn: Turn,
+    after: After,
+) {
     match turn {
         Turn::Work(round) => {
             let mut next = state.clone();
@@ -236,7 +243,7 @@ fn end_turn(state: &mut State, rules: &Rules, after: After) {
     }
 }
 
-fn io_steps(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step>) {
+fn io_steps(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step<State>>) {
     let thread = Thread::Io;
     match state.io {
         Io::Absent => {}

@@ -5,6 +5,8 @@
 //! interrupts and waits as the devices and the placement do. Every step names the code that it stands for. Stores are
 //! buffered as on x86, so that a fence that is missing in the code is missing here.
 //!
+//! [`several`] has a model of several vCPUs beside it, in which the kernel's part is larger and the devices' smaller.
+//!
 //! Two things are looked for in all states that can be reached:
 //! - a state from which nothing more happens by itself, though somebody should run: a used entry, a changed word, a call of
 //!   `Wake`, a passed deadline, a request or a frame that nobody fetches. What happens after a time-out does not count, so a
@@ -19,16 +21,19 @@
 //! | [`state`] | memory, store buffers, the world |
 //! | [`vcpu`] | environments and the kernel |
 //! | [`device`] | device work, turns, the I/O thread |
+//! | [`several`] | the same for several vCPUs |
 //! | [`explore`] | visits every state |
 
 mod device;
 mod explore;
 mod rules;
+mod several;
 mod state;
 mod vcpu;
 
 use explore::explore;
 use rules::{Mode, Rules, Setup, Wake, Work};
+use state::State;
 
 const QUEUE: Work =
     Work { queue: true, frames: 0, requests: 0, deadline: false, slices: 0, wakes: None, writes: None };
@@ -95,7 +100,7 @@ fn setups(machines: &[(&'static str, Vec<Work>)], stop: bool, slice_ends: u8) ->
 /// Tries everything; how many states there were.
 fn check(setups: &[(String, Setup)]) -> usize {
     let states = setups.iter().map(|(what, setup)| {
-        let states = explore(setup, &Rules::ALL).all_is_well();
+        let states = explore::<State>(setup, &Rules::ALL).all_is_well();
         states.unwrap_or_else(|found| panic!("{what}: {found}"))
     });
     let states = states.sum();
@@ -127,9 +132,9 @@ fn without_any_rule_the_model_finds_a_lost_wake_up() {
     all.extend(setups(&machines_with_slice_ends(), false, 1));
     let mut not_found = Vec::new();
     for (name, rules) in Rules::WITHOUT {
-        let found = all
-            .iter()
-            .find_map(|(what, setup)| explore(setup, rules).lost_wake_up().map(|path| (what, path.to_vec())));
+        let found = all.iter().find_map(|(what, setup)| {
+            explore::<State>(setup, rules).lost_wake_up().map(|path| (what, path.to_vec()))
+        });
         match found {
             Some((machine, path)) => {
                 let end = path.last().map_or("", |line| line);

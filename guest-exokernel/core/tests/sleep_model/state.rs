@@ -4,7 +4,7 @@
 //! step at a time. A thread sees its own stores at once. Fences, locked instructions and exits to the VMM empty the buffer.
 
 use crate::device::{Io, Turn, Work};
-use crate::explore::Step;
+use crate::explore::{Comes, Model, Step};
 use crate::rules::{MOST, Mode, Rules, Setup, Wake};
 use crate::vcpu::{Kernel, Pc};
 
@@ -158,8 +158,29 @@ pub(crate) struct State {
     pub(crate) slice_ends_left: u8,
 }
 
+impl Model for State {
+    type Setup = Setup;
+    type Rules = Rules;
+
+    fn start(setup: &Setup) -> Self {
+        Self::new(setup)
+    }
+
+    fn steps(&self, setup: &Setup, rules: &Rules, steps: &mut Vec<Step<Self>>) {
+        self.all_steps(setup, rules, steps);
+    }
+
+    fn owed(&self, setup: &Setup) -> u32 {
+        u32::from(self.is_owed(setup).is_some())
+    }
+
+    fn what_is_owed(&self, setup: &Setup) -> String {
+        self.is_owed(setup).unwrap_or_default().to_owned()
+    }
+}
+
 impl State {
-    pub(crate) fn new(setup: &Setup) -> Self {
+    fn new(setup: &Setup) -> Self {
         let mut state = Self {
             memory: [0; 4 * MOST + 2],
             buffers: Default::default(),
@@ -234,7 +255,7 @@ impl State {
     }
 
     /// All steps that can be made.
-    pub(crate) fn steps(&self, setup: &Setup, rules: &Rules, steps: &mut Vec<Step>) {
+    fn all_steps(&self, setup: &Setup, rules: &Rules, steps: &mut Vec<Step<Self>>) {
         for (thread, what) in
             [(Thread::Vcpu, "the vCPU's store is seen"), (Thread::Io, "thread: its store is seen")]
         {
@@ -250,7 +271,7 @@ impl State {
     /// One more step.
     pub(crate) fn step(
         &self,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<Step<Self>>,
         certain: bool,
         what: &'static str,
         change: impl FnOnce(&mut Self),
@@ -261,11 +282,12 @@ impl State {
             Some(("thread", _)) => Thread::Io,
             _ => Thread::Vcpu,
         };
-        steps.push(Step { state, what, certain, by });
+        let comes = if certain { Comes::Surely } else { Comes::Perhaps };
+        steps.push(Step { state, what, comes, by: by as usize });
     }
 
     /// What happens outside.
-    fn world(&self, setup: &Setup, rules: &Rules, steps: &mut Vec<Step>) {
+    fn world(&self, setup: &Setup, rules: &Rules, steps: &mut Vec<Step<Self>>) {
         if self.cpu == Cpu::Off {
             return;
         }
@@ -326,7 +348,7 @@ impl State {
     }
 
     /// Who should run, or wait for nothing, and does not: nothing more happens in this state.
-    pub(crate) fn is_owed(&self, setup: &Setup) -> Option<&'static str> {
+    fn is_owed(&self, setup: &Setup) -> Option<&'static str> {
         if self.cpu == Cpu::Off {
             return None;
         }

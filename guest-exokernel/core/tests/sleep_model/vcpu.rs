@@ -61,7 +61,7 @@ pub(crate) enum Kernel {
     SliceEndLook,
 }
 
-pub(crate) fn steps(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step>) {
+pub(crate) fn steps(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step<State>>) {
     match state.cpu {
         Cpu::Ring3 => ring3(state, setup, rules, steps),
         Cpu::Ring0(at) => ring0(state, setup, rules, steps, at),
@@ -105,7 +105,7 @@ fn has_others(state: &State) -> bool {
     (0..MOST).any(|e| e != usize::from(state.current) && state.environments[e].doing != Doing::Ended)
 }
 
-fn ring3(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step>) {
+fn ring3(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step<State>>) {
     let e = state.current;
     let number = usize::from(e);
     let environment = state.environments[number];
@@ -122,7 +122,7 @@ fn ring3(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step>) {
             state.cpu = Cpu::Ring0(Kernel::SliceEnd);
         });
     }
-    let go = |steps: &mut Vec<Step>, what: &'static str, change: &dyn Fn(&mut State)| {
+    let go = |steps: &mut Vec<Step<State>>, what: &'static str, change: &dyn Fn(&mut State)| {
         state.step(steps, true, what, change);
     };
     let used = state.load(CPU, Var::Used(e));
@@ -292,7 +292,7 @@ pub(crate) fn resume(state: &mut State, e: u8) {
     state.cpu = Cpu::Ring3;
 }
 
-fn ring0(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step>, at: Kernel) {
+fn ring0(state: &State, setup: &Setup, rules: &Rules, steps: &mut Vec<Step<State>>, at: Kernel) {
     let turns = state.load(CPU, Var::TakeTurns) != 0;
     match at {
         Kernel::Look(e) => state.step(steps, true, "kernel: looks at the terms", |state| {

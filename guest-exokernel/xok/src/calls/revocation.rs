@@ -273,11 +273,15 @@ impl Kernel {
         self.wake_up(ask.asker);
     }
 
-    /// The vCPU where an environment runs tells it of what it is asked for.
+    /// The vCPU where an environment runs tells it of what it is asked for. It may run nowhere, and no other vCPU know the deadline:
+    /// this one sees to that.
     #[cold]
     fn have_told(&mut self, environment: u32) {
         if let Some(other) = self.where_runs(environment).filter(|&other| other != self.vcpu) {
             crate::arch::vcpu::have_look(other);
+        }
+        if self.own().slice_end_tsc == 0 {
+            self.begin_slice();
         }
     }
 

@@ -116,9 +116,11 @@ impl Kernel {
             self.allow_on(number, vcpus);
             if self.environment(number).state.lives() {
                 self.notify_vcpus(number);
-                if let Some(other) = self.where_runs(number).filter(|&other| other != self.vcpu) {
-                    // If it may not stay there, it has an end now.
-                    vcpu::have_look(other);
+                // If it may not stay where it runs, it has an end there now.
+                match self.where_runs(number) {
+                    Some(other) if other != self.vcpu => vcpu::have_look(other),
+                    Some(_) if self.own().slice_end_tsc == 0 => self.begin_slice(),
+                    _ => {}
                 }
             }
         }
