@@ -60,7 +60,7 @@ pub const SUBJECTS: &[Subject] = &[
     subject("wake", "Wake", (20, 120), Some(65.0)),
     subject("map", "MemoryMap, one page", (20, 220), Some(150.0)),
     subject("unmap", "MemoryUnmap, one page", (20, 220), Some(130.0)),
-    subject("grant", "DmaGrant, one page", (20, 220), Some(147.0)),
+    subject("grant", "DmaGrant, one page", (20, 220), Some(150.0)),
     subject("bind", "QueueBind and QueueUnbind, 256 entries", (5, 25), None),
     subject("carve", "FlowCarve", (20, 120), Some(245.0)),
     subject("direct", "FlowDirect", (20, 120), Some(147.0)),

@@ -123,14 +123,29 @@ fn core_disk_write_is_in_the_image_and_nothing_else_changes() {
 struct Counting {
     file: RawFile,
     flushes: AtomicU64,
-    /// Flushes wait for it.
+    reads: AtomicU64,
+    /// Flushes wait for it, and reads if none is at hand.
     gate: Mutex<()>,
+    nothing_at_hand: bool,
 }
 
 impl Counting {
     fn new(file: &NamedTempFile) -> Arc<Self> {
         let file = RawFile::open(file.path(), Access::ReadWrite).expect("an image");
-        Arc::new(Self { file, flushes: AtomicU64::new(0), gate: Mutex::default() })
+        let nothing_at_hand = false;
+        Arc::new(Self {
+            file,
+            flushes: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            gate: Mutex::default(),
+            nothing_at_hand,
+        })
+    }
+
+    /// Every read waits.
+    fn with_nothing_at_hand(file: &NamedTempFile) -> Arc<Self> {
+        let store = Arc::into_inner(Self::new(file)).expect("made just now");
+        Arc::new(Self { nothing_at_hand: true, ..store })
     }
 }
 
@@ -142,9 +157,11 @@ impl Store for Counting {
         self.file.access()
     }
     fn read_at_once(&self, offset: u64, pieces: &[IoVecMut<'_>]) -> io::Result<Option<usize>> {
-        self.file.read_at_once(offset, pieces)
+        if self.nothing_at_hand { Ok(None) } else { self.file.read_at_once(offset, pieces) }
     }
     fn read(&self, offset: u64, pieces: &[IoVecMut<'_>]) -> io::Result<usize> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let _gate = self.nothing_at_hand.then(|| self.gate.lock());
         self.file.read(offset, pieces)
     }
     fn write(&self, offset: u64, pieces: &[IoVec<'_>]) -> io::Result<usize> {
@@ -217,6 +234,36 @@ fn core_disk_that_hangs_holds_up_neither_the_account_nor_the_end_of_the_machine(
         assert_eq!(probe.machine.end(Duration::from_millis(300)), End::Stopped);
         assert!(begun.elapsed() < Duration::from_secs(5), "{io:?}: {:?}", begun.elapsed());
         drop(gate);
+    }
+}
+
+#[test]
+fn core_disk_that_hangs_holds_up_who_takes_what_it_is_at_and_nobody_else() {
+    for (io, vcpus) in [(IoMode::Turn, 1), (IoMode::Thread, 1), (IoMode::Thread, 2)] {
+        let store = Counting::with_nothing_at_hand(&image_file());
+        let disk = DiskSetup { store: Arc::clone(&store) as _ };
+        let probe;
+        // Let go before the machine goes, which waits for its threads.
+        let gate = store.gate.lock().expect("no panic");
+        probe = Probe::start(&["hanging"], |config| {
+            config.disks = vec![disk];
+            config.io = io;
+            config.vcpus = Some(vcpus);
+            config.environments = Some(1);
+            config.spare_environments = Some(1);
+        });
+        let begun = Instant::now();
+        while !said(&probe.log()).any(|line| line.starts_with("unfinished")) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{io:?}, {vcpus}: {:?}", probe.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(store.reads.load(Ordering::Relaxed), 2, "both are under way");
+        drop(gate);
+        probe.wait();
+        let log = probe.finish().held();
+        let lines: Vec<&str> = said(&log).collect();
+        let expected = ["unfinished: true, the other ran meanwhile: true", "finished behind it: true"];
+        assert_eq!(lines[..2], expected, "{io:?}, {vcpus} vCPUs");
     }
 }
 

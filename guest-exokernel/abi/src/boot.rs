@@ -138,7 +138,7 @@ pub struct BootPage {
     pub devices: [Device; DEVICES],
 }
 
-/// Registers behind [`BootPage::control_gpa`]: 32-bit writes, from ring 0 only. Each vCPU has its own, at the same
+/// Registers behind [`BootPage::control_gpa`]: 32 bits each, from ring 0 only; all but [`DRAINED`] are written. Each vCPU has its own, at the same
 /// addresses, as it has its own local APIC: what two vCPUs write at the same time does not mix, and [`CLEAN_PAGES`] takes the
 /// [`CLEAN_START`] of the vCPU that writes it.
 pub mod control {
@@ -148,13 +148,15 @@ pub mod control {
     pub const FAULT: u64 = 4;
     /// This vCPU's fault record is filled: report it; the environment that it names ends, the machine goes on.
     pub const ENVIRONMENT_FAULT: u64 = 8;
-    /// Returns when no device accesses memory for the environment of this number on the strength of rights that its
-    /// DMA domain does not have any more.
+    /// Devices may still be at memory and blocks of the environment of this number on the strength of rights that it does not
+    /// have any more: has the VMM watch when they are not. Counted for each environment from 1 on, see [`DRAINED`].
     pub const DRAIN: u64 = 12;
     /// First page of the range that [`CLEAN_PAGES`] clears.
     pub const CLEAN_START: u64 = 16;
     /// How many pages of memory to fill with zeroes, from [`CLEAN_START`] on.
     pub const CLEAN_PAGES: u64 = 20;
+    /// To be read: up to which count of [`DRAIN`] an environment's are over; 4 bytes for each, by number.
+    pub const DRAINED: u64 = 0x100;
 }
 
 /// IPv4 configuration of an environment's interface.

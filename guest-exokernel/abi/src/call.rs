@@ -56,7 +56,8 @@ pub enum Call {
     /// `(environment, va, pages) -> pages`. Nothing is mapped there any more.
     MemoryUnmap = 0x11,
     /// `(environment, memory, first, pages, rights) -> pages`. What devices may do with these pages for the environment:
-    /// `READ`, `WRITE`, both or nothing. When it returns with less than there was, no device uses what was taken.
+    /// `READ`, `WRITE`, both or nothing. When it succeeds with less than there was, no device uses what was taken; while
+    /// one does it is [`Error::Unfinished`]: ask again.
     DmaGrant = 0x12,
     /// `(environment, queues, queue, base_gpa, size)`. Binds a queue of the range whose rings lie at `base_gpa` as
     /// [`crate::queue::RingLayout`] says, in pages that devices may read and write for the environment, enables it, and maps its
@@ -73,7 +74,8 @@ pub enum Call {
     FlowDirect = 0x31,
     /// `(environment, extent)`. Requests of the environment for these blocks are allowed, as the capability says.
     ExtentBind = 0x40,
-    /// `(environment, extent)`. They are not; on return none is under way.
+    /// `(environment, extent)`. They are not; on success none is under way, and while one
+    /// is it is [`Error::Unfinished`]: ask again.
     ExtentUnbind = 0x41,
     /// `(to, word, word, word, word)`. Sends the words to an environment (needs `CALL`) and waits for its answer, which comes in
     /// the same registers; see [`crate::message`]. The slice goes with the call. All registers but `rsp` are lost.

@@ -93,14 +93,25 @@ impl Kernel {
         }
         let root = self.environment(number).root_gpa;
         let from = self.environment(number).sweep_va;
-        let to =
-            xok_core::paging::sweep(&mut self.tables(number), root, from, SWEEP_STEP, Sweep::Free, |_| true);
-        self.environment(number).sweep_va = to;
-        if to < END_VA {
+        if from < END_VA {
+            let to = xok_core::paging::sweep(
+                &mut self.tables(number),
+                root,
+                from,
+                SWEEP_STEP,
+                Sweep::Free,
+                |_| true,
+            );
+            self.environment(number).sweep_va = to;
+            if to < END_VA {
+                return;
+            }
+            self.begin_drain(number);
+        }
+        if !self.is_drained(number, self.drains(number)) {
             return;
         }
         let machine = Machine::get();
-        machine.control(control::DRAIN, number);
         machine.clean(self.place(number).own);
         // What was asked of it and taken from it is no business of the next one's.
         machine.clean(MemoryRange { start_gpa: self.place(number).kernel_page_gpa, len_bytes: PAGE_BYTES });

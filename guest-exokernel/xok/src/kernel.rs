@@ -138,6 +138,8 @@ pub(crate) struct Kernel {
     pub(crate) queues: [BoundQueue; QUEUE_OWNERS],
     /// When the device work was done last on the kernel's behalf.
     pub(crate) last_turn_tsc: u64,
+    /// How often each environment's devices were drained, or begun to be.
+    pub(crate) drains: [u32; DOMAINS],
     /// Asks that stand.
     pub(crate) revocation: Revocation,
     pool: Pool,
@@ -219,6 +221,7 @@ impl Kernel {
             mailboxes: [Mailbox::EMPTY; DOMAINS],
             queues: [BoundQueue { used_gpa: 0, with: 0 }; QUEUE_OWNERS],
             last_turn_tsc: 0,
+            drains: [0; DOMAINS],
             revocation: Revocation::new(),
             pool: Pool { free_gpa: 0, next_gpa: 0, end_gpa: 0 },
         }

@@ -102,6 +102,11 @@ impl Machine {
         Register::<u32>::at(self.boot.control_gpa + register).write(value);
     }
 
+    /// Reads one.
+    pub(crate) fn read_control(self, register: u64) -> u32 {
+        Register::<u32>::at(self.boot.control_gpa + register).read()
+    }
+
     /// Has the VMM fill pages with zeroes.
     pub(crate) fn clean(self, range: MemoryRange) {
         self.control(control::CLEAN_START, (range.start_gpa / PAGE_BYTES) as u32);

@@ -24,6 +24,7 @@
 
 mod arch;
 mod calls;
+mod drain;
 mod ending;
 mod fault;
 mod kernel;

@@ -68,7 +68,8 @@ fn pages_of(child: &Child) -> Option<u64> {
     // Mapping nothing is refused behind the end only.
     while more - least > 1 {
         let middle = (least + more) / 2;
-        let inside = kernel::raw(Call::DmaGrant, [0, child.memory.0, middle, 0, 0]).is_ok();
+        let inside =
+            kernel::raw(Call::DmaGrant, [0, child.memory.0, middle, 0, 0]) != Err(Error::BadArgument);
         if inside { least = middle } else { more = middle }
     }
     Some(least)

@@ -1,12 +1,12 @@
-//! Extents: blocks beyond one's own, by real requests through a child's own queue; and a request that is under way while its
+//! Extents: blocks beyond one's own, by real requests through a child's own queue; and requests that are under way while their
 //! pages are taken back.
 
 use crate::binding::pages_for;
-use crate::child::{Child, Code, derive, give, to_the_end};
+use crate::child::{Child, Code, DATA_VA, derive, give, to_the_end};
 use crate::queue::{NEXT, Queue, RING_PAGES, WRITE};
 use crate::{Case, HELD};
 use abi::boot::DEVICE_BLOCK;
-use abi::call::{Call, Error};
+use abi::call::{Call, Error, sleep};
 use abi::capability::{Handle, rights};
 use abi::layout::{PAGE_BYTES, WINDOW_VA};
 use abi::queue::QUEUES_PER_DEVICE;
@@ -15,7 +15,7 @@ use exos_runtime::{clock, kernel, pages, turn};
 type Arguments<'a> = &'a mut dyn Iterator<Item = &'static str>;
 
 pub(crate) const CASES: &[Case] =
-    &[("extent-attacks", extent_attacks), ("revoke-in-flight", revoke_in_flight)];
+    &[("extent-attacks", extent_attacks), ("revoke-in-flight", revoke_in_flight), ("hanging", hanging)];
 
 /// The child's blocks.
 const FIRST: u64 = 8;
@@ -174,7 +174,7 @@ fn revoke_in_flight(_: Arguments<'_>) -> Option<u32> {
         if by_drop {
             to_the_end(Call::CapabilityDrop, part).ok()?;
         } else {
-            kernel::raw(Call::DmaGrant, [0, part.0, 0, count, 0]).ok()?;
+            while kernel::raw(Call::DmaGrant, [0, part.0, 0, count, 0]) == Err(Error::Unfinished) {}
         }
         let words = (WINDOW_VA + start) as *mut u64;
         let count = (count * PAGE_BYTES) as usize / 8;
@@ -191,5 +191,53 @@ fn revoke_in_flight(_: Arguments<'_>) -> Option<u32> {
         log::info!("probe: read under way, {what}: under way {under_way}, then {arrived} words arrived");
         queue.unbind().ok()?;
     }
+    Some(HELD)
+}
+
+/// Two reads of a disk that does not answer are under way when their pages are taken: nobody waits for that in the kernel, and
+/// none of the calls says that it is done before it is.
+fn hanging(_: Arguments<'_>) -> Option<u32> {
+    // inc [r9], in turn with us.
+    let count = Code::new().load([0x49, 0xB9], DATA_VA).bytes(&[0x49, 0xFF, 0x01]);
+    let other = Child::new(count.call(Call::Yield, [0; 5]).for_ever(), rights::WRITE).ok()?;
+    other.start(0).ok()?;
+    let own = &pages::environment().capabilities;
+    let queue = Queue::of(Handle::NONE, own.queues[0], 0, pages_for(RING_PAGES * PAGE_BYTES)?)?;
+    queue.bind().ok()?;
+    let pause = || kernel::sleep(clock::tsc() + clock::Scale::new().ticks(100_000_000), [sleep::NONE; 4]);
+    let mut parts = [Handle::NONE; 2];
+    for (number, part) in (0u16..).zip(&mut parts) {
+        let (page, header) = (pages_for(PAGE_BYTES)?, pages_for(PAGE_BYTES)?);
+        *part = derive(own.heap[0], page / PAGE_BYTES, 1, rights::READ | rights::WRITE | rights::DMA).ok()?;
+        kernel::raw(Call::DmaGrant, [0, part.0, 0, 1, 3]).ok()?;
+        // SAFETY: a page of the heap that nobody else uses.
+        unsafe { ((WINDOW_VA + header) as *mut [u64; 2]).write_volatile([IN.into(), FIRST * SECTORS]) };
+        let first = 3 * number;
+        queue.descriptor(first, header, 16, NEXT, first + 1);
+        queue.descriptor(first + 1, page, PAGE_BYTES as u32, WRITE | NEXT, first + 2);
+        queue.descriptor(first + 2, header + STATUS_OFFSET, 1, WRITE, 0);
+        queue.offer(first, number + 1);
+        queue.ring();
+        // The device takes it, and a thread of the disk begins.
+        pause();
+    }
+    let (mut unfinished, mut counted) = (true, 0);
+    for _ in 0..10 {
+        let before = other.word();
+        unfinished &= kernel::raw(Call::DmaGrant, [0, parts[0].0, 0, 1, 0]) == Err(Error::Unfinished);
+        unfinished &= kernel::raw(Call::CapabilityDrop, [0, parts[1].0, 0, 0, 0]) == Ok(1);
+        kernel::yield_to(Handle::NONE).ok()?;
+        counted += u32::from(other.word() > before);
+    }
+    log::info!("probe: unfinished: {unfinished}, the other ran meanwhile: {}", counted >= 9);
+    // The host lets go when it reads that.
+    let begun = clock::tsc();
+    while kernel::raw(Call::DmaGrant, [0, parts[0].0, 0, 1, 0]) == Err(Error::Unfinished) {
+        pause();
+    }
+    to_the_end(Call::CapabilityDrop, parts[1]).ok()?;
+    let waited_ms = (clock::tsc() - begun) / pages::environment().tsc_khz;
+    log::info!("probe: finished behind it: {}", (1..10_000).contains(&waited_ms));
+    other.release().ok()?;
     Some(HELD)
 }

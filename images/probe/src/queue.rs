@@ -3,7 +3,7 @@
 use crate::binding::pages_for;
 use abi::call::{Call, Error};
 use abi::capability::Handle;
-use abi::layout::{PAGE_BYTES, WINDOW_VA};
+use abi::layout::{DOORBELL_VA, PAGE_BYTES, WINDOW_VA};
 use abi::queue::RingLayout;
 use exos_runtime::{clock, kernel, pages, turn};
 
@@ -82,6 +82,12 @@ impl Queue {
         }
         core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
         self.store(at + 2, index);
+    }
+
+    /// Rings its doorbell.
+    pub(crate) fn ring(&self) {
+        // SAFETY: mapped while the queue is bound.
+        unsafe { ((DOORBELL_VA + self.number * PAGE_BYTES) as *mut u16).write_volatile(self.number as u16) }
     }
 
     /// Takes turns until the device has used as many chains as given, or long enough.

@@ -17,6 +17,7 @@ type Rows = &'static [Row];
 /// Cases of the image that are no attacks: work, promises and costs, which have tests of their own.
 pub const NO_ATTACKS: &[&str] = &[
     "storm",
+    "hanging",
     "arbitrary-calls",
     "fill-tables",
     "revoke-answered",

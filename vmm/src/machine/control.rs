@@ -50,7 +50,7 @@ impl Control {
                 let record = self.fault();
                 self.logs.report(record.environment, &self.reporter.fault(&self.memory, self.vcpu, &record));
             }
-            control::DRAIN => self.placement.drain(value),
+            control::DRAIN => self.placement.begin_drain(value),
             control::CLEAN_START => self.clean_start = value,
             control::CLEAN_PAGES => self.clean(value),
             _ => tracing::error!(
@@ -58,6 +58,15 @@ impl Control {
             ),
         }
         None
+    }
+
+    /// A read of the kernel's.
+    pub(crate) fn read(&self, register: u64) -> u32 {
+        let environment = register.checked_sub(control::DRAINED).map(|offset| offset / 4);
+        match environment.and_then(|environment| u32::try_from(environment).ok()) {
+            Some(environment) => self.placement.drained(environment),
+            None => 0,
+        }
     }
 
     /// Clears pages. A log among them is read to its end before, and found to begin anew after.
@@ -243,6 +252,7 @@ mod tests {
         assert!(matches!(control.write(control::FAULT, 1), Some(VcpuEnd::Fault(_))));
         for register in [control::DRAIN, 0x18, 0xFF8, 0xFFF] {
             assert!(control.write(register, u32::MAX).is_none(), "{register:#x}");
+            assert_eq!(control.read(register), 0, "{register:#x}");
         }
     }
 }

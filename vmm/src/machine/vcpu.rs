@@ -183,6 +183,10 @@ impl Vcpu {
                         self.placement.ring();
                     }
                 }
+                Ok(VcpuExit::MmioRead(gpa, data)) if gpa & !0xFFF == CONTROL_GPA => {
+                    let value = self.control.read(gpa - CONTROL_GPA).to_le_bytes();
+                    data.iter_mut().zip(value).for_each(|(byte, value)| *byte = value);
+                }
                 Ok(VcpuExit::MmioRead(gpa, data)) => self.bus.mmio_read(gpa, data),
                 // Ring 3 has no ports and the kernel uses none: reads float, writes go nowhere.
                 Ok(VcpuExit::IoIn(_, data)) => data.fill(0xFF),

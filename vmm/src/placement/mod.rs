@@ -13,6 +13,7 @@
 //! A turn takes the vCPU. Where there are several, work for one would wait for another's turn; so there the work is a
 //! thread's, and auto means thread.
 
+mod drains;
 pub mod policy;
 pub mod wait;
 mod work;
@@ -22,6 +23,7 @@ use crate::device::pci::Interrupt;
 use crate::machine::MachineError;
 use crate::tables::shared::Shared;
 use abi::boot::HostPage;
+use drains::Drains;
 use policy::{Place, Policy};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -88,6 +90,7 @@ pub struct Placement {
     mode: IoMode,
     vcpus: Vcpus,
     work: DeviceWork,
+    drains: Mutex<Drains>,
     /// The queues' doorbells, as one event.
     doorbell: EventFd,
     /// Ends any wait: the machine stops, or the place changes.
@@ -136,6 +139,7 @@ impl Placement {
             mode,
             vcpus: vcpus.clone(),
             work,
+            drains: Mutex::new(Drains::new()),
             doorbell,
             kick: EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?,
             host,
@@ -204,10 +208,16 @@ impl Placement {
         self.interrupt_guest();
     }
 
-    /// Returns when no device accesses memory or blocks for an environment any more on the strength of rights that it had
-    /// before: whatever begins from now on finds those that it has now.
-    pub fn drain(&self, environment: u32) {
-        self.work.drain(environment);
+    /// Something was taken from an environment: whatever devices begin from now on finds the rights that it has now. What is under
+    /// way counts as the environment's next drain.
+    pub fn begin_drain(&self, environment: u32) {
+        let in_flight = self.work.in_flight(environment);
+        lock(&self.drains).begin(environment, in_flight);
+    }
+
+    /// Up to which of an environment's drains no device accesses memory or blocks any more on the strength of what it had before.
+    pub fn drained(&self, environment: u32) -> u32 {
+        lock(&self.drains).over(environment)
     }
 
     /// Interrupts every vCPU.

@@ -116,16 +116,12 @@ impl DeviceWork {
         self.finished.as_raw_fd()
     }
 
-    /// See [`super::Placement::drain`]. The devices' work asks for rights at each batch, under the device's lock; the disks'
-    /// threads at each request.
-    pub(super) fn drain(&self, environment: u32) {
+    /// See [`super::Placement::begin_drain`]. The devices' work asks for rights at each batch, under the device's lock: so a batch is
+    /// over when this returns. The disks' threads ask at each request.
+    pub(super) fn in_flight(&self, environment: u32) -> InFlight {
         drop(self.nic());
         drop(lock(&self.channel));
-        for disk in &self.disks {
-            // The disk goes on meanwhile.
-            let in_flight = lock(disk).in_flight(environment);
-            in_flight.wait();
-        }
+        InFlight::of(self.disks.iter().map(|disk| lock(disk).in_flight(environment)).collect())
     }
 
     /// The ledgers of the disks' threads, with their names.
@@ -142,53 +138,26 @@ impl DeviceWork {
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Requests of an environment that disks' threads are at.
+pub(super) struct InFlight(Vec<block::InFlight<DmaDomain>>);
+
+impl InFlight {
+    /// Those of each disk.
+    pub(super) fn of(disks: Vec<block::InFlight<DmaDomain>>) -> Self {
+        Self(disks)
+    }
+
+    /// How many there are.
+    pub(super) fn requests(&self) -> usize {
+        self.0.iter().map(block::InFlight::requests).sum()
+    }
+
+    /// Forgets those that are done.
+    pub(super) fn forget(&mut self) {
+        self.0.iter_mut().for_each(block::InFlight::forget);
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::disk::fake::AtHand;
-    use crate::device::virtio::test_utils::disk::page_gpa;
-    use crate::device::virtio::test_utils::{Piece, console, disk};
-    use std::sync::mpsc::channel;
-    use std::time::Duration;
-    use vmm_sys_util::eventfd::EFD_NONBLOCK;
-
-    #[test]
-    fn drain_returns_when_batch_and_request_in_flight_are_done() {
-        let mut disk = disk::Disk::new();
-        let mut driver = disk.bind(0, 1);
-        disk.store.state().at_hand = AtHand::Nothing;
-        disk.store.state().held = true;
-        driver.add(&disk.request(1, 0, 0, 8, &[Piece::into(page_gpa(1, 0), 4096)]));
-        disk.work();
-        disk.store.wait_for_held(1);
-        let disk::Disk { function, store, .. } = disk;
-        let work = Arc::new(DeviceWork {
-            nic: None,
-            disks: vec![Arc::new(Mutex::new(function))],
-            finished: EventFd::new(EFD_NONBLOCK).expect("an event descriptor"),
-            channel: Arc::new(Mutex::new(console::Channel::new().function)),
-        });
-        let batch = lock(&work.channel);
-        let (done, returned) = channel();
-        for environment in [1, 2] {
-            let (work, done) = (Arc::clone(&work), done.clone());
-            std::thread::spawn(move || {
-                work.drain(environment);
-                done.send(environment)
-            });
-        }
-        let (moment, patience) = (Duration::from_millis(50), Duration::from_secs(10));
-        assert!(returned.recv_timeout(moment).is_err(), "a batch was running");
-        drop(batch);
-        // The disk has nothing of this one's; meanwhile it can be worked on.
-        assert_eq!(returned.recv_timeout(patience), Ok(2));
-        assert!(returned.recv_timeout(moment).is_err(), "a request was in flight");
-        assert_eq!(lock(&work.disks[0]).work(&Ledger::default(), block::Budget::default()).completed, 0);
-        store.release();
-        assert_eq!(returned.recv_timeout(patience), Ok(1));
-    }
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

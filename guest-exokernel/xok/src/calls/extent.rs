@@ -1,10 +1,10 @@
 //! Disk extents: one entry of the table for each capability that is bound.
 
+use super::revocation::Trim;
 use crate::kernel::Kernel;
 use crate::machine::{Machine, direct_map};
-use abi::boot::control;
 use abi::call::Error;
-use abi::capability::{Handle, Kind};
+use abi::capability::{Capability, Handle, Kind};
 use abi::extent::{EXTENTS, ExtentEntry, share};
 use xok_core::refuse;
 
@@ -41,33 +41,48 @@ impl Kernel {
     pub(super) fn extent_unbind(&mut self, environment: u64, extent: u64) -> Result<(), Error> {
         let environment = self.subject(environment)?;
         let capability = self.tree().find(environment, Handle(extent), Kind::Extent)?;
-        if self.tree().entry(capability).bound == 0 {
+        let Some(index) = self.tree().entry(capability).bound.checked_sub(1) else {
             return refuse(Error::NotFound);
+        };
+        let index = index as usize;
+        if slot(index).blocks != 0 {
+            set(index, ExtentEntry { blocks: 0, ..slot(index) });
+            self.begin_drain(environment);
         }
-        self.unextent_step(environment, capability);
+        if !self.is_drained(environment, self.drains(environment)) {
+            return refuse(Error::Unfinished);
+        }
+        set(index, ExtentEntry::default());
+        self.tree().entry_mut(capability).bound = 0;
         Ok(())
     }
 
     /// Lets the entry that was made with an extent capability end behind its first `keep` blocks.
-    pub(super) fn unextent_tail(&mut self, environment: u32, capability: u16, keep: u64) -> bool {
+    pub(super) fn unextent_tail(&mut self, environment: u32, capability: u16, trim: &mut Trim) -> bool {
         if let Some(index) = self.tree().entry(capability).bound.checked_sub(1) {
             let entry = slot(index as usize);
-            set(index as usize, ExtentEntry { blocks: entry.blocks.min(keep), ..entry });
-            Machine::get().control(control::DRAIN, environment);
+            if entry.blocks > trim.keep {
+                set(index as usize, ExtentEntry { blocks: trim.keep, ..entry });
+                trim.drain = Some(self.begin_drain(environment));
+            }
         }
-        true
+        trim.drain.is_none_or(|drain| self.is_drained(environment, drain))
     }
 
-    /// Empties the entry that was made with an extent capability.
+    /// Empties the entry that was made with an extent capability, which goes; whether no device is at its blocks any more.
     pub(super) fn unextent_step(&mut self, environment: u32, capability: u16) -> bool {
         let mut tree = self.tree();
         let entry = tree.entry_mut(capability);
         if let Some(index) = entry.bound.checked_sub(1) {
             entry.bound = 0;
             set(index as usize, ExtentEntry::default());
-            Machine::get().control(control::DRAIN, environment);
+            // The capability goes: what stood there remembers what it waits for.
+            entry.count = 0;
+            let drain = self.begin_drain(environment);
+            self.tree().entry_mut(capability).start = drain.into();
         }
-        true
+        let &Capability { start, count, .. } = self.tree().entry(capability);
+        count != 0 || self.is_drained(environment, start as u32)
     }
 }
 

@@ -1,8 +1,7 @@
 //! Mapping memory, and allowing devices to use it.
 
 use crate::kernel::Kernel;
-use crate::machine::{Machine, read, write};
-use abi::boot::control;
+use crate::machine::{read, write};
 use abi::call::{Error, map};
 use abi::capability::{CAPABILITIES, Capability, Handle, Kind, number, rights};
 use abi::layout::{LARGE_PAGE_BYTES, PAGE_BYTES};
@@ -217,14 +216,25 @@ impl Kernel {
         let (done, taken) =
             self.environment(environment).domain.set(start + first, pages, wanted as u8, WORDS);
         if taken {
-            Machine::get().control(control::DRAIN, environment);
+            self.begin_drain(environment);
+        }
+        // Who gives all has taken nothing, now or before.
+        const ALL: u64 = (rights::READ | rights::WRITE) as u64;
+        if wanted != ALL && !self.is_drained(environment, self.drains(environment)) {
+            return refuse(Error::Unfinished);
         }
         Ok(done)
     }
 
     /// Takes from devices what they were allowed with the pages of a memory capability from `limit` on, from its end on; whether
     /// all of it. Nobody binds with it meanwhile, so it is shorter at once.
-    pub(super) fn forbid_tail(&mut self, environment: u32, capability: u16, limit: u64) -> bool {
+    pub(super) fn forbid_tail(
+        &mut self,
+        environment: u32,
+        capability: u16,
+        limit: u64,
+        drain: &mut Option<u32>,
+    ) -> bool {
         let domain = self.environment(environment).domain;
         let mut tree = self.tree();
         let entry = tree.entry_mut(capability);
@@ -232,12 +242,17 @@ impl Kernel {
             return true;
         }
         let end = entry.start + entry.count;
-        // So many lie in one word less than `WORDS`, wherever they begin.
-        let first = limit.max(end.saturating_sub((WORDS - 1) * 32));
-        domain.set(first, end - first, 0, WORDS);
-        entry.count = first - entry.start;
-        Machine::get().control(control::DRAIN, environment);
-        first == limit
+        if end > limit {
+            // So many lie in one word less than `WORDS`, wherever they begin.
+            let first = limit.max(end.saturating_sub((WORDS - 1) * 32));
+            domain.set(first, end - first, 0, WORDS);
+            entry.count = first - entry.start;
+            *drain = Some(self.begin_drain(environment));
+            if first != limit {
+                return false;
+            }
+        }
+        drain.is_none_or(|drain| self.is_drained(environment, drain))
     }
 
     /// Takes from devices what they were allowed with a memory capability, from its start on; whether all of it.
@@ -248,13 +263,18 @@ impl Kernel {
         if entry.object == 0 {
             return true;
         }
-        let (done, _) = domain.set(entry.start, entry.count, 0, WORDS);
-        entry.start += done;
-        entry.count -= done;
         if entry.count > 0 {
-            return false;
+            let (done, _) = domain.set(entry.start, entry.count, 0, WORDS);
+            entry.start += done;
+            entry.count -= done;
+            if entry.count > 0 {
+                return false;
+            }
+            let drain = self.begin_drain(environment);
+            // Nothing of its range is left: where that began is what it waits for.
+            self.tree().entry_mut(capability).start = drain.into();
         }
-        Machine::get().control(control::DRAIN, environment);
-        true
+        let drain = self.tree().entry(capability).start as u32;
+        self.is_drained(environment, drain)
     }
 }

@@ -117,9 +117,9 @@ impl Kernel {
         }
         let environment = holder(capability) as u32;
         let done = match Kind::from_number(entry.kind) {
-            Some(Kind::Memory) => self.unmap_tail(environment, capability, limit, &mut trim.va),
+            Some(Kind::Memory) => self.unmap_tail(environment, capability, limit, trim),
             Some(Kind::Queues) => self.unbind_tail(capability, limit),
-            Some(Kind::Extent) => self.unextent_tail(environment, capability, trim.keep),
+            Some(Kind::Extent) => self.unextent_tail(environment, capability, trim),
             Some(Kind::Slices) => self.unslice_tail(capability, limit),
             _ => true,
         };
@@ -131,15 +131,15 @@ impl Kernel {
     }
 
     /// Undoes mappings of pages from `limit` on, then what devices may do with them.
-    fn unmap_tail(&mut self, environment: u32, capability: u16, limit: u64, va: &mut u64) -> bool {
+    fn unmap_tail(&mut self, environment: u32, capability: u16, limit: u64, trim: &mut Trim) -> bool {
         // Who unmapped everything before has nothing to wait for.
-        if *va < xok_core::paging::END_VA && self.tree().entry(capability).bound > 0 {
-            *va = self.unmap_some(environment, capability, *va, |entry| {
+        if trim.va < xok_core::paging::END_VA && self.tree().entry(capability).bound > 0 {
+            trim.va = self.unmap_some(environment, capability, trim.va, |entry| {
                 let pages = if entry & LARGE != 0 { LARGE_PAGES } else { 1 };
                 (entry & ADDRESS) / PAGE_BYTES + pages > limit
             });
             return false;
         }
-        self.forbid_tail(environment, capability, limit)
+        self.forbid_tail(environment, capability, limit, &mut trim.drain)
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) error: Option<i32>,
     /// Calls that may wait do.
     pub(crate) held: bool,
+    /// ... but for so many, the first.
+    pub(crate) let_go: usize,
     /// How many wait.
     pub(crate) waiting: usize,
     /// Calls that may wait, by name.
@@ -57,6 +59,7 @@ impl FakeStore {
             portion: usize::MAX,
             error: None,
             held: false,
+            let_go: 0,
             waiting: 0,
             calls: Vec::new(),
         };
@@ -70,6 +73,12 @@ impl FakeStore {
     /// Lets go of the calls that are held.
     pub(crate) fn release(&self) {
         self.state().held = false;
+        self.changed.notify_all();
+    }
+
+    /// Lets go of the first of the calls that are held.
+    pub(crate) fn release_one(&self) {
+        self.state().let_go += 1;
         self.changed.notify_all();
     }
 
@@ -87,9 +96,10 @@ impl FakeStore {
     fn enter(&self, name: &'static str) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.state();
         state.calls.push(name);
+        let number = state.calls.len();
         state.waiting += 1;
         self.changed.notify_all();
-        while state.held {
+        while state.held && number > state.let_go {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting -= 1;

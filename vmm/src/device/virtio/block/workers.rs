@@ -94,8 +94,6 @@ struct Shared<M> {
     state: Mutex<State<M>>,
     /// There is a job, or the end.
     work: Condvar,
-    /// A thread is done with a job.
-    progress: Condvar,
     /// How many lie in [`State::done`]: what the device work reads at each look.
     finished: AtomicUsize,
     /// Written when a job is finished.
@@ -140,7 +138,6 @@ impl<M: PinnedMemory> Workers<M> {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
                 work: Condvar::new(),
-                progress: Condvar::new(),
                 finished: AtomicUsize::new(0),
                 event,
                 store,
@@ -258,13 +255,11 @@ impl<M: PinnedMemory> Shared<M> {
             state.running.retain(|running| running.number != number);
             if state.forgotten[usize::from(queue)] {
                 state.forgotten[usize::from(queue)] = state.is_at(queue);
-                self.progress.notify_all();
                 continue;
             }
             state.done.push(Done { job, result });
             self.finished.store(state.done.len(), Ordering::Release);
             drop(state);
-            self.progress.notify_all();
             // A full counter means that it is readable already.
             let _ = self.event.write(1);
         }
@@ -307,12 +302,15 @@ pub struct InFlight<M> {
 }
 
 impl<M> InFlight<M> {
-    /// Returns when all of it is done.
-    pub fn wait(&self) {
-        let mut state = self.shared.lock();
-        while state.running.iter().any(|running| self.numbers.contains(&running.number)) {
-            state = self.shared.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+    /// How many requests it was, besides those that were forgotten since.
+    pub fn requests(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// Forgets what is done.
+    pub fn forget(&mut self) {
+        let state = self.shared.lock();
+        self.numbers.retain(|number| state.running.iter().any(|running| running.number == *number));
     }
 }
 

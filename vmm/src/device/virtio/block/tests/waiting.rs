@@ -223,7 +223,7 @@ fn blocks_revoked_while_their_request_waits_are_not_read() {
 }
 
 #[test]
-fn drain_waits_for_what_is_in_flight_for_the_environment_and_for_nobody_else() {
+fn in_flight_is_what_threads_are_at_for_the_environment_and_for_nobody_else() {
     let mut disk = Disk::new();
     let mut driver = disk.bind(0, 1);
     disk.store.state().at_hand = AtHand::Nothing;
@@ -231,20 +231,14 @@ fn drain_waits_for_what_is_in_flight_for_the_environment_and_for_nobody_else() {
     submit(&disk, &mut driver, 0, READ_KIND, 1, &[into(0)]);
     disk.work();
     disk.store.wait_for_held(1);
-    let (done, returned) = std::sync::mpsc::channel();
-    for environment in [2, 1] {
-        let (in_flight, done) = (disk.function.in_flight(environment), done.clone());
-        std::thread::spawn(move || {
-            in_flight.wait();
-            done.send(environment)
-        });
-    }
-    let patience = std::time::Duration::from_secs(10);
-    assert_eq!(returned.recv_timeout(patience), Ok(2));
-    let moment = std::time::Duration::from_millis(50);
-    assert!(returned.recv_timeout(moment).is_err(), "came back before the request in flight was done");
+    assert_eq!(disk.function.in_flight(2).requests(), 0);
+    let mut in_flight = disk.function.in_flight(1);
+    in_flight.forget();
+    assert_eq!(in_flight.requests(), 1);
     disk.store.release();
-    assert_eq!(returned.recv_timeout(patience), Ok(1));
+    disk.work_until_completed(1);
+    in_flight.forget();
+    assert_eq!(in_flight.requests(), 0);
     assert_eq!(disk.guest.read(page_gpa(1, 0), 4096), stored(&disk, 1));
 }
 
