@@ -18,23 +18,27 @@ pub(crate) const CASES: &[Case] = &[
     ("doorbell-after-unbind", doorbell_after_unbind),
 ];
 
-/// What children try with addresses and instructions that are not theirs. Each ends with 128 and the exception's vector.
+/// Where nothing lies in a page that is written on trial: whoever may write there goes on and ends as if nothing were the matter.
+const NOTHING: u64 = 0x800;
+
+/// What children try with addresses and instructions that are not theirs. Each ends with 128 and the exception's vector, and with 0 if
+/// it is let: so what is written must not be what it needs on its way out, and what is executed must be an end.
 fn child_attacks(_: Arguments<'_>) -> Option<u32> {
     let stray = Code::new().rax(Call::Exit as u64).bytes(&[0x31, 0xFF, 0xCC]).exit(0);
     let attacks = [
         ("reads the kernel", Code::new().read(KERNEL_VA)),
         ("reads all memory", Code::new().read(DIRECT_MAP_VA + 0x1000)),
-        ("writes its page tables", Code::new().write_rdi(PAGE_TABLES_VA + (CODE_VA >> 12) * 8)),
+        ("writes its page tables", Code::new().write_rdi(PAGE_TABLES_VA + (CODE_VA >> 12) * 8 + 64)),
         (
             "reads the kernel's page tables",
             Code::new().read(PAGE_TABLES_VA + ((KERNEL_VA & 0xFFFF_FFFF_FFFF) >> 12) * 8),
         ),
         ("reads its parent's heap", Code::new().read(child_of_heap())),
         ("reads its parent's stack", Code::new().read(STACK_TOP_VA - 8)),
-        ("writes the environment page", Code::new().write_rdi(ENVIRONMENT_VA)),
-        ("writes the kernel's page", Code::new().write_rdi(KERNEL_PAGE_VA)),
-        ("writes the gate", Code::new().write_rdi(GATE_VA)),
-        ("writes the resume page", Code::new().write_rdi(RESUME_VA)),
+        ("writes the environment page", Code::new().write_rdi(ENVIRONMENT_VA + NOTHING)),
+        ("writes the kernel's page", Code::new().write_rdi(KERNEL_PAGE_VA + NOTHING)),
+        ("writes the gate", Code::new().write_rdi(GATE_VA + NOTHING)),
+        ("writes the resume page", Code::new().write_rdi(RESUME_VA + NOTHING)),
         ("takes a turn beside others", Code::new().write_rdi(TURN_VA)),
         ("rings a doorbell that is not bound", Code::new().write_rdi(DOORBELL_VA)),
         ("rings the last doorbell", Code::new().write_rdi(DOORBELL_VA + 255 * PAGE_BYTES)),
@@ -57,7 +61,9 @@ fn child_attacks(_: Arguments<'_>) -> Option<u32> {
     ];
     for (what, code) in attacks {
         let child = Child::new(code.exit(0), rights::WRITE).ok()?;
-        child.start(0).ok()?;
+        child.set_data(&Code::new().exit(0));
+        // Should a turn be taken, it is over at once.
+        child.start(1).ok()?;
         log::info!("probe: a child that {what}: {}", child.wait(state::GONE)?);
         to_the_end(Call::CapabilityDrop, child.part).ok()?;
         to_the_end(Call::CapabilityDrop, child.environment).ok()?;
@@ -118,6 +124,11 @@ fn refusals(_: Arguments<'_>) -> Option<u32> {
     let read_only = derive(heap, first, 4, rights::READ).ok()?;
     let other = Child::new(Code::new().exit(0), rights::WRITE).ok()?;
     let env = child.environment.0;
+    // Of a slot in which its parent has nothing.
+    let mut childs = child.given;
+    for _ in 0..64 {
+        childs = give(child.part, &child, rights::READ).ok()?;
+    }
     let try_ = |what: &str, number: Call, arguments: [u64; 5]| {
         log::info!("probe: {what}: {:?}", call(number, arguments));
     };
@@ -140,11 +151,7 @@ fn refusals(_: Arguments<'_>) -> Option<u32> {
     try_("give without the right", Call::CapabilityGive, [0, read_only.0, env, 1, 0]);
     try_("give to memory", Call::CapabilityGive, [0, child.part.0, heap.0, 1, 0]);
     try_("give to the places", Call::CapabilityGive, [0, child.part.0, own.environments.0, 1, 0]);
-    try_(
-        "map the child's handle as one's own",
-        Call::MemoryMap,
-        [0, child.given.0 + (200 << 32), DATA_VA, 0, 1],
-    );
+    try_("map the child's handle as one's own", Call::MemoryMap, [0, childs.0, 1 << 40, 0, 1]);
     try_("map writable what is read-only", Call::MemoryMap, [0, read_only.0, (1 << 40) | map::WRITE, 0, 1]);
     try_("map executable what is not", Call::MemoryMap, [0, read_only.0, (1 << 40) | map::EXECUTE, 0, 1]);
     try_("map behind the range", Call::MemoryMap, [0, read_only.0, 1 << 40, 4, 1]);
@@ -193,8 +200,8 @@ fn doorbell_after_unbind(_: Arguments<'_>) -> Option<u32> {
     kernel::queue_bind(0, 0, base, 256).ok()?;
     // SAFETY: a doorbell of our own.
     unsafe { doorbell.write_volatile(0) };
-    log::info!("probe: rang");
     kernel::queue_unbind(0, 0).ok()?;
+    log::info!("probe: rang, then given back: {doorbell:p}");
     // SAFETY: it faults, or the test fails.
     unsafe { doorbell.write_volatile(0) };
     Some(BROKEN)

@@ -254,11 +254,12 @@ fn bad_stack(arguments: Arguments<'_>) -> Option<u32> {
 /// `call-fault OFFSET`: enters the gate page elsewhere than at its beginning.
 fn call_fault(arguments: Arguments<'_>) -> Option<u32> {
     let offset = number(arguments.next())?;
-    log::info!("probe: gate page + {offset:#x}");
-    // SAFETY: the page holds the gate instruction, `ret` and zeros; zeros are an instruction that writes to [rax], which
-    // is null here and faults.
+    // Where nothing is mapped.
+    const NOWHERE_VA: u64 = 0x6660_0000_0000;
+    log::info!("probe: gate page + {offset:#x}, with {NOWHERE_VA:#x}");
+    // SAFETY: the page holds the gate instruction, `ret` and zeros; zeros are an instruction that writes to [rax], and faults.
     unsafe {
-        asm!("call {va}", va = in(reg) GATE_VA + offset, inlateout("rax") 0u64 => _, clobber_abi("sysv64"));
+        asm!("call {va}", va = in(reg) GATE_VA + offset, inlateout("rax") NOWHERE_VA => _, clobber_abi("sysv64"));
     }
     log::info!("probe: returned");
     Some(HELD)

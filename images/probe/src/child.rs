@@ -191,6 +191,12 @@ impl Child {
         unsafe { core::ptr::copy_nonoverlapping(code.0.as_ptr(), page, code.0.len()) };
     }
 
+    /// Instructions in its data page.
+    pub(crate) fn set_data(&self, code: &Code) {
+        // SAFETY: a page of the heap that nothing else uses yet; the code is shorter.
+        unsafe { core::ptr::copy_nonoverlapping(code.0.as_ptr(), self.data.cast::<u8>(), code.0.len()) };
+    }
+
     pub(crate) fn word(&self) -> u64 {
         self.word_at(0)
     }

@@ -100,6 +100,11 @@ fn extent_attacks(_: Arguments<'_>) -> Option<u32> {
     let queues = give(queues, &child, rights::BIND).ok()?;
     let part = derive(all, FIRST, COUNT, rights::READ | rights::WRITE | rights::GIVE).ok()?;
     let extent = give(part, &child, rights::READ | rights::GIVE).ok()?;
+    // Of a slot in which the child has nothing.
+    let mut others = all;
+    for _ in 0..32 {
+        others = derive(all, 0, 1, rights::READ).ok()?;
+    }
     let try_ = |what: &str, answer: Result<u64, Error>| log::info!("probe: {what}: {:?}", answer.map(drop));
     let widen = |what: &str, start: u64, count: u64, rights: u16| {
         try_(what, kernel::raw(Call::CapabilityDerive, [who, extent.0, start, count, rights.into()]));
@@ -111,7 +116,7 @@ fn extent_attacks(_: Arguments<'_>) -> Option<u32> {
     widen("derive writing of what is only read", FIRST, 1, rights::WRITE);
     try_("bind no extent", kernel::raw(Call::ExtentBind, [who, 0, 0, 0, 0]));
     try_("bind memory as an extent", kernel::raw(Call::ExtentBind, [who, child.given.0, 0, 0, 0]));
-    try_("bind another's extent", kernel::raw(Call::ExtentBind, [who, all.0 + (200 << 32), 0, 0, 0]));
+    try_("bind another's extent", kernel::raw(Call::ExtentBind, [who, others.0, 0, 0, 0]));
     try_("unbind what is not bound", kernel::raw(Call::ExtentUnbind, [who, extent.0, 0, 0, 0]));
     let queue = Queue::of(child.environment, queues, first_queue, child.gpa(RINGS_PAGE))?;
     queue.bind().ok()?;

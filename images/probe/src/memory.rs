@@ -24,7 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     ("write-environment-page", |_| write(ENVIRONMENT_VA)),
     ("write-host-page", |_| write(HOST_VA)),
     ("null", |_| read(0)),
-    ("stack-overflow", |_| Some(probe_deeper(1) as u32)),
+    ("stack-overflow", stack_overflow),
 ];
 
 /// A `ret`, for code where no code may be.
@@ -66,6 +66,12 @@ fn exec_heap(_: Arguments<'_>) -> Option<u32> {
 fn exec_stack(_: Arguments<'_>) -> Option<u32> {
     let code = core::hint::black_box([RET; 64]);
     execute(code.as_ptr() as u64)
+}
+
+fn stack_overflow(_: Arguments<'_>) -> Option<u32> {
+    // The page below the lowest.
+    log::info!("probe: growing to {:#x}", STACK_TOP_VA - STACK_BYTES - PAGE_BYTES);
+    Some(probe_deeper(1) as u32)
 }
 
 /// In assembly, since the compiler may assume that a pointer of Rust's points at something.

@@ -5,6 +5,7 @@ use super::{Attack, Outcome, Reading, Trial};
 use crate::images;
 use crate::machine::{DiskSetup, End, Machine, MachineConfig, MachineError, NetSetup};
 use crate::placement::IoMode;
+use abi::layout::PAGE_BYTES;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ pub fn run(trial: &Trial) -> Result<Vec<Outcome>, AttackError> {
     let said: Vec<&str> = log.iter().filter_map(|line| Some(line.split_once("probe: ")?.1)).collect();
     let mut outcomes = match trial.reading {
         Reading::Lines => lines(trial, &said, &end, &wire),
-        Reading::Fault => vec![outcome(trial, &trial.attacks[0], fault(&end, &log))],
+        Reading::Fault => vec![outcome(trial, &trial.attacks[0], fault(&end, &log, &said))],
         Reading::Status => vec![outcome(trial, &trial.attacks[0], status(&end))],
         Reading::Stop => vec![outcome(trial, &trial.attacks[0], stop(&said, &end, stopped))],
     };
@@ -122,19 +123,28 @@ fn on_the_wire(wire: &Wire, what: &str) -> &'static str {
     if sent.iter().any(is_sent) { "on the wire" } else { "dropped" }
 }
 
-/// The vector of the exception that ended the first environment.
-fn fault(end: &End, log: &[String]) -> String {
+/// The vector of the exception that ended the first environment. A page fault counts if it is where the image meant to be: who was let
+/// and fell over something else afterwards was not refused.
+fn fault(end: &End, log: &[String], said: &[&str]) -> String {
     let End::Fault { report } = end else { return format!("{end:?}: {}", log.join("; ")) };
     let first = report.lines().next().unwrap_or_default();
     let Some(first) = first.strip_prefix("environment 0: ") else { return first.to_owned() };
     if first.starts_with("page fault ") {
-        return "vector 14".to_owned();
+        let meant = said.last().and_then(|line| line.rsplit_once("0x")).map(|(_, at)| page(at));
+        let faulted = first.split_once("0x").map(|(_, at)| page(at));
+        return if meant == faulted { "vector 14".to_owned() } else { format!("elsewhere: {first}") };
     }
     if first.starts_with("a gate instruction outside the gate page") {
         return "stray gate".to_owned();
     }
     let vector = first.split("(vector ").nth(1).and_then(|rest| rest.split([',', ')']).next());
     vector.map_or(first.to_owned(), |vector| format!("vector {vector}"))
+}
+
+/// The page of the address with which a text begins.
+fn page(text: &str) -> Option<u64> {
+    let digits = text.split(|letter: char| !letter.is_ascii_hexdigit()).next().unwrap_or_default();
+    u64::from_str_radix(digits, 16).ok().map(|va| va / PAGE_BYTES)
 }
 
 fn status(end: &End) -> String {
