@@ -1,6 +1,6 @@
 //! Acting for another environment without the right to, in every call that takes one; and taking more than there is.
 
-use crate::child::{CODE_VA, Child, Code, derive, derive_environment, give};
+use crate::child::{CODE_VA, Child, Code, DATA_VA, derive, derive_environment, give};
 use crate::queue::{RING_ENTRIES, RING_PAGES};
 use crate::{Case, HELD};
 use abi::boot::DEVICE_BLOCK;
@@ -57,13 +57,16 @@ fn act_for_another(_: Arguments<'_>) -> Option<u32> {
     let queues = give(own.queues[0], &child, rights::BIND).ok()?;
     let flow = give(own.flows[0], &child, rights::CARVE | rights::DIRECT).ok()?;
     let extent = give(own.extents[disk], &child, rights::READ).ok()?;
+    // One that nobody has bound.
+    kernel::raw(Call::SliceUnbind, [0, own.slices[0].0, 0, 1, 0]).ok()?;
     let slices = give(own.slices[0], &child, rights::BIND).ok()?;
+    let dropped = give(child.part, &child, rights::READ).ok()?;
     let itself = give(child.environment, &child, rights::RECEIVE).ok()?;
     let [high, low] = ipv4([10, 0, 0, 2]);
     for call in Call::ALL.into_iter().filter(|call| !OTHERS.contains(call)) {
         let given = child.given.0;
         let arguments = |environment: Handle| match call {
-            Call::EnvironmentStart => [environment.0, CODE_VA, 0, 0, 0],
+            Call::EnvironmentStart => [environment.0, CODE_VA, DATA_VA + PAGE_BYTES, 0, 0],
             Call::SliceBind | Call::SliceUnbind => [environment.0, slices.0, 0, 1, 0],
             Call::MemoryMap => [environment.0, given, 1 << 40, 0, 1],
             Call::MemoryUnmap => [environment.0, 1 << 40, 1, 0, 0],
@@ -75,7 +78,8 @@ fn act_for_another(_: Arguments<'_>) -> Option<u32> {
             Call::ExtentBind | Call::ExtentUnbind => [environment.0, extent.0, 0, 0, 0],
             Call::CapabilityDerive => [environment.0, given, child.gpa(0) / PAGE_BYTES, 1, 1],
             Call::CapabilityGive => [environment.0, given, itself.0, 1, 0],
-            _ => [environment.0, given, 0, 0, 0],
+            Call::CapabilityDrop => [environment.0, dropped.0, 0, 0, 0],
+            _ => [environment.0, given, 1, 0, 0],
         };
         try_for(call, kernel::raw(call, arguments(weak)));
         let stranger = kernel::raw(call, arguments(Handle(child.environment.0 + (77 << 32))));
@@ -89,10 +93,10 @@ fn act_for_another(_: Arguments<'_>) -> Option<u32> {
         other.start(0).ok()?;
         kernel::raw(Call::Halt, [1, 0, 0, 0, 0])
     });
-    let few = derive(own.environments, 3, 1, rights::CONTROL | rights::GIVE).ok()?;
+    let few = derive(own.environments, 4, 1, rights::CONTROL | rights::GIVE).ok()?;
     try_("create without the right", kernel::raw(Call::EnvironmentCreate, [few.0, ANY, 0, 0, 0]));
-    let one = derive(own.environments, 3, 1, rights::CREATE | rights::GIVE).ok()?;
-    try_("create beside one's places", kernel::raw(Call::EnvironmentCreate, [one.0, 2, 0, 0, 0]));
+    let one = derive(own.environments, 4, 1, rights::CREATE | rights::GIVE).ok()?;
+    try_("create beside one's places", kernel::raw(Call::EnvironmentCreate, [one.0, 5, 0, 0, 0]));
     Some(HELD)
 }
 

@@ -90,7 +90,7 @@ fn flow_attacks(_: Arguments<'_>) -> Option<u32> {
     };
     let address = |address: [u8; 4]| ipv4(address);
     try_("carve out of nothing", carve(who, Handle::NONE, PORT, [0, 80]));
-    try_("carve out of another's flow", carve(who, others, PORT, [0, 80]));
+    try_("carve out of another's flow", carve(who, others, DESTINATION | WHOLE, address(SOMEBODY)));
     try_("carve out of memory", carve(who, one.child.given, PORT, [0, 80]));
     try_("carve without the right", carve(who, directing, DESTINATION | WHOLE, address(SOMEBODY)));
     try_("carve the port that another has", carve(who, one.flow, PORT, [0, 8080]));

@@ -13,8 +13,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Its memory. Addresses in the list are those of a machine of this size.
 pub(super) const MEMORY_BYTES: u64 = 64 << 20;
-/// Places for children.
-const CHILDREN: u32 = 3;
+/// Places for children: more than any case fills, but the one that fills all.
+const CHILDREN: u32 = 5;
 
 /// Why it could not be tried.
 #[derive(Debug, thiserror::Error)]
