@@ -263,23 +263,23 @@ fn devices(trials: &mut Vec<Trial>) {
     const END: u64 = MEMORY_BYTES;
     #[rustfmt::skip]
     let rows: &[([u64; 6], &str, &str)] = &[
-        ([0, 64, 0, 0, 0, 1], "sends the first page", "receives into the first page"),
-        ([0x1000, 64, 0, 0, 0, 1], "sends the kernel's memory", "receives into the kernel's memory"),
+        ([0, 128, 0, 0, 0, 1], "sends the first page", "receives into the first page"),
+        ([0x1000, 128, 0, 0, 0, 1], "sends the kernel's memory", "receives into the kernel's memory"),
         ([END - 64, 128, 0, 0, 0, 1], "sends across the end of memory", "receives across the end of memory"),
-        ([END, 64, 0, 0, 0, 1], "sends from behind memory", "receives behind memory"),
+        ([END, 128, 0, 0, 0, 1], "sends from behind memory", "receives behind memory"),
         ([GOOD, 0xFFFF_FFFF, 0, 0, 0, 1], "sends four gigabytes", "receives into four gigabytes"),
-        ([MMIO_GPA, 64, 0, 0, 0, 1], "sends device registers", "receives into device registers"),
-        ([crate::machine::boot::CONTROL_GPA, 4, 0, 0, 0, 1], "sends the VMM's control register", "receives into the VMM's control register"),
-        ([DIRECT_MAP_VA, 64, 0, 0, 0, 1], "sends from a virtual address", "receives at a virtual address"),
+        ([MMIO_GPA, 128, 0, 0, 0, 1], "sends device registers", "receives into device registers"),
+        ([crate::machine::boot::CONTROL_GPA, 128, 0, 0, 0, 1], "sends the VMM's control register", "receives into the VMM's control register"),
+        ([DIRECT_MAP_VA, 128, 0, 0, 0, 1], "sends from a virtual address", "receives at a virtual address"),
         ([u64::MAX - 63, 128, 0, 0, 0, 1], "sends around the end of addresses", "receives around the end of addresses"),
         ([GOOD, 0, 0, 0, 0, 1], "sends nothing", "receives into nothing"),
-        ([GOOD, 64, NEXT, 0, 0, 1], "sends in a loop", "receives in a loop"),
-        ([GOOD, 64, NEXT, 64, 0, 1], "sends a next that is not there", "receives into a next that is not there"),
-        ([GOOD, 64, 0, 0, 64, 1], "sends a head that is not there", "receives into a head that is not there"),
-        ([GOOD, 64, 0, 0, 0, 65], "sends more chains than entries", "receives into more chains than entries"),
-        ([GOOD, 64, 0, 0, 0, 0xFFFF], "steps back when it sends", "steps back when it receives"),
-        ([GOOD, 64, INDIRECT | NEXT, 0, 0, 1], "sends a table and a next", "receives into a table and a next"),
-        ([0, 64, INDIRECT, 0, 0, 1], "sends a table of somebody's", "receives into a table of somebody's"),
+        ([GOOD, 128, NEXT, 0, 0, 1], "sends in a loop", "receives in a loop"),
+        ([GOOD, 128, NEXT, 64, 0, 1], "sends a next that is not there", "receives into a next that is not there"),
+        ([GOOD, 128, 0, 0, 64, 1], "sends a head that is not there", "receives into a head that is not there"),
+        ([GOOD, 128, 0, 0, 0, 65], "sends more chains than entries", "receives into more chains than entries"),
+        ([GOOD, 128, 0, 0, 0, 0xFFFF], "steps back when it sends", "steps back when it receives"),
+        ([GOOD, 128, INDIRECT | NEXT, 0, 0, 1], "sends a table and a next", "receives into a table and a next"),
+        ([0, 128, INDIRECT, 0, 0, 1], "sends a table of somebody's", "receives into a table of somebody's"),
     ];
     let words = |offer: [u64; 6]| offer.map(|word| format!("{word:#x}"));
     let mut push = |case: &str, offer: [u64; 6], equipment, what| {
@@ -292,8 +292,8 @@ fn devices(trials: &mut Vec<Trial>) {
         let [gpa, len, flags, next, head, index] = offer;
         push("receive", [gpa, len, flags | WRITE, next, head, index], RECEIVING, receives);
     }
-    push("send", [GOOD, 64, WRITE, 0, 0, 1], NIC, "sends what the device should write");
-    push("receive", [GOOD, 64, 0, 0, 0, 1], RECEIVING, "receives into what the device should read");
+    push("send", [GOOD, 128, WRITE, 0, 0, 1], NIC, "sends what the device should write");
+    push("receive", [GOOD, 128, 0, 0, 0, 1], RECEIVING, "receives into what the device should read");
     for (request, what) in [
         ([0, 0x1000, 4096, WRITE, 16, WRITE], "reads blocks into the kernel's memory"),
         ([1, 0x1000, 4096, 0, 16, WRITE], "writes the kernel's memory to the disk"),
