@@ -14,6 +14,47 @@ mod trial;
 pub use list::{NO_ATTACKS, trials};
 pub use trial::{AttackError, run};
 
+/// What an attack gets once what stands against it has been removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Without {
+    /// It was removed, and this was seen.
+    Seen {
+        /// What was removed: from a kernel or a VMM made for that, which are nowhere else.
+        removed: &'static str,
+        /// What the attack got then.
+        got: &'static str,
+    },
+    /// There is nothing of ours that could be removed: the processor refuses it alone, for this reason.
+    Processor(&'static str),
+    /// It is no attack but must work, so that being refused beside it means something.
+    Works,
+    /// Nobody has tried.
+    NotTried,
+}
+
+impl Without {
+    /// Its name in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Seen { .. } => "seen",
+            Self::Processor(_) => "processor",
+            Self::Works => "works",
+            Self::NotTried => "not tried",
+        }
+    }
+}
+
+impl std::fmt::Display for Without {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Seen { removed, got } => write!(f, "{removed}: {got}"),
+            Self::Processor(why) => write!(f, "(the processor alone: {why})"),
+            Self::Works => f.write_str("(must work)"),
+            Self::NotTried => f.write_str("(not tried)"),
+        }
+    }
+}
+
 /// One attack.
 #[derive(Clone, Copy, Debug)]
 pub struct Attack {
@@ -21,8 +62,8 @@ pub struct Attack {
     pub what: &'static str,
     /// What it must get; several answers, of which the host decides, are separated by `|`.
     pub refused: &'static str,
-    /// What it got when what stands against it had been removed; empty: nobody has tried.
-    pub without: &'static str,
+    /// What it got when what stands against it had been removed.
+    pub without: Without,
 }
 
 /// How an attack's outcome shows.
@@ -82,7 +123,7 @@ pub struct Outcome {
     /// What it should have got.
     pub expected: &'static str,
     /// What it gets without what stands against it.
-    pub without: &'static str,
+    pub without: Without,
 }
 
 impl Outcome {

@@ -1,7 +1,7 @@
 //! Boots the image for one trial, and reads off what each attack got.
 
 use super::machine::{Disk, Wire, lock};
-use super::{Attack, Outcome, Reading, Trial};
+use super::{Attack, Outcome, Reading, Trial, Without};
 use crate::images;
 use crate::machine::{DiskSetup, End, Machine, MachineConfig, MachineError, NetSetup};
 use crate::placement::IoMode;
@@ -90,7 +90,7 @@ fn outcome(trial: &Trial, attack: &Attack, got: String) -> Outcome {
 
 /// Something that is not in the list.
 fn unknown(trial: &Trial, what: &str, got: &str) -> Outcome {
-    let attack = Attack { what: "", refused: "", without: "" };
+    let attack = Attack { what: "", refused: "", without: Without::NotTried };
     Outcome { what: what.to_owned(), ..outcome(trial, &attack, got.to_owned()) }
 }
 

@@ -2,7 +2,7 @@
 
 use super::style::{BAD, FAINT, GOOD, Reader, print, styled};
 use super::{Failure, exit, say};
-use crate::attacks::{self, Outcome, Trial};
+use crate::attacks::{self, Outcome, Trial, Without};
 use std::process::ExitCode;
 
 /// Arguments of `attack`.
@@ -10,8 +10,9 @@ use std::process::ExitCode;
 #[command(after_long_help = "\
 The image probe holds the attacks. Each machine that is booted tries one of them, or several one after the other, against
 memory, the kernel, devices, other environments and the VMM; the list says what each must get. What the image tries beyond the
-list counts as an attack that got through. The last column of --list says what an attack got when what stands
-against it had been removed, where somebody has tried. What the VMM refuses it says on standard error, as always.
+list counts as an attack that got through. The last column of --list says what was removed from kernel or VMM to see whether
+the attack means anything, and what it got then; or that the processor refuses it alone, or that it is none but must work, or that
+nobody has tried. What the VMM refuses it says on standard error, as always.
 
 Examples
   exovm attack
@@ -71,7 +72,8 @@ pub(super) fn attack(arguments: &AttackArguments) -> Result<ExitCode, Failure> {
                 "got": it.got,
                 "expected": it.expected.split('|').collect::<Vec<_>>(),
                 "refused": it.is_refused(),
-                "without": if it.without.is_empty() { None } else { Some(it.without) },
+                "without": said(it.without),
+                "without_kind": it.without.name(),
             })
         })));
     } else if through == 0 {
@@ -109,7 +111,8 @@ fn list(trials: &[Trial], as_json: bool) -> Result<(), Failure> {
                 "case": trial.arguments.join(" "),
                 "attack": attack.what,
                 "expected": attack.refused.split('|').collect::<Vec<_>>(),
-                "without": if attack.without.is_empty() { None } else { Some(attack.without) },
+                "without": said(attack.without),
+                "without_kind": attack.without.name(),
             })
         })));
         return Ok(());
@@ -120,10 +123,25 @@ fn list(trials: &[Trial], as_json: bool) -> Result<(), Failure> {
             against = trial.against;
             say(&format!("\nagainst {against}"));
         }
-        let without = if attack.without.is_empty() { "" } else { attack.without };
-        print(&format!("  {:<WHAT$} {:<GOT$} {}", attack.what, attack.refused, styled(without, FAINT)))?;
+        let without = attack.without.to_string();
+        print(&format!("  {:<WHAT$} {:<GOT$} {}", attack.what, attack.refused, styled(&without, FAINT)))?;
     }
+    let count = |name: &str| rows().filter(|(_, attack)| attack.without.name() == name).count();
+    say(&format!(
+        "\n{} rows: of {} it was seen what they get without what stands against them, {} the processor refuses alone, {} must \
+         work, {} were not tried",
+        rows().count(),
+        count("seen"),
+        count("processor"),
+        count("works"),
+        count("not tried")
+    ));
     Ok(())
+}
+
+/// What was removed and what that got, or why the processor refuses it alone.
+fn said(without: Without) -> Option<String> {
+    matches!(without, Without::Seen { .. } | Without::Processor(_)).then(|| without.to_string())
 }
 
 fn json(attacks: impl Iterator<Item = serde_json::Value>) -> String {
