@@ -312,7 +312,7 @@ mod tests {
     use super::*;
 
     /// Attacks of which nobody has seen what they get without what stands against them. Never more; whoever adds one tries it.
-    const NOT_TRIED: usize = 7;
+    const NOT_TRIED: usize = 6;
 
     fn attacks() -> Vec<(String, Attack)> {
         let trials = trials();

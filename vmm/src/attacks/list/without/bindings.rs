@@ -115,6 +115,9 @@ pub(super) const SEEN: &[Removal] = &[
     Removal { what: "order and number of levels not looked at", got: &[
         ("flow-attacks", "carve a level that there is not", "Ok(())"),
     ] },
+    Removal { what: "bits and value not looked at, nor lengths of siblings' prefixes", got: &[
+        ("flow-attacks", "carve with bits that mean nothing", "Ok(())"),
+    ] },
     Removal { what: "value not looked at", got: &[
         ("flow-attacks", "carve a port beyond the last", "Ok(())"),
         ("flow-attacks", "carve a port with another word", "Ok(())"),
