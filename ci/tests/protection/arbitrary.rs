@@ -17,6 +17,17 @@ const SEEDS: [u64; 2] = [1, 2];
 /// Those of the environments, and those to be had.
 const PLACES: u8 = 8;
 
+/// Answers that must be met at least, of 126: what is never answered is not tested. Two seeds meet some 110, others each time, since
+/// a machine's own times are in it.
+const ANSWERS_MIN: usize = 100;
+/// Those that nobody meets this way, and why. No error: success.
+const UNMET: [(&str, Option<Error>, &str); 4] = [
+    ("Halt", None, "is for who is alone, and there is a neighbour"),
+    ("QueueBind", Some(Error::DeviceFailed), "needs a device that does not do what the kernel has checked"),
+    ("QueueUnbind", Some(Error::Unfinished), "needs a request that is under way, so a driver"),
+    ("CapabilityTrim", Some(Error::Busy), "needs to be asked, and to answer while the kernel takes it"),
+];
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -102,13 +113,21 @@ fn core_arbitrary_calls_answer_what_is_documented_and_a_neighbour_notices_nothin
         let others = answered(&log, "others");
         assert_eq!(others & !(1 << Error::NoSuchCall as u64), 0, "seed {seed}: {others:#x}");
     }
-    // What is never answered is not tested: more seeds and more calls meet more.
-    let count = |answers: u64| answers.count_ones();
-    let (met, all) = documented
-        .iter()
-        .fold((0, 0), |(met, all), (name, may)| (met + count(seen[name]), all + count(*may)));
-    println!("{met} of {all} documented answers were met");
-    assert!(met * 3 >= all, "{met} of {all} documented answers were met");
+    let answers = |bits: u64| (0..64).filter(move |status| bits & 1 << status != 0);
+    let mut missing = Vec::new();
+    for (name, may) in &documented {
+        missing.extend(answers(may & !seen[name]).map(|status| (name.as_str(), Error::from_status(status))));
+    }
+    let unmet = UNMET.map(|(call, answer, _)| (call, answer));
+    for (name, answer) in unmet {
+        let status = answer.map_or(0, |error| error as u64);
+        assert!(documented[name] & 1 << status != 0, "{name} is not documented to answer {answer:?}");
+    }
+    let all: u32 = documented.values().map(|may| may.count_ones()).sum();
+    let met = all as usize - missing.len();
+    missing.retain(|pair| !unmet.contains(pair));
+    println!("{met} of {all} documented answers were met; by chance not: {missing:?}");
+    assert!(met >= ANSWERS_MIN, "{met} of {all} documented answers were met, not {missing:?}");
 }
 
 #[test]

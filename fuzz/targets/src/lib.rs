@@ -8,7 +8,7 @@
 //! | [`user_net`](network::user_net) | the user backend: frames of a hostile guest |
 //! | [`stack`](network::stack) | exos-net: frames of a hostile network, beside an application |
 //! | [`flows`](flows::flows) | the flow table: frames are classified among flows that come and go |
-//! | [`kernel`](kernel::kernel) | the kernel's tables: capabilities and page tables, by arbitrary calls |
+//! | [`kernel`](kernel::kernel) | the kernel's tables: capabilities, page tables, and ranges given back while they are in use, by arbitrary calls |
 //!
 //! `fuzz/README.md` says how to run them.
 

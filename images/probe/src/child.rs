@@ -133,8 +133,13 @@ impl Child {
 
     /// Ends it, if it has not ended, and gives back all that was made for it.
     pub(crate) fn release(self) -> Result<(), Error> {
-        to_the_end(Call::CapabilityDrop, self.part)?;
         to_the_end(Call::CapabilityDrop, self.environment)?;
+        self.release_memory()
+    }
+
+    /// The same for one whose environment was given back already.
+    pub(crate) fn release_memory(self) -> Result<(), Error> {
+        to_the_end(Call::CapabilityDrop, self.part)?;
         let layout = Layout::from_size_align((self.pages * PAGE_BYTES) as usize, PAGE_BYTES as usize);
         let layout = layout.map_err(|_| Error::BadArgument)?;
         // SAFETY: allocated by `pages_for` with this layout; the child has lost it, and `self` is gone.

@@ -7,7 +7,8 @@ use abi::flow::{Target, table_bytes};
 use abi::queue::{QueueOwner, owner_index};
 use exovm::tables::{FlowTableWriter, Memory, TableAddresses, Tables, domain};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, OnceLock};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
 
@@ -53,9 +54,39 @@ const TABLES: TableAddresses = TableAddresses {
 const BITMAPS_GPA: u64 = 0x3_0000;
 const NODES: u32 = 16;
 
+/// An entry of the extent table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Extent {
+    pub(super) environment: u32,
+    pub(super) device: u32,
+    pub(super) start: u64,
+    pub(super) blocks: u64,
+    pub(super) rights: u32,
+}
+
+/// What is in the extent table, and what the driver's environment may do by it: a block at a time, for those who compare.
+#[derive(Debug, Default)]
+pub(super) struct Extents(Mutex<[Extent; EXTENTS]>);
+
+/// Entries of the extent table that are used.
+pub(super) const EXTENTS: usize = 3;
+
+impl Extents {
+    /// Whether one extent allows to touch each of these blocks.
+    pub(super) fn allow(&self, mut blocks: Range<u64>, rights: u32) -> bool {
+        let extents = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        extents.iter().any(|extent| {
+            (extent.environment, extent.device) == (OWN, 0)
+                && extent.rights & rights == rights
+                && blocks.clone().all(|block| block >= extent.start && block - extent.start < extent.blocks)
+        }) && blocks.next().is_some()
+    }
+}
+
 pub(super) struct Guest {
     pub(super) memory: Arc<Memory>,
     pub(super) tables: Arc<Tables>,
+    pub(super) extents: Arc<Extents>,
     flows: FlowTableWriter,
 }
 
@@ -70,7 +101,7 @@ impl Guest {
         }
         let flows = FlowTableWriter::create(&memory, TABLES.flows_gpa, NODES).expect("inside");
         let tables = Tables::open(Arc::clone(&memory), TABLES).expect("usable tables");
-        let guest = Self { memory, tables, flows };
+        let guest = Self { memory, tables, extents: Arc::default(), flows };
         guest.grant(OWN_GPA, BYTES, Rights::ReadWrite);
         let mut foreign = vec![0; BYTES as usize];
         fill_foreign(&mut foreign);
@@ -96,9 +127,21 @@ impl Guest {
         self.flows.set_root(Some(Target { environment, queue_pair, queue_pairs, rights: 1 }));
     }
 
-    pub(super) fn extent(&self, index: u64, environment: u32, start_block: u64, blocks: u64, rights: u32) {
-        let entry = ExtentEntry { start_block, blocks, environment, device: 0, rights, reserved: 0 };
-        self.write(TABLES.extents_gpa + index * size_of::<ExtentEntry>() as u64, entry.as_bytes());
+    /// A free entry of the extent table. What was under way by the old one must be waited for before the next.
+    pub(super) fn take_extent(&self, index: usize) {
+        self.write(extent_gpa(index) + size_of::<u64>() as u64, &0u64.to_le_bytes());
+    }
+
+    /// An entry that was free, as the kernel writes it: the number of blocks last. What may be touched says so before the device
+    /// can.
+    pub(super) fn give_extent(&self, index: usize, extent: Extent) {
+        self.extents.0.lock().unwrap_or_else(PoisonError::into_inner)[index] = extent;
+        let Extent { environment, device, start, blocks, rights } = extent;
+        let gpa = extent_gpa(index);
+        self.write(gpa, &start.to_le_bytes());
+        self.write(gpa + 16, &(u64::from(environment) | u64::from(device) << 32).to_le_bytes());
+        self.write(gpa + 24, &u64::from(rights).to_le_bytes());
+        self.write(gpa + 8, &blocks.to_le_bytes());
     }
 
     pub(super) fn write(&self, gpa: u64, bytes: &[u8]) {
@@ -111,6 +154,10 @@ impl Guest {
         self.memory.read_slice(&mut foreign, GuestAddress(FOREIGN_GPA)).expect("inside");
         assert!(is_foreign(&foreign), "foreign memory was written");
     }
+}
+
+fn extent_gpa(index: usize) -> u64 {
+    TABLES.extents_gpa + (index * size_of::<ExtentEntry>()) as u64
 }
 
 fn domain_entry(environment: u32) -> DomainEntry {

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
 
 /// Entries of each queue.
-const SIZE: u16 = 8;
+pub(super) const SIZE: u16 = 8;
 /// Bytes between two queues' rings.
 const STRIDE: u64 = 0x3000;
 /// Where buffers are, in the driver's memory: behind the rings of all queues.
-const BUFFERS: u64 = 0x1_8000;
+pub(super) const BUFFERS: u64 = 0x1_8000;
 
 /// A device that is worked on, and a world around it.
 pub(super) trait Worker: VirtioDevice + Sized {
@@ -31,7 +31,7 @@ pub(super) struct Bench<D> {
     pub(super) ledger: Ledger,
     queues: u16,
     /// Where the next entry of each available ring goes.
-    available: Vec<u16>,
+    pub(super) available: Vec<u16>,
 }
 
 struct Nothing;
@@ -44,20 +44,13 @@ impl MsixRoutes for Nothing {
     fn set(&self, _: u16, _: Option<MsiMessage>) {}
 }
 
-/// Does with the device what the bytes say.
-pub(super) fn run<D: Worker>(guest: Guest, device: D, bytes: &[u8]) {
-    let mut input = Input(bytes);
-    let queues = device.queues();
-    let lines = (0..=queues).map(|_| Arc::new(Nothing) as Arc<dyn Interrupt>).collect();
-    let place = PciPlace { device_number: 3, bar_gpa: 0xC010_0000 };
-    let function = VirtioPci::new(device, place, lines, Arc::new(Nothing)).expect("possible");
-    let ledger = Ledger::default();
-    let mut bench = Bench { guest, function, ledger, queues, available: vec![0; queues.into()] };
-    let first = input.u8();
+/// Does with the device what the bytes say. `first`: the first of them, which says how it begins.
+pub(super) fn run<D: Worker>(guest: Guest, device: D, first: u8, mut input: Input<'_>) {
+    let mut bench = Bench::new(guest, device);
     // With all features, or with some.
     let wanted = if first & 1 == 0 { !0 } else { input.u64() };
     if firmware::start(&mut bench.function, wanted).is_ok() && first & 2 == 0 {
-        (0..queues).for_each(|queue| bench.bind(queue));
+        (0..bench.queues).for_each(|queue| bench.bind(queue));
     }
     while !input.is_empty() {
         bench.step(&mut input);
@@ -66,17 +59,26 @@ pub(super) fn run<D: Worker>(guest: Guest, device: D, bytes: &[u8]) {
     bench.guest.check();
 }
 
-fn layout() -> RingLayout {
+pub(super) fn layout() -> RingLayout {
     RingLayout::new(SIZE).expect("a power of two")
 }
 
 impl<D: Worker> Bench<D> {
-    fn rings_gpa(&self, queue: u16) -> u64 {
+    pub(super) fn new(guest: Guest, device: D) -> Self {
+        let queues = device.queues();
+        let lines = (0..=queues).map(|_| Arc::new(Nothing) as Arc<dyn Interrupt>).collect();
+        let place = PciPlace { device_number: 3, bar_gpa: 0xC010_0000 };
+        let function = VirtioPci::new(device, place, lines, Arc::new(Nothing)).expect("possible");
+        let ledger = Ledger::default();
+        Self { guest, function, ledger, queues, available: vec![0; queues.into()] }
+    }
+
+    pub(super) fn rings_gpa(&self, queue: u16) -> u64 {
         OWN_GPA + u64::from(queue) * STRIDE
     }
 
     /// As a kernel binds it.
-    fn bind(&mut self, queue: u16) {
+    pub(super) fn bind(&mut self, queue: u16) {
         self.guest.own(queue, true);
         let gpa = self.rings_gpa(queue);
         self.set::<2>(offset::QUEUE_SELECT, queue.into());
@@ -88,7 +90,7 @@ impl<D: Worker> Bench<D> {
         self.available[usize::from(queue)] = 0;
     }
 
-    fn set<const LEN: usize>(&mut self, at: usize, value: u64) {
+    pub(super) fn set<const LEN: usize>(&mut self, at: usize, value: u64) {
         self.function.bar_write(COMMON + at as u64, &value.to_le_bytes()[..LEN]);
     }
 

@@ -1,21 +1,23 @@
 //! A child that makes whatever calls its parent writes into its data page, and writes down what they answered.
 
+use super::companions::{Companions, Slices};
 use super::exhaust::{give_back, settle};
-use super::random::Random;
-use crate::binding::pages_for;
+use super::held::{Held, Holding};
 use crate::child::{Child, Code, DATA_VA};
 use abi::boot::{Capabilities, DEVICE_BLOCK};
 use abi::call::{Call, Error, state};
-use abi::capability::{Handle, rights};
+use abi::capability::{Handle, Kind, rights};
 use abi::domain::DOMAINS;
 use abi::layout::*;
+use abi::queue::QUEUES_PER_DEVICE;
+use alloc::alloc::{Layout, alloc_zeroed};
 use alloc::vec::Vec;
 use exos_runtime::{kernel, pages};
 
 /// Calls that it makes before it sleeps again.
-pub(super) const BATCH: u64 = 24;
-/// Pages of memory that it has besides its code and data.
-const PAGES: u64 = 64;
+pub(super) const BATCH: u64 = 12;
+/// Pages of memory that it has besides its code and data: two large pages.
+const PAGES: u64 = 2 * LARGE_PAGE_BYTES / PAGE_BYTES;
 /// How often it is woken out of one call before it is given up.
 const PATIENCE: u32 = 3;
 /// How often others run before it is given up. Others are its children and the neighbour.
@@ -28,6 +30,8 @@ pub(super) struct Request {
     pub(super) arguments: [u64; 5],
     pub(super) status: u64,
     pub(super) value: u64,
+    /// What came in `rdi`: of a message, from whom it is.
+    pub(super) first: u64,
 }
 
 /// Words of the data page: how many requests are done, how many there are; then eight for each.
@@ -41,10 +45,10 @@ const _: () = assert!(8 * (FIRST + WORDS * BATCH as usize) < PAGE_BYTES as usize
 /// It, and what is known of its handles.
 pub(super) struct Attacker {
     child: Child,
-    /// Handles in its table, good once.
-    handles: Vec<u64>,
-    /// Its memory.
-    first_page: u64,
+    companions: Companions,
+    slices: Option<Slices>,
+    /// What it holds, or held once.
+    pub(super) holding: Holding,
     /// What of the parent's was given.
     parts: Vec<Handle>,
 }
@@ -72,6 +76,7 @@ fn program() -> Code {
     make.extend(&data);
     make.extend(at_request);
     make.extend([
+        0x49, 0x89, 0x3C, 0x24, // mov [r12], rdi
         0x49, 0x89, 0x44, 0x24, 0x30, // mov [r12 + 48], rax
         0x49, 0x89, 0x54, 0x24, 0x38, // mov [r12 + 56], rdx
         0x48, 0xFF, 0x03, // inc qword [rbx]
@@ -97,105 +102,60 @@ impl Attacker {
         let own = &pages::environment().capabilities;
         let child = Child::new(program(), rights::WRITE | rights::DMA).ok()?;
         let first_page = pages_of_all_attackers()? / PAGE_BYTES;
-        let mut attacker = Self { child, handles: Vec::new(), first_page, parts: Vec::new() };
+        let companions = Companions::new(&child)?;
+        let holding = Holding::new(companions.handles());
+        let mut attacker = Self { child, companions, slices: None, holding, parts: Vec::new() };
         let all = rights::READ | rights::WRITE | rights::EXECUTE | rights::DMA | rights::GIVE;
         let derive = [0, own.heap[0].0, first_page, PAGES, u64::from(all)];
         let memory = call(Call::CapabilityDerive, derive).ok()?;
-        attacker.give(memory, all);
+        attacker.give(memory, Kind::Memory, all, (first_page, PAGES));
         attacker.parts.push(Handle(memory));
         attacker.give_devices(own);
         // Places for children of its own, of which it may make the last two.
-        if let Some((places, rights)) = derive_last_places(own.environments) {
-            attacker.give(places, rights);
+        if let Some((places, rights, first)) = derive_last_places(own.environments) {
+            attacker.give(places, Kind::Environment, rights, (first, 2));
             attacker.parts.push(Handle(places));
         }
-        attacker.handles.push(attacker.child.given.0);
+        if let Some(slices) = Slices::new(own.slices[0]) {
+            attacker.give(slices.part.0, Kind::Slices, rights::BIND | rights::GIVE, slices.range);
+            attacker.slices = Some(slices);
+        }
+        let code = (attacker.child.gpa(0) / PAGE_BYTES - 1, 2);
+        let rights = rights::READ | rights::WRITE | rights::EXECUTE | rights::DMA;
+        attacker.holding.begin(Held::new(attacker.child.given.0, Kind::Memory, rights, code));
         attacker.child.start(0).ok()?;
+        attacker.companions.start()?;
         Some(attacker)
     }
 
     fn give_devices(&mut self, own: &Capabilities) {
         for (index, device) in pages::environment().devices.iter().enumerate() {
-            self.give(own.queues[index].0, rights::BIND | rights::GIVE);
+            let queues = ((index * QUEUES_PER_DEVICE) as u64, device.queues.into());
+            self.give(own.queues[index].0, Kind::Queues, rights::BIND | rights::GIVE, queues);
             if device.kind == DEVICE_BLOCK {
-                self.give(own.extents[index].0, rights::READ | rights::WRITE | rights::GIVE);
+                let blocks = (0, device.capacity_blocks);
+                let all = rights::READ | rights::WRITE | rights::GIVE;
+                self.give(own.extents[index].0, Kind::Extent, all, blocks);
             }
             let all = rights::CARVE | rights::DIRECT | rights::SEND_ANY | rights::GIVE;
-            self.give(own.flows[index].0, all);
+            self.give(own.flows[index].0, Kind::Flow, all, (0, 1));
         }
     }
 
     /// Gives what there is of it, with as many of these rights as there are.
-    fn give(&mut self, capability: u64, wanted: u16) {
+    fn give(&mut self, capability: u64, kind: Kind, wanted: u16, range: (u64, u64)) {
         if capability == Handle::NONE.0 {
             return;
         }
         let to = self.child.environment.0;
         let each = (0..16).map(|bit| 1 << bit).filter(|bit| wanted & bit != 0);
-        let all = call(Call::CapabilityGive, [0, capability, to, u64::from(wanted), 0]);
-        if let Ok(handle) = all {
-            return self.handles.push(handle);
-        }
-        for right in each {
-            if let Ok(handle) = call(Call::CapabilityGive, [0, capability, to, u64::from(right), 0]) {
-                self.handles.push(handle);
+        for rights in core::iter::once(wanted).chain(each) {
+            if let Ok(handle) = call(Call::CapabilityGive, [0, capability, to, u64::from(rights), 0]) {
+                self.holding.begin(Held::new(handle, kind, rights, range));
+                if rights == wanted {
+                    return;
+                }
             }
-        }
-    }
-
-    /// A call with arguments of all kinds.
-    pub(super) fn invent(&self, random: &mut Random, good: &[Request]) -> Request {
-        let number = match random.below(32) {
-            0 => random.number(),
-            _ => random.pick(&Call::ALL).map_or(0, |call| *call as u64),
-        };
-        let mut arguments = [0; 5].map(|_| self.word(random));
-        // As often as not for itself, where a call is for somebody.
-        if random.below(2) == 0 {
-            arguments[0] = 0;
-        }
-        let same: Vec<&Request> = good.iter().filter(|request| request.number == number).collect();
-        if let (Some(before), 1..) = (random.pick(&same), random.below(4)) {
-            let keep = arguments;
-            arguments = before.arguments;
-            for _ in 0..random.below(3) {
-                let at = random.below(5) as usize;
-                arguments[at] = keep[at];
-            }
-        }
-        Request { number, arguments, status: 0, value: 0 }
-    }
-
-    fn word(&self, random: &mut Random) -> u64 {
-        const ADDRESSES: [u64; 12] = [
-            0,
-            IMAGE_VA,
-            DATA_VA,
-            WINDOW_VA,
-            STACK_TOP_VA,
-            PAGES_VA,
-            GATE_VA,
-            RESUME_VA,
-            PAGE_TABLES_VA,
-            DOORBELL_VA,
-            DIRECT_MAP_VA,
-            KERNEL_VA,
-        ];
-        let handle = random.pick(&self.handles).copied().unwrap_or(0);
-        match random.below(16) {
-            0..=4 => handle,
-            // The same slot in another use, another slot in the same.
-            5 => handle.wrapping_add(1 << 32),
-            6 => handle.wrapping_add(random.below(3)).wrapping_sub(1),
-            7 => random.below(260) | random.below(6) << 32,
-            8 => (1 << 40) + (random.below(1 << 12) << 12) + random.below(4),
-            9 => (1 << 40) + (random.below(1 << 8) << 21) + random.below(8),
-            10 => self.first_page + random.below(PAGES + 2),
-            11 => (self.first_page + random.below(PAGES)) * PAGE_BYTES,
-            12 => random.pick(&ADDRESSES).map_or(0, |va| va.wrapping_add(random.number() & 0x1FFF)),
-            13 => random.below(1 << 16),
-            14 => 1 << random.below(12),
-            _ => random.number(),
         }
     }
 
@@ -224,11 +184,10 @@ impl Attacker {
         let mut made = batch[..done].to_vec();
         for (index, request) in made.iter_mut().enumerate() {
             let at = FIRST + WORDS * index;
-            (request.status, request.value) = (self.read(at + 6), self.read(at + 7));
-            // Looks like a handle: a slot, and a generation.
-            let is_handle = request.value >> 32 != 0 && request.value & 0xFFFF_FFFF < 256;
-            if request.status == 0 && is_handle && self.handles.len() < 400 {
-                self.handles.push(request.value);
+            (request.first, request.status, request.value) =
+                (self.read(at), self.read(at + 6), self.read(at + 7));
+            if request.status == 0 {
+                self.holding.note(request);
             }
         }
         Some((made, goes_on))
@@ -261,6 +220,10 @@ impl Attacker {
     pub(super) fn end(self) -> Option<()> {
         give_back(self.child.environment.0)?;
         give_back(self.child.part.0)?;
+        self.companions.end()?;
+        if let Some(slices) = self.slices {
+            slices.end()?;
+        }
         self.parts.iter().try_for_each(|part| give_back(part.0))?;
         settle()
     }
@@ -271,18 +234,26 @@ fn pages_of_all_attackers() -> Option<u64> {
     use core::sync::atomic::{AtomicU64, Ordering};
     static GPA: AtomicU64 = AtomicU64::new(0);
     if GPA.load(Ordering::Relaxed) == 0 {
-        GPA.store(pages_for(PAGES * PAGE_BYTES)?, Ordering::Relaxed);
+        let bytes = (PAGES * PAGE_BYTES) as usize;
+        let layout = Layout::from_size_align(bytes, LARGE_PAGE_BYTES as usize).ok()?;
+        // SAFETY: it is not nothing.
+        let block = unsafe { alloc_zeroed(layout) };
+        if block.is_null() {
+            return None;
+        }
+        GPA.store(exos_runtime::dma::device_address(block, bytes)?, Ordering::Relaxed);
     }
     Some(GPA.load(Ordering::Relaxed))
 }
 
-/// A capability for the last two places, with all rights that there are to them.
-fn derive_last_places(places: Handle) -> Option<(u64, u16)> {
+/// A capability for the last two places, with all rights that there are to them, and the first of them.
+fn derive_last_places(places: Handle) -> Option<(u64, u16, u64)> {
     let try_ = |first: u64, count: u64, rights: u16| {
         call(Call::CapabilityDerive, [0, places.0, first, count, u64::from(rights)])
     };
     let derives = |first: u64, rights: u16| try_(first, 1, rights).ok().and_then(give_back).is_some();
     let last = (0..DOMAINS as u64).rev().find(|&number| derives(number, 0))?;
     let rights = (0..16).map(|bit| 1 << bit).filter(|&right| derives(last, right)).sum();
-    try_(last.saturating_sub(1), 2, rights).ok().map(|handle| (handle, rights))
+    let first = last.saturating_sub(1);
+    try_(first, 2, rights).ok().map(|handle| (handle, rights, first))
 }

@@ -1,15 +1,18 @@
 //! Kernel calls with arbitrary arguments, by somebody who may be lost, beside a neighbour who watches what is its own.
 //!
 //! The first environment is the judge. It makes a child that has a part of everything, and lets that one make every call there
-//! is, with handles that are good, stale, forged or of another kind, and with numbers of all sizes; what the call answered it
-//! writes down. A child that takes from itself what it lives by, ends itself, or waits for good, ends; another one follows. The
+//! is: mostly with arguments that make it succeed but for one of them, otherwise with handles that are good, stale, forged or of
+//! another kind, and with numbers of all sizes; what the call answered it writes down. A child that takes from itself what it lives by, ends itself, or waits for good, ends; another one follows. The
 //! table of calls is [`Call::ALL`]: a new call is tried without a change here. At the end everything is taken back, and there
 //! must be as much of everything as before. The second environment is the neighbour: see [`neighbour`].
 
 mod attacker;
+mod companions;
 mod exhaust;
+mod held;
 mod neighbour;
 mod random;
+mod recipes;
 
 use crate::{BROKEN, Case, HELD};
 use abi::call::{Call, Error};
@@ -43,27 +46,19 @@ fn arbitrary_calls(arguments: Arguments<'_>) -> Option<u32> {
     let before = exhaust::capacity()?;
     let mut random = Random::new(seed);
     let mut answers = Answers([0; Call::ALL.len() + 1]);
-    // Arguments that were good once, to begin others from.
-    let mut good: Vec<Request> = Vec::new();
     let (mut made, mut attackers) = (0, 0);
     while made < calls {
         attackers += 1;
         let mut attacker = Attacker::new()?;
         // Not for ever: what it has lost it cannot try any more.
-        for _ in 0..64 {
-            let batch: Vec<Request> = (0..BATCH).map(|_| attacker.invent(&mut random, &good)).collect();
+        for _ in 0..128 {
+            attacker.holding.begin_batch(&mut random);
+            let batch: Vec<Request> = (0..BATCH).map(|_| attacker.holding.invent(&mut random)).collect();
             let (done, goes_on) = attacker.make(&batch)?;
             for request in &done {
                 if !answers.note(request) {
                     log::error!("probe: {request:x?} answered something that there is not");
                     return Some(BROKEN);
-                }
-                if request.status == 0 && random.below(8) == 0 {
-                    if good.len() < 256 {
-                        good.push(*request)
-                    } else {
-                        good[random.below(256) as usize] = *request
-                    }
                 }
             }
             made += done.len() as u64;
