@@ -188,6 +188,10 @@ impl<M: PinnedMemory> Virtqueue<M> {
     /// Asks for the doorbell at the next entry. `true`: there is one already, and no doorbell may come for it.
     pub fn arm(&mut self) -> bool {
         self.doorbell = Doorbell::Wanted;
+        if self.rings.check(&self.memory).is_err() {
+            // The pages may be another's by now: nothing is written there. The next batch stops the queue.
+            return false;
+        }
         if self.features.event_index {
             self.available_event = self.next_available;
             self.rings.set_available_event(self.available_event);
@@ -205,6 +209,10 @@ impl<M: PinnedMemory> Virtqueue<M> {
             return;
         }
         self.doorbell = Doorbell::Suppressed;
+        if self.rings.check(&self.memory).is_err() {
+            // As in `arm`.
+            return;
+        }
         if self.features.event_index {
             self.available_event = self.next_available.wrapping_sub(1);
             self.rings.set_available_event(self.available_event);

@@ -235,6 +235,22 @@ fn revoked_ring_page_stops_the_next_batch() {
 }
 
 #[test]
+fn queue_whose_rings_were_taken_writes_nothing_there_when_it_is_armed_or_disarmed() {
+    for features in [EVENTS, FLAGS] {
+        let guest = Guest::new();
+        let (driver, mut queue) = queue(&guest, 8, features);
+        let used_gpa = driver.config.used_gpa;
+        guest.grant(ENVIRONMENT, used_gpa, 4096, Rights::None);
+        guest.write(used_gpa, &[0xA5; 128]);
+        queue.disarm();
+        queue.arm();
+        queue.disarm();
+        assert_eq!(guest.read(used_gpa, 128), [0xA5; 128], "{features:?}");
+        assert!(queue.begin().is_err());
+    }
+}
+
+#[test]
 fn completions_show_at_the_publication_and_not_before() {
     let guest = Guest::new();
     let (mut driver, mut queue) = queue(&guest, 8, EVENTS);
