@@ -10,7 +10,7 @@ fn assert_refused(against: &str) {
     assert!(!trials.is_empty(), "nothing is against {against}");
     let outcomes: Vec<Outcome> = trials
         .iter()
-        .flat_map(|trial| exovm::attacks::run(trial).unwrap_or_else(|error| panic!("{error}")))
+        .flat_map(|trial| exovm::attacks::run(trial, 1).unwrap_or_else(|error| panic!("{error}")))
         .collect();
     let through: Vec<String> = outcomes
         .iter()
@@ -46,6 +46,15 @@ against! {
     core_attacks_on_tables_are_refused "tables";
     core_attacks_on_registers_are_refused "registers";
     core_attacks_on_the_cpu_are_refused "the CPU";
+}
+
+/// Where a thread does the device work while the guest runs on two vCPUs.
+#[test]
+fn core_nothing_arrives_behind_a_revocation_on_two_vcpus() {
+    let trial =
+        trials().into_iter().find(|trial| trial.arguments[0] == "revoke-in-flight").expect("in the list");
+    let outcomes = exovm::attacks::run(&trial, 2).unwrap_or_else(|error| panic!("{error}"));
+    assert!(outcomes.iter().all(Outcome::is_refused), "{outcomes:#?}");
 }
 
 /// What is in the list is tested, and what is in the image is in the list.

@@ -5,7 +5,8 @@ use abi::call::{Call, Error};
 use abi::capability::Handle;
 use abi::layout::{DOORBELL_VA, PAGE_BYTES, WINDOW_VA};
 use abi::queue::RingLayout;
-use exos_runtime::{clock, kernel, pages, turn};
+use core::sync::atomic::{AtomicBool, Ordering};
+use exos_runtime::{clock, kernel, pages, sleep, turn};
 
 /// Of every queue here.
 pub(crate) const RING_ENTRIES: u16 = 64;
@@ -28,6 +29,8 @@ pub(crate) struct Queue {
     number: u64,
     base_gpa: u64,
     layout: RingLayout,
+    /// Its doorbell can be rung from here.
+    rings: AtomicBool,
 }
 
 impl Queue {
@@ -36,22 +39,33 @@ impl Queue {
         let layout = RingLayout::new(RING_ENTRIES)?;
         let queues = pages::environment().capabilities.queues[0];
         let base_gpa = pages_for(layout.len_bytes())?;
-        Some(Self { environment: Handle::NONE, queues, number: number.into(), base_gpa, layout })
+        Some(Self {
+            environment: Handle::NONE,
+            queues,
+            number: number.into(),
+            base_gpa,
+            layout,
+            rings: false.into(),
+        })
     }
 
     /// One that is bound for another environment, by a capability of its: the number counts all devices' queues, and the rings
     /// lie in [`RING_PAGES`] of its pages, which we see in our window.
     pub(crate) fn of(environment: Handle, queues: Handle, number: u64, base_gpa: u64) -> Option<Self> {
-        Some(Self { environment, queues, number, base_gpa, layout: RingLayout::new(RING_ENTRIES)? })
+        let layout = RingLayout::new(RING_ENTRIES)?;
+        Some(Self { environment, queues, number, base_gpa, layout, rings: false.into() })
     }
 
     pub(crate) fn bind(&self) -> Result<(), Error> {
         let arguments =
             [self.environment.0, self.queues.0, self.number, self.base_gpa, u64::from(RING_ENTRIES)];
-        kernel::raw(Call::QueueBind, arguments).map(drop)
+        kernel::raw(Call::QueueBind, arguments).map(drop)?;
+        self.rings.store(self.environment == Handle::NONE, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(crate) fn unbind(&self) -> Result<(), Error> {
+        self.rings.store(false, Ordering::Relaxed);
         kernel::raw(Call::QueueUnbind, [self.environment.0, self.queues.0, self.number, 0, 0]).map(drop)
     }
 
@@ -90,8 +104,11 @@ impl Queue {
         unsafe { ((DOORBELL_VA + self.number * PAGE_BYTES) as *mut u16).write_volatile(self.number as u16) }
     }
 
-    /// Takes turns until the device has used as many chains as given, or long enough.
+    /// Takes turns until the device has used as many chains as given, or long enough. Where there are none, it rings.
     pub(crate) fn used(&self, wanted: u16) -> u16 {
+        if !sleep::alone() && self.rings.load(Ordering::Relaxed) {
+            self.ring();
+        }
         let end = clock::tsc() + clock::Scale::new().ticks(PATIENCE_MS * 1_000_000);
         loop {
             turn::take(clock::tsc() + 1_000_000);

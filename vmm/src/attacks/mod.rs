@@ -109,6 +109,15 @@ pub struct Trial {
     pub attacks: Vec<Attack>,
 }
 
+impl Trial {
+    /// Why it cannot be tried with so many vCPUs, if it cannot.
+    pub fn why_not(&self, vcpus: u32) -> Option<&'static str> {
+        let of_another = matches!(self.arguments[0].as_str(), "flow-egress" | "extent-attacks");
+        let why = "its queue is another's, who does not ring, and with several vCPUs no turn does the work";
+        (vcpus > 1 && of_another).then_some(why)
+    }
+}
+
 /// What an attack got.
 #[derive(Clone, Debug)]
 pub struct Outcome {

@@ -27,8 +27,8 @@ pub enum AttackError {
     Machine(#[from] MachineError),
 }
 
-/// Tries one. What the machine did besides what the list says is an outcome, too, and one that is not refused.
-pub fn run(trial: &Trial) -> Result<Vec<Outcome>, AttackError> {
+/// Tries one, in a machine with so many vCPUs. With several, device work is a thread's. What the machine did besides what the list says is an outcome, too, and one that is not refused.
+pub fn run(trial: &Trial, vcpus: u32) -> Result<Vec<Outcome>, AttackError> {
     let log = Arc::new(Mutex::new(Vec::<String>::new()));
     let sink = Arc::clone(&log);
     let equipment = trial.equipment;
@@ -45,8 +45,8 @@ pub fn run(trial: &Trial) -> Result<Vec<Outcome>, AttackError> {
             queue_pairs: 4,
         }),
         disks: disk.iter().map(|disk| DiskSetup { store: Arc::clone(disk) as _ }).collect(),
-        io: IoMode::Turn,
-        vcpus: Some(1),
+        io: if vcpus > 1 { IoMode::Thread } else { IoMode::Turn },
+        vcpus: Some(vcpus),
         vcpu_cpus: Vec::new(),
         arguments: trial.arguments.clone(),
         environments: Some(1),

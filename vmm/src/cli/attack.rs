@@ -3,6 +3,7 @@
 use super::style::{BAD, FAINT, GOOD, Reader, print, styled};
 use super::{Failure, exit, say};
 use crate::attacks::{self, Outcome, Trial, Without};
+use abi::boot::VCPUS_MAX;
 use std::process::ExitCode;
 
 /// Arguments of `attack`.
@@ -17,6 +18,7 @@ nobody has tried. What the VMM refuses it says on standard error, as always.
 Examples
   exovm attack
   exovm attack --only flows
+  exovm attack --vcpus 2 --only environments
   exovm attack --list
   exovm attack --json | jq '.attacks[] | select(.refused | not)'
 
@@ -26,6 +28,9 @@ pub(super) struct AttackArguments {
     /// Only those whose name, case or target has this in it.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// vCPUs of each machine. With more than one, device work is done on a thread, and children run beside their parent.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=VCPUS_MAX as i64))]
+    vcpus: u32,
     /// Print the list, and try nothing.
     #[arg(long)]
     list: bool,
@@ -51,11 +56,19 @@ pub(super) fn attack(arguments: &AttackArguments) -> Result<ExitCode, Failure> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut against = "";
     for trial in &chosen {
+        if let Some(why) = trial.why_not(arguments.vcpus) {
+            complain!(
+                "exovm: warning: {} is not tried with {} vCPUs: {why}",
+                trial.arguments[0],
+                arguments.vcpus
+            );
+            continue;
+        }
         if trial.against != against && !arguments.json {
             against = trial.against;
             say(&format!("\nagainst {against}"));
         }
-        for outcome in attacks::run(trial)? {
+        for outcome in attacks::run(trial, arguments.vcpus)? {
             if !arguments.json {
                 line(&outcome)?;
             }

@@ -45,3 +45,18 @@ fn attack_list_is_printed_without_a_machine() {
             .assert_refused(&["attack", "--only", "nothing of the kind"], &["nothing of the kind", "--list"]);
     });
 }
+
+#[test]
+fn attack_with_several_vcpus_says_what_it_does_not_try() {
+    in_namespace!(|| {
+        let scene = scene();
+        let outcome = scene.play(&["attack", "--vcpus", "2", "--only", "extents", "--json"]);
+        assert_eq!(outcome.status.code(), Some(0), "{outcome:?}");
+        assert!(outcome.stderr.contains("extent-attacks is not tried with 2 vCPUs: "), "{outcome:?}");
+        let outcome = scene.play(&["attack", "--vcpus", "2", "--only", "slice-refusals", "--json"]);
+        assert_eq!(outcome.status.code(), Some(0), "{outcome:?}");
+        assert!(attacks(&outcome.stdout).iter().all(|attack| attack["refused"] == true), "{outcome:?}");
+        let outcome = scene.play(&["attack", "--vcpus", "9"]);
+        assert!(outcome.status.code() == Some(2) && outcome.stderr.contains("1..=8"), "{outcome:?}");
+    });
+}
