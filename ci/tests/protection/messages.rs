@@ -142,9 +142,9 @@ fn core_slice_goes_with_the_call_and_ends_where_it_did() {
 fn core_two_that_give_the_cpu_to_and_fro_leave_others_their_share() {
     assert_eq!(
         run(&["message-accomplices"], 3),
-        ["call", "compute and call", "call and yield", "yield"].map(|what| {
-            format!("{what}: twenty sleeps took less than ten slices each: true, they live: true")
-        })
+        ["call", "compute and call", "overrun and call", "overrun and yield", "call and yield", "yield"].map(
+            |what| { format!("{what}: twenty sleeps took less than ten slices each: true, they live: true") }
+        )
     );
 }
 

@@ -262,7 +262,7 @@ fn clients(environment: &EnvironmentPage) -> usize {
 /// Bits that nobody on the link knows; the stack has others.
 fn random(environment: &EnvironmentPage) -> Random {
     let [a, b, c, d, e, f, g, h] = core::array::from_fn(|at| environment.entropy[24 + at]);
-    let delay = Duration::from_millis(u64::from(u16::from_le_bytes([g, h])) * 1000 >> 16);
+    let delay = Duration::from_millis((u64::from(u16::from_le_bytes([g, h])) * 1000) >> 16);
     Random { nonce: [a, b, c, d, e, f], delay }
 }
 

@@ -6,9 +6,10 @@ use crate::{BROKEN, Case, HELD};
 use abi::call::{Call, sleep, state};
 use abi::capability::Handle;
 use abi::layout::KERNEL_PAGE_VA;
+use abi::slice::SLICE_MS;
 use alloc::vec::Vec;
 use exos_runtime::message::{self, Message, sent};
-use exos_runtime::{clock, kernel};
+use exos_runtime::{clock, kernel, pages};
 
 pub(super) const CASES: &[Case] = &[
     ("message-fair", fair),
@@ -95,9 +96,23 @@ fn accomplices(_: Arguments<'_>) -> Option<u32> {
     let compute =
         Code::new().bytes(&[0xB9]).bytes(&3_000_000u32.to_le_bytes()).bytes(&[0xFF, 0xC9, 0x75, 0xFC]);
     let compute = compute.call_by_word(Call::MessageCall, 0, [0; 4]).for_ever();
+    // Two slices and a half are over before it gives the rest of the third: rdtsc; shl rdx, 32; lea r12, [rax + rdx];
+    // 1: rdtsc; shl rdx, 32; add rax, rdx; sub rax, r12; cmp rax, ..; jb 1b.
+    let ticks = (pages::environment().tsc_khz * SLICE_MS * 5 / 2) as u32;
+    let overrun = || {
+        Code::new()
+            .bytes(&[0x0F, 0x31, 0x48, 0xC1, 0xE2, 0x20, 0x4C, 0x8D, 0x24, 0x10])
+            .bytes(&[0x0F, 0x31, 0x48, 0xC1, 0xE2, 0x20, 0x48, 0x01, 0xD0, 0x4C, 0x29, 0xE0, 0x48, 0x3D])
+            .bytes(&ticks.to_le_bytes())
+            .bytes(&[0x72, 0xEC])
+    };
+    let overrun_and_call = overrun().call_by_word(Call::MessageCall, 0, [0; 4]).for_ever();
+    let overrun_and_yield = || overrun().call_by_word(Call::Yield, 0, [0; 4]).for_ever();
     for (what, first, second) in [
         ("call", Code::serve(), call()),
         ("compute and call", Code::serve(), compute),
+        ("overrun and call", Code::serve(), overrun_and_call),
+        ("overrun and yield", overrun_and_yield(), overrun_and_yield()),
         ("call and yield", answer, call()),
         ("yield", give(), give()),
     ] {
@@ -105,7 +120,7 @@ fn accomplices(_: Arguments<'_>) -> Option<u32> {
         second.knows(first.environment, 0)?;
         first.knows(second.environment, 0)?;
         first.start(0).ok()?;
-        if what != "yield" {
+        if !what.ends_with("yield") || what.starts_with("call") {
             first.becomes(state::RECEIVING)?;
         }
         second.start(0).ok()?;

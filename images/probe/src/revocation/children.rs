@@ -195,7 +195,7 @@ pub(super) extern "sysv64" fn stalling(drops: u64) -> ! {
         let _ = kernel::raw(Call::CapabilityDerive, [0, part, start, 1, 1]);
     }
     words[word::READY].store(1, Relaxed);
-    let mut begun = false;
+    let (mut begun, mut late) = (false, 0);
     loop {
         if is_asked() {
             let _ = give_back(Handle(other), 1);
@@ -209,10 +209,12 @@ pub(super) extern "sysv64" fn stalling(drops: u64) -> ! {
             let _ = kernel::raw(Call::MemoryMap, [0, part, PART_VA + page * PAGE_BYTES, PAGES - 1, 1]);
         }
         if drops == 0 {
-            if let Ok(one) = derive() {
-                let _ = kernel::raw(Call::CapabilityDrop, [0, one, 0, 0, 0]);
-            }
+            // Giving nothing back must not end what the kernel has begun: what is derived then would outlast it.
             let _ = kernel::raw(Call::CapabilityTrim, [0, part, PAGES, 0, 0]);
+            if let Ok(one) = derive() {
+                let _ = kernel::raw(Call::CapabilityDrop, [0, late, 0, 0, 0]);
+                late = one;
+            }
         }
         words[word::ROUNDS].fetch_add(1, Relaxed);
         if words[word::POKE].load(Relaxed) != 0 {
@@ -223,8 +225,8 @@ pub(super) extern "sysv64" fn stalling(drops: u64) -> ! {
             });
             // What it derived from the tail before is no way to it either.
             let va = PART_VA + (1 << 30);
-            let with_below = kernel::raw(Call::MemoryMap, [0, below, va, 0, 1]).is_ok();
-            words[word::BOUND].store(bound.iter().sum::<u64>() + u64::from(with_below), Relaxed);
+            let with = |handle| u64::from(kernel::raw(Call::MemoryMap, [0, handle, va, 0, 1]).is_ok());
+            words[word::BOUND].store(bound.iter().sum::<u64>() + with(below) + with(late), Relaxed);
             kernel::exit(4);
         }
         give_way();
