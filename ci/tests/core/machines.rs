@@ -2,12 +2,14 @@
 
 use abi::boot::{phase, wake};
 use abi::call::gate;
+use exovm::backend::disk::Access;
 use exovm::machine::End;
 use exovm::placement::IoMode;
 use exovm_ci::site::Pattern;
-use exovm_ci::{Guest, Site, host};
+use exovm_ci::{Client, Guest, Site, host, make_image};
 use exovm_netns::in_namespace;
-use std::sync::atomic::Ordering;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const HELLO: &str = "hello from ring 3\n";
@@ -30,6 +32,51 @@ fn core_hello_serves_its_page_with_two_vcpus() {
         let guest = Guest::image("hello").vcpus(2).io(IoMode::Thread).start();
         guest.get("/").assert_status(200).assert_text(HELLO);
         guest.stop();
+    });
+}
+
+/// The same under load, and with figures, is `neighbours`.
+#[test]
+fn core_two_cheetahs_of_one_machine_serve_their_own_and_one_outlives_the_other() {
+    in_namespace!(|| {
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let images = ["first", "second"].map(|who| {
+            let path = scratch.path().join(who);
+            make_image(Site::new().file("who", who).path(), &path);
+            path
+        });
+        let guest = Guest::image("cheetah")
+            .environments(2)
+            .memory_mib(512)
+            .disk(&images[0], Access::ReadOnly)
+            .disk(&images[1], Access::ReadOnly)
+            .start();
+        let first = guest.address();
+        let second = SocketAddr::new(first.ip(), first.port() + 1);
+        let connect = |server| Client::connect_within(server, Duration::from_secs(30)).expect("connected");
+        let (mut survivor, mut victim) = (connect(first), connect(second));
+        for _ in 0..20 {
+            assert_eq!(survivor.get("/who").expect("served").text(), "first");
+            assert_eq!(victim.get("/who").expect("served").text(), "second");
+        }
+        // Where it goes on when it gets the CPU, as the kernel noted it: nowhere.
+        let pages = guest.machine().environment_pages(1).expect("a second environment");
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while victim.get("/who").is_ok() {}
+                over.store(true, Ordering::Relaxed);
+            });
+            while !over.load(Ordering::Relaxed) {
+                pages.kernel.resume[0].store(0, Ordering::Relaxed);
+                assert_eq!(survivor.get("/who").expect("served").text(), "first");
+            }
+        });
+        for _ in 0..20 {
+            assert_eq!(survivor.get("/who").expect("served").text(), "first");
+        }
+        assert!(guest.log().iter().any(|line| line.contains("environment 1: page fault executing 0x0")));
+        assert_eq!(guest.machine().end(Duration::from_secs(10)), End::PowerOff { status: 0 });
     });
 }
 

@@ -153,7 +153,7 @@ fn core_turn_register_is_out_of_reach_beside_others() {
 #[test]
 fn core_doorbell_is_out_of_reach_after_unbind() {
     let outcome = start_with_nic(&["doorbell-after-unbind"], &Wire::default(), |_| {}).finish();
-    assert_eq!(lines(&outcome.log), ["rang"]);
+    assert_eq!(lines(&outcome.log), ["rang, then given back: 0x7f0001000000"]);
     let report = outcome.report();
     assert!(report.contains("page fault writing 0x7f0001000000: not "), "{report}");
 }
