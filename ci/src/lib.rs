@@ -5,6 +5,7 @@
 //! | [`corpus`] | a real documentation tree of more than 10,000 files |
 //! | [`host`] | what a process uses of the host |
 //! | [`link_layer`] | frames put on the wire by hand |
+//! | [`pair`] | two Cheetahs in one machine |
 //! | [`scene`] | the `exovm` command, as its user meets it |
 //!
 //! A test wraps its body in `exovm_netns::in_namespace!`; nothing here touches the host's own network.
@@ -12,6 +13,7 @@
 pub mod corpus;
 pub mod host;
 pub mod link_layer;
+pub mod pair;
 pub mod scene;
 
 pub use exovm_test::guest::make_image;

@@ -3,6 +3,7 @@
 
 use exovm::backend::disk::Access;
 use exovm::machine::End;
+use exovm_ci::pair::two_cheetahs;
 use exovm_ci::{Client, Guest, Site, make_image};
 use exovm_netns::in_namespace;
 use std::net::SocketAddr;
@@ -48,19 +49,7 @@ fn load(server: SocketAddr, expected: &str, count: &Count, over: &AtomicBool) {
 fn neighbour_that_dies_under_load_costs_the_other_no_request() {
     in_namespace!(|| {
         let scratch = tempfile::tempdir().expect("a temporary directory");
-        let images = ["first", "second"].map(|who| {
-            let path = scratch.path().join(who);
-            make_image(Site::new().file("who", who).path(), &path);
-            path
-        });
-        let guest = Guest::image("cheetah")
-            .environments(2)
-            .memory_mib(512)
-            .disk(&images[0], Access::ReadOnly)
-            .disk(&images[1], Access::ReadOnly)
-            .start();
-        let first = guest.address();
-        let second = SocketAddr::new(first.ip(), first.port() + 1);
+        let (guest, [first, second]) = two_cheetahs(scratch.path(), |guest| guest);
         let over = AtomicBool::new(false);
         let (survivor, victim) = (Count::default(), Count::default());
         let (before, after) = std::thread::scope(|scope| {

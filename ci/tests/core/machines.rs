@@ -2,13 +2,12 @@
 
 use abi::boot::{phase, wake};
 use abi::call::gate;
-use exovm::backend::disk::Access;
 use exovm::machine::End;
 use exovm::placement::IoMode;
+use exovm_ci::pair::two_cheetahs;
 use exovm_ci::site::Pattern;
-use exovm_ci::{Client, Guest, Site, host, make_image};
+use exovm_ci::{Client, Guest, Site, host};
 use exovm_netns::in_namespace;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -40,19 +39,7 @@ fn core_hello_serves_its_page_with_two_vcpus() {
 fn core_two_cheetahs_of_one_machine_serve_their_own_and_one_outlives_the_other() {
     in_namespace!(|| {
         let scratch = tempfile::tempdir().expect("a temporary directory");
-        let images = ["first", "second"].map(|who| {
-            let path = scratch.path().join(who);
-            make_image(Site::new().file("who", who).path(), &path);
-            path
-        });
-        let guest = Guest::image("cheetah")
-            .environments(2)
-            .memory_mib(512)
-            .disk(&images[0], Access::ReadOnly)
-            .disk(&images[1], Access::ReadOnly)
-            .start();
-        let first = guest.address();
-        let second = SocketAddr::new(first.ip(), first.port() + 1);
+        let (guest, [first, second]) = two_cheetahs(scratch.path(), |guest| guest);
         let connect = |server| Client::connect_within(server, Duration::from_secs(30)).expect("connected");
         let (mut survivor, mut victim) = (connect(first), connect(second));
         for _ in 0..20 {

@@ -1,8 +1,7 @@
 //! xok and its programs on machines with several vCPUs.
 
-use exovm::backend::disk::Access;
 use exovm::placement::IoMode;
-use exovm_ci::{Client, Guest, Site, make_image};
+use exovm_ci::{Client, Guest, Site, pair};
 use exovm_test::in_namespace;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -64,21 +63,7 @@ fn idle_cheetah_sleeps_over_all_its_queues_and_does_not_look_around() {
 
 /// Two cheetahs in one machine with two vCPUs, one on each, and where they serve.
 fn two_cheetahs(scratch: &Path) -> (Guest, [SocketAddr; 2]) {
-    let images = ["first", "second"].map(|who| {
-        let path = scratch.join(who);
-        make_image(Site::new().file("who", who).path(), &path);
-        path
-    });
-    let guest = Guest::image("cheetah")
-        .environments(2)
-        .vcpus(2)
-        .io(IoMode::Thread)
-        .memory_mib(512)
-        .disk(&images[0], Access::ReadOnly)
-        .disk(&images[1], Access::ReadOnly)
-        .start();
-    let first = guest.address();
-    (guest, [first, SocketAddr::new(first.ip(), first.port() + 1)])
+    pair::two_cheetahs(scratch, |guest| guest.vcpus(2).io(IoMode::Thread))
 }
 
 /// How often a vCPU has left the guest.

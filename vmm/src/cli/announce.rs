@@ -55,7 +55,9 @@ impl Announcement {
             reach => text.push_str(&reach.describe(&ports)),
         }
         let several = self.served.len() > 1;
-        for (environment, served) in self.served.iter().enumerate() {
+        // A guardian comes first, and serves nothing.
+        let first = machine.environments().saturating_sub(self.served.len());
+        for (environment, served) in (first..).zip(&self.served) {
             let whose = if several { format!(" of environment {environment}") } else { String::new() };
             text.push_str(&format!("  document root{whose}: {served}\n"));
         }

@@ -28,7 +28,7 @@ pub(super) struct AttackArguments {
     /// Only those whose name, case or target has this in it.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// vCPUs of each machine. With more than one, device work is done on a thread, and children run beside their parent.
+    /// vCPUs of each machine. With more than one, device work is done on a thread; most children stay on their parent's vCPU.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=VCPUS_MAX as i64))]
     vcpus: u32,
     /// Print the list, and try nothing.
