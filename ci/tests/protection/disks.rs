@@ -257,7 +257,7 @@ fn core_disk_that_hangs_holds_up_who_takes_what_it_is_at_and_nobody_else() {
             assert!(begun.elapsed() < Duration::from_secs(60), "{io:?}, {vcpus}: {:?}", probe.log());
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(store.reads.load(Ordering::Relaxed), 2, "both are under way");
+        assert_eq!(store.reads.load(Ordering::Relaxed), 3, "all are under way");
         drop(gate);
         probe.wait();
         let log = probe.finish().held();

@@ -201,7 +201,7 @@ impl<'a> Tree<'a> {
         false
     }
 
-    /// One of those derived directly from `number`, which is being trimmed, whose range reaches to `limit` or beyond. Looks at
+    /// One of those derived directly from `number`, which is being trimmed, whose range reaches beyond `limit`, or that is leaving. Looks at
     /// `budget` of them, from `cursor` on, which is 0 at first.
     pub fn reaching(&self, number: u16, limit: u64, cursor: &mut u16, budget: u32) -> Reaching {
         // Nothing new is derived meanwhile, so there are fewer and fewer: starting again for one that is gone ends.
@@ -212,7 +212,8 @@ impl<'a> Tree<'a> {
         for _ in 0..budget {
             let Some(child) = cursor.checked_sub(1) else { return Reaching::None };
             let entry = self.entry(child);
-            if entry.start + entry.count > limit {
+            // One that is leaving has no range any more, and devices may still be at what it had.
+            if entry.depth & LEAVING != 0 || entry.start + entry.count > limit {
                 return Reaching::Child(child);
             }
             *cursor = entry.next;

@@ -79,6 +79,19 @@ fn derived_means_directly_or_not_and_never_itself() {
     }
 }
 
+#[test]
+fn one_that_is_leaving_reaches_into_every_tail_until_it_is_gone() {
+    let mut world = World::new();
+    let child = world.derive(0, 100, 10).expect("derives");
+    world.tree().begin_trimming(0);
+    assert_eq!(world.tree().reaching(0, 500, &mut 0, 8), Reaching::None);
+    world.tree().begin_leaving(child);
+    world.tree().entry_mut(child).count = 0;
+    assert_eq!(world.tree().reaching(0, 500, &mut 0, 8), Reaching::Child(child));
+    world.remove(child);
+    assert_eq!(world.tree().reaching(0, 500, &mut 0, 8), Reaching::None);
+}
+
 proptest! {
     /// Whatever the budget, and whoever drops some of them in between: at the end none reaches into the tail, and none went that
     /// does not.

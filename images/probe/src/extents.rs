@@ -199,8 +199,8 @@ fn revoke_in_flight(_: Arguments<'_>) -> Option<u32> {
     Some(HELD)
 }
 
-/// Two reads of a disk that does not answer are under way when their pages are taken: nobody waits for that in the kernel, and
-/// none of the calls says that it is done before it is.
+/// Three reads of a disk that does not answer are under way when their pages are taken: nobody waits for that in the kernel, and
+/// none of the calls says that it is done before it is; nor does giving back a range that they are a part of.
 fn hanging(_: Arguments<'_>) -> Option<u32> {
     // inc [r9], in turn with us.
     let count = Code::new().load([0x49, 0xB9], DATA_VA).bytes(&[0x49, 0xFF, 0x01]);
@@ -210,11 +210,16 @@ fn hanging(_: Arguments<'_>) -> Option<u32> {
     let queue = Queue::of(Handle::NONE, own.queues[0], 0, pages_for(RING_PAGES * PAGE_BYTES)?)?;
     queue.bind().ok()?;
     let pause = || kernel::sleep(clock::tsc() + clock::Scale::new().ticks(100_000_000), [sleep::NONE; 4]);
-    let mut parts = [Handle::NONE; 2];
-    for (number, part) in (0u16..).zip(&mut parts) {
-        let (page, header) = (pages_for(PAGE_BYTES)?, pages_for(PAGE_BYTES)?);
-        *part = derive(own.heap[0], page / PAGE_BYTES, 1, rights::READ | rights::WRITE | rights::DMA).ok()?;
-        kernel::raw(Call::DmaGrant, [0, part.0, 0, 1, 3]).ok()?;
+    // Each is the second page of an outer range; of the last one the inner range is as long as that.
+    let (mut outer, mut inner) = ([Handle::NONE; 3], [Handle::NONE; 3]);
+    for number in 0..3u16 {
+        let (start, header) = (pages_for(2 * PAGE_BYTES)?, pages_for(PAGE_BYTES)?);
+        let (page, all) = (start + PAGE_BYTES, rights::READ | rights::WRITE | rights::DMA);
+        let place = usize::from(number);
+        outer[place] = derive(own.heap[0], start / PAGE_BYTES, 2, all).ok()?;
+        let (first, count) = if number == 2 { (start, 2) } else { (page, 1) };
+        inner[place] = derive(outer[place], first / PAGE_BYTES, count, all).ok()?;
+        kernel::raw(Call::DmaGrant, [0, inner[place].0, 0, count, 3]).ok()?;
         // SAFETY: a page of the heap that nobody else uses.
         unsafe { ((WINDOW_VA + header) as *mut [u64; 2]).write_volatile([IN.into(), FIRST * SECTORS]) };
         let first = 3 * number;
@@ -226,21 +231,27 @@ fn hanging(_: Arguments<'_>) -> Option<u32> {
         // The device takes it, and a thread of the disk begins.
         pause();
     }
-    let (mut unfinished, mut counted) = (true, 0);
+    let trim = |range: Handle| kernel::raw(Call::CapabilityTrim, [0, range.0, 1, 0, 0]);
+    let (mut unfinished, mut counted) = (trim(inner[2]) == Ok(1), 0);
     for _ in 0..10 {
         let before = other.word();
-        unfinished &= kernel::raw(Call::DmaGrant, [0, parts[0].0, 0, 1, 0]) == Err(Error::Unfinished);
-        unfinished &= kernel::raw(Call::CapabilityDrop, [0, parts[1].0, 0, 0, 0]) == Ok(1);
+        unfinished &= kernel::raw(Call::DmaGrant, [0, inner[0].0, 0, 1, 0]) == Err(Error::Unfinished);
+        unfinished &= kernel::raw(Call::CapabilityDrop, [0, inner[1].0, 0, 0, 0]) == Ok(1);
+        // What is given back here is what devices are at for a range inside.
+        unfinished &= trim(outer[1]) == Ok(1);
+        unfinished &= trim(outer[2]) == Ok(1);
         kernel::yield_to(Handle::NONE).ok()?;
         counted += u32::from(other.word() > before);
     }
     log::info!("probe: unfinished: {unfinished}, the other ran meanwhile: {}", counted >= 9);
     // The host lets go when it reads that.
     let begun = clock::tsc();
-    while kernel::raw(Call::DmaGrant, [0, parts[0].0, 0, 1, 0]) == Err(Error::Unfinished) {
+    while kernel::raw(Call::DmaGrant, [0, inner[0].0, 0, 1, 0]) == Err(Error::Unfinished) {
         pause();
     }
-    to_the_end(Call::CapabilityDrop, parts[1]).ok()?;
+    for range in [outer[1], outer[2]] {
+        while trim(range).ok()? != 0 {}
+    }
     let waited_ms = (clock::tsc() - begun) / pages::environment().tsc_khz;
     log::info!("probe: finished behind it: {}", (1..10_000).contains(&waited_ms));
     other.release().ok()?;

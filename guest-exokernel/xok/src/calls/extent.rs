@@ -20,7 +20,7 @@ impl Kernel {
             return refuse(Error::Busy);
         }
         let mut own = share(environment, Machine::get().boot().places);
-        let free = own.find(|&index| slot(index).blocks == 0).ok_or(Error::NoSpace)?;
+        let free = own.find(|&index| is_free(slot(index))).ok_or(Error::NoSpace)?;
         set(
             free,
             ExtentEntry {
@@ -60,9 +60,10 @@ impl Kernel {
     /// Lets the entry that was made with an extent capability end behind its first `keep` blocks.
     pub(super) fn unextent_tail(&mut self, environment: u32, capability: u16, trim: &mut Trim) -> bool {
         if let Some(index) = self.tree().entry(capability).bound.checked_sub(1) {
-            let entry = slot(index as usize);
-            if entry.blocks > trim.keep {
-                set(index as usize, ExtentEntry { blocks: trim.keep, ..entry });
+            // Also if an earlier one that was not brought to its end has left no more: that may still be waited for.
+            if trim.drain.is_none() {
+                let entry = slot(index as usize);
+                set(index as usize, ExtentEntry { blocks: entry.blocks.min(trim.keep), ..entry });
                 trim.drain = Some(self.begin_drain(environment));
             }
         }
@@ -84,6 +85,11 @@ impl Kernel {
         let &Capability { start, count, .. } = self.tree().entry(capability);
         count != 0 || self.is_drained(environment, start as u32)
     }
+}
+
+/// One without blocks that still has rights is waited for.
+fn is_free(entry: ExtentEntry) -> bool {
+    entry.blocks == 0 && entry.rights == 0
 }
 
 fn at(index: usize) -> *mut ExtentEntry {

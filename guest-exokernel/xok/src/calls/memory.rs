@@ -1,5 +1,6 @@
 //! Mapping memory, and allowing devices to use it.
 
+use super::revocation::Trim;
 use crate::kernel::Kernel;
 use crate::machine::{read, write};
 use abi::call::{Error, map};
@@ -227,32 +228,31 @@ impl Kernel {
     }
 
     /// Takes from devices what they were allowed with the pages of a memory capability from `limit` on, from its end on; whether
-    /// all of it. Nobody binds with it meanwhile, so it is shorter at once.
+    /// all of it, and no device is at any of it. Until then its range is as long as it was: who gave it counts on that.
     pub(super) fn forbid_tail(
         &mut self,
         environment: u32,
         capability: u16,
         limit: u64,
-        drain: &mut Option<u32>,
+        trim: &mut Trim,
     ) -> bool {
         let domain = self.environment(environment).domain;
-        let mut tree = self.tree();
-        let entry = tree.entry_mut(capability);
+        let entry = *self.tree().entry(capability);
         if entry.object == 0 {
             return true;
         }
-        let end = entry.start + entry.count;
+        let end = trim.forbidden.unwrap_or(entry.start + entry.count);
         if end > limit {
             // So many lie in one word less than `WORDS`, wherever they begin.
             let first = limit.max(end.saturating_sub((WORDS - 1) * 32));
             domain.set(first, end - first, 0, WORDS);
-            entry.count = first - entry.start;
-            *drain = Some(self.begin_drain(environment));
-            if first != limit {
+            trim.forbidden = Some(first);
+            trim.drain = Some(self.begin_drain(environment));
+            if first > limit {
                 return false;
             }
         }
-        drain.is_none_or(|drain| self.is_drained(environment, drain))
+        trim.drain.is_none_or(|drain| self.is_drained(environment, drain))
     }
 
     /// Takes from devices what they were allowed with a memory capability, from its start on; whether all of it.

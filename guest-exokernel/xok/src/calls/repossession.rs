@@ -140,6 +140,6 @@ impl Kernel {
             });
             return false;
         }
-        self.forbid_tail(environment, capability, limit, &mut trim.drain)
+        self.forbid_tail(environment, capability, limit, trim)
     }
 }

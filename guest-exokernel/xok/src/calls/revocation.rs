@@ -30,6 +30,8 @@ pub(super) struct Trim {
     pub(super) keep: u64,
     /// Where the sweep of page tables goes on.
     pub(super) va: u64,
+    /// Devices may use nothing from this page on any more.
+    pub(super) forbidden: Option<u64>,
     /// What devices have to be through with, as of [`Kernel::begin_drain`].
     pub(super) drain: Option<u32>,
 }
@@ -68,7 +70,15 @@ impl Trim {
     pub(super) const NONE: Self = Self::new(0, 0);
 
     const fn new(capability_plus_one: u16, keep: u64) -> Self {
-        Self { capability: capability_plus_one, child: 0, children_gone: false, keep, va: 0, drain: None }
+        Self {
+            capability: capability_plus_one,
+            child: 0,
+            children_gone: false,
+            keep,
+            va: 0,
+            forbidden: None,
+            drain: None,
+        }
     }
 }
 
