@@ -4,6 +4,23 @@
 use std::fmt::Debug;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 
+/// The rules of a model, with doc comments: a set of flags.
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The rules. Each is one step, order or flag of the code that its comment names.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) struct Rules { $($(#[$doc])* pub(crate) $name: bool,)* }
+
+        impl Rules {
+            /// The code as it is.
+            pub(crate) const ALL: Self = Self { $($name: true,)* };
+            /// Without one of them, and its name.
+            pub(crate) const WITHOUT: &[(&str, Self)] =
+                &[$((stringify!($name), Self { $name: false, ..Self::ALL }),)*];
+        }
+    };
+}
+
 /// A machine in one of its states.
 pub(crate) trait Model: Clone + Debug + Eq + Hash {
     type Setup;
@@ -278,4 +295,25 @@ fn path<M: Model>(states: &[M], found_by: &[FoundBy], mut at: usize) -> Vec<Stri
     }
     path.reverse();
     path
+}
+
+/// Leaves each rule out, in machines in which nothing is found with all of them: something is found then.
+pub(crate) fn assert_none_can_be_left_out<M: Model>(
+    setups: &[(String, M::Setup)],
+    without: &[(&str, M::Rules)],
+) {
+    let mut not_found = Vec::new();
+    for (name, rules) in without {
+        let found = setups.iter().find_map(|(what, setup)| {
+            explore::<M>(setup, rules).lost_wake_up().map(|path| (what, path.to_vec()))
+        });
+        match found {
+            Some((machine, path)) => {
+                let end = path.last().map_or("", |line| line);
+                println!("without {name}: {machine}, after {} steps: {end}", path.len());
+            }
+            None => not_found.push(name),
+        }
+    }
+    assert!(not_found.is_empty(), "nothing is lost without {not_found:?}");
 }

@@ -68,22 +68,6 @@ impl Setup {
     }
 }
 
-macro_rules! rules {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The rules. Each is one step, order or flag of the code that its comment names.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) struct Rules { $($(#[$doc])* pub(crate) $name: bool,)* }
-
-        impl Rules {
-            /// The code as it is.
-            pub(crate) const ALL: Self = Self { $($name: true,)* };
-            /// Without one of them, and its name.
-            pub(crate) const WITHOUT: &[(&str, Self)] =
-                &[$((stringify!($name), Self { $name: false, ..Self::ALL }),)*];
-        }
-    };
-}
-
 rules! {
     /// event-loop `sleep`: the watch is taken before the last look at the rings.
     watch_before_look,

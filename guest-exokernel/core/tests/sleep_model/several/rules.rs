@@ -83,22 +83,6 @@ pub(crate) struct Setup {
     pub(crate) stop: bool,
 }
 
-macro_rules! rules {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The rules. Each is one step, order or flag of the code that its comment names.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) struct Rules { $($(#[$doc])* pub(crate) $name: bool,)* }
-
-        impl Rules {
-            /// The code as it is.
-            pub(crate) const ALL: Self = Self { $($name: true,)* };
-            /// Without one of them, and its name.
-            pub(crate) const WITHOUT: &[(&str, Self)] =
-                &[$((stringify!($name), Self { $name: false, ..Self::ALL }),)*];
-        }
-    };
-}
-
 rules! {
     /// arch/vcpu.rs `xok_call_several`, `lock`: whoever is in the kernel has it to itself.
     lock,
