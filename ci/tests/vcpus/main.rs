@@ -2,6 +2,7 @@
 //! each. The kernel is one of these tests' own ([`kernel`]), so that they hold whatever xok does with its vCPUs; that xok
 //! and its programs run on such a machine is in [`images`].
 
+mod ask;
 mod ends;
 mod images;
 mod kernel;

@@ -35,11 +35,13 @@ pub enum Bucket {
     Poll,
     /// Blocked until something happens.
     Wait,
+    /// What tools that look at the machine cost it.
+    Tools,
 }
 
 impl Bucket {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Bucket; 14] = [
+    pub const ALL: [Bucket; 15] = [
         Bucket::Other,
         Bucket::Guest,
         Bucket::Exit,
@@ -54,6 +56,7 @@ impl Bucket {
         Bucket::DiskFlush,
         Bucket::Poll,
         Bucket::Wait,
+        Bucket::Tools,
     ];
 
     /// Name in tables and JSON.
@@ -73,6 +76,7 @@ impl Bucket {
             Bucket::DiskFlush => "disk flush",
             Bucket::Poll => "poll",
             Bucket::Wait => "wait",
+            Bucket::Tools => "tools",
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod boot;
 mod channel;
 mod control;
+mod desk;
 mod disk;
 mod error;
 pub mod kvm;
@@ -22,6 +23,7 @@ mod statistics;
 mod team;
 mod vcpu;
 
+pub use desk::AskError;
 pub use disk::DiskSetup;
 pub use error::MachineError;
 pub use log::LogSink;
@@ -37,6 +39,7 @@ use crate::tables::{Memory, TableAddresses};
 use abi::boot::phase;
 use boot::pages::SharedPages;
 use exovm_image::container::Image;
+use kvm_ioctls::VcpuFd;
 use statistics::Statistics;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -207,6 +210,16 @@ impl Machine {
             Some(Err(error)) => Err(std::io::Error::new(error.kind(), error.to_string())),
             None => Err(std::io::Error::other(format!("the machine has no vCPU {vcpu}"))),
         }
+    }
+
+    /// Has a vCPU's thread run `job` between two instructions of the guest, and waits for what comes of it; for tests and tools.
+    /// The vCPU is taken out of the guest, a halt or a turn, and goes on after that.
+    pub fn ask<R: Send + 'static>(
+        &self,
+        vcpu: u32,
+        job: impl FnOnce(&VcpuFd) -> R + Send + 'static,
+    ) -> Result<R, AskError> {
+        self.shared.team.ask(vcpu, job)
     }
 
     /// How many vCPUs it has.

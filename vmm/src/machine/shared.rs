@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     pub(super) started_tsc: u64,
     pub(super) sites: Vec<exovm_image::program::Site>,
     pub(super) vcpus: u32,
-    pub(super) team: Arc<Team>,
+    pub(crate) team: Arc<Team>,
     pub(super) end: Mutex<Option<End>>,
     pub(super) ended: Condvar,
     /// Readable once the machine has ended.

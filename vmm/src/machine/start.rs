@@ -100,7 +100,7 @@ impl Machine {
         let io_ledger = placement.needs_thread().then(|| Arc::new(Ledger::default()));
         ledgers.extend(io_ledger.iter().map(|ledger| ("io".to_owned(), Arc::clone(ledger))));
         ledgers.extend(disk_ledgers);
-        let team = Arc::new(Team::default());
+        let team = Arc::new(Team::new(vcpus.count));
         let logs = Arc::new(Logs::new(&prepared.pages, config.log));
         let shared = Arc::new(Shared {
             memory: Arc::clone(&prepared.memory),
@@ -141,7 +141,9 @@ impl Machine {
         let mut members = Vec::new();
         for ((number, fd), ledger) in (0u32..).zip(fds).zip(vcpu_ledgers) {
             let (bus, placement) = (Arc::clone(&connections.bus), Arc::clone(&placement));
-            let vcpu = Vcpu::new(fd, bus, placement, ledger, Arc::clone(&team), control.of_vcpu(number));
+            let desk = team.desk(number).map_err(|_| MachineError::Internal("a vCPU without a desk"))?;
+            let team = (Arc::clone(&team), Arc::clone(desk));
+            let vcpu = Vcpu::new(fd, bus, placement, ledger, team, control.of_vcpu(number));
             members.push(Member {
                 number,
                 vcpu,

@@ -3,6 +3,7 @@
 use super::MachineError;
 use super::boot::{CONTROL_GPA, TURN_GPA};
 use super::control::Control;
+use super::desk::Desk;
 use super::team::Team;
 use crate::account::ledger::{Bucket, Ledger};
 use crate::device::pci::{Bus, MmioWrite};
@@ -49,6 +50,7 @@ pub(crate) struct Vcpu {
     placement: Arc<Placement>,
     ledger: Arc<Ledger>,
     team: Arc<Team>,
+    desk: Arc<Desk<VcpuFd>>,
     control: Control,
 }
 
@@ -149,10 +151,10 @@ impl Vcpu {
         bus: Arc<Bus>,
         placement: Arc<Placement>,
         ledger: Arc<Ledger>,
-        team: Arc<Team>,
+        (team, desk): (Arc<Team>, Arc<Desk<VcpuFd>>),
         control: Control,
     ) -> Self {
-        Self { fd, bus, placement, ledger, team, control }
+        Self { fd, bus, placement, ledger, team, desk, control }
     }
 
     /// Runs until the machine ends, on the thread that is the vCPU.
@@ -161,13 +163,15 @@ impl Vcpu {
             if self.team.is_stopping() {
                 return VcpuEnd::Stopped;
             }
+            // Then KVM completes what the last exit began, and does not enter the guest.
+            self.fd.set_kvm_immediate_exit(self.desk.is_asked().into());
             self.ledger.enter(Bucket::Guest);
             let exit = self.fd.run();
             self.ledger.enter(Bucket::Exit);
             match exit {
                 Ok(VcpuExit::MmioWrite(TURN_GPA, data)) => {
                     let deadline = data.try_into().map_or(0, u64::from_le_bytes);
-                    self.placement.turn(&self.ledger, deadline);
+                    self.placement.turn(&self.ledger, deadline, || self.desk.is_asked());
                 }
                 Ok(VcpuExit::MmioWrite(gpa, data)) if gpa & !0xFFF == CONTROL_GPA => {
                     let value = data.try_into().map_or(0, u32::from_le_bytes);
@@ -201,7 +205,13 @@ impl Vcpu {
                     let reason = format!("unexpected exit {other:?}");
                     return self.broken(&reason);
                 }
-                Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
+                Err(error) if error.errno() == libc::EINTR => {
+                    if self.desk.is_asked() {
+                        self.ledger.enter(Bucket::Tools);
+                        self.desk.serve(&self.fd);
+                    }
+                }
+                Err(error) if error.errno() == libc::EAGAIN => {}
                 Err(error) => return self.broken(&format!("KVM_RUN: {error}")),
             }
         }

@@ -236,9 +236,9 @@ impl Placement {
     }
 
     /// The guest's turn, in the exit of its write to the turn register: returns when frames were received, a disk completed
-    /// something or the deadline (0: none) passed. At once where there are several vCPUs: nobody is told to take turns there, and
-    /// whoever does is not to be waited for.
-    pub fn turn(&self, ledger: &Ledger, deadline_tsc: u64) {
+    /// something, the deadline (0: none) passed, or the vCPU is wanted for something else, which a signal ends the wait for. At
+    /// once where there are several vCPUs: nobody is told to take turns there, and whoever does is not to be waited for.
+    pub fn turn(&self, ledger: &Ledger, deadline_tsc: u64, is_asked: impl Fn() -> bool) {
         if self.vcpus.count > 1 {
             return;
         }
@@ -258,6 +258,9 @@ impl Placement {
             let over = self.stopping() || (deadline_tsc != 0 && now >= deadline_tsc);
             if over || self.attention.load(Ordering::Acquire) {
                 self.attention.store(false, Ordering::Relaxed);
+                break;
+            }
+            if is_asked() {
                 break;
             }
             if worked.is_more() {
