@@ -1,5 +1,6 @@
 //! Accounts and traces, seen from outside a running machine: what happened is found where it belongs.
 
+use abi::trace::mode::RECORD;
 use abi::trace::{RECORD_COUNTER, RECORD_ENTER, RECORD_EVENT, RECORD_LEAVE, RECORDS, unpack_what};
 use exovm::account::ledger::now_tsc;
 use exovm::placement::IoMode;
@@ -58,18 +59,52 @@ fn buckets_of_each_thread_add_up_to_the_time() {
 }
 
 #[test]
+fn spans_have_cycles_only_while_somebody_looks() {
+    in_namespace!(|| {
+        let site = Site::new().file("a.txt", "a");
+        let guest = Guest::image("cheetah").site(&site).io(IoMode::Turn).start();
+        let machine = guest.machine();
+        serve(&guest, 10);
+        let off = machine.account();
+        let spans = || off.sites.iter().filter(|site| site.kind == "span");
+        assert_eq!((spans().map(|span| span.total).sum::<u64>(), off.accounted_tsc), (0, 0));
+        assert!(spans().any(|span| span.name == "service" && span.count >= 10), "counts go on");
+
+        // It begins in the middle of whatever the guest does, and nothing of it is missing.
+        for _ in 0..20 {
+            let accounts = machine.accounts();
+            let before = machine.account();
+            serve(&guest, 20);
+            let on = machine.account().since(&before);
+            let spans: u64 = on.sites.iter().filter(|site| site.kind == "span").map(|site| site.total).sum();
+            let ratio = spans as f64 / on.tsc as f64;
+            assert!((0.99..1.01).contains(&ratio), "spans cover {ratio}");
+            drop(accounts);
+            let end = machine.account();
+            serve(&guest, 10);
+            let after = machine.account();
+            assert_eq!(end.accounted_tsc, after.accounted_tsc);
+            let total = |account: &exovm::account::AccountSnapshot| account.site("service").unwrap().total;
+            assert_eq!(total(&end), total(&after));
+        }
+        guest.stop();
+    });
+}
+
+#[test]
 fn trace_ring_holds_records_only_while_enabled() {
     in_namespace!(|| {
         let site = Site::new().file("a.txt", "a");
         let guest = Guest::image("cheetah").site(&site).io(IoMode::Turn).start();
         let ring = &guest.machine().pages().trace;
+        let mode = &guest.machine().pages().host.trace.mode;
         serve(&guest, 10);
         assert_eq!(ring.written.load(Ordering::Acquire), 0, "nobody asked for records");
 
         let start_tsc = now_tsc();
-        ring.enabled.store(1, Ordering::Release);
+        mode.store(RECORD, Ordering::Release);
         serve(&guest, 10);
-        ring.enabled.store(0, Ordering::Release);
+        mode.store(0, Ordering::Release);
         serve(&guest, 1); // the guest has seen the flag
         let written = ring.written.load(Ordering::Acquire);
         serve(&guest, 10);

@@ -7,8 +7,9 @@
 //! | [`tables`] | the hardware's view of the kernel's tables: DMA domains, flows, extents, queue owners |
 //! | [`backend`] | where frames go: a tap |
 //! | [`placement`] | who does device work, and when |
-//! | [`attacks`] | what environments try, and what it must get
+//! | [`attacks`] | what environments try, and what it must get |
 //! | [`account`] | where the cycles went |
+//! | [`trace`] | who looks at accounts and records, and how those get out |
 //! | [`channel`] | who is attached to the ports of the host channel |
 //! | [`control`] | how tools speak to a running machine |
 //! | [`docroot_image`] | disk images of document roots, made once and kept |
@@ -37,3 +38,4 @@ pub mod placement;
 pub mod project;
 pub mod sample_site;
 pub mod tables;
+pub mod trace;

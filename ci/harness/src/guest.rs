@@ -345,6 +345,7 @@ impl Guest {
 
     /// What `body` cost, by the account.
     pub fn account_of(&self, body: impl FnOnce()) -> AccountSnapshot {
+        let _accounts = self.machine.accounts();
         let before = self.machine.account();
         body();
         self.machine.account().since(&before)

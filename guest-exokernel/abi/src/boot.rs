@@ -265,6 +265,8 @@ pub struct HostPage {
     pub take_turns: AtomicU32,
     /// 1: the user wants the machine to end; finish what is cheap to finish and exit.
     pub stop: AtomicU32,
+    /// Which accounts and records it is to keep.
+    pub trace: crate::trace::Wanted,
 }
 
 /// Moments that the guest stamps with its TSC, in [`StatusPage::phases`].

@@ -58,15 +58,20 @@ pub struct Accumulator {
 }
 
 /// The accumulators of one environment, at [`crate::layout::ACCOUNT_VA`]. One writer; a reader may be one update behind.
+///
+/// Counts and the sums of counters always go on. Cycles are added up while [`Wanted::mode`] says [`mode::ACCOUNT`];
+/// otherwise only [`Self::current`] is kept, so that it is right when somebody begins to look.
 #[derive(Debug)]
 #[repr(C)]
 pub struct AccountArea {
-    /// TSC of the last transition.
+    /// TSC of the last transition that was accounted.
     pub last_tsc: AtomicU64,
-    /// The span that has been running since then.
+    /// The span that runs.
     pub current: AtomicU32,
-    /// Zero.
-    pub reserved: AtomicU32,
+    /// The account's number ([`mode::epoch`]) for which [`Self::last_tsc`] holds.
+    pub epoch: AtomicU32,
+    /// What the environment works on ([`subject`]), if that is recorded; otherwise 0.
+    pub followed: AtomicU64,
     /// One for each site.
     pub sites: [Accumulator; SITES],
 }
@@ -107,19 +112,84 @@ pub const fn unpack_what(what: u64) -> (u32, u16, u16) {
 /// Records of a ring, a power of two.
 pub const RECORDS: usize = 4096;
 
+/// What the VMM wants of all environments, in the page that only it can write. Whoever looks switches it on, so nobody pays
+/// for an account that nobody reads.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Wanted {
+    /// See [`mode`].
+    pub mode: AtomicU32,
+    /// With [`mode::SAMPLE`]: one in how many received frames is followed.
+    pub sample: AtomicU32,
+    /// Since when the account goes that [`Self::mode`] names, on the TSC. Written before the mode.
+    pub since_tsc: AtomicU64,
+}
+
+/// [`Wanted::mode`]. 0: nothing.
+pub mod mode {
+    /// Cycles are added up.
+    pub const ACCOUNT: u32 = 1;
+    /// Records are written.
+    pub const RECORD: u32 = 2;
+    /// Records are written only of what is followed, see [`super::Wanted::sample`].
+    pub const SAMPLE: u32 = 4;
+
+    /// Which account it is: each time that adding up begins it is another number.
+    pub const fn epoch(mode: u32) -> u32 {
+        mode >> 8
+    }
+
+    /// A mode with these flags, in this account.
+    pub const fn with_epoch(flags: u32, epoch: u32) -> u32 {
+        flags & 0xFF | epoch << 8
+    }
+}
+
+/// What a record is about: packets and requests, by numbers that VMM and environment count alike, so that one can be followed
+/// through both. Bits 56-63 the kind, 48-55 device and queue ([`crate::queue::owner_index`]), 0-47 a number.
+pub mod subject {
+    /// The `n`th frame that a receive queue has delivered since it was enabled.
+    pub const RECEIVED: u8 = 1;
+    /// The `n`th frame that was made available in a transmit queue since it was enabled.
+    pub const SENT: u8 = 2;
+    /// The `n`th request that was made available in a disk's queue since it was enabled.
+    pub const DISK: u8 = 3;
+
+    const NUMBER_BITS: u32 = 48;
+
+    /// Puts a subject together.
+    #[inline(always)]
+    pub const fn of(kind: u8, device: u32, queue: u32, number: u64) -> u64 {
+        let place = (device & 7) << 5 | queue & 31;
+        (kind as u64) << 56 | (place as u64) << NUMBER_BITS | number & ((1 << NUMBER_BITS) - 1)
+    }
+
+    /// Kind, device, queue and number.
+    pub const fn parts(subject: u64) -> (u8, u32, u32, u64) {
+        let place = (subject >> NUMBER_BITS) as u32 & 0xFF;
+        ((subject >> 56) as u8, place >> 5, place & 31, subject & ((1 << NUMBER_BITS) - 1))
+    }
+
+    /// Whether it is one of those that are followed if that is one in `one_in`. Both sides must find the same, and regular traffic
+    /// must not hide between the samples.
+    #[inline]
+    pub const fn is_sampled(subject: u64, one_in: u32) -> bool {
+        // The finaliser of MurmurHash3: every bit of the number changes half of the bits.
+        let hash = (subject ^ subject >> 33).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+        let hash = (hash ^ hash >> 33).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
+        one_in <= 1 || ((hash >> 33) as u32).is_multiple_of(one_in)
+    }
+}
+
 /// The trace ring of one environment, at [`crate::layout::TRACE_VA`]. The writer never waits; a reader that is more than
 /// [`RECORDS`] behind has lost the difference and can tell from [`Self::written`].
 #[derive(Debug)]
 #[repr(C)]
 pub struct TraceRing {
-    /// 1: records are wanted (written by the VMM).
-    pub enabled: AtomicU32,
-    /// Zero.
-    pub reserved: AtomicU32,
     /// Records written since the start; record `n` lies at `n % RECORDS`.
     pub written: AtomicU64,
     /// Zero, to the next cache line.
-    pub padding: [AtomicU64; 6],
+    pub padding: [AtomicU64; 7],
     /// The records.
     pub records: [Record; RECORDS],
 }
@@ -139,5 +209,29 @@ mod tests {
         let long = "0123456789012345678901234567890123456789012345678901234567890123";
         assert_eq!(Site::new(KIND_SPAN, long, 1).name.len(), NAME_BYTES);
         assert_eq!(size_of::<Record>(), 32);
+    }
+
+    #[test]
+    fn subject_round_trips() {
+        let number = (1 << 48) - 1;
+        assert_eq!(subject::parts(subject::of(subject::SENT, 7, 31, number)), (subject::SENT, 7, 31, number));
+        assert_eq!(subject::parts(subject::of(subject::RECEIVED, 0, 2, 5)), (subject::RECEIVED, 0, 2, 5));
+    }
+
+    #[test]
+    fn samples_are_one_in_n_and_spread_over_regular_numbers() {
+        for one_in in [1, 2, 64, 100, 1000] {
+            for stride in [1, 2, 3, 8, 64] {
+                let all = 200_000;
+                let sampled = (0..all)
+                    .filter(|n| subject::is_sampled(subject::of(subject::RECEIVED, 0, 0, n * stride), one_in))
+                    .count() as f64;
+                let expected = all as f64 / f64::from(one_in);
+                assert!(
+                    (0.8..1.2).contains(&(sampled / expected)),
+                    "1 in {one_in}, stride {stride}: {sampled}"
+                );
+            }
+        }
     }
 }

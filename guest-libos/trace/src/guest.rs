@@ -3,8 +3,8 @@
 
 use crate::Span;
 use crate::ledger::{Ledger, Machine, SiteId};
-use abi::boot::EnvironmentPage;
-use abi::layout::{ACCOUNT_VA, ENVIRONMENT_VA, TRACE_VA};
+use abi::boot::{EnvironmentPage, HostPage};
+use abi::layout::{ACCOUNT_VA, ENVIRONMENT_VA, HOST_VA, TRACE_VA};
 use abi::trace::{AccountArea, Site, TraceRing};
 use core::marker::PhantomData;
 use core::ptr::with_exposed_provenance;
@@ -35,12 +35,13 @@ impl Machine for Environment {
 /// The ledger of this environment.
 #[inline(always)]
 pub fn ledger() -> Ledger<'static, Environment> {
-    // SAFETY: both areas are mapped, writable and aligned from before the environment's first instruction to its end,
-    // and consist of atomics only, so the VMM may touch them at any time.
+    // SAFETY: the areas and the host page are mapped and aligned from before the environment's first instruction to its end, the
+    // areas writable, and all consist of atomics only, so the VMM may touch them at any time.
     unsafe {
         Ledger::new(
             &*with_exposed_provenance::<AccountArea>(ACCOUNT_VA as usize),
             &*with_exposed_provenance::<TraceRing>(TRACE_VA as usize),
+            &(*with_exposed_provenance::<HostPage>(HOST_VA as usize)).trace,
             Environment,
         )
     }
@@ -68,4 +69,16 @@ pub fn event(site: &'static Site, subject: u64, argument: u64) {
 #[inline(always)]
 pub fn counter(site: &'static Site, n: u64) {
     ledger().counter(id(site), n);
+}
+
+/// What `follow` calls.
+#[inline(always)]
+pub fn follow(subject: u64) -> crate::Following {
+    crate::Following { before: ledger().follow(subject), _not_send: PhantomData }
+}
+
+/// What `follow_again` calls.
+#[inline(always)]
+pub fn follow_again(followed: u64) -> crate::Following {
+    crate::Following { before: ledger().follow_again(followed), _not_send: PhantomData }
 }

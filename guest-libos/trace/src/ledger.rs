@@ -6,9 +6,12 @@
 
 use abi::trace::{
     AccountArea, RECORD_COUNTER, RECORD_ENTER, RECORD_EVENT, RECORD_LEAVE, RECORDS, SITES, Site, TraceRing,
-    pack_what,
+    Wanted, mode, pack_what, subject,
 };
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
+
+/// Modes in which a transition is more than a change of [`AccountArea::current`].
+const WANTED: u32 = mode::ACCOUNT | mode::RECORD;
 
 /// A site's id: 0 is what no span covers, site `k` of the section has `k + 1`. Always below [`SITES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,39 +52,44 @@ pub trait Machine {
 pub struct Ledger<'a, M> {
     account: &'a AccountArea,
     ring: &'a TraceRing,
+    wanted: &'a Wanted,
     machine: M,
 }
 
 impl<'a, M: Machine> Ledger<'a, M> {
     /// A ledger over these areas. It keeps no state of its own.
     #[inline(always)]
-    pub const fn new(account: &'a AccountArea, ring: &'a TraceRing, machine: M) -> Self {
-        Self { account, ring, machine }
+    pub const fn new(account: &'a AccountArea, ring: &'a TraceRing, wanted: &'a Wanted, machine: M) -> Self {
+        Self { account, ring, wanted, machine }
     }
 
     /// The account begins now, under id 0.
     pub fn start(&self) {
         self.account.last_tsc.store(self.machine.tsc(), Relaxed);
+        self.account.epoch.store(mode::epoch(self.wanted.mode.load(Relaxed)), Relaxed);
         self.account.current.store(SiteId::NONE.0, Relaxed);
+        self.account.followed.store(0, Relaxed);
     }
 
-    /// Ends the running bucket and begins that of `site`. Gives back the one that ended, for [`Self::leave`].
+    /// Begins the span `site`. Gives back the one around it, for [`Self::leave`].
     #[inline(always)]
     pub fn enter(&self, site: SiteId, subject: u64) -> SiteId {
-        let (outer, now) = self.switch_to(site);
+        let outer = self.switch_to(site);
         add(&self.account.sites[site.0 as usize].count, 1);
-        if self.recording() {
-            self.record(now, site, RECORD_ENTER, subject, u64::from(outer.0));
+        let mode = self.wanted.mode.load(Relaxed);
+        if mode & WANTED != 0 {
+            self.entered(mode, outer, site, subject);
         }
         outer
     }
 
-    /// Ends the running bucket and continues that of `outer`.
+    /// Ends the running span and continues `outer`.
     #[inline(always)]
     pub fn leave(&self, outer: SiteId) {
-        let (inner, now) = self.switch_to(outer);
-        if self.recording() {
-            self.record(now, inner, RECORD_LEAVE, 0, u64::from(outer.0));
+        let inner = self.switch_to(outer);
+        let mode = self.wanted.mode.load(Relaxed);
+        if mode & WANTED != 0 {
+            self.left(mode, inner, outer);
         }
     }
 
@@ -89,7 +97,7 @@ impl<'a, M: Machine> Ledger<'a, M> {
     #[inline(always)]
     pub fn event(&self, site: SiteId, subject: u64, argument: u64) {
         add(&self.account.sites[site.0 as usize].count, 1);
-        if self.recording() {
+        if self.recording(self.wanted.mode.load(Relaxed)) {
             self.record(self.machine.tsc(), site, RECORD_EVENT, subject, argument);
         }
     }
@@ -103,29 +111,96 @@ impl<'a, M: Machine> Ledger<'a, M> {
         if site != SiteId::NONE {
             add(&accumulator.total, n);
         }
-        if self.recording() {
+        if self.recording(self.wanted.mode.load(Relaxed)) {
             self.record(self.machine.tsc(), site, RECORD_COUNTER, 0, n);
         }
     }
 
-    /// One time stamp ends a bucket and begins the next. Gives the ended one and the stamp.
+    /// From now on the environment works on `subject`: what is recorded is recorded as its. Gives back what it worked on before, for
+    /// [`Self::follow_again`].
     #[inline(always)]
-    fn switch_to(&self, site: SiteId) -> (SiteId, u64) {
-        let account = self.account;
+    pub fn follow(&self, subject: u64) -> u64 {
+        let before = self.account.followed.load(Relaxed);
+        let mode = self.wanted.mode.load(Relaxed);
+        let followed = if mode & mode::RECORD == 0 { 0 } else { self.chosen(mode, subject) };
+        self.account.followed.store(followed, Relaxed);
+        before
+    }
+
+    /// Back to what [`Self::follow`] or [`Self::followed`] gave: that was chosen already.
+    #[inline(always)]
+    pub fn follow_again(&self, subject: u64) -> u64 {
+        let before = self.account.followed.load(Relaxed);
+        self.account.followed.store(subject, Relaxed);
+        before
+    }
+
+    /// What the environment works on, if it is recorded; otherwise 0.
+    #[inline(always)]
+    pub fn followed(&self) -> u64 {
+        self.account.followed.load(Relaxed)
+    }
+
+    /// The subject, if records of it are wanted.
+    fn chosen(&self, mode: u32, subject: u64) -> u64 {
+        let all = mode & mode::SAMPLE == 0;
+        if all || subject::is_sampled(subject, self.wanted.sample.load(Relaxed)) { subject } else { 0 }
+    }
+
+    /// Makes `site` the running span. Gives the one that was.
+    #[inline(always)]
+    fn switch_to(&self, site: SiteId) -> SiteId {
+        let before = SiteId::from_area(self.account.current.load(Relaxed));
+        self.account.current.store(site.0, Relaxed);
+        before
+    }
+
+    /// Out of line: what a span pays while nobody looks is the load of the mode.
+    #[inline(never)]
+    fn entered(&self, mode: u32, outer: SiteId, site: SiteId, subject: u64) {
         let now = self.machine.tsc();
-        let ended = SiteId::from_area(account.current.load(Relaxed));
-        add(&account.sites[ended.0 as usize].total, now.wrapping_sub(account.last_tsc.load(Relaxed)));
-        account.last_tsc.store(now, Relaxed);
-        account.current.store(site.0, Relaxed);
-        (ended, now)
+        if mode & mode::ACCOUNT != 0 {
+            self.account_to(mode, now, outer);
+        }
+        if self.recording(mode) {
+            self.record(now, site, RECORD_ENTER, subject, u64::from(outer.0));
+        }
     }
 
+    #[inline(never)]
+    fn left(&self, mode: u32, inner: SiteId, outer: SiteId) {
+        let now = self.machine.tsc();
+        if mode & mode::ACCOUNT != 0 {
+            self.account_to(mode, now, inner);
+        }
+        if self.recording(mode) {
+            self.record(now, inner, RECORD_LEAVE, 0, u64::from(outer.0));
+        }
+    }
+
+    /// One time stamp ends a bucket and begins the next.
     #[inline(always)]
-    fn recording(&self) -> bool {
-        self.ring.enabled.load(Relaxed) == 1
+    fn account_to(&self, mode: u32, now: u64, ended: SiteId) {
+        let account = self.account;
+        let epoch = mode::epoch(mode);
+        let since = if account.epoch.load(Relaxed) == epoch {
+            account.last_tsc.load(Relaxed)
+        } else {
+            // The first transition since somebody began to look, which was in this span.
+            account.epoch.store(epoch, Relaxed);
+            self.wanted.since_tsc.load(Relaxed).min(now)
+        };
+        add(&account.sites[ended.0 as usize].total, now.wrapping_sub(since));
+        account.last_tsc.store(now, Relaxed);
     }
 
-    /// Out of line: what every span pays while nobody records is the load in [`Self::recording`].
+    /// Whether what happens now is to be recorded.
+    #[inline(always)]
+    fn recording(&self, mode: u32) -> bool {
+        mode & mode::RECORD != 0 && (mode & mode::SAMPLE == 0 || self.account.followed.load(Relaxed) != 0)
+    }
+
+    /// Without a subject of its own, a record is of what the environment works on.
     #[cold]
     #[inline(never)]
     fn record(&self, tsc: u64, site: SiteId, kind: u16, subject: u64, argument: u64) {
@@ -133,6 +208,7 @@ impl<'a, M: Machine> Ledger<'a, M> {
         let record = &self.ring.records[(written % RECORDS as u64) as usize];
         record.tsc.store(tsc, Relaxed);
         record.what.store(pack_what(site.0, kind, self.machine.environment()), Relaxed);
+        let subject = if subject == 0 { self.account.followed.load(Relaxed) } else { subject };
         record.subject.store(subject, Relaxed);
         record.argument.store(argument, Relaxed);
         // Who sees the new number sees the record.

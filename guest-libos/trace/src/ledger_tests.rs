@@ -24,6 +24,7 @@ impl Machine for FakeMachine<'_> {
 struct Areas {
     account: Box<AccountArea>,
     ring: Box<TraceRing>,
+    wanted: Wanted,
     now: Cell<u64>,
 }
 
@@ -33,22 +34,22 @@ impl Areas {
             account: Box::new(AccountArea {
                 last_tsc: AtomicU64::new(0),
                 current: AtomicU32::new(0),
-                reserved: AtomicU32::new(0),
+                epoch: AtomicU32::new(0),
+                followed: AtomicU64::new(0),
                 sites: [const { Accumulator { count: AtomicU64::new(0), total: AtomicU64::new(0) } }; SITES],
             }),
             ring: Box::new(TraceRing {
-                enabled: AtomicU32::new(0),
-                reserved: AtomicU32::new(0),
                 written: AtomicU64::new(0),
                 padding: Default::default(),
                 records: core::array::from_fn(|_| Record::default()),
             }),
+            wanted: Wanted { mode: AtomicU32::new(mode::ACCOUNT), ..Wanted::default() },
             now: Cell::new(1_000_000),
         }
     }
 
     fn ledger(&self) -> Ledger<'_, FakeMachine<'_>> {
-        let ledger = Ledger::new(&self.account, &self.ring, FakeMachine { now: &self.now });
+        let ledger = Ledger::new(&self.account, &self.ring, &self.wanted, FakeMachine { now: &self.now });
         ledger.start();
         ledger
     }
@@ -163,7 +164,7 @@ fn records_are_written_only_while_enabled() {
     ledger.event(site(0), 1, 2);
     assert_eq!(areas.ring.written.load(Relaxed), 0);
 
-    areas.ring.enabled.store(1, Relaxed);
+    areas.wanted.mode.store(mode::ACCOUNT | mode::RECORD, Relaxed);
     areas.pass(50);
     let outer = ledger.enter(site(1), 77);
     areas.pass(50);
@@ -195,7 +196,7 @@ fn records_are_written_only_while_enabled() {
 fn ring_wraps_and_keeps_the_latest_records() {
     let areas = Areas::new();
     let ledger = areas.ledger();
-    areas.ring.enabled.store(1, Relaxed);
+    areas.wanted.mode.store(mode::ACCOUNT | mode::RECORD, Relaxed);
     let all = 3 * RECORDS as u64 + 5;
     for n in 0..all {
         ledger.event(site(0), n, 0);
@@ -215,4 +216,101 @@ fn start_drops_what_was_before() {
     let outer = ledger.enter(site(0), 0);
     ledger.leave(outer);
     assert_eq!(areas.sum(), 4);
+}
+
+#[test]
+fn without_anybody_looking_spans_count_and_take_no_time_stamp() {
+    let areas = Areas::new();
+    let ledger = areas.ledger();
+    areas.wanted.mode.store(0, Relaxed);
+    let outer = ledger.enter(site(0), 0);
+    areas.pass(100);
+    assert_eq!(areas.account.current.load(Relaxed), 1);
+    ledger.leave(outer);
+    assert_eq!((areas.count(site(0)), areas.sum()), (1, 0));
+    assert_eq!((areas.account.current.load(Relaxed), areas.ring.written.load(Relaxed)), (0, 0));
+}
+
+#[test]
+fn account_that_begins_within_a_span_goes_to_that_span_from_its_beginning_on() {
+    let areas = Areas::new();
+    let ledger = areas.ledger();
+    areas.wanted.mode.store(0, Relaxed);
+    let none = ledger.enter(site(0), 0);
+    let outer = ledger.enter(site(1), 0);
+    areas.pass(1000);
+    areas.wanted.since_tsc.store(areas.now.get(), Relaxed);
+    areas.wanted.mode.store(mode::with_epoch(mode::ACCOUNT, 1), Relaxed);
+    areas.pass(30);
+    ledger.leave(outer);
+    areas.pass(4);
+    ledger.leave(none);
+    assert_eq!((areas.total(site(1)), areas.total(site(0)), areas.sum()), (30, 4, 34));
+
+    // Off again, and another account: what passed between is nobody's.
+    areas.wanted.mode.store(mode::with_epoch(0, 1), Relaxed);
+    areas.pass(500);
+    areas.wanted.since_tsc.store(areas.now.get(), Relaxed);
+    areas.wanted.mode.store(mode::with_epoch(mode::ACCOUNT, 2), Relaxed);
+    areas.pass(7);
+    let none = ledger.enter(site(2), 0);
+    areas.pass(1);
+    ledger.leave(none);
+    assert_eq!((areas.total(SiteId::NONE), areas.sum()), (7, 34 + 8));
+}
+
+#[test]
+fn account_whose_beginning_lies_ahead_adds_nothing() {
+    let areas = Areas::new();
+    let ledger = areas.ledger();
+    areas.wanted.since_tsc.store(u64::MAX, Relaxed);
+    areas.wanted.mode.store(mode::with_epoch(mode::ACCOUNT, 1), Relaxed);
+    areas.pass(7);
+    let none = ledger.enter(site(2), 0);
+    ledger.leave(none);
+    assert_eq!(areas.sum(), 0);
+}
+
+#[test]
+fn samples_hold_everything_of_what_is_followed_and_nothing_else() {
+    let areas = Areas::new();
+    let ledger = areas.ledger();
+    areas.wanted.sample.store(64, Relaxed);
+    areas.wanted.mode.store(mode::RECORD | mode::SAMPLE, Relaxed);
+    let frame = |n| subject::of(subject::RECEIVED, 0, 0, n);
+    let mut expected = std::vec::Vec::new();
+    for n in 0..10_000 {
+        let before = ledger.follow(frame(n));
+        assert_eq!(before, 0);
+        let none = ledger.enter(site(0), 0);
+        ledger.counter(site(1), 3);
+        ledger.leave(none);
+        ledger.follow_again(before);
+        ledger.event(site(2), 5, 5);
+        if subject::is_sampled(frame(n), 64) {
+            expected.extend([frame(n); 3]);
+        }
+    }
+    assert!(expected.len() > 300, "{}", expected.len());
+    assert_eq!(areas.ring.written.load(Relaxed), expected.len() as u64);
+    let seen: std::vec::Vec<_> =
+        areas.ring.records[..expected.len()].iter().map(|record| record.subject.load(Relaxed)).collect();
+    assert_eq!(seen, expected);
+    assert_eq!(areas.total(site(0)), 0, "nobody asked for an account");
+}
+
+#[test]
+fn work_that_was_put_aside_is_followed_again() {
+    let areas = Areas::new();
+    let ledger = areas.ledger();
+    areas.wanted.mode.store(mode::RECORD, Relaxed);
+    let frame = subject::of(subject::RECEIVED, 0, 0, 9);
+    let before = ledger.follow(frame);
+    let aside = ledger.followed();
+    ledger.follow_again(before);
+    assert_eq!((aside, ledger.followed()), (frame, 0));
+    let before = ledger.follow_again(aside);
+    ledger.event(site(0), 0, 0);
+    ledger.follow_again(before);
+    assert_eq!(areas.ring.records[0].subject.load(Relaxed), frame);
 }

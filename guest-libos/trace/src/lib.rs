@@ -58,6 +58,58 @@ impl Drop for Span {
     }
 }
 
+/// From now on, until the guard is dropped, this environment works on `subject` (a packet or a request, [`abi::trace::subject`]):
+/// records without a subject of their own are its, and where only samples are recorded, `subject` decides.
+#[inline(always)]
+pub fn follow(subject: u64) -> Following {
+    #[cfg(feature = "guest")]
+    return guest::follow(subject);
+    #[cfg(not(feature = "guest"))]
+    {
+        let _ = subject;
+        Following { _not_send: core::marker::PhantomData }
+    }
+}
+
+/// Goes on, until the guard is dropped, with what [`followed`] gave when this work was put aside.
+#[inline(always)]
+pub fn follow_again(followed: u64) -> Following {
+    #[cfg(feature = "guest")]
+    return guest::follow_again(followed);
+    #[cfg(not(feature = "guest"))]
+    {
+        let _ = followed;
+        Following { _not_send: core::marker::PhantomData }
+    }
+}
+
+/// What this environment works on, if that is recorded; otherwise 0.
+#[inline(always)]
+pub fn followed() -> u64 {
+    #[cfg(feature = "guest")]
+    return guest::ledger().followed();
+    #[cfg(not(feature = "guest"))]
+    0
+}
+
+/// The guard of [`follow`] and [`follow_again`]. Dropping it goes back to what was worked on before.
+#[must_use = "the work ends when its guard is dropped: write `let _following = follow(...)`"]
+#[derive(Debug)]
+pub struct Following {
+    #[cfg(feature = "guest")]
+    pub(crate) before: u64,
+    /// As for [`Span`].
+    pub(crate) _not_send: core::marker::PhantomData<*const ()>,
+}
+
+impl Drop for Following {
+    #[inline(always)]
+    fn drop(&mut self) {
+        #[cfg(feature = "guest")]
+        guest::ledger().follow_again(self.before);
+    }
+}
+
 /// A site's name, checked while compiling: not empty, and short enough for [`abi::trace::NAME_BYTES`].
 #[doc(hidden)]
 pub const fn checked_name(name: &str) -> &str {

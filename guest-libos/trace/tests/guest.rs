@@ -1,10 +1,10 @@
 //! The macros with the feature `guest`, in a process that maps the areas where an environment has them. A crate that
 //! forbids unsafe code uses them (`service`), and the linker lays out the section.
 
-use abi::boot::EnvironmentPage;
-use abi::layout::{ACCOUNT_VA, ENVIRONMENT_VA, TRACE_VA};
+use abi::boot::{EnvironmentPage, HostPage};
+use abi::layout::{ACCOUNT_VA, ENVIRONMENT_VA, HOST_VA, TRACE_VA};
 use abi::trace::{
-    AccountArea, KIND_COUNTER, KIND_EVENT, KIND_SPAN, RECORD_ENTER, Site, TraceRing, unpack_what,
+    AccountArea, KIND_COUNTER, KIND_EVENT, KIND_SPAN, RECORD_ENTER, Site, TraceRing, mode, unpack_what,
 };
 use exos_trace::abi;
 use std::sync::atomic::Ordering::Relaxed;
@@ -43,8 +43,11 @@ fn macros_account_to_their_sites_in_the_section() {
     map(ACCOUNT_VA, size_of::<AccountArea>());
     map(TRACE_VA, size_of::<TraceRing>());
     map(ENVIRONMENT_VA, size_of::<EnvironmentPage>());
+    map(HOST_VA, size_of::<HostPage>());
     // SAFETY: just mapped, zero, and zero is a valid value of both.
     let (account, ring) = unsafe { (&*(ACCOUNT_VA as *const AccountArea), &*(TRACE_VA as *const TraceRing)) };
+    // SAFETY: as above.
+    let host = unsafe { &*(HOST_VA as *const HostPage) };
     // SAFETY: the linker's symbols enclose the section, which holds `Site`s only.
     let sites = unsafe {
         let (start, stop) = (&raw const SITES_START, &raw const SITES_STOP);
@@ -59,7 +62,7 @@ fn macros_account_to_their_sites_in_the_section() {
     };
 
     exos_trace::start();
-    ring.enabled.store(1, Relaxed);
+    host.trace.mode.store(mode::ACCOUNT | mode::RECORD, Relaxed);
     let start_tsc = account.last_tsc.load(Relaxed);
     for packet in 0..10 {
         service::serve(packet);

@@ -3,7 +3,7 @@
 use super::ledger::{Bucket, Ledger, now_tsc};
 use crate::machine::boot::pages::SharedPages;
 use crate::placement::Placement;
-use abi::trace::{AccountArea, KIND_COUNTER, KIND_SPAN, SITES};
+use abi::trace::{KIND_COUNTER, KIND_SPAN, SITES, mode};
 use exovm_image::program::Site;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -73,6 +73,9 @@ pub struct AccountSnapshot {
     pub tsc: u64,
     /// When the machine was made, on the TSC.
     pub started_tsc: u64,
+    /// For how long the guest's spans were accounted, of [`Self::tsc`].
+    #[serde(default)]
+    pub accounted_tsc: u64,
     /// TSC ticks per millisecond.
     pub tsc_khz: u64,
     /// Where device work is done: "turn", "thread", "poll", "auto".
@@ -108,6 +111,7 @@ impl AccountSnapshot {
         pages: &[SharedPages],
         (started_tsc, tsc_khz): (u64, u64),
         placement: &Placement,
+        accounted_tsc: u64,
     ) -> Self {
         let threads = ledgers
             .iter()
@@ -133,6 +137,7 @@ impl AccountSnapshot {
             schema: SCHEMA.to_owned(),
             tsc: now_tsc(),
             started_tsc,
+            accounted_tsc,
             tsc_khz,
             io: format!("{:?}", placement.mode()).to_lowercase(),
             threads,
@@ -152,6 +157,7 @@ impl AccountSnapshot {
     pub fn since(&self, earlier: &Self) -> Self {
         let mut difference = self.clone();
         difference.tsc = self.tsc.saturating_sub(earlier.tsc);
+        difference.accounted_tsc = self.accounted_tsc.saturating_sub(earlier.accounted_tsc);
         for (thread, before) in difference.threads.iter_mut().zip(&earlier.threads) {
             for (bucket, before) in thread.buckets.iter_mut().zip(&before.buckets) {
                 bucket.cycles = bucket.cycles.saturating_sub(before.cycles);
@@ -207,11 +213,11 @@ fn counters(entries: Vec<(&str, u64)>) -> Vec<Counter> {
 /// The accumulators of every environment that was ever there.
 fn read_all_sites(sites: &[Site], pages: &[SharedPages]) -> Vec<SiteSum> {
     if let [only] = pages {
-        return read_sites(sites, &only.account);
+        return read_sites(sites, only);
     }
     let mut all = Vec::new();
     for (environment, pages) in (0u32..).zip(pages) {
-        let sums = read_sites(sites, &pages.account);
+        let sums = read_sites(sites, pages);
         if sums.iter().any(|sum| sum.count > 0 || sum.total > 0) {
             all.extend(sums.into_iter().map(|sum| SiteSum { environment: Some(environment), ..sum }));
         }
@@ -221,10 +227,11 @@ fn read_all_sites(sites: &[Site], pages: &[SharedPages]) -> Vec<SiteSum> {
 
 /// The guest's accumulators by name; sites of one name (in several places of the code) are added up. What the running
 /// span has taken since its last transition is added to it.
-fn read_sites(sites: &[Site], area: &AccountArea) -> Vec<SiteSum> {
+fn read_sites(sites: &[Site], pages: &SharedPages) -> Vec<SiteSum> {
     let mut sums: Vec<SiteSum> = Vec::new();
+    let area = &pages.account;
     let running = area.current.load(Ordering::Relaxed) as usize;
-    let since = now_tsc().saturating_sub(area.last_tsc.load(Ordering::Relaxed));
+    let since = unfinished(pages);
     for id in 0..=sites.len().min(SITES - 1) {
         let (name, kind) = match id.checked_sub(1).map(|index| &sites[index]) {
             None => ("no span", KIND_SPAN),
@@ -233,7 +240,7 @@ fn read_sites(sites: &[Site], area: &AccountArea) -> Vec<SiteSum> {
         let accumulator = &area.sites[id];
         let count = accumulator.count.load(Ordering::Relaxed);
         let mut total = accumulator.total.load(Ordering::Relaxed);
-        if id == running && area.last_tsc.load(Ordering::Relaxed) != 0 {
+        if id == running {
             total = total.wrapping_add(since);
         }
         match sums.iter_mut().find(|sum| sum.name == name && sum.kind == kind_name(kind)) {
@@ -248,4 +255,16 @@ fn read_sites(sites: &[Site], area: &AccountArea) -> Vec<SiteSum> {
         }
     }
     sums
+}
+
+/// How long the running span has run since what was added up last. 0: no account goes, or the environment has not begun.
+fn unfinished(pages: &SharedPages) -> u64 {
+    let (area, wanted) = (&pages.account, &pages.host.trace);
+    let mode = wanted.mode.load(Ordering::Acquire);
+    let last_tsc = area.last_tsc.load(Ordering::Relaxed);
+    if mode & mode::ACCOUNT == 0 || last_tsc == 0 {
+        return 0;
+    }
+    let is_of_this = area.epoch.load(Ordering::Relaxed) == mode::epoch(mode);
+    now_tsc().saturating_sub(if is_of_this { last_tsc } else { wanted.since_tsc.load(Ordering::Relaxed) })
 }

@@ -38,7 +38,12 @@ pub(super) fn account(arguments: &AccountArguments) -> Result<ExitCode, Failure>
         std::thread::sleep(Duration::from_secs_f64(arguments.seconds));
         snapshot(&mut session)?.since(&before)
     } else {
-        snapshot(&mut session)?.since_start()
+        let account = snapshot(&mut session)?.since_start();
+        if account.accounted_tsc < account.tsc / 100 * 99 {
+            let seconds = account.accounted_tsc as f64 / (account.tsc_khz.max(1) as f64 * 1000.0);
+            complain!("exovm: the guest's spans hold {seconds:.1} s, those in which somebody looked");
+        }
+        account
     };
     let text = match arguments.json {
         true => serde_json::to_string_pretty(&account)?,

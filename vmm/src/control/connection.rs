@@ -5,11 +5,12 @@
 
 use super::protocol::{Answer, Ending, LogRequest, Refusal, RefusalKind, Request};
 use super::server::Served;
-use crate::channel::Attached;
+use crate::trace::Accounts;
 use rustix::event::{PollFd, PollFlags};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::EventSet;
 
@@ -30,7 +31,7 @@ pub(super) enum Next {
     Watch(EventSet),
     /// Nothing: it is gone.
     Gone,
-    /// Nothing: it is a client of a port from now on ([`Connection::hand_over`]).
+    /// Nothing: it is somebody else's from now on ([`Connection::hand_over`]).
     HandOver,
 }
 
@@ -54,6 +55,15 @@ enum Stream {
     End,
 }
 
+/// Takes a connection over, on the thread of the event loop: whatever takes time it does on a thread of its own.
+struct Taker(Box<dyn FnOnce(UnixStream, Vec<u8>) + Send>);
+
+impl std::fmt::Debug for Taker {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Taker")
+    }
+}
+
 /// A connected client.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -65,8 +75,10 @@ pub(super) struct Connection {
     half_closed: bool,
     /// To be closed once its output is taken.
     closing: bool,
-    /// To be handed over once its output is taken.
-    attached: Option<Attached>,
+    /// Who takes it over once its output is taken.
+    taker: Option<Taker>,
+    /// The accounts go on while it is there: it has asked for them once.
+    accounts: Option<Accounts>,
     moved: Instant,
 }
 
@@ -81,7 +93,8 @@ impl Connection {
             stream: None,
             half_closed: false,
             closing: false,
-            attached: None,
+            taker: None,
+            accounts: None,
             moved: Instant::now(),
         })
     }
@@ -117,7 +130,7 @@ impl Connection {
                 Err(_) => return Next::Gone,
                 Ok(false) => return Next::Watch(EventSet::OUT),
                 Ok(true) if self.closing => return Next::Gone,
-                Ok(true) if self.attached.is_some() => return Next::HandOver,
+                Ok(true) if self.taker.is_some() => return Next::HandOver,
                 Ok(true) => {}
             }
             if self.next_of_stream(served) {
@@ -213,7 +226,10 @@ impl Connection {
     fn answer(&mut self, line: &[u8], served: &Served) {
         match Request::parse(line) {
             Ok(Request::Info) => self.say(&Answer::Info(Box::new(served.info()))),
-            Ok(Request::Account) => self.say(&Answer::Account(Box::new(served.account()))),
+            Ok(Request::Account) => {
+                self.accounts.get_or_insert_with(|| served.machine().looking.accounts());
+                self.say(&Answer::Account(Box::new(served.account())));
+            }
             Ok(Request::Logs(LogRequest { last, since_utc_us, follow })) => {
                 let seq = served.log().seek(last, since_utc_us);
                 let until = (!follow).then(|| served.log().next_seq());
@@ -226,8 +242,13 @@ impl Connection {
             }
             Ok(Request::Attach(request)) => match served.clients().attach(&request) {
                 Ok(attached) => {
-                    self.attached = Some(attached);
-                    self.say(&Answer::Attached);
+                    let machine = Arc::clone(served.machine());
+                    let start = move |socket, input| {
+                        if let Err(error) = machine.clients.start(attached, socket, input) {
+                            tracing::error!("a client of the host channel cannot be served: {error}");
+                        }
+                    };
+                    self.hand_over_to(start, &Answer::Attached);
                 }
                 Err(error) => self.say(&Answer::Refused(error.into())),
             },
@@ -235,12 +256,16 @@ impl Connection {
         }
     }
 
-    /// Makes it a client of the port that it asked for. What it said behind its request is the port's.
-    pub(super) fn hand_over(self, served: &Served) {
-        let Self { socket, input, attached: Some(attached), .. } = self else { return };
-        if let Err(error) = served.clients().start(attached, socket, input) {
-            tracing::error!("a client of the host channel cannot be served: {error}");
-        }
+    /// Once `answer` is said, the connection is somebody else's.
+    fn hand_over_to(&mut self, taker: impl FnOnce(UnixStream, Vec<u8>) + Send + 'static, answer: &Answer) {
+        self.taker = Some(Taker(Box::new(taker)));
+        self.say(answer);
+    }
+
+    /// Gives it to whom it was promised, with what was said behind the request.
+    pub(super) fn hand_over(self) {
+        let Self { socket, input, taker: Some(Taker(take)), .. } = self else { return };
+        take(socket, input);
     }
 
     fn say(&mut self, answer: &Answer) {

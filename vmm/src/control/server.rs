@@ -110,6 +110,10 @@ impl Served {
         self.machine.account()
     }
 
+    pub(super) fn machine(&self) -> &Arc<Shared> {
+        &self.machine
+    }
+
     pub(super) fn clients(&self) -> &Clients {
         &self.machine.clients
     }
@@ -237,7 +241,7 @@ impl Control {
     fn hand_over(&mut self, fd: RawFd, ops: &mut EventOps<'_>) {
         let Some(client) = self.clients.remove(&fd) else { return };
         match ops.remove(Events::empty(&client)) {
-            Ok(()) => client.hand_over(&self.served),
+            Ok(()) => client.hand_over(),
             Err(error) => tracing::debug!("control client: {error}"),
         }
     }

@@ -36,6 +36,7 @@ use crate::account::AccountSnapshot;
 use crate::channel::Clients;
 use crate::placement::{IoMode, Placement};
 use crate::tables::{Memory, TableAddresses};
+use crate::trace::Accounts;
 use abi::boot::phase;
 use boot::pages::SharedPages;
 use exovm_image::container::Image;
@@ -276,6 +277,11 @@ impl Machine {
     /// Who is attached to the ports of the host channel, and how to be.
     pub fn clients(&self) -> &Clients {
         &self.shared.clients
+    }
+
+    /// Has the guest's accounts go for as long as the guard lives; otherwise its spans have no cycles.
+    pub fn accounts(&self) -> Accounts {
+        self.shared.looking.accounts()
     }
 
     /// The account up to now.

@@ -10,6 +10,7 @@ use crate::account::{self, AccountSnapshot, ledger::Ledger};
 use crate::channel::Clients;
 use crate::placement::Placement;
 use crate::tables::{Memory, TableAddresses};
+use crate::trace::Looking;
 use abi::boot::phase;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(super) tables_at: TableAddresses,
     pub(crate) placement: Arc<Placement>,
     pub(crate) clients: Clients,
+    /// Who looks at what the guest does.
+    pub(crate) looking: Arc<Looking>,
     pub(crate) ledgers: Vec<(String, Arc<Ledger>)>,
     pub(crate) tsc_khz: u64,
     pub(super) started_tsc: u64,
@@ -104,6 +107,7 @@ impl Shared {
             &self.pages,
             (self.started_tsc, self.tsc_khz),
             &self.placement,
+            self.looking.accounted_tsc(),
         )
     }
 }

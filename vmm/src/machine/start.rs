@@ -17,6 +17,7 @@ use crate::account::{
 };
 use crate::channel::Clients;
 use crate::placement::{DeviceWork, Placement, Vcpus};
+use crate::trace::Looking;
 use abi::boot::{Ipv4Config, VCPUS_MAX};
 use kvm_ioctls::VmFd;
 use std::sync::{Arc, Condvar, Mutex};
@@ -89,6 +90,7 @@ impl Machine {
         let first = prepared.pages.first().ok_or(MachineError::Internal("no place"))?;
         service::refresh_time(&first.time, tsc_khz);
         let host = first.host.clone();
+        let looking = Looking::new(host.clone());
 
         let disk_ledgers = work.disk_ledgers();
         let clients = Clients::new(channel::host_ports(&work.channel));
@@ -110,6 +112,7 @@ impl Machine {
             tables_at: prepared.tables_at,
             placement: Arc::clone(&placement),
             clients,
+            looking,
             ledgers,
             tsc_khz,
             started_tsc,
