@@ -74,7 +74,7 @@ fn spans_have_cycles_only_while_somebody_looks() {
         for _ in 0..20 {
             let accounts = machine.accounts();
             let before = machine.account();
-            serve(&guest, 20);
+            serve(&guest, 100);
             let on = machine.account().since(&before);
             let spans: u64 = on.sites.iter().filter(|site| site.kind == "span").map(|site| site.total).sum();
             let ratio = spans as f64 / on.tsc as f64;
