@@ -11,6 +11,7 @@ use crate::request::{Completion, Failure, Reason, Refused};
 use crate::wire::{self, Kind, SLOT_BYTES, feature};
 use abi::boot::{DEVICE_BLOCK, Device};
 use abi::extent::{BLOCK_BYTES, DISCARD_BLOCKS_MAX};
+use abi::trace::subject;
 use alloc::vec::Vec;
 use exos_virtqueue::ring::{NEXT, WRITE};
 use exos_virtqueue::{Arming, Block, Contents, Hal, Notice, Place, Ring, RingFault, ring};
@@ -302,6 +303,9 @@ impl<H: Hal, B, K> DiskQueue<H, B, K> {
         self.free = self.next[usize::from(written.last)];
         self.free_count -= written.count;
         self.pending += 1;
+        let Place { device, queue } = self.place;
+        let request = subject::of(subject::DISK, device, queue, self.statistics.requests);
+        exos_trace::event!("disk request queued", request, exos_trace::followed());
         let position = self.ring.offer(written.head);
         let Written { count, last, .. } = *written;
         self.requests[usize::from(written.head)] =

@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod aside;
 mod connection;
 mod console;
 pub mod disk;
@@ -17,6 +18,7 @@ mod waiting;
 use abi::boot::{DEVICE_NET, phase};
 use abi::call::Error;
 use alloc::vec::Vec;
+use aside::Aside;
 use connection::{offer_kept, output, segment, send_control};
 use console::{Answers, Console, Next};
 use core::net::Ipv4Addr;
@@ -130,6 +132,8 @@ struct EventLoop<'s, S: Service> {
     scale: Scale,
     /// Connections that the service wants to be called for.
     resumed: Vec<ConnId>,
+    /// What their packets were.
+    aside: Aside,
     console: Option<Console>,
     /// Somebody at the console wants the machine to end.
     quit: bool,
@@ -203,6 +207,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
             disk,
             scale,
             resumed: Vec::new(),
+            aside: Aside::new(max_connections as usize),
             console,
             quit: false,
             asked_since_tsc: None,
@@ -293,6 +298,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
         while frames < BATCH {
             let Some(frame) = self.nic.receive.poll() else { break };
             frames += 1;
+            let _following = exos_trace::follow(frame.subject());
             let checksum = if frame.checksum().is_trustworthy() {
                 RxChecksum::TransportValid
             } else {
@@ -310,6 +316,9 @@ impl<'s, S: Service> EventLoop<'s, S> {
                     let _ = exos_net::Transmit::<S::Data>::transmit_control(&mut sender, &reply);
                 }
                 Input::Segment(events) => {
+                    if !events.data.is_empty() {
+                        self.aside.note(events.conn);
+                    }
                     let mut io =
                         Io::new(&mut self.stack, self.disk.as_mut(), &mut self.resumed, unix_seconds);
                     segment(self.service, &mut io, &mut sender, &events, now);
@@ -354,13 +363,14 @@ impl<'s, S: Service> EventLoop<'s, S> {
     /// waits for a service that asks without end.
     #[cold]
     fn resume(&mut self) {
-        let _span = exos_trace::span!("service");
         let now = now(self.scale);
         let unix_seconds = clock::unix_seconds();
         for connection in core::mem::take(&mut self.resumed) {
             if !self.stack.is_alive(connection) {
                 continue;
             }
+            let _following = self.aside.again(connection);
+            let _span = exos_trace::span!("service");
             let mut io = Io::new(&mut self.stack, self.disk.as_mut(), &mut self.resumed, unix_seconds);
             let mut ack = AckPolicy::IfDue;
             if self.service.resume(&mut io, connection) {

@@ -6,6 +6,7 @@ use crate::fault::{Fault, OpenError};
 use crate::header::{Checksum, HEADER_BYTES, ReceiveHeader};
 use abi::boot::Device;
 use abi::queue::RingLayout;
+use abi::trace::subject;
 use alloc::vec;
 use alloc::vec::Vec;
 use exos_virtqueue::OpenError as QueueError;
@@ -44,6 +45,7 @@ pub struct ReceiveStatistics {
 pub struct Frame<'a> {
     bytes: &'a [u8],
     header: ReceiveHeader,
+    subject: u64,
 }
 
 impl<'a> Frame<'a> {
@@ -51,6 +53,12 @@ impl<'a> Frame<'a> {
     #[inline(always)]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// As trace records name it.
+    #[inline(always)]
+    pub fn subject(&self) -> u64 {
+        self.subject
     }
 
     /// What is known of its transport checksum.
@@ -177,9 +185,11 @@ impl<H: Hal> ReceiveQueue<H> {
                     Bytes::Buffer { offset, len_bytes } => self.buffers.bytes(offset, len_bytes)?,
                     Bytes::Scratch => &self.scratch,
                 };
+                let number = self.statistics.frames;
                 self.statistics.frames += 1;
                 self.statistics.bytes += bytes.len() as u64;
-                Some(Frame { bytes, header })
+                let Place { device, queue, .. } = self.place;
+                Some(Frame { bytes, header, subject: subject::of(subject::RECEIVED, device, queue, number) })
             }
             Err(fault) => self.fail(fault),
         }

@@ -11,6 +11,7 @@ use crate::header::{HEADER_BYTES, Offload, Offloads, transmit_header};
 use crate::receive::FRAME_BYTES_MAX;
 use abi::boot::Device;
 use abi::queue::RingLayout;
+use abi::trace::subject;
 use alloc::vec::Vec;
 use core::fmt;
 use exos_virtqueue::{Arming, Block, Contents, Hal, Notice, Place, Ring, RingFault, Used};
@@ -286,6 +287,9 @@ impl<H: Hal, K> TransmitQueue<H, K> {
         self.free = self.next[usize::from(written.last)];
         self.free_count -= written.count;
         self.pending += 1;
+        let Place { device, queue, .. } = self.place;
+        let frame = subject::of(subject::SENT, device, queue, self.statistics.frames);
+        exos_trace::event!("frame queued", frame, exos_trace::followed());
         let position = self.ring.offer(written.head);
         self.chains[usize::from(written.head)] =
             Chain { keep: Some(keep), count: written.count, last: written.last, position };

@@ -1,6 +1,7 @@
 //! Where the cycles of one VMM thread go. Every transition takes one time stamp that ends a bucket and begins the next,
 //! so the buckets add up to the thread's whole life and none is a remainder.
 
+use crate::trace::Recorder;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What a VMM thread can be doing.
@@ -86,6 +87,8 @@ impl Bucket {
 pub struct Ledger {
     last_tsc: AtomicU64,
     current: AtomicUsize,
+    /// What it does is written down there, while somebody wants that.
+    recorder: Recorder,
     buckets: [Tally; Bucket::ALL.len()],
 }
 
@@ -122,7 +125,20 @@ impl Ledger {
         let tally = &self.buckets[bucket as usize];
         tally.entries.store(tally.entries.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.current.store(bucket as usize, Ordering::Relaxed);
+        self.recorder.transition(now, bucket);
         Bucket::ALL[current]
+    }
+
+    /// When the current bucket began.
+    #[inline]
+    pub fn since_tsc(&self) -> u64 {
+        self.last_tsc.load(Ordering::Relaxed)
+    }
+
+    /// The thread's records.
+    #[inline]
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// What lies in each bucket now, the running one included.

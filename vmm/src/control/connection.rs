@@ -5,7 +5,7 @@
 
 use super::protocol::{Answer, Ending, LogRequest, Refusal, RefusalKind, Request};
 use super::server::Served;
-use crate::trace::Accounts;
+use crate::trace::{self, Accounts};
 use rustix::event::{PollFd, PollFlags};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -252,6 +252,11 @@ impl Connection {
                 }
                 Err(error) => self.say(&Answer::Refused(error.into())),
             },
+            Ok(Request::Trace(request)) => {
+                let info = served.info();
+                let (header, serving) = trace::begin(served.machine(), request, &info.name, &info.image);
+                self.hand_over_to(move |socket, _| serving.start(socket), &Answer::Tracing(Box::new(header)));
+            }
             Err(refusal) => self.say(&Answer::Refused(refusal)),
         }
     }

@@ -11,6 +11,8 @@ use crate::channel::{AttachRequest, ClientError};
 use crate::device::virtio::console::AttachError;
 use crate::guest_log::Line;
 use crate::machine;
+use crate::trace::TraceRequest;
+use crate::trace::stream::Header;
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol.
@@ -30,10 +32,13 @@ pub enum Request {
     Stop,
     /// A port of the host channel. After the answer the connection carries its bytes and nothing else.
     Attach(AttachRequest),
+    /// Records of what guest and VMM do. After the answer the connection carries [`crate::trace::stream`] until the client shuts
+    /// its side down.
+    Trace(TraceRequest),
 }
 
 /// Names of all requests, as the wire spells them.
-const REQUESTS: [&str; 5] = ["info", "account", "logs", "stop", "attach"];
+const REQUESTS: [&str; 6] = ["info", "account", "logs", "stop", "attach", "trace"];
 
 /// Which lines of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +76,8 @@ pub enum Answer {
     },
     /// To [`Request::Attach`]: the next byte is the port's.
     Attached,
+    /// To [`Request::Trace`]: what follows is pieces of the stream.
+    Tracing(Box<Header>),
     /// The request was not understood, or is not possible.
     Refused(Refusal),
 }
@@ -325,7 +332,8 @@ mod tests {
     fn every_request_is_in_the_list_of_names() {
         let attach = Request::Attach(AttachRequest::default());
         let logs = Request::Logs(LogRequest::default());
-        for request in [Request::Info, Request::Account, logs, Request::Stop, attach] {
+        let trace = Request::Trace(TraceRequest::default());
+        for request in [Request::Info, Request::Account, logs, Request::Stop, attach, trace] {
             let value = serde_json::to_value(&request).expect("JSON");
             let name = value.as_str().or_else(|| value.as_object()?.keys().next().map(String::as_str));
             assert!(REQUESTS.contains(&name.expect("a name")), "{value}");

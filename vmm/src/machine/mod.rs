@@ -21,6 +21,7 @@ mod slots;
 mod start;
 mod statistics;
 mod team;
+mod tools;
 mod vcpu;
 
 pub use desk::AskError;
@@ -36,7 +37,8 @@ use crate::account::AccountSnapshot;
 use crate::channel::Clients;
 use crate::placement::{IoMode, Placement};
 use crate::tables::{Memory, TableAddresses};
-use crate::trace::Accounts;
+use crate::trace::stream::Header;
+use crate::trace::{self, Accounts, Listener, Records};
 use abi::boot::phase;
 use boot::pages::SharedPages;
 use exovm_image::container::Image;
@@ -188,6 +190,7 @@ impl Machine {
             }
         }
         self.shared.clients.end();
+        self.shared.tools.end();
     }
 
     /// When each phase of the start was reached: the VMM's, then the guest's so far, by the last environment that has reached
@@ -282,6 +285,12 @@ impl Machine {
     /// Has the guest's accounts go for as long as the guard lives; otherwise its spans have no cycles.
     pub fn accounts(&self) -> Accounts {
         self.shared.looking.accounts()
+    }
+
+    /// Has guest and VMM write records of what they do, for as long as the listener is there.
+    pub fn record(&self, records: Records) -> (Header, Listener) {
+        let listener = self.shared.tracing.listen(records);
+        (trace::header(&self.shared, "", ""), listener)
     }
 
     /// The account up to now.

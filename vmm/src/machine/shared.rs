@@ -5,12 +5,13 @@ use super::boot::pages::SharedPages;
 use super::log::Logs;
 use super::report::Reporter;
 use super::team::{Team, TeamEnd};
+use super::tools::Tools;
 use super::vcpu::VcpuEnd;
 use crate::account::{self, AccountSnapshot, ledger::Ledger};
 use crate::channel::Clients;
 use crate::placement::Placement;
 use crate::tables::{Memory, TableAddresses};
-use crate::trace::Looking;
+use crate::trace::{Looking, Tracing};
 use abi::boot::phase;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,10 +30,14 @@ pub(crate) struct Shared {
     pub(crate) clients: Clients,
     /// Who looks at what the guest does.
     pub(crate) looking: Arc<Looking>,
+    /// The records of that.
+    pub(crate) tracing: Arc<Tracing>,
+    /// Who serves those that look.
+    pub(crate) tools: Tools,
     pub(crate) ledgers: Vec<(String, Arc<Ledger>)>,
     pub(crate) tsc_khz: u64,
     pub(super) started_tsc: u64,
-    pub(super) sites: Vec<exovm_image::program::Site>,
+    pub(crate) sites: Vec<exovm_image::program::Site>,
     pub(super) vcpus: u32,
     pub(crate) team: Arc<Team>,
     pub(super) end: Mutex<Option<End>>,

@@ -9,6 +9,7 @@ use super::shared::Shared;
 use super::slots::Slots;
 use super::statistics::Statistics;
 use super::team::{Team, TeamEnd, register_kick_signal};
+use super::tools::Tools;
 use super::vcpu::{self, Vcpu, VcpuEnd};
 use super::{Machine, MachineConfig, MachineError, PhaseStamp, channel, disk, kvm, nic, service};
 use crate::account::{
@@ -17,7 +18,7 @@ use crate::account::{
 };
 use crate::channel::Clients;
 use crate::placement::{DeviceWork, Placement, Vcpus};
-use crate::trace::Looking;
+use crate::trace::{Looking, Tracing};
 use abi::boot::{Ipv4Config, VCPUS_MAX};
 use kvm_ioctls::VmFd;
 use std::sync::{Arc, Condvar, Mutex};
@@ -102,6 +103,9 @@ impl Machine {
         let io_ledger = placement.needs_thread().then(|| Arc::new(Ledger::default()));
         ledgers.extend(io_ledger.iter().map(|ledger| ("io".to_owned(), Arc::clone(ledger))));
         ledgers.extend(disk_ledgers);
+        let recorded = ledgers.iter().map(|(_, ledger)| Arc::clone(ledger)).collect();
+        let tracing = Arc::new(Tracing::new(Arc::clone(&looking), recorded, &prepared.pages));
+        placement.let_collect(&tracing);
         let team = Arc::new(Team::new(vcpus.count));
         let logs = Arc::new(Logs::new(&prepared.pages, config.log));
         let shared = Arc::new(Shared {
@@ -113,6 +117,8 @@ impl Machine {
             placement: Arc::clone(&placement),
             clients,
             looking,
+            tracing,
+            tools: Tools::default(),
             ledgers,
             tsc_khz,
             started_tsc,

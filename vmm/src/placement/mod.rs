@@ -22,12 +22,13 @@ use crate::account::ledger::{Bucket, Ledger, now_tsc};
 use crate::device::pci::Interrupt;
 use crate::machine::MachineError;
 use crate::tables::shared::Shared;
+use crate::trace::Tracing;
 use abi::boot::HostPage;
 use drains::Drains;
 use policy::{Place, Policy};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use wait::Interest;
@@ -108,6 +109,8 @@ pub struct Placement {
     /// Turns taken, and changes of place.
     turns: AtomicU64,
     changes: AtomicU64,
+    /// The machine's records, which whoever does the work collects while it comes by.
+    tracing: OnceLock<Arc<Tracing>>,
 }
 
 impl Placement {
@@ -151,6 +154,7 @@ impl Placement {
             ticks_per_us: (tsc_khz / 1000).max(1),
             turns: AtomicU64::new(0),
             changes: AtomicU64::new(0),
+            tracing: OnceLock::new(),
         }))
     }
 
@@ -225,6 +229,22 @@ impl Placement {
         self.wake.iter().for_each(|line| line.signal());
     }
 
+    /// From now on, records are collected by who does the device work.
+    pub(crate) fn let_collect(&self, tracing: &Arc<Tracing>) {
+        // A machine has one.
+        let _ = self.tracing.set(Arc::clone(tracing));
+    }
+
+    /// The guest's rings fill up in a few milliseconds while somebody listens to all of it.
+    #[inline]
+    fn collect(&self, ledger: &Ledger) {
+        if let Some(tracing) = self.tracing.get().filter(|tracing| tracing.is_on()) {
+            let before = ledger.enter(Bucket::Tools);
+            tracing.collect();
+            ledger.enter(before);
+        }
+    }
+
     /// Ends all waits, for good.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -245,6 +265,7 @@ impl Placement {
         let before = ledger.enter(Bucket::Poll);
         self.turns.fetch_add(1, Ordering::Relaxed);
         self.vcpu_cpu.store(current_cpu(), Ordering::Relaxed);
+        self.collect(ledger);
         let poll_until = now_tsc() + TURN_POLL_US * self.ticks_per_us;
         loop {
             let worked = self.work.work(ledger);
@@ -347,6 +368,9 @@ impl Placement {
                 return;
             }
             let busy = worked.is_anything();
+            if busy {
+                self.collect(ledger);
+            }
             let now = now_tsc();
             if busy {
                 last_work = now;

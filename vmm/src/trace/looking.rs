@@ -1,12 +1,31 @@
 //! What the guest's environments keep of what they do, decided by who looks: a page that all of them read says whether cycles
 //! are added up and records written. Nobody looks: spans cost a load and a branch.
 
-use crate::account::ledger::now_tsc;
+use crate::account::ledger::{Ledger, now_tsc};
 use crate::tables::shared::Shared;
 use abi::boot::HostPage;
 use abi::trace::mode;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Which records are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Records {
+    /// Everything.
+    All,
+    /// One received frame in so many, and what follows from it.
+    OneIn(u32),
+}
+
+impl Records {
+    /// In how many: everything is one in one.
+    pub fn one_in(self) -> u32 {
+        match self {
+            Self::All => 1,
+            Self::OneIn(many) => many.max(1),
+        }
+    }
+}
 
 /// The switch of one machine.
 #[derive(Debug)]
@@ -20,6 +39,8 @@ pub struct Looking {
 struct Holders {
     /// At the accounts.
     accounts: usize,
+    /// At records: one in how many each of them wants.
+    records: Vec<u32>,
     /// Number of the account that goes, or went last.
     epoch: u32,
     /// How long accounts went, without the one that goes.
@@ -29,6 +50,14 @@ struct Holders {
 /// While it is there, the guest's accounts go.
 #[derive(Debug)]
 pub struct Accounts(Arc<Looking>);
+
+/// While it is there, records are written.
+#[derive(Debug)]
+pub(super) struct Recording {
+    looking: Arc<Looking>,
+    ledgers: Vec<Arc<Ledger>>,
+    one_in: u32,
+}
 
 impl Looking {
     /// Nobody looks.
@@ -42,6 +71,22 @@ impl Looking {
         holders.accounts += 1;
         self.set(&mut holders);
         Accounts(Arc::clone(self))
+    }
+
+    /// Has records written, also by the threads of these ledgers, for as long as the guard lives. Who wants least gets more than that
+    /// while others want more.
+    pub(super) fn records(self: &Arc<Self>, records: Records, ledgers: &[Arc<Ledger>]) -> Recording {
+        let mut holders = self.holders();
+        let one_in = records.one_in();
+        holders.records.push(one_in);
+        self.set(&mut holders);
+        set_recorders(&holders, ledgers);
+        Recording { looking: Arc::clone(self), ledgers: ledgers.to_vec(), one_in }
+    }
+
+    /// One in how many is recorded now; `None`: nothing.
+    pub(super) fn one_in(&self) -> Option<u32> {
+        self.holders().one_in()
     }
 
     /// For how many cycles accounts have gone since the machine was made.
@@ -61,6 +106,10 @@ impl Looking {
         if holders.accounts > 0 {
             flags |= mode::ACCOUNT;
         }
+        if let Some(one_in) = holders.one_in() {
+            wanted.sample.store(one_in, Ordering::Relaxed);
+            flags |= if one_in > 1 { mode::RECORD | mode::SAMPLE } else { mode::RECORD };
+        }
         let (was, is) = (before & mode::ACCOUNT != 0, flags & mode::ACCOUNT != 0);
         let since = wanted.since_tsc.load(Ordering::Relaxed);
         if is && !was {
@@ -75,6 +124,29 @@ impl Looking {
 
     fn holders(&self) -> MutexGuard<'_, Holders> {
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Holders {
+    fn one_in(&self) -> Option<u32> {
+        self.records.iter().min().copied()
+    }
+}
+
+fn set_recorders(holders: &Holders, ledgers: &[Arc<Ledger>]) {
+    for ledger in ledgers {
+        ledger.recorder().set(holders.one_in().unwrap_or(0));
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let mut holders = self.looking.holders();
+        if let Some(own) = holders.records.iter().position(|&one_in| one_in == self.one_in) {
+            holders.records.swap_remove(own);
+        }
+        self.looking.set(&mut holders);
+        set_recorders(&holders, &self.ledgers);
     }
 }
 

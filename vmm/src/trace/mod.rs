@@ -3,7 +3,22 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`looking`] | switches accounts and records on while somebody looks |
+//! | [`recorder`] | what a thread of the VMM writes down |
+//! | [`record`] | a record, of the guest or of a thread |
+//! | [`collect`] | out of rings and recorders into the feeds of listeners |
+//! | [`serve`] | a listener at the control socket |
+//! | [`stream`] | how records travel to a tool |
 
+mod collect;
 mod looking;
+pub mod record;
+mod recorder;
+mod serve;
+pub mod stream;
 
-pub use looking::{Accounts, Looking};
+pub use collect::{Listener, Tracing};
+pub use looking::{Accounts, Looking, Records};
+pub(crate) use record::Happening;
+pub use recorder::Recorder;
+pub use serve::TraceRequest;
+pub(crate) use serve::{begin, header};

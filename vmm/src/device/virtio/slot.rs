@@ -6,6 +6,7 @@ use super::queue::QueueError;
 use super::{BindError, Binder};
 use crate::account::ledger::{Bucket, Ledger};
 use crate::backend::PinnedMemory;
+use crate::trace::Happening;
 
 /// What became of a queue.
 #[derive(Debug, Default)]
@@ -98,6 +99,18 @@ impl<'l> Clock<'l> {
     pub(super) fn enter(&mut self, bucket: Bucket) {
         let left = self.ledger.enter(bucket);
         self.before.get_or_insert(left);
+    }
+
+    /// When the current bucket began.
+    #[inline]
+    pub(super) fn since_tsc(&self) -> u64 {
+        self.ledger.since_tsc()
+    }
+
+    /// Writes down what happened to a frame or a request, from `from_tsc` on until the current bucket began.
+    #[inline]
+    pub(super) fn happened(&self, what: Happening, subject: u64, from_tsc: u64) {
+        self.ledger.recorder().happened(what, subject, from_tsc, self.ledger.since_tsc());
     }
 
     /// Back to what was before.

@@ -25,6 +25,7 @@ use crate::account::ledger::{Bucket, Ledger};
 use crate::backend::PinnedMemory;
 use crate::backend::disk::{Input, Output, Store};
 use crate::tables::Extents;
+use crate::trace::Happening;
 
 mod device;
 mod function;
@@ -207,7 +208,7 @@ impl<M: PinnedMemory + Clone> Block<M> {
         let stopped_before = self.metrics.queues_stopped;
         if self.workers.has_finished() {
             clock.enter(Bucket::Disk);
-            self.complete_finished(&mut worked);
+            self.complete_finished(&clock, &mut worked);
         }
         let count = self.queues.len();
         let first = self.first_queue;
@@ -252,7 +253,7 @@ impl<M: PinnedMemory + Clone> Block<M> {
     }
 
     /// Gives back what the threads have finished. Shown with each queue's next publication.
-    fn complete_finished(&mut self, worked: &mut Worked) {
+    fn complete_finished(&mut self, clock: &Clock<'_>, worked: &mut Worked) {
         self.workers.take_finished(&mut self.finished);
         for done in self.finished.drain(..) {
             let number = usize::from(done.job.queue);
@@ -260,7 +261,10 @@ impl<M: PinnedMemory + Clone> Block<M> {
             // A queue that stopped meanwhile gets nothing any more.
             let Slot::Running(queue) = slot else { continue };
             match serve::complete(queue, &done, self.config.device_index, &mut self.metrics) {
-                Ok(()) => worked.completed += 1,
+                Ok(()) => {
+                    worked.completed += 1;
+                    clock.happened(Happening::DiskDone, done.job.subject, done.job.taken_tsc);
+                }
                 Err(error) => {
                     let environment = queue.environment();
                     stop(slot, &self.config, number, environment, error, &mut self.metrics);

@@ -14,6 +14,8 @@ use crate::account::ledger::Bucket;
 use crate::backend::disk::{Input, Output, StatusByte, Store};
 use crate::backend::{PinnedMemory, SEGMENTS_MAX};
 use crate::tables::Extents;
+use crate::trace::Happening;
+use abi::trace::subject;
 
 /// What a chain may have. More bytes than a transfer may be are the request's mistake, not the chain's.
 const LIMITS: Limits = Limits { bytes: u32::MAX, segments: SEGMENTS_MAX };
@@ -80,6 +82,9 @@ impl<M: PinnedMemory + Clone> Service<'_, '_, '_, M> {
             let (output, input) = (self.output.refill(), self.input.refill());
             let Some(chain) = queue.next_request(LIMITS, output, input)? else { return Ok(Left::Empty) };
             let (header, status) = request::take_frame(output, input)?;
+            let subject =
+                subject::of(subject::DISK, self.device_index, u32::from(self.number), queue.taken());
+            let taken_tsc = self.clock.since_tsc();
             queue.advance();
             budget.requests -= 1;
             worked.taken += 1;
@@ -87,9 +92,10 @@ impl<M: PinnedMemory + Clone> Service<'_, '_, '_, M> {
                 Outcome::Now(how, bytes) => {
                     finish(queue, chain.head, &status, how, bytes)?;
                     worked.completed += 1;
+                    self.clock.happened(Happening::DiskDone, subject, taken_tsc);
                 }
                 Outcome::Later(task, done_bytes) => {
-                    self.hand_over(queue, chain.head, status, task, done_bytes);
+                    self.hand_over(queue, chain.head, (subject, taken_tsc), status, task, done_bytes);
                 }
             }
         }
@@ -170,6 +176,7 @@ impl<M: PinnedMemory + Clone> Service<'_, '_, '_, M> {
         &mut self,
         queue: &Virtqueue<M>,
         head: u16,
+        (subject, taken_tsc): (u64, u64),
         status: StatusByte,
         task: Task,
         done_bytes: u64,
@@ -179,6 +186,8 @@ impl<M: PinnedMemory + Clone> Service<'_, '_, '_, M> {
             queue: self.number,
             environment: queue.environment(),
             head,
+            subject,
+            taken_tsc,
             task,
             done_bytes,
             output: std::mem::take(self.output),

@@ -29,6 +29,9 @@ pub(super) struct Job<M> {
     pub(super) queue: u16,
     pub(super) environment: u32,
     pub(super) head: u16,
+    /// As records name it, and when it was taken.
+    pub(super) subject: u64,
+    pub(super) taken_tsc: u64,
     pub(super) task: Task,
     /// Bytes of a read that are there already; `input` is the rest.
     pub(super) done_bytes: u64,

@@ -13,19 +13,30 @@ use super::{Clock, Net, Slot, Worked, notify, stop};
 use crate::account::ledger::Bucket;
 use crate::backend::{Backend, FRAME_BYTES_MAX, HEADER_BYTES, IoVecMut, PinnedMemory};
 use crate::tables::{Flows, FrameKey};
+use crate::trace::Happening;
+use abi::trace::subject;
 
 /// A receive queue and its window. The window's pieces lie in the queue's memory, so they go together.
 #[derive(Debug)]
 pub(super) struct ReceiveQueue<M> {
     window: Window,
     pub(super) ring: Virtqueue<M>,
+    /// Frames given to the driver so far.
+    frames: u64,
     /// What the driver did wrong in this batch; the queue stops at the batch's end.
     failed: Option<QueueError>,
 }
 
 impl<M: PinnedMemory> ReceiveQueue<M> {
     pub(super) fn new(ring: Virtqueue<M>) -> Self {
-        Self { window: Window::new(ring.size()), ring, failed: None }
+        Self { window: Window::new(ring.size()), ring, frames: 0, failed: None }
+    }
+
+    /// The next frame's number.
+    #[inline]
+    fn number(&mut self) -> u64 {
+        self.frames += 1;
+        self.frames - 1
     }
 
     /// Begins a batch.
@@ -69,6 +80,12 @@ impl Receiver {
         self.held = None;
         self.starved = false;
     }
+}
+
+/// A frame as records name it.
+#[inline]
+fn received(device: u32, pair: usize, number: u64) -> u64 {
+    subject::of(subject::RECEIVED, device, 2 * pair as u32, number)
 }
 
 /// What became of one attempt to receive.
@@ -133,7 +150,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
     #[inline]
     fn receive_one(&mut self, clock: &mut Clock<'_>) -> Attempt {
         if let Some(bytes) = self.receiver.held {
-            return self.deliver(bytes);
+            return self.deliver(bytes, clock, clock.since_tsc());
         }
         match self.only_pair() {
             Some(pair) => self.receive_direct(pair, clock),
@@ -182,6 +199,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
         let overflow = self.receiver.bounce.get_mut(room..).unwrap_or(&mut []);
         let backend = &mut self.backend;
         clock.enter(Bucket::BackendRead);
+        let from_tsc = clock.since_tsc();
         let read = queue.window.read(merging, bytes_max + 1, overflow, |pieces| backend.read_frame(pieces));
         clock.enter(Bucket::NetReceive);
         let bytes = match read {
@@ -194,9 +212,14 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             queue.window.complete(&mut queue.ring, bytes);
             self.metrics.received_frames += 1;
             self.metrics.received_bytes += (bytes - HEADER_BYTES) as u64;
+            clock.happened(
+                Happening::Received,
+                received(self.config.device_index, pair, queue.number()),
+                from_tsc,
+            );
         } else {
             queue.window.copy_out(&mut self.receiver.bounce[..room]);
-            return self.deliver(bytes);
+            return self.deliver(bytes, clock, from_tsc);
         }
         Attempt::Done
     }
@@ -204,6 +227,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
     /// Reads a frame into the bounce buffer and takes it to where it belongs.
     fn receive_bounced(&mut self, clock: &mut Clock<'_>) -> Attempt {
         clock.enter(Bucket::BackendRead);
+        let from_tsc = clock.since_tsc();
         let read = self.backend.read_frame(&[IoVecMut::of(&mut self.receiver.bounce)]);
         clock.enter(Bucket::NetReceive);
         let bytes = match read {
@@ -214,11 +238,11 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             self.metrics.receive_dropped_length += 1;
             return Attempt::Done;
         }
-        self.deliver(bytes)
+        self.deliver(bytes, clock, from_tsc)
     }
 
-    /// Takes the frame in the bounce buffer to its flow's queue.
-    fn deliver(&mut self, bytes: usize) -> Attempt {
+    /// Takes the frame in the bounce buffer, on which work began at `from_tsc`, to its flow's queue.
+    fn deliver(&mut self, bytes: usize, clock: &Clock<'_>, from_tsc: u64) -> Attempt {
         self.receiver.held = None;
         let key = FrameKey::parse(&self.receiver.bounce[HEADER_BYTES..bytes]);
         let undivided = self.flows.undivided().is_some();
@@ -244,6 +268,11 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             self.metrics.received_frames += 1;
             self.metrics.received_bytes += (bytes - HEADER_BYTES) as u64;
             self.metrics.receive_copied += 1;
+            clock.happened(
+                Happening::Received,
+                received(self.config.device_index, pair, queue.number()),
+                from_tsc,
+            );
             return Attempt::Done;
         }
         // It can never fit if the driver has given all it can, or if buffers are not merged.

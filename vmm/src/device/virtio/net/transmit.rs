@@ -10,6 +10,8 @@ use crate::backend::iovec::gather;
 use crate::backend::{Backend, FRAME_BYTES_MAX, Gather, HEADER_BYTES, PinnedMemory, SEGMENTS_MAX, Written};
 use crate::tables::Flows;
 use crate::tables::frame::KEY_BYTES;
+use crate::trace::Happening;
+use abi::trace::subject;
 
 /// Header and Ethernet header: a frame has no less.
 const FRAME_BYTES_MIN: u32 = HEADER_BYTES as u32 + 14;
@@ -51,6 +53,10 @@ struct Transmission<'n, 'c, 'l, B> {
     flows: &'n mut Flows,
     metrics: &'n mut NetMetrics,
     features: u64,
+    /// Device and queue, for records.
+    place: (u32, u32),
+    /// When the frame's write began.
+    from_tsc: u64,
     clock: &'c mut Clock<'l>,
 }
 
@@ -75,6 +81,8 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
                 flows: &mut self.flows,
                 metrics: &mut self.metrics,
                 features: self.features,
+                place: (self.config.device_index, 2 * pair as u32 + 1),
+                from_tsc: clock.since_tsc(),
                 clock,
             };
             let end = transmission.serve(queue, &mut left);
@@ -129,9 +137,18 @@ impl<B: Backend> Transmission<'_, '_, '_, B> {
                 return Ok(Left::Full);
             }
             *budget -= 1;
+            self.write_down(queue.taken());
             queue.advance();
             queue.complete(chain.head, 0);
         }
+    }
+
+    /// The frame with this number has just been sent, or dropped.
+    #[inline]
+    fn write_down(&self, number: u64) {
+        let (device, queue) = self.place;
+        let frame = subject::of(subject::SENT, device, queue, number);
+        self.clock.happened(Happening::Sent, frame, self.from_tsc);
     }
 
     /// Sends the frame in `pieces`, if it may be sent. Dropped frames are counted.
@@ -157,6 +174,7 @@ impl<B: Backend> Transmission<'_, '_, '_, B> {
             return Written::Dropped;
         }
         self.clock.enter(Bucket::BackendWrite);
+        self.from_tsc = self.clock.since_tsc();
         let backend = &mut *self.backend;
         let written = self.pieces.send_with_front(front, |frame| backend.write_frame(frame));
         self.clock.enter(Bucket::NetTransmit);

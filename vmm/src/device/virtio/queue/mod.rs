@@ -49,6 +49,8 @@ pub struct Virtqueue<M> {
     features: RingFeatures,
     /// The next entry of the available ring to be looked at.
     next_available: u16,
+    /// Chains taken so far.
+    taken: u64,
     /// The driver's index as last read.
     available: u16,
     used: UsedRing,
@@ -72,6 +74,7 @@ impl<M: PinnedMemory> Virtqueue<M> {
             environment,
             features,
             next_available: 0,
+            taken: 0,
             available: 0,
             used: UsedRing::default(),
             doorbell: Doorbell::Wanted,
@@ -170,6 +173,13 @@ impl<M: PinnedMemory> Virtqueue<M> {
     #[inline]
     pub fn advance(&mut self) {
         self.next_available = self.next_available.wrapping_add(1);
+        self.taken += 1;
+    }
+
+    /// How many chains came before the next one: its number, as the driver counts.
+    #[inline]
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Gives the chain with this head back, of which `written` bytes were filled. Seen by the driver from the next

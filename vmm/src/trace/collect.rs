@@ -1,0 +1,309 @@
+//! Collecting records: out of the guest's rings and the VMM threads' recorders, into the feed of each who listens.
+//!
+//! The rings are small and the guest does not wait for them. So they are emptied by whoever comes by: the vCPU's thread at each turn,
+//! the I/O thread in its rounds, and the listeners' own threads every few milliseconds. A feed holds what its listener has not
+//! taken; what finds no room there, or was overwritten in a ring, is counted, by source.
+
+use super::looking::{Looking, Records};
+use super::record::Record;
+use super::stream::Piece;
+use crate::account::ledger::Ledger;
+use crate::machine::boot::pages::SharedPages;
+use abi::trace::{RECORDS, TraceRing};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What a feed holds at most.
+const FEED_BYTES: usize = 64 << 20;
+
+/// The records of one machine, and who listens.
+#[derive(Debug)]
+pub struct Tracing {
+    looking: Arc<Looking>,
+    ledgers: Vec<Arc<Ledger>>,
+    rings: Vec<crate::tables::shared::Shared<TraceRing>>,
+    /// Somebody listens.
+    on: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How far each ring was read.
+    read: Vec<u64>,
+    feeds: Vec<Arc<Feed>>,
+}
+
+impl Tracing {
+    /// Sources are numbered: first the threads, in the order of `ledgers`, then the environments, in the order of `pages`.
+    pub(crate) fn new(looking: Arc<Looking>, ledgers: Vec<Arc<Ledger>>, pages: &[SharedPages]) -> Self {
+        let rings = pages.iter().map(|pages| pages.trace.clone()).collect();
+        Self { looking, ledgers, rings, on: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    /// Whether anybody listens.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+
+    /// Begins to listen.
+    pub(crate) fn listen(self: &Arc<Self>, records: Records) -> Listener {
+        let feed = Arc::new(Feed::default());
+        let mut state = self.state();
+        if state.feeds.is_empty() {
+            // What was written for others before is nobody's.
+            state.read = self.rings.iter().map(|ring| ring.written.load(Ordering::Acquire)).collect();
+            for ledger in &self.ledgers {
+                ledger.recorder().take();
+            }
+        }
+        state.feeds.push(Arc::clone(&feed));
+        self.on.store(true, Ordering::Relaxed);
+        drop(state);
+        let held = self.looking.records(records, &self.ledgers);
+        Listener { tracing: Arc::clone(self), feed, _held: held }
+    }
+
+    /// Moves what was written to the feeds. Returns at once if somebody else is at it.
+    pub(crate) fn collect(&self) {
+        if let Ok(mut state) = self.state.try_lock() {
+            self.collect_into(&mut state);
+        }
+    }
+
+    fn collect_into(&self, state: &mut State) {
+        for (source, ledger) in (0u16..).zip(&self.ledgers) {
+            let (records, lost) = ledger.recorder().take();
+            feed(&state.feeds, source, lost, records);
+        }
+        let first = self.ledgers.len() as u16;
+        let State { read, feeds } = state;
+        for ((source, ring), read) in (first..).zip(&self.rings).zip(read) {
+            let (records, lost) = empty(ring, read);
+            feed(feeds, source, lost, records);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives records to everybody.
+fn feed(feeds: &[Arc<Feed>], source: u16, lost: u64, records: Vec<Record>) {
+    if records.is_empty() && lost == 0 {
+        return;
+    }
+    let Some((last, others)) = feeds.split_last() else { return };
+    for feed in others {
+        feed.push(source, lost, records.clone());
+    }
+    last.push(source, lost, records);
+}
+
+/// Takes what a ring has from `read` on, and how many records were overwritten before. The guest writes meanwhile, whatever it
+/// likes.
+fn empty(ring: &TraceRing, read: &mut u64) -> (Vec<Record>, u64) {
+    let written = ring.written.load(Ordering::Acquire);
+    let there = written.wrapping_sub(*read);
+    if there == 0 {
+        return (Vec::new(), 0);
+    }
+    // A number that went back: another environment has the place, and its ring begins anew.
+    if there > i64::MAX as u64 {
+        *read = 0;
+        return if written < i64::MAX as u64 { empty(ring, read) } else { (Vec::new(), 0) };
+    }
+    let first = written - there.min(RECORDS as u64);
+    let mut records: Vec<Record> = (first..written).map(|number| copy(ring, number)).collect();
+    // What was overwritten while it was copied. The one that is being written counts as well.
+    let now = ring.written.load(Ordering::Acquire).wrapping_add(1);
+    let overwritten = now.saturating_sub(RECORDS as u64).saturating_sub(first).min(records.len() as u64);
+    records.drain(..overwritten as usize);
+    let lost = first.wrapping_sub(*read) + overwritten;
+    *read = written;
+    (records, lost)
+}
+
+fn copy(ring: &TraceRing, number: u64) -> Record {
+    let record = &ring.records[(number % RECORDS as u64) as usize];
+    Record {
+        tsc: record.tsc.load(Ordering::Relaxed),
+        what: record.what.load(Ordering::Relaxed),
+        subject: record.subject.load(Ordering::Relaxed),
+        argument: record.argument.load(Ordering::Relaxed),
+    }
+}
+
+/// Who listens. While it is there, records are written.
+#[derive(Debug)]
+pub struct Listener {
+    tracing: Arc<Tracing>,
+    feed: Arc<Feed>,
+    _held: super::looking::Recording,
+}
+
+impl Listener {
+    /// The next pieces, waited for at most so long.
+    pub fn next(&self, timeout: Duration) -> Vec<Piece> {
+        self.tracing.collect();
+        self.feed.take(timeout)
+    }
+
+    /// The last pieces: nothing is written for it from now on.
+    pub fn last(self) -> Vec<Piece> {
+        self.tracing.collect_into(&mut self.tracing.state());
+        self.feed.take(Duration::ZERO)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut state = self.tracing.state();
+        state.feeds.retain(|feed| !Arc::ptr_eq(feed, &self.feed));
+        self.tracing.on.store(!state.feeds.is_empty(), Ordering::Relaxed);
+    }
+}
+
+/// What one listener has not taken yet.
+#[derive(Debug, Default)]
+struct Feed {
+    waiting: Mutex<Waiting>,
+    came: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+    /// By source: those for which there was no room.
+    lost: Vec<u64>,
+}
+
+impl Feed {
+    fn push(&self, source: u16, lost: u64, records: Vec<Record>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = &mut *waiting;
+        let place = usize::from(source);
+        if waiting.lost.len() <= place {
+            waiting.lost.resize(place + 1, 0);
+        }
+        let lost = lost + std::mem::take(&mut waiting.lost[place]);
+        let piece = Piece::Records { source, lost, records };
+        match &piece {
+            Piece::Records { records, .. } if waiting.bytes + piece.bytes() > FEED_BYTES => {
+                waiting.lost[place] = lost + records.len() as u64;
+            }
+            _ => {
+                waiting.bytes += piece.bytes();
+                waiting.pieces.push_back(piece);
+                self.came.notify_one();
+            }
+        }
+    }
+
+    fn take(&self, timeout: Duration) -> Vec<Piece> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.came.wait_timeout_while(waiting, timeout, |waiting| waiting.pieces.is_empty());
+        let mut waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
+        waiting.bytes = 0;
+        let mut pieces: Vec<_> = std::mem::take(&mut waiting.pieces).into();
+        for (source, lost) in (0u16..).zip(&mut waiting.lost) {
+            if *lost > 0 {
+                pieces.push(Piece::Records { source, lost: std::mem::take(lost), records: Vec::new() });
+            }
+        }
+        pieces
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::trace::Record as RingRecord;
+    use std::sync::atomic::AtomicU64;
+
+    fn ring() -> Box<TraceRing> {
+        Box::new(TraceRing {
+            written: AtomicU64::new(0),
+            padding: Default::default(),
+            records: std::array::from_fn(|_| RingRecord::default()),
+        })
+    }
+
+    fn write(ring: &TraceRing, count: u64) {
+        for _ in 0..count {
+            let number = ring.written.load(Ordering::Relaxed);
+            ring.records[(number % RECORDS as u64) as usize].tsc.store(number, Ordering::Relaxed);
+            ring.written.store(number + 1, Ordering::Release);
+        }
+    }
+
+    fn stamps(records: &[Record]) -> Vec<u64> {
+        records.iter().map(|record| record.tsc).collect()
+    }
+
+    #[test]
+    fn ring_is_read_in_order_and_once() {
+        let (ring, mut read) = (ring(), 0);
+        assert_eq!(empty(&ring, &mut read), (vec![], 0));
+        write(&ring, 5);
+        let (records, lost) = empty(&ring, &mut read);
+        assert_eq!((stamps(&records), lost), (vec![0, 1, 2, 3, 4], 0));
+        assert_eq!(empty(&ring, &mut read), (vec![], 0));
+        write(&ring, 2);
+        assert_eq!(stamps(&empty(&ring, &mut read).0), [5, 6]);
+    }
+
+    #[test]
+    fn overwritten_records_are_counted() {
+        let (ring, mut read) = (ring(), 0);
+        let size = RECORDS as u64;
+        write(&ring, 2 * size + 10);
+        let (records, lost) = empty(&ring, &mut read);
+        // The oldest may be the one that the guest is just writing.
+        assert_eq!((records.len() as u64, lost), (size - 1, size + 11));
+        assert_eq!(records[0].tsc, size + 11);
+        assert_eq!(records.last().map(|record| record.tsc), Some(2 * size + 9));
+    }
+
+    #[test]
+    fn number_that_went_back_is_another_environment() {
+        let (ring, mut read) = (ring(), 0);
+        write(&ring, 100);
+        empty(&ring, &mut read);
+        ring.written.store(0, Ordering::Relaxed);
+        write(&ring, 3);
+        assert_eq!(stamps(&empty(&ring, &mut read).0), [0, 1, 2]);
+        // And one that no guest of ours would write.
+        ring.written.store(u64::MAX - 3, Ordering::Relaxed);
+        let _ = empty(&ring, &mut read);
+        ring.written.store(7, Ordering::Relaxed);
+        let (records, _) = empty(&ring, &mut read);
+        assert!(records.len() <= 7);
+    }
+
+    #[test]
+    fn feed_that_is_full_counts_what_it_does_not_hold_by_source() {
+        let feed = Feed::default();
+        let half = vec![Record::default(); FEED_BYTES / size_of::<Record>() / 2];
+        feed.push(1, 0, half.clone());
+        feed.push(1, 3, half.clone());
+        feed.push(0, 0, half.clone());
+        let pieces = feed.take(Duration::ZERO);
+        let lost: Vec<_> = pieces
+            .iter()
+            .map(|piece| match piece {
+                Piece::Records { source, lost, records } => (*source, *lost, records.is_empty()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let len = half.len() as u64;
+        assert_eq!(lost, [(1, 0, false), (0, len, true), (1, len + 3, true)]);
+        feed.push(1, 0, half);
+        assert!(matches!(feed.take(Duration::ZERO)[..], [Piece::Records { source: 1, lost: 0, .. }]));
+    }
+}

@@ -1,0 +1,128 @@
+//! A listener at the control socket: after the answer, which is the header, the connection carries pieces of the stream until the
+//! client shuts its side down or the machine ends; then what is left, and an end.
+
+use super::collect::Listener;
+use super::looking::Records;
+use super::record::Happening;
+use super::stream::{Header, Piece, SCHEMA, Site, Source};
+use crate::account::ledger::{Bucket, now_tsc};
+use crate::machine::Shared;
+use abi::trace::{KIND_COUNTER, KIND_SPAN};
+use rustix::net::{RecvFlags, recv};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How often rings are emptied at least: they hold a few milliseconds of a busy environment.
+const PERIOD: Duration = Duration::from_millis(2);
+/// A client that takes nothing for so long is not there any more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a client wants to have recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TraceRequest {
+    /// One received frame in so many, and what follows from it; 0 or 1: everything.
+    pub one_in: u32,
+}
+
+impl TraceRequest {
+    fn records(self) -> Records {
+        if self.one_in > 1 { Records::OneIn(self.one_in) } else { Records::All }
+    }
+}
+
+/// A client that is served once its connection is there.
+pub(crate) struct Serving {
+    listener: Listener,
+    machine: Arc<Shared>,
+}
+
+/// Begins to record. What the client is answered, and who serves it.
+pub(crate) fn begin(
+    machine: &Arc<Shared>,
+    request: TraceRequest,
+    name: &str,
+    image: &str,
+) -> (Header, Serving) {
+    let listener = machine.tracing.listen(request.records());
+    (header(machine, name, image), Serving { listener, machine: Arc::clone(machine) })
+}
+
+/// What the records of a machine are of, now that they are written.
+pub(crate) fn header(machine: &Shared, name: &str, image: &str) -> Header {
+    let utc = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let threads = machine.ledgers.iter().map(|(name, _)| Source::Thread { name: name.clone() });
+    let environments = (0u32..).zip(&machine.pages).map(|(number, _)| Source::Environment { number });
+    let sites = machine.sites.iter().map(|site| Site {
+        name: site.name.clone(),
+        kind: match site.kind {
+            KIND_SPAN => "span",
+            KIND_COUNTER => "counter",
+            _ => "event",
+        }
+        .to_owned(),
+    });
+    Header {
+        schema: SCHEMA.to_owned(),
+        machine: name.to_owned(),
+        image: image.to_owned(),
+        tsc_khz: machine.tsc_khz,
+        tsc: now_tsc(),
+        utc_us: utc.as_micros() as u64,
+        one_in: machine.looking.one_in().unwrap_or(1),
+        sources: threads.chain(environments).collect(),
+        sites: sites.collect(),
+        buckets: Bucket::ALL.iter().map(|bucket| bucket.name().to_owned()).collect(),
+        happenings: Happening::ALL.iter().map(|what| (*what as u32, what.name().to_owned())).collect(),
+    }
+}
+
+impl Serving {
+    /// Serves, on a thread of its own.
+    pub(crate) fn start(self, socket: UnixStream) {
+        let machine = Arc::clone(&self.machine);
+        machine.tools.start("exovm-trace", move || {
+            if let Err(error) = self.run(socket) {
+                tracing::debug!("a trace's client: {error}");
+            }
+        });
+    }
+
+    fn run(self, mut socket: UnixStream) -> std::io::Result<()> {
+        socket.set_nonblocking(false)?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        let why = loop {
+            send(&mut socket, &self.listener.next(PERIOD))?;
+            if self.machine.has_ended() {
+                break "the machine ended";
+            }
+            if said_all(&socket) {
+                break "as asked";
+            }
+        };
+        let mut last = self.listener.last();
+        last.push(Piece::End(why.to_owned()));
+        send(&mut socket, &last)
+    }
+}
+
+fn send(socket: &mut UnixStream, pieces: &[Piece]) -> std::io::Result<()> {
+    let mut bytes = Vec::new();
+    for piece in pieces {
+        piece.write(&mut bytes);
+    }
+    socket.write_all(&bytes)
+}
+
+/// Whether the client has shut its side down, or is gone. What it says means nothing.
+fn said_all(socket: &UnixStream) -> bool {
+    let mut said = [0u8; 64];
+    match recv(socket, &mut said, RecvFlags::DONTWAIT) {
+        Ok((0, _)) => true,
+        Ok(_) => false,
+        Err(error) => error != rustix::io::Errno::AGAIN && error != rustix::io::Errno::INTR,
+    }
+}
