@@ -155,6 +155,10 @@ pub mod control {
     pub const CLEAN_START: u64 = 16;
     /// How many pages of memory to fill with zeroes, from [`CLEAN_START`] on.
     pub const CLEAN_PAGES: u64 = 20;
+    /// An exception that may be a debugger's: INT3 outside the gate, a single step, or whatever happens to ring 3 while it is
+    /// stepped. The value is the lower half of the address, in the kernel's memory, of the [`crate::fault::TrapFrame`]; the VMM sets
+    /// that one's vector to [`crate::fault::GO_ON`] if it was a debugger's. What it leaves as it is, is a fault.
+    pub const BREAKPOINT: u64 = 24;
     /// To be read: up to which count of [`DRAIN`] an environment's are over; 4 bytes for each, by number.
     pub const DRAINED: u64 = 0x100;
 }

@@ -1,5 +1,5 @@
 //! What the kernel leaves behind when something ends for good. The VMM reads it and does all the formatting: symbols,
-//! registers, back trace.
+//! registers, back trace. And what it shows of an exception that a debugger may have asked for.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -18,6 +18,31 @@ pub const KIND_SLICE_OVERRUN: u32 = 5;
 /// Order of [`FaultRecord::registers`].
 pub const REGISTER_NAMES: [&str; 15] =
     ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+
+/// What lies on the kernel's stack of whoever an exception interrupted, from the lowest address up.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TrapFrame {
+    /// General registers, in the order of [`REGISTER_NAMES`].
+    pub registers: [u64; 15],
+    /// Exception vector; [`GO_ON`] once a debugger has seen to it.
+    pub vector: u64,
+    /// Error code, or 0.
+    pub error_code: u64,
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Code selector.
+    pub cs: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// Stack selector.
+    pub ss: u64,
+}
+
+/// [`TrapFrame::vector`]: the exception was a debugger's, and it goes on with what the frame holds.
+pub const GO_ON: u64 = u64::MAX;
 
 /// The record. Everything in it may be wrong if the kernel itself went wrong.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

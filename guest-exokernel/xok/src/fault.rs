@@ -1,5 +1,5 @@
 //! The way down: an exception that nobody handles, or the kernel's own surrender. The record is filled, the VMM told; it
-//! does the formatting, finds the symbols and ends the machine.
+//! does the formatting, finds the symbols and ends the machine. Exceptions that may be a debugger's are shown to the VMM before.
 
 use crate::arch::entry::TrapFrame;
 use crate::arch::{fault_address, probe, vcpu};
@@ -7,7 +7,7 @@ use crate::kernel::Kernel;
 use crate::machine::{Machine, direct_map};
 use abi::boot::control;
 use abi::fault::{
-    FaultRecord, KIND_ENVIRONMENT, KIND_KERNEL, KIND_PANIC, KIND_SLICE_OVERRUN, KIND_STRAY_GATE,
+    FaultRecord, GO_ON, KIND_ENVIRONMENT, KIND_KERNEL, KIND_PANIC, KIND_SLICE_OVERRUN, KIND_STRAY_GATE,
 };
 use abi::upcall;
 use core::fmt::Write;
@@ -15,14 +15,17 @@ use core::sync::atomic::Ordering;
 
 /// Not a processor's vector: SYSCALL outside the gate page.
 pub(crate) const VECTOR_STRAY_SYSCALL: u64 = 0x100;
+const VECTOR_DEBUG: u64 = 1;
 const VECTOR_BREAKPOINT: u64 = 3;
+/// RFLAGS.TF: ring 3 is being stepped.
+const TRAP_FLAG: u64 = 1 << 8;
 /// Those that have a stack of their own.
 const VECTOR_NMI: u64 = 2;
 const VECTOR_DOUBLE_FAULT: u64 = 8;
 const VECTOR_MACHINE_CHECK: u64 = 18;
 
-/// Every exception but a kernel call.
-pub(crate) extern "sysv64" fn exception(frame: &TrapFrame) -> ! {
+/// Every exception but a kernel call. Comes back from a debugger's, with the frame as that left it.
+pub(crate) extern "sysv64" fn exception(frame: &mut TrapFrame) {
     let from_ring3 = frame.cs & 3 == 3;
     if matches!(frame.vector, VECTOR_NMI | VECTOR_DOUBLE_FAULT | VECTOR_MACHINE_CHECK) {
         // On a stack of their own, where neither the lock nor anything else can be relied on.
@@ -31,6 +34,12 @@ pub(crate) extern "sysv64" fn exception(frame: &TrapFrame) -> ! {
     }
     if from_ring3 {
         probe::gate_fault();
+    }
+    // Without the lock: whoever has it may be on a vCPU that a debugger has stopped.
+    if is_debuggers(frame) {
+        return;
+    }
+    if from_ring3 {
         // SAFETY: ring 3 ran until now, and the lock is taken.
         let kernel = unsafe { crate::kernel::lock() };
         kernel.leave_if_ended();
@@ -42,6 +51,17 @@ pub(crate) extern "sysv64" fn exception(frame: &TrapFrame) -> ! {
     // SAFETY: if it was in the kernel, that does not go on.
     describe(frame, unsafe { crate::kernel::enter() }.current);
     down()
+}
+
+/// Whether it is an exception that a debugger asked for: the VMM knows.
+fn is_debuggers(frame: &mut TrapFrame) -> bool {
+    if !matches!(frame.vector, VECTOR_DEBUG | VECTOR_BREAKPOINT) && frame.rflags & TRAP_FLAG == 0 {
+        return false;
+    }
+    // The kernel lies in the last 2 GiB.
+    Machine::get().control(control::BREAKPOINT, &raw const *frame as u32);
+    // SAFETY: a field of the frame; the VMM may have written it.
+    unsafe { (&raw const frame.vector).read_volatile() == GO_ON }
 }
 
 /// The environment that runs did not give the CPU away.

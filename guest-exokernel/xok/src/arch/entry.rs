@@ -63,19 +63,8 @@ unsafe extern "sysv64" {
     ) -> crate::calls::Answer;
 }
 
-/// What the exception stubs push, from the lowest address up.
-#[repr(C)]
-pub(crate) struct TrapFrame {
-    /// In the order of [`abi::fault::REGISTER_NAMES`].
-    pub(crate) registers: [u64; 15],
-    pub(crate) vector: u64,
-    pub(crate) error_code: u64,
-    pub(crate) rip: u64,
-    pub(crate) cs: u64,
-    pub(crate) rflags: u64,
-    pub(crate) rsp: u64,
-    pub(crate) ss: u64,
-}
+/// What the exception stubs push.
+pub(crate) use abi::fault::TrapFrame;
 
 global_asm!(
     ".globl xok_start",
@@ -111,10 +100,12 @@ global_asm!(
     "jmp xok_return",
 
     // The gate by trap.
+    // What lies in the upper half of the address space that the gate's has, are the fixed pages; of those ring 3 executes the gate's
+    // and the resume page, and one INT3 is in them. So half of the address says enough, without a register: where it is a
+    // debugger's, all of them count.
     "xok_gate_int3:",
     "cld",
-    "movabs r11, {gate_va} + 1",
-    "cmp [rsp], r11",
+    "cmp dword ptr [rsp + 4], {gate_va} >> 32",
     "jne xok_stray_int3",
     "xok_call:",
     "cmp rax, {calls}",
@@ -263,13 +254,13 @@ global_asm!(
     "push {timer_vector}",
     "cld",
     "call xok_push_registers",
-    "lea rax, [rip + {slice_end}]",
-    "xok_interrupted:", // rax: what is called with the frame, and comes back if ring 3 may go on
-    "mov rbx, rax",
+    "lea rbx, [rip + {slice_end}]",
+    "xok_interrupted:", // rbx: what is called with the frame, and comes back if ring 3 may go on
     "mov ecx, 0x80B", // x2APIC EOI
     "xor eax, eax",
     "xor edx, edx",
     "wrmsr",
+    "xok_handle:",
     "mov rdi, rsp",
     "and rsp, -16",
     "push rdi",
@@ -321,14 +312,12 @@ global_asm!(
     "pop rax",
     "iretq",
 
-    // All other exceptions end here: vector and error code are on the stack.
+    // All other exceptions: vector and error code are on the stack. Comes back from those of a debugger.
     "xok_exception:",
     "cld",
     "call xok_push_registers",
-    "mov rdi, rsp",
-    "and rsp, -16",
-    "call {exception}",
-    "ud2",
+    "lea rbx, [rip + {exception}]",
+    "jmp xok_handle",
 
     // Pushes all, in the order of TrapFrame, under the return address.
     "xok_push_registers:",

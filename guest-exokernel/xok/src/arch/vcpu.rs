@@ -203,8 +203,7 @@ global_asm!(
     // The gate by trap, as in a machine with one vCPU but for the lock.
     "xok_gate_int3_several:",
     "cld",
-    "movabs r11, {gate_va} + 1",
-    "cmp [rsp], r11",
+    "cmp dword ptr [rsp + 4], {gate_va} >> 32",
     "jne xok_stray_int3",
     "xok_call_several:",
     "call xok_lock",
@@ -277,7 +276,7 @@ global_asm!(
     "push {kick_vector}",
     "cld",
     "call xok_push_registers",
-    "lea rax, [rip + {kicked}]",
+    "lea rbx, [rip + {kicked}]",
     "jmp xok_interrupted",
     stack_bytes = const STACK_BYTES,
     gate_va = const GATE_VA,
