@@ -6,5 +6,6 @@ mod ask;
 mod ends;
 mod images;
 mod kernel;
+mod pause;
 mod routes;
 mod start;

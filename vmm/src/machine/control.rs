@@ -51,6 +51,8 @@ impl Control {
                 self.logs.report(record.environment, &self.reporter.fault(&self.memory, self.vcpu, &record));
             }
             control::DRAIN => self.placement.begin_drain(value),
+            // No debugger is attached: it is a fault, and told as that.
+            control::BREAKPOINT => {}
             control::CLEAN_START => self.clean_start = value,
             control::CLEAN_PAGES => self.clean(value),
             _ => tracing::error!(

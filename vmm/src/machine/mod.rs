@@ -14,6 +14,7 @@ pub mod kvm;
 mod log;
 pub mod memory;
 mod nic;
+mod pause;
 mod report;
 mod service;
 mod shared;
@@ -29,6 +30,7 @@ pub use disk::DiskSetup;
 pub use error::MachineError;
 pub use log::LogSink;
 pub use nic::{NetSetup, QUEUE_PAIRS};
+pub use pause::Pause;
 
 pub(crate) use shared::Shared;
 pub(crate) use vcpu::share_time_line;
@@ -224,6 +226,11 @@ impl Machine {
         job: impl FnOnce(&VcpuFd) -> R + Send + 'static,
     ) -> Result<R, AskError> {
         self.shared.team.ask(vcpu, job)
+    }
+
+    /// Stops all vCPUs until the pause is dropped, for tests and tools.
+    pub fn pause(&self) -> Result<Pause, AskError> {
+        self.shared.team.pause()
     }
 
     /// How many vCPUs it has.

@@ -3,7 +3,8 @@
 //! The first to end waits until the others have left the guest, too, and only then says how the machine ended. So whoever
 //! hears of the end knows that no vCPU touches the guest's memory any more.
 //!
-//! Tools have the threads do something with their vCPUs by [`Team::ask`]; how that works is in [`super::desk`].
+//! Tools have the threads do something with their vCPUs by [`Team::ask`]; how that works is in [`super::desk`]. They stop all of
+//! them by [`Team::pause`], which is in [`super::pause`].
 
 use super::MachineError;
 use super::desk::{AskError, Desk};
@@ -18,7 +19,7 @@ use std::time::Duration;
 const KICK_SIGNAL: i32 = 1;
 
 /// How often those who are still in the guest are interrupted: a signal that comes right before KVM_RUN interrupts nothing.
-const KICK_PERIOD: Duration = Duration::from_millis(1);
+pub(super) const KICK_PERIOD: Duration = Duration::from_millis(1);
 
 /// How the vCPUs ended: why, and which of them was the first to have a reason of its own.
 #[derive(Debug)]
@@ -79,6 +80,12 @@ impl<V: 'static> Team<V> {
     /// All are to leave the guest. Those that are in it notice when they are interrupted: see [`Self::kick`].
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        self.desks.iter().for_each(|desk| desk.end_holds());
+    }
+
+    /// How many vCPUs there are.
+    pub(super) fn vcpus(&self) -> u32 {
+        self.desks.len() as u32
     }
 
     /// Where a vCPU's thread finds what it is asked.
