@@ -22,6 +22,7 @@ mod disk;
 mod disk_image;
 mod docroot;
 mod doctor;
+mod duration;
 mod exit;
 mod image;
 mod log_file;
@@ -37,6 +38,7 @@ mod run;
 mod stop;
 mod style;
 mod supervise;
+mod trace;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -87,6 +89,8 @@ enum Command {
     Console(console::ConsoleArguments),
     /// Print where the cycles of a running machine go.
     Account(account::AccountArguments),
+    /// Record what a running machine does, for ui.perfetto.dev.
+    Trace(trace::TraceArguments),
     /// List the built-in images, or print what is in an image.
     Image(image::ImageArguments),
     /// Make a project for an image of one's own.
@@ -130,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Logs(arguments) => logs::logs(&arguments),
         Command::Console(arguments) => console::console(&arguments),
         Command::Account(arguments) => account::account(&arguments),
+        Command::Trace(arguments) => trace::trace(&arguments),
         Command::Image(arguments) => image::image(arguments),
         Command::New(arguments) => new::new(arguments),
         Command::Build(arguments) => build::build(arguments),

@@ -1,0 +1,205 @@
+//! `exovm trace`: records of everything that guest and VMM do, as a file for ui.perfetto.dev.
+
+use super::style::{counted, print};
+use super::supervise::Signals;
+use super::{Failure, duration, exit};
+use crate::control::{Answer, Request, Session, resolve};
+use crate::trace::TraceRequest;
+use crate::trace::perfetto::{Exported, Exporter, Only};
+use crate::trace::stream::{Header, Piece, StreamError};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use serde::Serialize;
+use std::fs::File;
+use std::io::{BufReader, IsTerminal, Read};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Arguments of `trace`.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = "\
+Open the file at https://ui.perfetto.dev (it is read in the browser and not uploaded) or with any tool that reads
+Perfetto traces. Nothing is rebuilt or restarted, and when the trace ends, or this command is killed, the machine goes on as
+before. Everything at full load is much: --sample 1/64 records one received frame in 64 with all that follows from it, at a
+small part of the cost. What could not be kept is counted, and shown as a gap.
+
+Examples:
+  exovm trace                                      one second of the only machine that runs
+  exovm trace cheetah --for 5s -o five.pftrace
+  exovm trace cheetah --sample 1/64 --for 10s      under full load
+  exovm trace cheetah --only tcp,http,frame        spans, events and frames whose names have these words
+  exovm trace --json | jq .lost                    what became of the records, for scripts")]
+pub(super) struct TraceArguments {
+    /// Name of the machine; not needed if only one runs.
+    machine: Option<String>,
+    /// How long.
+    #[arg(long = "for", value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
+    length: Duration,
+    /// Only what has one of these words in its name.
+    #[arg(long, value_name = "WORD,...", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Record one received frame in N, and what follows from it.
+    #[arg(long, value_name = "1/N", value_parser = parse_sample)]
+    sample: Option<u32>,
+    /// Where to write; not given: NAME.pftrace here.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print what became of it as JSON (schema exovm-traced/1).
+    #[arg(long)]
+    json: bool,
+}
+
+/// The JSON form of the result.
+#[derive(Serialize)]
+struct Traced<'a> {
+    schema: &'static str,
+    machine: &'a str,
+    file: &'a Path,
+    one_in: u32,
+    records: u64,
+    lost: u64,
+    garbage: u64,
+    end: &'a str,
+}
+
+fn parse_sample(text: &str) -> Result<u32, String> {
+    let many = text.strip_prefix("1/").and_then(|many| many.parse().ok());
+    many.filter(|&many| many > 0).ok_or_else(|| "a sample is one in so many, such as 1/64".to_owned())
+}
+
+pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode, Failure> {
+    let name = resolve(arguments.machine.as_deref())?;
+    let signals = Signals::block()?;
+    let mut session = Session::open(&name)?;
+    let path = arguments.output.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.pftrace")));
+    // Before anything is recorded: a place that cannot be written is known at once.
+    let file = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let request = TraceRequest { one_in: arguments.sample.unwrap_or(1) };
+    let header = match session.ask(&Request::Trace(request))? {
+        Answer::Tracing(header) => *header,
+        other => return Err(session.unexpected(&other).into()),
+    };
+    if header.one_in < request.one_in {
+        complain!(
+            "exovm: somebody else records one frame in {}, so this trace has those, too",
+            header.one_in
+        );
+    }
+    let (socket, behind) = session.into_stream();
+    if arguments.length > Duration::from_secs(1) && std::io::stderr().is_terminal() {
+        let time = humantime::format_duration(arguments.length);
+        complain!("exovm: recording {name} for {time}; Ctrl-C ends it earlier");
+    }
+    end_after(arguments.length, signals, socket.try_clone()?)?;
+    let only = Only::new(&arguments.only);
+    let written = write(&file, &header, only, &socket, &behind);
+    let (exported, end) = written.map_err(|error| format!("{}: {error}", path.display()))?;
+    report(arguments, &name, &path, &header, exported, &end)
+}
+
+/// Has the machine end the recording when the time is over, or Ctrl-C is typed.
+fn end_after(length: Duration, signals: Signals, socket: UnixStream) -> std::io::Result<()> {
+    let wait = move || {
+        let mut polled = [PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)];
+        let timeout = Timespec { tv_sec: length.as_secs() as i64, tv_nsec: i64::from(length.subsec_nanos()) };
+        let _ = rustix::event::poll(&mut polled, Some(&timeout));
+        let _ = socket.shutdown(Shutdown::Write);
+    };
+    std::thread::Builder::new().name("exovm-end".to_owned()).spawn(wait).map(drop)
+}
+
+/// Writes what comes, until the machine says that it was all. Why it was.
+fn write(
+    file: &File,
+    header: &Header,
+    only: Only,
+    socket: &UnixStream,
+    behind: &[u8],
+) -> Result<(Exported, String), Failure> {
+    let mut exporter = Exporter::new(file, header, only)?;
+    socket.set_read_timeout(None)?;
+    let mut stream = BufReader::with_capacity(1 << 20, behind.chain(socket));
+    let end = loop {
+        match Piece::read(&mut stream) {
+            Ok(Some(Piece::End(why))) => break why,
+            Ok(Some(piece)) => {
+                exporter.push(&piece).map_err(|error| cut(file, exporter.whole_bytes(), &error))?
+            }
+            Ok(None) | Err(StreamError::Io(_)) => break "the machine is gone".to_owned(),
+            Err(error @ StreamError::Garbled) => return Err(error.into()),
+        }
+    };
+    let whole_bytes = exporter.whole_bytes();
+    let exported = exporter.finish().map_err(|error| cut(file, whole_bytes, &error))?;
+    Ok((exported, end))
+}
+
+/// What was written stays, and is valid.
+fn cut(file: &File, whole_bytes: u64, error: &std::io::Error) -> Failure {
+    let _ = file.set_len(whole_bytes);
+    format!("{error}; the first {whole_bytes} bytes are a valid trace and are kept").into()
+}
+
+fn report(
+    arguments: &TraceArguments,
+    name: &str,
+    path: &Path,
+    header: &Header,
+    exported: Exported,
+    end: &str,
+) -> Result<ExitCode, Failure> {
+    let Exported { records, lost, garbage } = exported;
+    if arguments.json {
+        let traced = Traced {
+            schema: "exovm-traced/1",
+            machine: name,
+            file: path,
+            one_in: header.one_in,
+            records,
+            lost,
+            garbage,
+            end,
+        };
+        print(&serde_json::to_string_pretty(&traced)?)?;
+    } else {
+        let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let records = counted(records, "record", "records");
+        print(&format!(
+            "{}: {records}, {}; open it at https://ui.perfetto.dev",
+            path.display(),
+            super::disk_image::human_bytes(bytes)
+        ))?;
+        if lost > 0 {
+            complain!(
+                "exovm: {} lost, shown as gaps; --sample 1/64 records less, and a shorter --for loses less",
+                counted(lost, "record was", "records were")
+            );
+        }
+        if garbage > 0 {
+            complain!(
+                "exovm: {} of the guest made no sense and were left out",
+                counted(garbage, "record", "records")
+            );
+        }
+    }
+    if end == "as asked" {
+        return Ok(ExitCode::SUCCESS);
+    }
+    complain!("exovm: {name}: {end}; the trace goes up to that");
+    Ok(ExitCode::from(exit::ERROR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sample_is_one_in_so_many() {
+        assert_eq!(parse_sample("1/64"), Ok(64));
+        for nonsense in ["", "64", "1/0", "2/64", "1/x", "1/-1"] {
+            assert!(parse_sample(nonsense).is_err(), "{nonsense}");
+        }
+    }
+}
