@@ -3,10 +3,12 @@
 
 use super::{detach, log_file, style};
 use crate::guest_log::{GuestLog, Level};
+use crate::trace::own::{OwnSpans, WhileListenedTo};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
 use tracing::field::{Field, Visit};
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -15,19 +17,19 @@ static LOG: OnceLock<Arc<GuestLog>> = OnceLock::new();
 
 /// Begins. `EXOVM_LOG` chooses what is said; warnings and errors by default.
 pub(super) fn init() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("EXOVM_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let filter = || EnvFilter::try_from_env("EXOVM_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     // A detached machine's messages end in a file.
     let ansi = style::colours(&io::stderr()) && !detach::is_child();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let text = tracing_subscriber::fmt::layer()
         .with_ansi(ansi)
         .with_target(false)
         // The layer would complain on standard error about what it cannot write there, and panic.
         .log_internal_errors(false)
-        .with_writer(|| Output)
-        .finish()
-        .with(IntoLog)
+        .with_writer(|| Output);
+    tracing_subscriber::registry()
+        .with(text.with_filter(filter()))
+        .with(IntoLog.with_filter(filter()))
+        .with(OwnSpans.with_filter(WhileListenedTo))
         .init();
 }
 

@@ -131,8 +131,8 @@ fn write(
             Err(error @ StreamError::Garbled) => return Err(error.into()),
         }
     };
-    let whole_bytes = exporter.whole_bytes();
-    let exported = exporter.finish().map_err(|error| cut(file, whole_bytes, &error))?;
+    let (exported, whole_bytes) = exporter.finish();
+    let exported = exported.map_err(|error| cut(file, whole_bytes, &error))?;
     Ok((exported, end))
 }
 

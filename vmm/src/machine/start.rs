@@ -18,7 +18,7 @@ use crate::account::{
 };
 use crate::channel::Clients;
 use crate::placement::{DeviceWork, Placement, Vcpus};
-use crate::trace::{Looking, Tracing};
+use crate::trace::{self, Looking, Tracing};
 use abi::boot::{Ipv4Config, VCPUS_MAX};
 use kvm_ioctls::VmFd;
 use std::sync::{Arc, Condvar, Mutex};
@@ -186,6 +186,7 @@ impl Machine {
         if let Some(ledger) = io_ledger {
             let placement = Arc::clone(&self.shared.placement);
             self.others.push(spawn("exovm-io", move || {
+                trace::own::begin_thread(&ledger);
                 ledger.enter(Bucket::Other);
                 placement.run_thread(&ledger);
             })?);

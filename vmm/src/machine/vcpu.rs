@@ -8,6 +8,7 @@ use super::team::Team;
 use crate::account::ledger::{Bucket, Ledger};
 use crate::device::pci::{Bus, MmioWrite};
 use crate::placement::Placement;
+use crate::trace;
 use abi::fault::FaultRecord;
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_device_attr, kvm_mp_state, kvm_regs, kvm_xcrs};
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
@@ -159,6 +160,7 @@ impl Vcpu {
 
     /// Runs until the machine ends, on the thread that is the vCPU.
     pub(crate) fn run(&mut self) -> VcpuEnd {
+        trace::own::begin_thread(&self.ledger);
         loop {
             if self.team.is_stopping() {
                 return VcpuEnd::Stopped;
@@ -174,12 +176,14 @@ impl Vcpu {
                     self.placement.turn(&self.ledger, deadline, || self.desk.is_asked());
                 }
                 Ok(VcpuExit::MmioWrite(gpa, data)) if gpa & !0xFFF == CONTROL_GPA => {
+                    let _span = tracing::debug_span!("control register").entered();
                     let value = data.try_into().map_or(0, u32::from_le_bytes);
                     if let Some(end) = self.control.write(gpa - CONTROL_GPA, value) {
                         return end;
                     }
                 }
                 Ok(VcpuExit::MmioWrite(gpa, data)) => {
+                    let _span = tracing::debug_span!("device register").entered();
                     // A doorbell whose value is not the queue's number, or queues that came or went: whoever sleeps over
                     // the device's work must look.
                     let write = self.bus.mmio_write(gpa, data);

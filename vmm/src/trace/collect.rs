@@ -5,7 +5,8 @@
 //! taken; what finds no room there, or was overwritten in a ring, is counted, by source.
 
 use super::looking::{Looking, Records};
-use super::record::Record;
+use super::own::{self, Listening};
+use super::record::{FIRST_NAME, Record};
 use super::stream::Piece;
 use crate::account::ledger::Ledger;
 use crate::machine::boot::pages::SharedPages;
@@ -64,7 +65,7 @@ impl Tracing {
         self.on.store(true, Ordering::Relaxed);
         drop(state);
         let held = self.looking.records(records, &self.ledgers);
-        Listener { tracing: Arc::clone(self), feed, _held: held }
+        Listener { tracing: Arc::clone(self), feed, _held: held, _own: Listening::new() }
     }
 
     /// Moves what was written to the feeds. Returns at once if somebody else is at it.
@@ -77,6 +78,10 @@ impl Tracing {
     fn collect_into(&self, state: &mut State) {
         for (source, ledger) in (0u16..).zip(&self.ledgers) {
             let (records, lost) = ledger.recorder().take();
+            if records.iter().any(|record| record.parts().0 >= FIRST_NAME) {
+                // Before the records that use them.
+                state.feeds.iter().for_each(|feed| feed.push_names());
+            }
             feed(&state.feeds, source, lost, records);
         }
         let first = self.ledgers.len() as u16;
@@ -144,6 +149,7 @@ pub struct Listener {
     tracing: Arc<Tracing>,
     feed: Arc<Feed>,
     _held: super::looking::Recording,
+    _own: Listening,
 }
 
 impl Listener {
@@ -179,6 +185,8 @@ struct Feed {
 struct Waiting {
     pieces: VecDeque<Piece>,
     bytes: usize,
+    /// Names that it was told.
+    names: usize,
     /// By source: those for which there was no room.
     lost: Vec<u64>,
 }
@@ -202,6 +210,16 @@ impl Feed {
                 waiting.pieces.push_back(piece);
                 self.came.notify_one();
             }
+        }
+    }
+
+    /// Names that it was not told yet.
+    fn push_names(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = own::names_from(waiting.names);
+        if !names.is_empty() {
+            waiting.names += names.len();
+            waiting.pieces.push_back(Piece::Names(names));
         }
     }
 

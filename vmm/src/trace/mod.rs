@@ -6,12 +6,14 @@
 //! | [`recorder`] | what a thread of the VMM writes down |
 //! | [`record`] | a record, of the guest or of a thread |
 //! | [`collect`] | out of rings and recorders into the feeds of listeners |
+//! | [`own`] | the VMM's `tracing` spans on the same time line |
 //! | [`perfetto`] | a stream as a file for ui.perfetto.dev |
 //! | [`serve`] | a listener at the control socket |
 //! | [`stream`] | how records travel to a tool |
 
 mod collect;
 mod looking;
+pub mod own;
 pub mod perfetto;
 pub mod record;
 mod recorder;

@@ -40,6 +40,12 @@ impl Recorder {
         self.one_in.load(Relaxed) != OFF
     }
 
+    /// Whether everything is wanted.
+    #[inline(always)]
+    pub(super) fn is_all(&self) -> bool {
+        self.one_in.load(Relaxed) == ALL
+    }
+
     /// The thread begins `bucket`.
     #[inline(always)]
     pub(crate) fn transition(&self, tsc: u64, bucket: Bucket) {
@@ -60,7 +66,7 @@ impl Recorder {
 
     #[cold]
     #[inline(never)]
-    fn push(&self, record: Record) {
+    pub(super) fn push(&self, record: Record) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         if records.len() < RECORDS_MAX {
             records.push(record);

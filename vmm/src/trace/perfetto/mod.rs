@@ -169,16 +169,20 @@ impl<W: Write> Exporter<W> {
         }
     }
 
-    /// Ends what is open, and the file.
-    pub fn finish(mut self) -> std::io::Result<Exported> {
+    /// Ends what is open, and the file. Gives how much of the file is whole in any case.
+    pub fn finish(mut self) -> (std::io::Result<Exported>, u64) {
+        let result = self.end();
+        (result.map(|()| self.exported), self.whole_bytes())
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
         for of in &mut self.sources {
             match of {
                 Of::Thread(thread) => thread.finish(&mut self.sink)?,
                 Of::Environment(environment) => environment.finish(&mut self.sink)?,
             }
         }
-        self.sink.packets.flush()?;
-        Ok(self.exported)
+        self.sink.packets.flush()
     }
 
     /// How much of the file is whole, after an error.

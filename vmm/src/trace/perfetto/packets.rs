@@ -5,7 +5,7 @@ use super::proto::{
 };
 use prost::Message;
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 /// Bytes that are written at once.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -14,27 +14,39 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub(super) struct Packets<W> {
     out: W,
     buffer: Vec<u8>,
+    /// Where in the buffer each packet ends.
+    ends: Vec<usize>,
     /// Bytes of whole packets that the file has taken.
     whole_bytes: u64,
 }
 
 impl<W: Write> Packets<W> {
     pub(super) fn new(out: W) -> Self {
-        Self { out, buffer: Vec::with_capacity(BUFFER_BYTES + 4096), whole_bytes: 0 }
+        Self { out, buffer: Vec::with_capacity(BUFFER_BYTES + 4096), ends: Vec::new(), whole_bytes: 0 }
     }
 
     pub(super) fn push(&mut self, packet: TracePacket) -> std::io::Result<()> {
         // Cannot fail: a vector grows.
         let _ = Trace { packet: vec![packet] }.encode(&mut self.buffer);
+        self.ends.push(self.buffer.len());
         if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
     }
 
     pub(super) fn flush(&mut self) -> std::io::Result<()> {
-        self.out.write_all(&self.buffer)?;
-        self.out.flush()?;
-        self.whole_bytes += self.buffer.len() as u64;
+        let mut written = 0;
+        let result = loop {
+            match self.out.write(&self.buffer[written..]) {
+                _ if written == self.buffer.len() => break self.out.flush(),
+                Ok(0) => break Err(ErrorKind::WriteZero.into()),
+                Ok(len) => written += len,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        self.whole_bytes += self.ends.iter().rev().find(|&&end| end <= written).copied().unwrap_or(0) as u64;
         self.buffer.clear();
-        Ok(())
+        self.ends.clear();
+        result
     }
 
     /// How much of the file is whole packets.
@@ -138,14 +150,15 @@ mod tests {
 
     #[test]
     fn full_disk_leaves_whole_packets_known() {
-        let mut packets = Packets::new(Small(2 * BUFFER_BYTES));
-        let mut sequence = Sequence::new(1);
-        let mut push = || {
+        let packet = || {
             let event = Event { track: 1, name: "a", category: "", event: TrackEvent::default() };
-            packets.push(sequence.packet(5, EventType::Instant, event))
+            Sequence::new(1).packet(5, EventType::Instant, event)
         };
-        while push().is_ok() {}
-        let whole = packets.whole_bytes();
-        assert!(whole as usize >= BUFFER_BYTES && whole as usize <= 2 * BUFFER_BYTES, "{whole}");
+        let bytes = Trace { packet: vec![packet()] }.encoded_len();
+        for room in [0, bytes - 1, bytes, 10 * bytes + 3, BUFFER_BYTES + 17] {
+            let mut packets = Packets::new(Small(room));
+            while packets.push(packet()).is_ok() {}
+            assert_eq!(packets.whole_bytes() as usize, room / bytes * bytes, "room for {room}");
+        }
     }
 }

@@ -44,7 +44,7 @@ fn export(only: &[&str], pieces: Vec<(u16, u64, Vec<Record>)>) -> (Trace, Export
     for (source, lost, records) in pieces {
         exporter.push(&Piece::Records { source, lost, records }).expect("a vector");
     }
-    let exported = exporter.finish().expect("a vector");
+    let exported = exporter.finish().0.expect("a vector");
     (Trace::decode(file.as_slice()).expect("our own"), exported)
 }
 

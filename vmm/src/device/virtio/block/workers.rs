@@ -180,8 +180,10 @@ impl<M: PinnedMemory> Workers<M> {
 
     fn start_thread(&mut self) -> io::Result<()> {
         let (shared, ledger) = (Arc::clone(&self.shared), Arc::clone(&self.ledgers[self.threads.len()]));
-        let thread =
-            std::thread::Builder::new().name("exovm-disk".to_owned()).spawn(move || shared.run(&ledger))?;
+        let thread = std::thread::Builder::new().name("exovm-disk".to_owned()).spawn(move || {
+            crate::trace::own::begin_thread(&ledger);
+            shared.run(&ledger);
+        })?;
         self.threads.push(thread);
         Ok(())
     }
