@@ -28,6 +28,7 @@ pub mod channel;
 pub mod cli;
 mod closest;
 pub mod control;
+pub mod debug;
 pub mod device;
 pub mod docroot_image;
 pub mod guest_log;

@@ -6,6 +6,7 @@
 
 use crate::manifest::{Manifest, ManifestError};
 use crate::program::{Header, Program, ProgramError};
+use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"EXOVMIMG";
 const FORMAT: u32 = 1;
@@ -20,6 +21,23 @@ pub struct Image {
     pub kernel: Program,
     /// Ring 3.
     pub program: Program,
+    /// The ELF files of both, for debuggers.
+    pub files: Files,
+}
+
+/// What an image was packed of.
+#[derive(Clone)]
+pub struct Files {
+    /// The kernel's ELF file.
+    pub kernel: Arc<[u8]>,
+    /// The program's.
+    pub program: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} and {} bytes", self.kernel.len(), self.program.len())
+    }
 }
 
 /// Why a file is not an image that can be booted.
@@ -77,10 +95,11 @@ impl Image {
     pub fn parse(file: &[u8]) -> Result<Self, ImageError> {
         let [manifest, kernel, program] = parts(file)?;
         let manifest = Manifest::parse(std::str::from_utf8(manifest).map_err(|_| ImageError::Damaged)?)?;
+        let files = Files { kernel: kernel.into(), program: program.into() };
         let kernel = Program::parse(kernel).map_err(ImageError::Kernel)?;
         let program = Program::parse(program).map_err(ImageError::Program)?;
         match (&kernel.header, &program.header) {
-            (Header::Kernel(_), Header::Image(_)) => Ok(Self { manifest, kernel, program }),
+            (Header::Kernel(_), Header::Image(_)) => Ok(Self { manifest, kernel, program, files }),
             _ => Err(ImageError::Damaged),
         }
     }

@@ -24,6 +24,7 @@ mod docroot;
 mod doctor;
 mod duration;
 mod exit;
+mod gdb;
 mod image;
 mod log_file;
 mod logs;
@@ -91,6 +92,8 @@ enum Command {
     Account(account::AccountArguments),
     /// Record what a running machine does, for ui.perfetto.dev.
     Trace(trace::TraceArguments),
+    /// Debug a running machine with gdb.
+    Gdb(gdb::GdbArguments),
     /// List the built-in images, or print what is in an image.
     Image(image::ImageArguments),
     /// Make a project for an image of one's own.
@@ -135,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Console(arguments) => console::console(&arguments),
         Command::Account(arguments) => account::account(&arguments),
         Command::Trace(arguments) => trace::trace(&arguments),
+        Command::Gdb(arguments) => gdb::gdb(&arguments),
         Command::Image(arguments) => image::image(arguments),
         Command::New(arguments) => new::new(arguments),
         Command::Build(arguments) => build::build(arguments),

@@ -5,6 +5,7 @@
 
 use super::protocol::{Answer, Ending, LogRequest, Refusal, RefusalKind, Request};
 use super::server::Served;
+use crate::debug;
 use crate::trace::{self, Accounts};
 use rustix::event::{PollFd, PollFlags};
 use std::io::{ErrorKind, Read, Write};
@@ -257,6 +258,15 @@ impl Connection {
                 let (header, serving) = trace::begin(served.machine(), request, &info.name, &info.image);
                 self.hand_over_to(move |socket, _| serving.start(socket), &Answer::Tracing(Box::new(header)));
             }
+            Ok(Request::Debug(request)) => match debug::grant(served.machine(), request) {
+                Ok(granted) => {
+                    self.hand_over_to(move |socket, input| granted.start(socket, input), &Answer::Attached);
+                }
+                Err(error) => {
+                    let message = error.to_string();
+                    self.say(&Answer::Refused(Refusal { kind: RefusalKind::Unable, message }));
+                }
+            },
             Err(refusal) => self.say(&Answer::Refused(refusal)),
         }
     }

@@ -8,6 +8,7 @@
 
 use crate::account::AccountSnapshot;
 use crate::channel::{AttachRequest, ClientError};
+use crate::debug::DebugRequest;
 use crate::device::virtio::console::AttachError;
 use crate::guest_log::Line;
 use crate::machine;
@@ -35,10 +36,12 @@ pub enum Request {
     /// Records of what guest and VMM do. After the answer the connection carries [`crate::trace::stream`] until the client shuts
     /// its side down.
     Trace(TraceRequest),
+    /// gdb's remote protocol, or files for its symbols. After [`Answer::Attached`] the connection carries that and nothing else.
+    Debug(DebugRequest),
 }
 
 /// Names of all requests, as the wire spells them.
-const REQUESTS: [&str; 6] = ["info", "account", "logs", "stop", "attach", "trace"];
+const REQUESTS: [&str; 7] = ["info", "account", "logs", "stop", "attach", "trace", "debug"];
 
 /// Which lines of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +77,7 @@ pub enum Answer {
         /// How the machine ended, if it did.
         machine: Option<Ending>,
     },
-    /// To [`Request::Attach`]: the next byte is the port's.
+    /// To [`Request::Attach`] and [`Request::Debug`]: the next byte is the port's, the debugger's or the file's.
     Attached,
     /// To [`Request::Trace`]: what follows is pieces of the stream.
     Tracing(Box<Header>),
@@ -333,7 +336,8 @@ mod tests {
         let attach = Request::Attach(AttachRequest::default());
         let logs = Request::Logs(LogRequest::default());
         let trace = Request::Trace(TraceRequest::default());
-        for request in [Request::Info, Request::Account, logs, Request::Stop, attach, trace] {
+        let debug = Request::Debug(DebugRequest::default());
+        for request in [Request::Info, Request::Account, logs, Request::Stop, attach, trace, debug] {
             let value = serde_json::to_value(&request).expect("JSON");
             let name = value.as_str().or_else(|| value.as_object()?.keys().next().map(String::as_str));
             assert!(REQUESTS.contains(&name.expect("a name")), "{value}");

@@ -51,7 +51,7 @@ impl Control {
                 self.logs.report(record.environment, &self.reporter.fault(&self.memory, self.vcpu, &record));
             }
             control::DRAIN => self.placement.begin_drain(value),
-            // No debugger is attached: it is a fault, and told as that.
+            // The vCPU has told the debugger, if there is one.
             control::BREAKPOINT => {}
             control::CLEAN_START => self.clean_start = value,
             control::CLEAN_PAGES => self.clean(value),

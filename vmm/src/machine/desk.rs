@@ -115,7 +115,7 @@ impl<V> Desk<V> {
     }
 
     /// One more holds the vCPU. The thread must be kicked.
-    pub(super) fn hold(&self) -> Result<(), AskError> {
+    pub(crate) fn hold(&self) -> Result<(), AskError> {
         let mut jobs = self.jobs();
         if jobs.closed || jobs.ending {
             return Err(AskError::Ended);
@@ -126,7 +126,7 @@ impl<V> Desk<V> {
     }
 
     /// One less does.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         let mut jobs = self.jobs();
         jobs.holds = jobs.holds.saturating_sub(1);
         self.changed.notify_all();

@@ -33,10 +33,12 @@ pub use nic::{NetSetup, QUEUE_PAIRS};
 pub use pause::Pause;
 
 pub(crate) use shared::Shared;
+pub(crate) use team::Team;
 pub(crate) use vcpu::share_time_line;
 
 use crate::account::AccountSnapshot;
 use crate::channel::Clients;
+use crate::debug::{self, DebugError, DebugRequest};
 use crate::placement::{IoMode, Placement};
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::stream::Header;
@@ -46,6 +48,7 @@ use boot::pages::SharedPages;
 use exovm_image::container::Image;
 use kvm_ioctls::VcpuFd;
 use statistics::Statistics;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -162,6 +165,8 @@ impl Machine {
     pub fn ask_to_stop(&self) {
         // One page, seen by all.
         self.pages().host.stop.store(1, Ordering::Release);
+        // Whom a debugger has stopped could not finish.
+        self.shared.debugger.hub.end();
         self.shared.wake_guest();
     }
 
@@ -226,6 +231,13 @@ impl Machine {
         job: impl FnOnce(&VcpuFd) -> R + Send + 'static,
     ) -> Result<R, AskError> {
         self.shared.team.ask(vcpu, job)
+    }
+
+    /// Has a debugger at the other end of `socket` attach, by gdb's remote protocol; for tests and tools.
+    pub fn attach_debugger(&self, socket: UnixStream) -> Result<(), DebugError> {
+        let granted = debug::grant(&self.shared, DebugRequest::Attach)?;
+        granted.start(socket, Vec::new());
+        Ok(())
     }
 
     /// Stops all vCPUs until the pause is dropped, for tests and tools.

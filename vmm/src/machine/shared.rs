@@ -9,6 +9,7 @@ use super::tools::Tools;
 use super::vcpu::VcpuEnd;
 use crate::account::{self, AccountSnapshot, ledger::Ledger};
 use crate::channel::Clients;
+use crate::debug::Debugger;
 use crate::placement::Placement;
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::{Looking, Tracing};
@@ -32,13 +33,14 @@ pub(crate) struct Shared {
     pub(crate) looking: Arc<Looking>,
     /// The records of that.
     pub(crate) tracing: Arc<Tracing>,
+    pub(crate) debugger: Debugger,
     /// Who serves those that look.
     pub(crate) tools: Tools,
     pub(crate) ledgers: Vec<(String, Arc<Ledger>)>,
     pub(crate) tsc_khz: u64,
     pub(super) started_tsc: u64,
     pub(crate) sites: Vec<exovm_image::program::Site>,
-    pub(super) vcpus: u32,
+    pub(crate) vcpus: u32,
     pub(crate) team: Arc<Team>,
     pub(super) end: Mutex<Option<End>>,
     pub(super) ended: Condvar,
@@ -65,6 +67,7 @@ impl Shared {
         self.clients.say_end();
         *self.end() = Some(end);
         self.ended.notify_all();
+        self.debugger.hub.end();
         let _ = self.end_event.write(1);
     }
 
@@ -76,6 +79,11 @@ impl Shared {
     /// Whether the machine has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.end().is_some()
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn how_it_ended(&self) -> Option<End> {
+        self.end().clone()
     }
 
     /// The pages of the environments that run from the start.

@@ -17,6 +17,7 @@ use crate::account::{
     ledger::{Bucket, Ledger},
 };
 use crate::channel::Clients;
+use crate::debug::Debugger;
 use crate::placement::{DeviceWork, Placement, Vcpus};
 use crate::trace::{self, Looking, Tracing};
 use abi::boot::{Ipv4Config, VCPUS_MAX};
@@ -108,6 +109,13 @@ impl Machine {
         placement.let_collect(&tracing);
         let team = Arc::new(Team::new(vcpus.count));
         let logs = Arc::new(Logs::new(&prepared.pages, config.log));
+        let debugger = Debugger::new(
+            Arc::clone(&prepared.memory),
+            (prepared.roots_gpa.clone(), prepared.fault_gpa),
+            &config.image,
+            Arc::clone(&team),
+        )?;
+        let hub = Arc::clone(&debugger.hub);
         let shared = Arc::new(Shared {
             memory: Arc::clone(&prepared.memory),
             pages: prepared.pages,
@@ -118,6 +126,7 @@ impl Machine {
             clients,
             looking,
             tracing,
+            debugger,
             tools: Tools::default(),
             ledgers,
             tsc_khz,
@@ -152,7 +161,8 @@ impl Machine {
             let (bus, placement) = (Arc::clone(&connections.bus), Arc::clone(&placement));
             let desk = team.desk(number).map_err(|_| MachineError::Internal("a vCPU without a desk"))?;
             let team = (Arc::clone(&team), Arc::clone(desk));
-            let vcpu = Vcpu::new(fd, bus, placement, ledger, team, control.of_vcpu(number));
+            let control = control.of_vcpu(number);
+            let vcpu = Vcpu::new(fd, bus, placement, ledger, team, control, (number, Arc::clone(&hub)));
             members.push(Member {
                 number,
                 vcpu,

@@ -6,9 +6,11 @@ use super::control::Control;
 use super::desk::Desk;
 use super::team::Team;
 use crate::account::ledger::{Bucket, Ledger};
+use crate::debug::Hub;
 use crate::device::pci::{Bus, MmioWrite};
 use crate::placement::Placement;
 use crate::trace;
+use abi::boot::control;
 use abi::fault::FaultRecord;
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_device_attr, kvm_mp_state, kvm_regs, kvm_xcrs};
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
@@ -53,6 +55,8 @@ pub(crate) struct Vcpu {
     team: Arc<Team>,
     desk: Arc<Desk<VcpuFd>>,
     control: Control,
+    number: u32,
+    hub: Arc<Hub>,
 }
 
 /// What ring 3 has of the registers that XSAVE knows.
@@ -154,8 +158,9 @@ impl Vcpu {
         ledger: Arc<Ledger>,
         (team, desk): (Arc<Team>, Arc<Desk<VcpuFd>>),
         control: Control,
+        (number, hub): (u32, Arc<Hub>),
     ) -> Self {
-        Self { fd, bus, placement, ledger, team, desk, control }
+        Self { fd, bus, placement, ledger, team, desk, control, number, hub }
     }
 
     /// Runs until the machine ends, on the thread that is the vCPU.
@@ -178,6 +183,14 @@ impl Vcpu {
                 Ok(VcpuExit::MmioWrite(gpa, data)) if gpa & !0xFFF == CONTROL_GPA => {
                     let _span = tracing::debug_span!("control register").entered();
                     let value = data.try_into().map_or(0, u32::from_le_bytes);
+                    match gpa - CONTROL_GPA {
+                        control::BREAKPOINT => self.hub.exception(self.number, &self.fd, value),
+                        control::FAULT | control::ENVIRONMENT_FAULT if self.hub.fault(self.number) => {
+                            // Until the debugger has seen enough of it.
+                            self.desk.serve(&self.fd);
+                        }
+                        _ => {}
+                    }
                     if let Some(end) = self.control.write(gpa - CONTROL_GPA, value) {
                         return end;
                     }
@@ -204,7 +217,12 @@ impl Vcpu {
                     return self
                         .broken(&format!("the guest's state was refused (hardware reason {reason:#x})"));
                 }
-                Ok(VcpuExit::InternalError) => return self.internal_error(),
+                Ok(VcpuExit::Debug(_)) => self.hub.debug_exit(self.number),
+                Ok(VcpuExit::InternalError) => {
+                    if let Some(end) = self.internal_error() {
+                        return end;
+                    }
+                }
                 Ok(other) => {
                     let reason = format!("unexpected exit {other:?}");
                     return self.broken(&reason);
@@ -227,8 +245,9 @@ impl Vcpu {
         VcpuEnd::Broken { reason: reason.to_owned(), registers }
     }
 
-    /// KVM_EXIT_INTERNAL_ERROR: most often an instruction that KVM's emulator does not know, with its bytes.
-    fn internal_error(&mut self) -> VcpuEnd {
+    /// KVM_EXIT_INTERNAL_ERROR: most often an instruction that KVM's emulator does not know, with its bytes. `None`: it was a
+    /// debugger's breakpoint.
+    fn internal_error(&mut self) -> Option<VcpuEnd> {
         let run = self.fd.get_kvm_run();
         // SAFETY: after KVM_EXIT_INTERNAL_ERROR this member of the union is the valid one, and all of it is plain data.
         let (suberror, count, data) = unsafe {
@@ -243,10 +262,14 @@ impl Vcpu {
             let len = usize::from(bytes[0]).min(15);
             reason = "KVM cannot emulate the instruction".to_owned();
             if count > 1 && len > 0 {
+                const INT3: u8 = 0xCC;
+                if bytes[1] == INT3 && self.hub.is_breakpoint(self.number, &self.fd) {
+                    return None;
+                }
                 let hex: Vec<String> = bytes[1..=len].iter().map(|byte| format!("{byte:02x}")).collect();
                 reason = format!("{reason} {}", hex.join(" "));
             }
         }
-        self.broken(&reason)
+        Some(self.broken(&reason))
     }
 }

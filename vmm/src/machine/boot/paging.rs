@@ -161,6 +161,11 @@ impl<'a> PageTables<'a> {
 
 /// Translates an address through the guest's page tables; the tools' view, not the processor's. `None` if not mapped.
 pub fn translate(memory: &Memory, root_gpa: u64, va: u64) -> Option<u64> {
+    leaf(memory, root_gpa, va).map(|(gpa, _)| gpa)
+}
+
+/// The same, and the entry that maps it.
+pub fn leaf(memory: &Memory, root_gpa: u64, va: u64) -> Option<(u64, u64)> {
     let mut table = root_gpa & ADDRESS;
     for level in (1..=4).rev() {
         let shift = 12 + 9 * (level - 1);
@@ -171,7 +176,7 @@ pub fn translate(memory: &Memory, root_gpa: u64, va: u64) -> Option<u64> {
         let leaf = level == 1 || (level <= 3 && entry & LARGE != 0);
         if leaf {
             let offset = (1u64 << shift) - 1;
-            return Some((entry & ADDRESS & !offset) | (va & offset));
+            return Some(((entry & ADDRESS & !offset) | (va & offset), entry));
         }
         table = entry & ADDRESS;
     }

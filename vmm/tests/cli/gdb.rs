@@ -1,0 +1,170 @@
+//! `exovm gdb`: with the host's gdb, lent to others, and refused. What a debugger does is tested in ci/tests/gdb.
+
+use crate::scene;
+use exovm_ci::Site;
+use exovm_ci::scene::{Outcome, Scene, finish_within};
+use exovm_netns::in_namespace;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// gdb, without the symbols of its own that it would look for, to its end.
+fn gdb(scene: &Scene, commands: &[&str]) -> Outcome {
+    let mut arguments = vec!["gdb", "--", "-nx", "-batch"];
+    for command in commands {
+        arguments.extend(["-ex", command]);
+    }
+    finish_within(PATIENCE, &mut scene.command(&arguments))
+}
+
+#[test]
+fn gdb_stops_at_a_function_shows_who_called_it_and_leaves_the_machine_as_it_was() {
+    in_namespace!(|| {
+        let scene = scene();
+        let site = Site::new().pattern_file("page", 1, 1000);
+        let docroot = site.path().to_str().expect("text");
+        let machine = scene.start(&["run", "cheetah", "--docroot", docroot, "--publish", "0:80"]);
+        let address = machine.address();
+        let page = || {
+            let mut stream = TcpStream::connect(address).expect("it listens");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+            stream
+                .write_all(b"GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .expect("it listens");
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).expect("an answer");
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        };
+        page();
+        let begun = Instant::now();
+        let outcome = std::thread::scope(|scope| {
+            let client = scope.spawn(|| (0..3).for_each(|_| page()));
+            let outcome = gdb(
+                &scene,
+                &[
+                    "break exos_http::serve::respond_with_file",
+                    "continue",
+                    "info threads",
+                    "backtrace",
+                    "stepi",
+                    "info registers rip",
+                    "x/2i 0xffffffff80000000",
+                    "delete",
+                    "detach",
+                ],
+            );
+            client.join().expect("late, and served");
+            outcome
+        });
+        println!("{:?}: {}", begun.elapsed(), outcome.stdout);
+        assert_eq!(outcome.status.code(), Some(0), "{outcome:?}");
+        for part in
+            ["Breakpoint 1, ", "environment 0 on vCPU 0", "#0 ", "respond_with_file", "#1 ", "Cheetah"]
+        {
+            assert!(outcome.stdout.contains(part), "{part}: {outcome:?}");
+        }
+        page();
+        machine.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn gdb_watches_memory_by_steps() {
+    let scene = scene();
+    let machine = scene.start(&["run", "probe", "--net", "none", "--", "spin"]);
+    let outcome = gdb(&scene, &["set $before = $rsp", "stepi", "stepi", "print $rsp == $before", "kill"]);
+    assert!(outcome.stdout.contains("$1 = 1"), "{outcome:?}");
+    // Killing what is debugged lets it go on: a debugger is a guest here.
+    let outcome = gdb(&scene, &["info threads"]);
+    assert!(outcome.stdout.contains("environment 0"), "{outcome:?}");
+    machine.stop();
+    scene.assert_clean();
+}
+
+#[test]
+fn connection_is_lent_to_one_debugger_after_the_other() {
+    let scene = scene();
+    let machine = scene.start(&["run", "hello"]);
+    let path = scene.dir().path().join("gdb.sock");
+    std::fs::create_dir_all(path.parent().expect("a directory")).expect("writable");
+    let path = path.to_str().expect("text").to_owned();
+    let mut lending = scene.command(&["gdb", "--socket", &path]).spawn().expect("the command starts");
+    let mut said = String::new();
+    let mut stderr = BufReader::new(lending.stderr.take().expect("piped"));
+    stderr.read_line(&mut said).expect("text");
+    assert!(said.contains("debugger of hello") && said.contains(&path), "{said}");
+    let mut first = UnixStream::connect(&path).expect("it listens");
+    assert_eq!(ask(&mut first, "qAttached"), "1");
+    // One at a time.
+    let mut second = UnixStream::connect(&path).expect("it listens");
+    assert_eq!(second.read(&mut [0; 100]).expect("closed"), 0);
+    let refused = scene.play(&["gdb", "--stdio"]);
+    refused.assert_error(&["hello", "another debugger is attached"]);
+    drop(first);
+    let begun = Instant::now();
+    loop {
+        let mut third = UnixStream::connect(&path).expect("it listens");
+        third.write_all(b"$qAttached#8f").expect("it listens");
+        if matches!(third.read(&mut [0; 100]), Ok(1..)) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    // SAFETY: kill takes its arguments by value; the child is ours and not yet waited for.
+    assert_eq!(unsafe { libc::kill(lending.id() as i32, libc::SIGINT) }, 0);
+    assert_eq!(lending.wait().expect("our own child").code(), Some(0));
+    assert!(!std::path::Path::new(&path).exists(), "the socket is removed");
+    machine.stop();
+    scene.assert_clean();
+}
+
+fn ask(socket: &mut UnixStream, packet: &str) -> String {
+    socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let sum = packet.bytes().fold(0u8, u8::wrapping_add);
+    socket.write_all(format!("${packet}#{sum:02x}").as_bytes()).expect("it listens");
+    let mut answer = Vec::new();
+    while !answer.contains(&b'#') {
+        let mut part = [0; 100];
+        let count = socket.read(&mut part).expect("an answer");
+        assert!(count > 0, "closed");
+        answer.extend_from_slice(&part[..count]);
+    }
+    let text = String::from_utf8(answer).expect("text");
+    text.trim_start_matches('+').trim_start_matches('$').split('#').next().expect("a body").to_owned()
+}
+
+#[test]
+fn symbols_are_elf_files_of_the_image() {
+    let scene = scene();
+    let machine = scene.start(&["run", "hello"]);
+    let dir = scene.dir();
+    let into = dir.path().join("symbols");
+    let outcome = scene.play(&["gdb", "--symbols", into.to_str().expect("text")]);
+    assert_eq!(outcome.status.code(), Some(0), "{outcome:?}");
+    for (file, symbol) in [("program.elf", "event_loop"), ("kernel.elf", "xok")] {
+        let bytes = std::fs::read(into.join(file)).expect("written");
+        assert!(bytes.starts_with(b"\x7fELF"), "{file}");
+        assert!(bytes.windows(symbol.len()).any(|window| window == symbol.as_bytes()), "{file}");
+    }
+    machine.stop();
+}
+
+#[test]
+fn debugger_of_nothing_is_refused_and_no_gdb_is_said() {
+    let scene = scene();
+    scene.assert_refused(&["gdb"], &["no machine is running"]);
+    let machine = scene.start(&["run", "hello"]);
+    scene.play(&["gdb", "nobody"]).assert_error(&["nobody", "hello"]);
+    scene.play(&["gdb", "--listen", "203.0.113.1:1"]).assert_error(&["203.0.113.1:1"]);
+    let mut command: Command = scene.command(&["gdb"]);
+    command.env("PATH", "/nonexistent");
+    let outcome = finish_within(PATIENCE, &mut command);
+    outcome.assert_error(&["there is no gdb here", "--listen", "target remote"]);
+    machine.stop();
+    scene.assert_clean();
+}
