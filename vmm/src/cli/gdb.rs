@@ -5,6 +5,7 @@ use super::Failure;
 use super::supervise::Signals;
 use crate::control::{Answer, ControlError, Request, Session, resolve};
 use crate::debug::DebugRequest;
+use crate::debug::symbols::readable;
 use rustix::event::{PollFd, PollFlags};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -108,6 +109,7 @@ fn write_symbols(name: &str, directory: &Path) -> Result<(), Failure> {
         let (mut stream, mut bytes) = connect(name, request)?;
         stream.read_to_end(&mut bytes).map_err(|error| format!("machine {name}: {error}"))?;
         let path = directory.join(file);
+        let bytes = readable(&bytes).unwrap_or(bytes);
         std::fs::write(&path, bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())

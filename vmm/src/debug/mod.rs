@@ -10,6 +10,7 @@
 //! | [`registers`] | in gdb's order, wherever they are |
 //! | [`memory`] | the guest's, by its addresses |
 //! | [`hub`] | the vCPUs' side |
+//! | [`symbols`] | files for gdb |
 //!
 //! How it works and why: README.md beside this file.
 
@@ -18,6 +19,7 @@ mod memory;
 mod registers;
 mod serve;
 mod session;
+pub mod symbols;
 mod target;
 mod text;
 mod threads;
