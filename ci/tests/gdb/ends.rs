@@ -222,6 +222,7 @@ fn core_machine_that_is_stopped_while_it_stands_still_ends() {
 #[test]
 fn core_guest_that_computes_is_interrupted_and_goes_on_changed() {
     let guest = guest(&COUNT).launch();
+    count(guest.machine());
     let mut gdb = Client::attach(guest.machine());
     gdb.go();
     std::thread::sleep(Duration::from_millis(20));
@@ -232,5 +233,6 @@ fn core_guest_that_computes_is_interrupted_and_goes_on_changed() {
     registers.set(RBX, 1 << 60);
     assert_eq!(gdb.set_registers(1, &registers), "OK");
     gdb.detach();
+    assert_counts(guest.machine());
     assert!(count(guest.machine()) > 1 << 60);
 }

@@ -37,6 +37,8 @@ pub(super) struct Thread {
 pub(super) struct Held {
     pub(super) general: kvm_regs,
     pub(super) system: kvm_sregs,
+    /// It is in ring 3, or the kernel shows a debugger what came of that.
+    in_ring3: bool,
     /// Who runs on it, in ring 3 or in the kernel.
     pub(super) environment: Option<u32>,
 }
@@ -49,14 +51,15 @@ impl Held {
         (general, system): (kvm_regs, kvm_sregs),
         stop: Option<&Stop>,
     ) -> Self {
-        let in_ring3 = system.cs.selector & 3 == 3
-            || matches!(stop, Some(Stop { event: Event::Trap { .. }, .. }))
-            || memory.ring3_flags_va(system.cr3, vcpu).is_some();
+        // Traps of the kernel itself were made something else.
+        let in_ring3 =
+            system.cs.selector & 3 == 3 || matches!(stop, Some(Stop { event: Event::Trap { .. }, .. }));
+        let has_left_ring3 = memory.ring3_flags_va(system.cr3, vcpu).is_some();
         let environment = match stop.and_then(|stop| stop.record.as_ref()) {
             Some(FaultRecord { environment, .. }) => Some(*environment),
-            None => memory.environment_of(system.cr3).filter(|_| in_ring3),
+            None => memory.environment_of(system.cr3).filter(|_| in_ring3 || has_left_ring3),
         };
-        Self { general, system, environment }
+        Self { general, system, in_ring3, environment }
     }
 }
 
@@ -104,10 +107,10 @@ pub(super) fn describe(thread: &Thread, held: &[Option<Held>]) -> String {
         Place::Waiting(_) => format!("{who}, waits for the CPU"),
         Place::Vcpu(vcpu) => {
             let held = held.get(vcpu as usize).and_then(Option::as_ref);
-            let ring = held.map_or(0, |held| held.system.cs.selector & 3);
-            match (environment_of(thread.tid), ring) {
+            let in_ring3 = held.is_some_and(|held| held.in_ring3);
+            match (environment_of(thread.tid), in_ring3) {
                 (None, _) => format!("{who} on vCPU {vcpu}, nobody to run"),
-                (_, 3) => format!("{who} on vCPU {vcpu}"),
+                (_, true) => format!("{who} on vCPU {vcpu}"),
                 _ => format!("{who} on vCPU {vcpu}, in the kernel"),
             }
         }
