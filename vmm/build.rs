@@ -12,6 +12,7 @@ fn main() {
     for source in exovm_image::build::SOURCES {
         println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
+    println!("cargo::rerun-if-env-changed={}", exovm_image::build::WITHOUT_SPANS);
     embed_sources(&root, &out);
     let images = exovm_image::build::workspace_images(&root, &target_dir(&out).join("guest"))
         .unwrap_or_else(|error| panic!("{error}"));

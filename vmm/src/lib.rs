@@ -16,6 +16,7 @@
 //! | [`guest_log`] | the last lines of a guest's log |
 //! | [`images`] | the images embedded in this binary |
 //! | [`sample_site`] | the site that is served when none is given |
+//! | [`span_costs`] | what a span costs in the guest |
 //! | [`project`] | images of one's own: made from a template, built against the sources embedded in this binary |
 //! | [`cache_dir`](mod@cache_dir) | where what can be made again is kept |
 //! | [`cli`] | the `exovm` command |
@@ -38,5 +39,6 @@ pub mod machine;
 pub mod placement;
 pub mod project;
 pub mod sample_site;
+pub mod span_costs;
 pub mod tables;
 pub mod trace;

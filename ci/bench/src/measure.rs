@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// What a measurement costs beyond its own time: starting wrk, its last tenth of a second, waking and pausing a server.
 const OVERHEAD: Duration = Duration::from_millis(150);
+/// How long a tool takes until it looks.
+const LOOK: Duration = Duration::from_millis(200);
 /// How long a server is left alone after it was measured, to see the client's connections close.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -31,10 +33,11 @@ pub(crate) fn measure(options: &HttpOptions, exovm: &Path, folder: &Path) -> Res
         network: &network,
         folder,
         exovm,
+        without_spans: options.without_spans.as_deref(),
         client_cpu: options.client_cpu,
         server_cpu: options.server_cpu,
     };
-    let mut bench = Bench { options, script, servers: Vec::new() };
+    let mut bench = Bench { options, exovm, folder, script, servers: Vec::new() };
     for &contender in &options.contenders {
         progress(format_args!("starting {contender}"));
         bench.servers.extend(servers::start(contender, &points, &setting)?);
@@ -60,6 +63,8 @@ pub(crate) fn measure(options: &HttpOptions, exovm: &Path, folder: &Path) -> Res
 
 struct Bench<'a> {
     options: &'a HttpOptions,
+    exovm: &'a Path,
+    folder: &'a Path,
     script: PathBuf,
     servers: Vec<Server>,
 }
@@ -104,6 +109,11 @@ impl Bench<'_> {
         server.process.resume()?;
         check::document(&name, server.address, point.mode, point.size_bytes)?;
 
+        let look_seconds = self.options.seconds_per_point + 2;
+        let looker = servers::look(server.contender, look_seconds, self.exovm, self.folder)?;
+        if looker.is_some() {
+            std::thread::sleep(LOOK);
+        }
         let client_before = ended_children_time()?;
         let (cpus_before, process_before, started) =
             (CpuSnapshot::now()?, process_time(pid)?, Instant::now());
@@ -117,6 +127,10 @@ impl Bench<'_> {
         let result = wrk::run(command).map_err(|reason| wrk::failed(point, &name, reason))?;
         let (wall, process_after, cpus_after) = (started.elapsed(), process_time(pid)?, CpuSnapshot::now()?);
 
+        if let Some(status) = looker.and_then(|mut looker| looker.has_ended()) {
+            let why = format!("the tool that looked at {name} ended too soon ({status})");
+            return Err(BenchError::InvalidOptions(why));
+        }
         std::thread::sleep(SETTLE);
         server.process.pause()?;
         let busy = cpus_after.busy_since(&cpus_before, wall);

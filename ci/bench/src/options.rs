@@ -41,6 +41,14 @@ pub enum Contender {
     CheetahBothCpus,
     /// The bare user-space responder on a TAP, without VM and without real TCP: the ceiling.
     Bare,
+    /// As `cheetah`, from an `exovm` whose images were built without spans.
+    CheetahWithoutSpans,
+    /// As `cheetah`, while `exovm account` looks.
+    CheetahAccounts,
+    /// As `cheetah`, while `exovm trace --sample 1/64` looks.
+    CheetahSample,
+    /// As `cheetah`, while `exovm trace` looks.
+    CheetahTrace,
     /// nginx, one worker.
     Nginx,
     /// lighttpd.
@@ -48,7 +56,7 @@ pub enum Contender {
 }
 
 impl Contender {
-    /// All of them, in the order in which they take turns.
+    /// Those of `bench http`, in the order in which they take turns.
     pub const ALL: [Contender; 5] = [
         Contender::Cheetah,
         Contender::Nginx,
@@ -60,6 +68,18 @@ impl Contender {
     /// Whether this is one of the established servers that a guest is compared with.
     pub fn is_peer(self) -> bool {
         matches!(self, Contender::Nginx | Contender::Lighttpd)
+    }
+
+    /// What looks at the guest while it is measured: arguments of `exovm` before its name.
+    pub(crate) fn looker(self) -> Option<&'static [&'static str]> {
+        match self {
+            Contender::CheetahAccounts => Some(&["account", "--json"]),
+            Contender::CheetahSample => {
+                Some(&["trace", "--json", "--sample", "1/64", "-o", "looked.pftrace"])
+            }
+            Contender::CheetahTrace => Some(&["trace", "--json", "-o", "looked.pftrace"]),
+            _ => None,
+        }
     }
 
     /// Whether this is our guest.
@@ -74,6 +94,10 @@ impl fmt::Display for Contender {
         f.pad(match self {
             Contender::Cheetah => "cheetah",
             Contender::CheetahBothCpus => "cheetah, both CPUs",
+            Contender::CheetahWithoutSpans => "without spans",
+            Contender::CheetahAccounts => "accounts",
+            Contender::CheetahSample => "trace of 1/64",
+            Contender::CheetahTrace => "trace of all",
             Contender::Bare => "bare responder",
             Contender::Nginx => "nginx",
             Contender::Lighttpd => "lighttpd",
@@ -153,6 +177,9 @@ pub struct HttpOptions {
     pub client_cpu: usize,
     /// The CPU of the servers.
     pub server_cpu: usize,
+    /// The program of [`Contender::CheetahWithoutSpans`].
+    #[serde(default)]
+    pub without_spans: Option<PathBuf>,
     /// Where the report is written as JSON.
     pub json_path: Option<PathBuf>,
     /// A choice of points that takes under three minutes, see [`HttpOptions::quick`].
@@ -171,6 +198,7 @@ impl Default for HttpOptions {
             contenders: Contender::ALL.to_vec(),
             client_cpu: 0,
             server_cpu: 1,
+            without_spans: None,
             json_path: None,
             quick: false,
         }

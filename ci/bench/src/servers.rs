@@ -23,6 +23,13 @@ const CHEETAH_BOTH_CPUS_LINK: TapLink = TapLink {
     client: Ipv4Addr::new(10, 83, 0, 1),
     server: Ipv4Addr::new(10, 83, 0, 2),
 };
+const fn guest_link(name: &'static str, network: u8) -> TapLink {
+    TapLink { name, client: Ipv4Addr::new(10, network, 0, 1), server: Ipv4Addr::new(10, network, 0, 2) }
+}
+const WITHOUT_SPANS_LINK: TapLink = guest_link("without-spans", 84);
+const ACCOUNTS_LINK: TapLink = guest_link("accounts", 85);
+const SAMPLE_LINK: TapLink = guest_link("sample", 86);
+const TRACE_LINK: TapLink = guest_link("trace", 87);
 const BARE_LINK: TapLink =
     TapLink { name: "bare", client: Ipv4Addr::new(10, 82, 0, 1), server: Ipv4Addr::new(10, 82, 0, 2) };
 
@@ -31,6 +38,10 @@ pub(crate) fn tap_link(contender: Contender) -> Option<TapLink> {
     match contender {
         Contender::Cheetah => Some(CHEETAH_LINK),
         Contender::CheetahBothCpus => Some(CHEETAH_BOTH_CPUS_LINK),
+        Contender::CheetahWithoutSpans => Some(WITHOUT_SPANS_LINK),
+        Contender::CheetahAccounts => Some(ACCOUNTS_LINK),
+        Contender::CheetahSample => Some(SAMPLE_LINK),
+        Contender::CheetahTrace => Some(TRACE_LINK),
         Contender::Bare => Some(BARE_LINK),
         Contender::Nginx | Contender::Lighttpd => None,
     }
@@ -53,13 +64,16 @@ pub(crate) struct Setting<'a> {
     pub(crate) folder: &'a Path,
     /// The `exovm` program.
     pub(crate) exovm: &'a Path,
+    /// That of [`Contender::CheetahWithoutSpans`].
+    pub(crate) without_spans: Option<&'a Path>,
     pub(crate) client_cpu: usize,
     pub(crate) server_cpu: usize,
 }
 
 /// The command line of a guest. All flags of `exovm` that the benchmark relies on are here and nowhere else.
-fn cheetah_command(setting: &Setting<'_>, link: &TapLink) -> Command {
-    let mut command = Command::new(setting.exovm);
+fn cheetah_command(setting: &Setting<'_>, link: &TapLink, contender: Contender) -> Command {
+    let other = setting.without_spans.filter(|_| contender == Contender::CheetahWithoutSpans);
+    let mut command = Command::new(other.unwrap_or(setting.exovm));
     command.args(["run", "cheetah", "--docroot"]).arg(setting.folder.join("docroot"));
     command.args(["--net", &format!("tap={},ip={}/{PREFIX_BITS}", link.name, link.server)]);
     // Two guests may run at once, and each wants a name of its own.
@@ -110,6 +124,19 @@ pub(crate) fn best_configuration(contender: Contender, point: &Point) -> &'stati
     }
 }
 
+/// Has a tool look at a guest for so long, if the contender is about that. It runs where it likes, as a user's would.
+pub(crate) fn look(
+    contender: Contender,
+    seconds: u32,
+    exovm: &Path,
+    folder: &Path,
+) -> Result<Option<Background>, BenchError> {
+    let (Some(arguments), Some(link)) = (contender.looker(), tap_link(contender)) else { return Ok(None) };
+    let mut command = Command::new(exovm);
+    command.args(arguments).args(["--for", &seconds.to_string(), link.name]).current_dir(folder);
+    Background::start(&mut command, &folder.join("looker.log")).map(Some)
+}
+
 /// Starts `contender` in each configuration that one of `points` wants, and waits until it accepts connections.
 pub(crate) fn start(
     contender: Contender,
@@ -117,12 +144,17 @@ pub(crate) fn start(
     setting: &Setting<'_>,
 ) -> Result<Vec<Server>, BenchError> {
     let mut servers = match contender {
-        Contender::Cheetah => {
-            let mut command = cheetah_command(setting, &CHEETAH_LINK);
-            vec![start_on_tap(contender, &CHEETAH_LINK, pin(&mut command, &[setting.server_cpu]), setting)?]
+        Contender::Cheetah
+        | Contender::CheetahWithoutSpans
+        | Contender::CheetahAccounts
+        | Contender::CheetahSample
+        | Contender::CheetahTrace => {
+            let link = tap_link(contender).unwrap_or(CHEETAH_LINK);
+            let mut command = cheetah_command(setting, &link, contender);
+            vec![start_on_tap(contender, &link, pin(&mut command, &[setting.server_cpu]), setting)?]
         }
         Contender::CheetahBothCpus => {
-            let mut command = cheetah_command(setting, &CHEETAH_BOTH_CPUS_LINK);
+            let mut command = cheetah_command(setting, &CHEETAH_BOTH_CPUS_LINK, contender);
             let cpus = [setting.client_cpu, setting.server_cpu];
             vec![start_on_tap(contender, &CHEETAH_BOTH_CPUS_LINK, pin(&mut command, &cpus), setting)?]
         }

@@ -1,11 +1,13 @@
 //! The edge to the machine: the areas at their fixed addresses, the TSC, and where the section of sites begins. The only
 //! unsafe code of the crate. May assume that it runs in an environment (feature `guest`).
 
+#[cfg(not(exovm_without_spans))]
 use crate::Span;
 use crate::ledger::{Ledger, Machine, SiteId};
 use abi::boot::{EnvironmentPage, HostPage};
 use abi::layout::{ACCOUNT_VA, ENVIRONMENT_VA, HOST_VA, TRACE_VA};
 use abi::trace::{AccountArea, Site, TraceRing};
+#[cfg(not(exovm_without_spans))]
 use core::marker::PhantomData;
 use core::ptr::with_exposed_provenance;
 
@@ -55,12 +57,14 @@ fn id(site: &'static Site) -> SiteId {
 
 /// What `span!` calls.
 #[inline(always)]
+#[cfg(not(exovm_without_spans))]
 pub fn enter(site: &'static Site, subject: u64) -> Span {
     Span { outer: ledger().enter(id(site), subject), _not_send: PhantomData }
 }
 
 /// What `event!` calls.
 #[inline(always)]
+#[cfg(not(exovm_without_spans))]
 pub fn event(site: &'static Site, subject: u64, argument: u64) {
     ledger().event(id(site), subject, argument);
 }
@@ -73,12 +77,14 @@ pub fn counter(site: &'static Site, n: u64) {
 
 /// What `follow` calls.
 #[inline(always)]
+#[cfg(not(exovm_without_spans))]
 pub fn follow(subject: u64) -> crate::Following {
     crate::Following { before: ledger().follow(subject), _not_send: PhantomData }
 }
 
 /// What `follow_again` calls.
 #[inline(always)]
+#[cfg(not(exovm_without_spans))]
 pub fn follow_again(followed: u64) -> crate::Following {
     crate::Following { before: ledger().follow_again(followed), _not_send: PhantomData }
 }

@@ -43,7 +43,7 @@ pub fn start() {
 #[derive(Debug)]
 pub struct Span {
     /// The span around this one.
-    #[cfg(feature = "guest")]
+    #[cfg(all(feature = "guest", not(exovm_without_spans)))]
     pub(crate) outer: ledger::SiteId,
     /// The account belongs to the one thread of the environment: neither `Send` nor `Sync`.
     #[doc(hidden)]
@@ -53,7 +53,7 @@ pub struct Span {
 impl Drop for Span {
     #[inline(always)]
     fn drop(&mut self) {
-        #[cfg(feature = "guest")]
+        #[cfg(all(feature = "guest", not(exovm_without_spans)))]
         guest::ledger().leave(self.outer);
     }
 }
@@ -62,9 +62,9 @@ impl Drop for Span {
 /// records without a subject of their own are its, and where only samples are recorded, `subject` decides.
 #[inline(always)]
 pub fn follow(subject: u64) -> Following {
-    #[cfg(feature = "guest")]
+    #[cfg(all(feature = "guest", not(exovm_without_spans)))]
     return guest::follow(subject);
-    #[cfg(not(feature = "guest"))]
+    #[cfg(not(all(feature = "guest", not(exovm_without_spans))))]
     {
         let _ = subject;
         Following { _not_send: core::marker::PhantomData }
@@ -74,9 +74,9 @@ pub fn follow(subject: u64) -> Following {
 /// Goes on, until the guard is dropped, with what [`followed`] gave when this work was put aside.
 #[inline(always)]
 pub fn follow_again(followed: u64) -> Following {
-    #[cfg(feature = "guest")]
+    #[cfg(all(feature = "guest", not(exovm_without_spans)))]
     return guest::follow_again(followed);
-    #[cfg(not(feature = "guest"))]
+    #[cfg(not(all(feature = "guest", not(exovm_without_spans))))]
     {
         let _ = followed;
         Following { _not_send: core::marker::PhantomData }
@@ -86,9 +86,9 @@ pub fn follow_again(followed: u64) -> Following {
 /// What this environment works on, if that is recorded; otherwise 0.
 #[inline(always)]
 pub fn followed() -> u64 {
-    #[cfg(feature = "guest")]
+    #[cfg(all(feature = "guest", not(exovm_without_spans)))]
     return guest::ledger().followed();
-    #[cfg(not(feature = "guest"))]
+    #[cfg(not(all(feature = "guest", not(exovm_without_spans))))]
     0
 }
 
@@ -96,7 +96,7 @@ pub fn followed() -> u64 {
 #[must_use = "the work ends when its guard is dropped: write `let _following = follow(...)`"]
 #[derive(Debug)]
 pub struct Following {
-    #[cfg(feature = "guest")]
+    #[cfg(all(feature = "guest", not(exovm_without_spans)))]
     pub(crate) before: u64,
     /// As for [`Span`].
     pub(crate) _not_send: core::marker::PhantomData<*const ()>,
@@ -105,7 +105,7 @@ pub struct Following {
 impl Drop for Following {
     #[inline(always)]
     fn drop(&mut self) {
-        #[cfg(feature = "guest")]
+        #[cfg(all(feature = "guest", not(exovm_without_spans)))]
         guest::ledger().follow_again(self.before);
     }
 }

@@ -3,7 +3,7 @@
 /// Names a stretch of code; gives a guard that must be held: `let _span = span!("tcp input");`. Nested spans are
 /// exclusive: while an inner one runs, the outer one's cycles stand still. `span!("name", subject)` says which packet or
 /// request (a `u64`) it works on.
-#[cfg(feature = "guest")]
+#[cfg(all(feature = "guest", not(exovm_without_spans)))]
 #[macro_export]
 macro_rules! span {
     ($name:literal $(,)?) => {
@@ -17,7 +17,7 @@ macro_rules! span {
 
 /// Notes that something happened: `event!("name", subject, argument)`, both `u64`. The subject is the number of the
 /// packet or request it happened to, the argument is free.
-#[cfg(feature = "guest")]
+#[cfg(all(feature = "guest", not(exovm_without_spans)))]
 #[macro_export]
 macro_rules! event {
     ($name:literal, $subject:expr, $argument:expr $(,)?) => {{
@@ -53,7 +53,7 @@ macro_rules! __site {
 /// Names a stretch of code; gives a guard that must be held: `let _span = span!("tcp input");`. Nested spans are
 /// exclusive: while an inner one runs, the outer one's cycles stand still. `span!("name", subject)` says which packet or
 /// request (a `u64`) it works on.
-#[cfg(not(feature = "guest"))]
+#[cfg(any(not(feature = "guest"), exovm_without_spans))]
 #[macro_export]
 macro_rules! span {
     ($name:literal $(,)?) => {
@@ -70,7 +70,7 @@ macro_rules! span {
 
 /// Notes that something happened: `event!("name", subject, argument)`, both `u64`. The subject is the number of the
 /// packet or request it happened to, the argument is free.
-#[cfg(not(feature = "guest"))]
+#[cfg(any(not(feature = "guest"), exovm_without_spans))]
 #[macro_export]
 macro_rules! event {
     ($name:literal, $subject:expr, $argument:expr $(,)?) => {{

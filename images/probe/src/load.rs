@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     ("fault-at-stop", fault_at_stop),
     ("burn", burn),
     ("costs", costs),
+    ("spans", spans),
     ("scribble", scribble),
     ("spin", |_| spin()),
     ("halt-forever", |_| halt_forever()),
@@ -186,6 +187,29 @@ fn costs(arguments: Arguments<'_>) -> Option<u32> {
     let (turn_least, turn) = least_and_median(rounds, || turn::take(1));
     let (stay_least, stay) = least_and_median(rounds, thousand_instructions);
     log::info!("probe: costs call {call_least} {call} turn {turn_least} {turn} thousand {stay_least} {stay}");
+    Some(HELD)
+}
+
+/// `spans`: until the VMM wants the machine to end, what a span costs in the mode that the VMM asks for at the time: the least of
+/// many runs, a line each.
+fn spans(_: Arguments<'_>) -> Option<u32> {
+    const SPANS: u64 = 1000;
+    const RUNS: usize = 200;
+    let mode = &pages::host().trace.mode;
+    pages::stamp(phase::READY);
+    while !turn::stop_wanted() {
+        let before = mode.load(Ordering::Relaxed);
+        let _following = exos_trace::follow(1);
+        let (least, _) = least_and_median(RUNS, || {
+            for _ in 0..SPANS {
+                let _span = exos_trace::span!("cost of a span");
+            }
+        });
+        if mode.load(Ordering::Relaxed) == before {
+            // In hundredths: a span that nobody looks at takes few cycles.
+            log::info!("probe: spans {} {}", before & 0xFF, least * 100 / SPANS);
+        }
+    }
     Some(HELD)
 }
 

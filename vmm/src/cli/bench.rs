@@ -19,6 +19,8 @@ enum What {
     Http(HttpArguments),
     /// What each kernel call costs: cycles, and ring 0 instructions where they can be counted.
     Kernel(KernelArguments),
+    /// What looking at a machine costs it: accounts, a sampled trace, a whole one; and a span by itself.
+    Trace(super::bench_trace::TraceArguments),
 }
 
 /// Arguments of `bench kernel`.
@@ -84,6 +86,7 @@ pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode, Failure> {
     let arguments = match arguments.what {
         What::Http(arguments) => arguments,
         What::Kernel(arguments) => return kernel(arguments),
+        What::Trace(arguments) => return super::bench_trace::trace(arguments),
     };
     let options = options(arguments);
     let report = exovm_bench::run_http(options, &std::env::current_exe()?)?;

@@ -111,6 +111,9 @@ pub const SOURCES: &[&str] = &[
     "rust-toolchain.toml",
 ];
 
+/// Set: images are built without spans and events, so that it can be measured what those cost while nobody looks.
+pub const WITHOUT_SPANS: &str = "EXOVM_WITHOUT_SPANS";
+
 /// Builds and packs every image of a workspace. `target_dir` is the nested cargo's own.
 pub fn workspace_images(root: &Path, target_dir: &Path) -> Result<Vec<Built>, BuildError> {
     let mut manifests = Vec::new();
@@ -136,7 +139,11 @@ pub fn workspace_images(root: &Path, target_dir: &Path) -> Result<Vec<Built>, Bu
     let kernel = build("kernel", &["xok"], KERNEL_FLAGS, KERNEL_LINK_SCRIPT)?;
     let kernel = read(&kernel.join("xok"))?;
     let programs: Vec<&str> = manifests.iter().map(|(_, manifest)| manifest.program.as_str()).collect();
-    let programs_dir = build("images", &programs, PROGRAM_FLAGS, PROGRAM_LINK_SCRIPT)?;
+    let mut flags = PROGRAM_FLAGS.to_vec();
+    if std::env::var_os(WITHOUT_SPANS).is_some() {
+        flags.push("--cfg=exovm_without_spans");
+    }
+    let programs_dir = build("images", &programs, &flags, PROGRAM_LINK_SCRIPT)?;
     let mut built = Vec::new();
     for (text, manifest) in manifests {
         let program = read(&programs_dir.join(&manifest.program))?;
