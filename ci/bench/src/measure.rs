@@ -127,9 +127,11 @@ impl Bench<'_> {
         let result = wrk::run(command).map_err(|reason| wrk::failed(point, &name, reason))?;
         let (wall, process_after, cpus_after) = (started.elapsed(), process_time(pid)?, CpuSnapshot::now()?);
 
-        if let Some(status) = looker.and_then(|mut looker| looker.has_ended()) {
-            let why = format!("the tool that looked at {name} ended too soon ({status})");
-            return Err(BenchError::InvalidOptions(why));
+        if let Some(mut looker) = looker
+            && let Some(status) = looker.has_ended()
+        {
+            let reason = format!("the tool that was to look at it ended ({status})");
+            return Err(BenchError::ServerDown { server: name, reason, log: looker.log_tail() });
         }
         std::thread::sleep(SETTLE);
         server.process.pause()?;

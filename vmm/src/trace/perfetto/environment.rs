@@ -7,6 +7,7 @@ use super::{GUEST, Sink, is_plausible, number};
 use crate::trace::record::Record;
 use abi::trace::{RECORD_COUNTER, RECORD_ENTER, RECORD_EVENT, RECORD_LEAVE, subject};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{Result, Write};
 
 /// Spans that may be open within each other; deeper ones are garbage.
@@ -145,11 +146,10 @@ impl Environment {
         if !sink.only.wants(name) {
             return Ok(());
         }
-        if !self.counters.contains_key(&site) {
-            let track = sink.counter_track(parent, name)?;
-            self.counters.insert(site, (track, 0));
-        }
-        let Some((track, sum)) = self.counters.get_mut(&site) else { return Ok(()) };
+        let (track, sum) = match self.counters.entry(site) {
+            Entry::Occupied(counter) => counter.into_mut(),
+            Entry::Vacant(place) => place.insert((sink.counter_track(parent, name)?, 0)),
+        };
         *sum = sum.wrapping_add(record.argument as i64);
         let event = TrackEvent { counter_value: Some(*sum), ..TrackEvent::default() };
         let event = Event { track: *track, event, ..Event::default() };
