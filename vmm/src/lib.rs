@@ -10,6 +10,7 @@
 //! | [`attacks`] | what environments try, and what it must get |
 //! | [`account`] | where the cycles went |
 //! | [`trace`] | who looks at accounts and records, and how those get out |
+//! | [`profile`] | where vCPUs and threads are, sampled |
 //! | [`channel`] | who is attached to the ports of the host channel |
 //! | [`control`] | how tools speak to a running machine |
 //! | [`docroot_image`] | disk images of document roots, made once and kept |
@@ -37,6 +38,7 @@ pub mod images;
 pub mod kernel_costs;
 pub mod machine;
 pub mod placement;
+pub mod profile;
 pub mod project;
 pub mod sample_site;
 pub mod span_costs;

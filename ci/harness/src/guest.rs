@@ -159,6 +159,12 @@ impl GuestBuilder {
         self
     }
 
+    /// Leaves the image without the names of its functions, as `strip` does.
+    pub fn without_symbols(mut self) -> Self {
+        self.image.program.symbols.clear();
+        self
+    }
+
     /// Has the image run `code` instead of its own, so that a test can have the guest do what no compiler would let it.
     /// The code lies at the beginning of the image's longest function.
     ///

@@ -29,6 +29,7 @@
 //! | [`costs`] | what kernel calls cost |
 //! | [`arbitrary`] | every call with arbitrary arguments, and every table filled |
 //! | [`storm`] | sleeping and being woken, many times |
+//! | [`profile`] | no arguments: what a profiler should see |
 //! | [`load`] | work: heap, log, spans, endless loops |
 //!
 //! Whoever adds a case adds it to its module's table; an argument that no table knows ends with [`NO_SUCH_CASE`].
@@ -57,6 +58,7 @@ mod memory;
 mod messages;
 mod offspring;
 mod paging;
+mod profile;
 mod queue;
 mod registers;
 mod revocation;
@@ -102,6 +104,7 @@ const TABLES: &[&[Case]] = &[
     arbitrary::CASES,
     revocation::CASES,
     paging::CASES,
+    profile::CASES,
 ];
 
 /// Says all cases, so that a test knows them all.

@@ -141,6 +141,12 @@ impl Ledger {
         &self.recorder
     }
 
+    /// What the thread is at; `None`: it has not begun.
+    pub fn current(&self) -> Option<Bucket> {
+        let begun = self.last_tsc.load(Ordering::Relaxed) != 0;
+        begun.then(|| Bucket::ALL[self.current.load(Ordering::Relaxed)])
+    }
+
     /// What lies in each bucket now, the running one included.
     pub fn read(&self) -> [Sum; Bucket::ALL.len()] {
         let mut sums = [Sum::default(); Bucket::ALL.len()];

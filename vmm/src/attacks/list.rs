@@ -16,6 +16,9 @@ type Rows = &'static [Row];
 
 /// Cases of the image that are no attacks: work, promises and costs, which have tests of their own.
 pub const NO_ATTACKS: &[&str] = &[
+    "profile-shares",
+    "profile-calls",
+    "profile-frames",
     "storm",
     "hanging",
     "arbitrary-calls",

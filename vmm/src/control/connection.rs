@@ -6,6 +6,7 @@
 use super::protocol::{Answer, Ending, LogRequest, Refusal, RefusalKind, Request};
 use super::server::Served;
 use crate::debug;
+use crate::profile;
 use crate::trace::{self, Accounts};
 use rustix::event::{PollFd, PollFlags};
 use std::io::{ErrorKind, Read, Write};
@@ -264,6 +265,16 @@ impl Connection {
                 }
                 Err(error) => {
                     let message = error.to_string();
+                    self.say(&Answer::Refused(Refusal { kind: RefusalKind::Unable, message }));
+                }
+            },
+            Ok(Request::Profile(request)) => match served.machine().profilers.admit(&request) {
+                Ok(admitted) => {
+                    let machine = Arc::clone(served.machine());
+                    let start = move |socket, _| profile::start(machine, admitted, socket);
+                    self.hand_over_to(start, &Answer::Profiling);
+                }
+                Err(message) => {
                     self.say(&Answer::Refused(Refusal { kind: RefusalKind::Unable, message }));
                 }
             },

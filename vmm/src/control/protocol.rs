@@ -1,8 +1,8 @@
 //! What is said over a control socket, and how it is written: a line of JSON each.
 //!
 //! A client sends `{"v":1,"request":REQUEST}`, one after the other; the machine answers each with one line
-//! `{"v":1,"answer":ANSWER}`, except `logs` and `stop`, whose lines go on until an `end`, and `attach`, after whose answer
-//! the connection is a port's. What the machine does not
+//! `{"v":1,"answer":ANSWER}`, except `logs` and `stop`, whose lines go on until an `end`, and `attach` and `profile`, after whose
+//! answer the connection is a port's, or a profiler's. What the machine does not
 //! understand (another version, an unknown request, no JSON) it answers with `refused` and the reason, and goes on
 //! listening. A new request or a new field that may be missing is no new version.
 
@@ -12,6 +12,7 @@ use crate::debug::DebugRequest;
 use crate::device::virtio::console::AttachError;
 use crate::guest_log::Line;
 use crate::machine;
+use crate::profile::ProfileRequest;
 use crate::trace::TraceRequest;
 use crate::trace::stream::Header;
 use serde::{Deserialize, Serialize};
@@ -38,10 +39,13 @@ pub enum Request {
     Trace(TraceRequest),
     /// gdb's remote protocol, or files for its symbols. After [`Answer::Attached`] the connection carries that and nothing else.
     Debug(DebugRequest),
+    /// Samples. After the answer the connection carries lines of [`crate::profile::Item`] until the client shuts its side down,
+    /// or the machine ends; each way the last line says so.
+    Profile(ProfileRequest),
 }
 
 /// Names of all requests, as the wire spells them.
-const REQUESTS: [&str; 7] = ["info", "account", "logs", "stop", "attach", "trace", "debug"];
+const REQUESTS: [&str; 8] = ["info", "account", "logs", "stop", "attach", "trace", "debug", "profile"];
 
 /// Which lines of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +85,8 @@ pub enum Answer {
     Attached,
     /// To [`Request::Trace`]: what follows is pieces of the stream.
     Tracing(Box<Header>),
+    /// To [`Request::Profile`]: the next line is a sample's.
+    Profiling,
     /// The request was not understood, or is not possible.
     Refused(Refusal),
 }
@@ -337,7 +343,8 @@ mod tests {
         let logs = Request::Logs(LogRequest::default());
         let trace = Request::Trace(TraceRequest::default());
         let debug = Request::Debug(DebugRequest::default());
-        for request in [Request::Info, Request::Account, logs, Request::Stop, attach, trace, debug] {
+        let profile = Request::Profile(ProfileRequest::default());
+        for request in [Request::Info, Request::Account, logs, Request::Stop, attach, trace, debug, profile] {
             let value = serde_json::to_value(&request).expect("JSON");
             let name = value.as_str().or_else(|| value.as_object()?.keys().next().map(String::as_str));
             assert!(REQUESTS.contains(&name.expect("a name")), "{value}");

@@ -32,6 +32,7 @@ pub use log::LogSink;
 pub use nic::{NetSetup, QUEUE_PAIRS};
 pub use pause::Pause;
 
+pub(crate) use report::Reporter;
 pub(crate) use shared::Shared;
 pub(crate) use team::Team;
 pub(crate) use vcpu::share_time_line;
@@ -40,6 +41,7 @@ use crate::account::AccountSnapshot;
 use crate::channel::Clients;
 use crate::debug::{self, DebugError, DebugRequest};
 use crate::placement::{IoMode, Placement};
+use crate::profile::ProfileRequest;
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::stream::Header;
 use crate::trace::{self, Accounts, Listener, Records};
@@ -243,6 +245,13 @@ impl Machine {
     /// Stops all vCPUs until the pause is dropped, for tests and tools.
     pub fn pause(&self) -> Result<Pause, AskError> {
         self.shared.team.pause()
+    }
+
+    /// Sends samples to a profiler's socket, as the control socket's `profile` does; for tests. Says why not.
+    pub fn profile(&self, request: &ProfileRequest, socket: UnixStream) -> Result<(), String> {
+        let admitted = self.shared.profilers.admit(request)?;
+        crate::profile::start(Arc::clone(&self.shared), admitted, socket);
+        Ok(())
     }
 
     /// How many vCPUs it has.

@@ -11,6 +11,7 @@ use crate::account::{self, AccountSnapshot, ledger::Ledger};
 use crate::channel::Clients;
 use crate::debug::Debugger;
 use crate::placement::Placement;
+use crate::profile::Profilers;
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::{Looking, Tracing};
 use abi::boot::phase;
@@ -29,6 +30,10 @@ pub(crate) struct Shared {
     pub(super) tables_at: TableAddresses,
     pub(crate) placement: Arc<Placement>,
     pub(crate) clients: Clients,
+    /// The image and its symbols.
+    pub(crate) reporter: Arc<Reporter>,
+    /// Who takes samples.
+    pub(crate) profilers: Profilers,
     /// Who looks at what the guest does.
     pub(crate) looking: Arc<Looking>,
     /// The records of that.
@@ -65,6 +70,7 @@ impl Shared {
         // What the guest wrote last; clients read it before they hear of the end.
         self.placement.take_last_words();
         self.clients.say_end();
+        self.profilers.say_end();
         *self.end() = Some(end);
         self.ended.notify_all();
         self.debugger.hub.end();

@@ -84,7 +84,7 @@ impl<V: 'static> Team<V> {
     }
 
     /// How many vCPUs there are.
-    pub(super) fn vcpus(&self) -> u32 {
+    pub(crate) fn vcpus(&self) -> u32 {
         self.desks.len() as u32
     }
 

@@ -44,8 +44,8 @@ fn requests_that_are_not_understood_are_refused_and_the_next_is_served() {
         (&b"\n"[..], RefusalKind::Malformed),
         (b"account\n", RefusalKind::Malformed),
         (b"\xFF\xFE\x00\n", RefusalKind::Malformed),
-        (b"{\"v\":1,\"request\":\"profile\"}\n", RefusalKind::UnknownRequest),
-        (b"{\"v\":1,\"request\":{\"trace\":{\"seconds\":5}}}\n", RefusalKind::UnknownRequest),
+        (b"{\"v\":1,\"request\":\"destroy\"}\n", RefusalKind::UnknownRequest),
+        (b"{\"v\":1,\"request\":{\"destroy\":{\"seconds\":5}}}\n", RefusalKind::UnknownRequest),
         (b"{\"v\":2,\"request\":\"info\"}\n", RefusalKind::Version),
     ] {
         client.send(line);

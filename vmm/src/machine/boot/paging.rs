@@ -161,22 +161,48 @@ impl<'a> PageTables<'a> {
 
 /// Translates an address through the guest's page tables; the tools' view, not the processor's. `None` if not mapped.
 pub fn translate(memory: &Memory, root_gpa: u64, va: u64) -> Option<u64> {
-    leaf(memory, root_gpa, va).map(|(gpa, _)| gpa)
+    look_up(memory, root_gpa, va).map(|mapped| mapped.gpa)
 }
 
 /// The same, and the entry that maps it.
 pub fn leaf(memory: &Memory, root_gpa: u64, va: u64) -> Option<(u64, u64)> {
+    look_up(memory, root_gpa, va).map(|mapped| (mapped.gpa, mapped.entry))
+}
+
+/// What the guest's page tables say of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// Where it is.
+    pub gpa: u64,
+    /// Who reaches it.
+    pub owner: Owner,
+    /// Whether it may be executed.
+    pub executable: bool,
+    /// The entry that maps it.
+    pub entry: u64,
+}
+
+/// What the guest's page tables say of an address. `None` if not mapped.
+pub fn look_up(memory: &Memory, root_gpa: u64, va: u64) -> Option<Mapped> {
     let mut table = root_gpa & ADDRESS;
+    let (mut user, mut no_execute) = (USER, 0);
     for level in (1..=4).rev() {
         let shift = 12 + 9 * (level - 1);
         let entry: u64 = memory.read_obj(GuestAddress(table + 8 * ((va >> shift) & 511))).ok()?;
         if entry & PRESENT == 0 {
             return None;
         }
+        user &= entry;
+        no_execute |= entry & NO_EXECUTE;
         let leaf = level == 1 || (level <= 3 && entry & LARGE != 0);
         if leaf {
             let offset = (1u64 << shift) - 1;
-            return Some(((entry & ADDRESS & !offset) | (va & offset), entry));
+            return Some(Mapped {
+                gpa: (entry & ADDRESS & !offset) | (va & offset),
+                owner: if user == 0 { Owner::Kernel } else { Owner::User },
+                executable: no_execute == 0,
+                entry,
+            });
         }
         table = entry & ADDRESS;
     }
@@ -187,6 +213,26 @@ pub fn leaf(memory: &Memory, root_gpa: u64, va: u64) -> Option<(u64, u64)> {
 mod tests {
     use super::*;
     use crate::machine::memory;
+
+    #[test]
+    fn look_up_says_who_reaches_a_page_and_whether_it_is_code() {
+        let memory = memory::map(16 << 20).expect("16 MiB");
+        let mut placer = Placer::new(16 << 20);
+        let tables = PageTables::new(&memory, &mut placer).expect("fits");
+        for (va, owner, access) in [
+            (0x40_0000, Owner::User, Access::Execute),
+            (0x40_1000, Owner::User, Access::Write),
+            (0x40_2000, Owner::Kernel, Access::Read),
+            (u64::MAX << 31, Owner::Kernel, Access::Execute),
+        ] {
+            let mapping = Mapping { owner, access, slot: NO_SLOT };
+            tables.map(&mut placer, va, 0x5000, 0x1000, mapping).expect("fits");
+            let mapped = look_up(&memory, tables.root_gpa(), va + 8).expect("mapped");
+            let executable = access == Access::Execute;
+            let found = (mapped.gpa, mapped.owner, mapped.executable);
+            assert_eq!(found, (0x5008, owner, executable), "{va:#x}");
+        }
+    }
 
     #[test]
     fn map_then_translate_gives_the_address_back() {

@@ -1,0 +1,409 @@
+//! `exovm profile`: where a running machine's time goes, by samples of its call stacks.
+
+use super::Failure;
+use super::style::{self, counted, print, styled};
+use super::supervise::Signals;
+use crate::control::{Answer, Request, Session, resolve};
+use crate::profile::collect::{Ending, Filter, Profile};
+use crate::profile::table::{percent, rows};
+use crate::profile::{HZ_MAX, ProfileRequest, flame_graph, folded, pprof, table};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A machine that says nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take to say its last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Arguments of `profile`.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = "\
+A vCPU in the guest is stopped for some microseconds at each sample, and its
+call stack read; a thread of the VMM (a vCPU's in a turn or an exit, the I/O
+thread, a disk's) is told by what its account says it does, as \"[vmm] net
+receive\". Moments at which a thread waits or a vCPU is halted are counted and
+left out, unless --idle. What the samples cost is printed with them.
+
+Formats: table (functions by what they took), folded (stacks, for other flame
+graph tools), svg (a flame graph; open it in a browser), pprof (for go tool
+pprof). Without --format the name of the file decides: .svg, .pb.gz, .folded,
+.txt; without a file it is the table.
+
+Examples:
+  exovm profile                                  the only machine, five seconds
+  exovm profile cheetah -o cheetah.svg           a flame graph
+  exovm profile cheetah --for 1m --hz 99 -o a.pb.gz && go tool pprof -top a.pb.gz
+  exovm profile --ring 0 --top 10                where the kernel's time goes
+  exovm profile --json | jq '.functions[:5]'     for scripts
+
+Exit codes
+  0 samples were taken, also if the machine ended meanwhile or Ctrl-C did it;
+  1 there is no such machine, it does not answer, or the file cannot be written")]
+pub(super) struct ProfileArguments {
+    /// Name of the machine, as `exovm run` printed it; not needed if only one runs.
+    machine: Option<String>,
+    /// Samples a second, of each thread.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(HZ_MAX)))]
+    hz: u32,
+    /// For how long: 5s, 1m, or a number of seconds. Ctrl-C ends it earlier.
+    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    time: Duration,
+    /// Writes to this file, all of it or nothing.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// What to make of the samples.
+    #[arg(long)]
+    format: Option<Format>,
+    /// Only samples in this environment.
+    #[arg(long, value_name = "N")]
+    environment: Option<u32>,
+    /// Only samples in this ring: 0, the kernel, or 3, its environments.
+    #[arg(long, value_parser = ["0", "3"])]
+    ring: Option<String>,
+    /// Moments at which a thread waits are samples, too.
+    #[arg(long)]
+    idle: bool,
+    /// Functions in the table.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    top: usize,
+    /// Print JSON (schema exovm-profile/1).
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+/// What becomes of the samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Functions by what they took.
+    Table,
+    /// Folded stacks.
+    Folded,
+    /// A flame graph.
+    Svg,
+    /// For pprof.
+    Pprof,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
+    let time = match seconds {
+        Some(Ok(time)) => time,
+        Some(Err(error)) => return Err(error.to_string()),
+        None => humantime::parse_duration(text).map_err(|_| "give a time as 5s, 1m or 0.5".to_owned())?,
+    };
+    match (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(&time) {
+        true => Ok(time),
+        false => Err("give a time between 1ms and 24h".to_owned()),
+    }
+}
+
+pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode, Failure> {
+    let format = format(arguments)?;
+    let name = resolve(arguments.machine.as_deref())?;
+    let signals = Signals::block()?;
+    let mut session = Session::open(&name)?;
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    match session.ask(&Request::Profile(ProfileRequest { hz: arguments.hz }))? {
+        Answer::Profiling => {}
+        other => return Err(session.unexpected(&other).into()),
+    }
+    if arguments.time > Duration::from_secs(1) && std::io::stderr().is_terminal() {
+        let time = humantime::format_duration(arguments.time);
+        complain!("exovm: looking at {name} for {time}; Ctrl-C ends it earlier");
+    }
+    let (socket, first) = session.into_stream();
+    let mut profile = Profile::default();
+    let lost = receive(&socket, first, &signals, arguments.time, &mut profile).err();
+    warn(&name, &profile, lost.as_ref());
+    if arguments.idle {
+        profile.add_idle();
+    }
+    let ring = arguments.ring.as_deref().and_then(|ring| ring.parse().ok());
+    profile.keep(Filter { environment: arguments.environment, ring });
+    if profile.samples() == 0 && lost.is_some() {
+        return Err(format!("machine {name} said nothing").into());
+    }
+    let content = match format {
+        None => format!("{:#}\n", table::json(&profile, &name)).into_bytes(),
+        Some(Format::Table) => format!("{}\n", text(&profile, &name, arguments.top)).into_bytes(),
+        Some(Format::Folded) => folded::print(&profile).into_bytes(),
+        Some(Format::Pprof) => pprof::encode(&profile, began.as_nanos() as u64)?,
+        Some(Format::Svg) if profile.samples() == 0 => {
+            return Err(format!("{}; there is nothing to draw", nothing(&profile)).into());
+        }
+        Some(Format::Svg) => {
+            let seconds = profile.counts.elapsed_us as f64 / 1e6;
+            flame_graph::draw(&profile, &format!("{name}: {seconds:.1} s at {} Hz", profile.begin.hz))?
+        }
+    };
+    match &arguments.output {
+        Some(path) => {
+            write_whole(path, &content).map_err(|error| format!("{}: {error}", path.display()))?;
+            complain!("exovm: {}", summary(&profile));
+            complain!("exovm: {}", cost(&profile));
+            complain!("exovm: wrote {}", path.display());
+        }
+        None => match String::from_utf8(content) {
+            Ok(text) => drop(print(text.trim_end())?),
+            Err(bytes) => std::io::stdout().lock().write_all(bytes.as_bytes())?,
+        },
+    }
+    Ok(ExitCode::from(if lost.is_some() { super::exit::ERROR } else { super::exit::SUCCESS }))
+}
+
+/// What is wanted; `None`: JSON.
+fn format(arguments: &ProfileArguments) -> Result<Option<Format>, Failure> {
+    if arguments.json {
+        return Ok(None);
+    }
+    let by_name = |path: &Path| match path.file_name().and_then(|name| name.to_str()).unwrap_or_default() {
+        name if name.ends_with(".svg") => Some(Format::Svg),
+        name if name.ends_with(".pb.gz") || name.ends_with(".pprof") => Some(Format::Pprof),
+        name if name.ends_with(".folded") => Some(Format::Folded),
+        name if name.ends_with(".txt") => Some(Format::Table),
+        _ => None,
+    };
+    let format = match (arguments.format, &arguments.output) {
+        (Some(format), _) => format,
+        (None, None) => Format::Table,
+        (None, Some(path)) => by_name(path).ok_or_else(|| {
+            format!("{}: give --format table, folded, svg or pprof; the name does not say", path.display())
+        })?,
+    };
+    if format == Format::Pprof && arguments.output.is_none() && std::io::stdout().is_terminal() {
+        return Err("pprof's format is not for terminals; give a file: -o profile.pb.gz".into());
+    }
+    Ok(Some(format))
+}
+
+/// Why there is no more than there is.
+#[derive(Debug)]
+enum Lost {
+    /// The connection ended without a word.
+    Gone,
+    /// Nothing came any more.
+    Silent,
+}
+
+/// Takes what the machine says for so long, or until a signal, or the machine's end.
+fn receive(
+    socket: &UnixStream,
+    first: Vec<u8>,
+    signals: &Signals,
+    time: Duration,
+    profile: &mut Profile,
+) -> Result<(), Lost> {
+    let begun = Instant::now();
+    let (mut line, mut heard) = (Vec::new(), Instant::now());
+    let mut asked_to_end: Option<Instant> = None;
+    take(&first, &mut line, profile);
+    while profile.ending == Ending::Open {
+        if asked_to_end.is_none() && begun.elapsed() >= time {
+            let _ = socket.shutdown(Shutdown::Write);
+            asked_to_end = Some(Instant::now());
+        }
+        let left = match asked_to_end {
+            Some(since) => LAST_WORDS.saturating_sub(since.elapsed()),
+            None => PATIENCE.saturating_sub(heard.elapsed()),
+        };
+        if left.is_zero() {
+            return Err(Lost::Silent);
+        }
+        let left = if asked_to_end.is_some() { left } else { left.min(time.saturating_sub(begun.elapsed())) };
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let mut polled =
+            [PollFd::new(socket, PollFlags::IN), PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)];
+        // One signal ends it; those that follow wait for the end.
+        let watched = if asked_to_end.is_some() { 1 } else { 2 };
+        let _ = rustix::event::poll(&mut polled[..watched], Some(&timeout));
+        if watched == 2 && !polled[1].revents().is_empty() {
+            let _ = socket.shutdown(Shutdown::Write);
+            asked_to_end = Some(Instant::now());
+        }
+        if polled[0].revents().is_empty() {
+            continue;
+        }
+        let mut part = [0; 64 << 10];
+        let mut reader = socket;
+        match reader.read(&mut part) {
+            Ok(0) => return Err(Lost::Gone),
+            Ok(count) => {
+                heard = Instant::now();
+                take(&part[..count], &mut line, profile);
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(_) => return Err(Lost::Gone),
+        }
+    }
+    Ok(())
+}
+
+/// Takes the lines that are complete.
+fn take(bytes: &[u8], line: &mut Vec<u8>, profile: &mut Profile) {
+    for &byte in bytes {
+        match byte {
+            b'\n' => profile.take_line(&std::mem::take(line)),
+            byte => line.push(byte),
+        }
+    }
+}
+
+/// What the user must know of the samples.
+fn warn(name: &str, profile: &Profile, lost: Option<&Lost>) {
+    let seconds = profile.counts.elapsed_us as f64 / 1e6;
+    match (lost, profile.ending) {
+        (Some(Lost::Gone), _) => {
+            complain!("exovm: machine {name} has gone without a word; this is what came until then");
+        }
+        (Some(Lost::Silent), _) => {
+            complain!("exovm: machine {name} says nothing any more; this is what came until then");
+        }
+        (None, Ending::MachineEnded) => {
+            complain!("exovm: machine {name} ended after {seconds:.1} s; this is what came until then");
+        }
+        (None, _) => {}
+    }
+    if !profile.begin.has_symbols && !profile.begin.threads.is_empty() {
+        complain!("exovm: the image has no names of functions (it was stripped): addresses are printed");
+    }
+    if profile.counts.unsent > 0 {
+        complain!(
+            "exovm: {} missing, which this command was too slow for",
+            counted(profile.counts.unsent, "sample is", "samples are")
+        );
+    }
+}
+
+/// One line on how much there is.
+fn summary(profile: &Profile) -> String {
+    let totals = profile.totals();
+    format!(
+        "{} in {:.1} s at {} Hz; {} of the moments idle, {} missed",
+        counted(profile.samples(), "sample", "samples"),
+        profile.counts.elapsed_us as f64 / 1e6,
+        profile.begin.hz,
+        percent(totals.idle, totals.moments),
+        percent(totals.missed, totals.moments),
+    )
+}
+
+/// One line on what that cost.
+fn cost(profile: &Profile) -> String {
+    let counts = &profile.counts;
+    let elapsed_cycles = counts.elapsed_us as f64 * profile.begin.tsc_khz as f64 / 1000.0;
+    let vcpus = profile.begin.threads.iter().filter(|name| name.starts_with("vcpu")).count().max(1) as f64;
+    let looks = counts.looks.max(1);
+    format!(
+        "cost: {} cycles a look, {:.2} % of the vCPUs' time (besides leaving the guest and entering it); {:.0} us from asking \
+         to looking; {:.1} % of a core for taking samples",
+        counts.looking_cycles / looks,
+        100.0 * counts.looking_cycles as f64 / (elapsed_cycles * vcpus).max(1.0),
+        1000.0 * (counts.asking_cycles / looks) as f64 / profile.begin.tsc_khz.max(1) as f64,
+        counts.sampler_ns as f64 / (counts.elapsed_us.max(1) * 10) as f64,
+    )
+}
+
+/// Why there is no sample.
+fn nothing(profile: &Profile) -> String {
+    let totals = profile.totals();
+    match totals.samples {
+        0 => format!("nothing but idle moments ({} of them); --idle shows those", totals.idle),
+        samples => format!("{samples} samples, but none as --environment and --ring want them"),
+    }
+}
+
+/// The table.
+fn text(profile: &Profile, name: &str, top: usize) -> String {
+    let mut lines = vec![styled(&format!("{name}: {}", summary(profile)), style::HEADING)];
+    let threads: Vec<_> = profile
+        .begin
+        .threads
+        .iter()
+        .zip(&profile.counts.threads)
+        .filter(|(_, counts)| counts.moments > 0)
+        .map(|(thread, counts)| {
+            let share = |part| percent(part, counts.moments);
+            [thread.clone(), counts.samples.to_string(), share(counts.idle), share(counts.missed)]
+        })
+        .collect();
+    lines.push(style::columns(["THREAD", "SAMPLES", "IDLE", "MISSED"], &threads));
+    lines.push(String::new());
+    let rows = rows(profile);
+    let all = profile.samples();
+    if rows.is_empty() {
+        lines.push(nothing(profile));
+    } else {
+        let or_none = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
+        let cells: Vec<_> = rows
+            .iter()
+            .take(top)
+            .map(|row| {
+                [
+                    percent(row.own, all),
+                    percent(row.total, all),
+                    row.thread.clone(),
+                    or_none(row.environment.map(|number| number.to_string())),
+                    or_none(row.ring.map(|ring| ring.to_string())),
+                    row.function.clone(),
+                ]
+            })
+            .collect();
+        lines.push(style::columns(["SELF", "TOTAL", "THREAD", "ENV", "RING", "FUNCTION"], &cells));
+        if rows.len() > top {
+            let more = counted((rows.len() - top) as u64, "more function", "more functions");
+            lines.push(styled(&format!("{more}; --top {} shows all", rows.len()), style::FAINT));
+        }
+    }
+    lines.push(String::new());
+    lines.push(styled(&cost(profile), style::FAINT));
+    lines.join("\n")
+}
+
+/// Writes a file as a whole or not at all; a pipe or a device gets the bytes as they are.
+fn write_whole(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+        return file.write_all(content);
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".exovm-profile-")
+        .permissions(std::fs::Permissions::from_mode(0o666)) // less what the user's umask takes
+        .tempfile_in(dir)?;
+    file.write_all(content)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_and_without_a_unit() {
+        for (text, expected) in [("5", 5000), ("0.5", 500), ("5s", 5000), ("1m", 60_000), ("250ms", 250)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(expected)), "{text}");
+        }
+        for text in ["", "x", "-1", "0", "nan", "inf", "2days", "1e300"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn file_that_cannot_be_written_is_not_there_at_all() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.svg");
+        write_whole(&path, b"first").expect("room");
+        write_whole(&path, b"second").expect("room");
+        assert_eq!(std::fs::read(&path).expect("there"), b"second");
+        assert!(write_whole(Path::new("/dev/full"), b"x").is_err());
+        assert!(write_whole(&dir.path().join("no/such/dir.svg"), b"x").is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 1);
+    }
+}
