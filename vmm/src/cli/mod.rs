@@ -34,6 +34,7 @@ mod messages;
 mod net;
 mod new;
 mod print_log;
+mod probe;
 mod progress;
 mod ps;
 mod run;
@@ -95,6 +96,8 @@ enum Command {
     Trace(trace::TraceArguments),
     /// Debug a running machine with gdb.
     Gdb(gdb::GdbArguments),
+    /// Count and measure the calls of a function of a running machine.
+    Probe(probe::ProbeArguments),
     /// List the built-in images, or print what is in an image.
     Image(image::ImageArguments),
     /// Make a project for an image of one's own.
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Account(arguments) => account::account(&arguments),
         Command::Trace(arguments) => trace::trace(&arguments),
         Command::Gdb(arguments) => gdb::gdb(&arguments),
+        Command::Probe(arguments) => probe::probe(&arguments),
         Command::Image(arguments) => image::image(arguments),
         Command::New(arguments) => new::new(arguments),
         Command::Build(arguments) => build::build(arguments),

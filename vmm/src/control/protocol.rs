@@ -1,8 +1,8 @@
 //! What is said over a control socket, and how it is written: a line of JSON each.
 //!
 //! A client sends `{"v":1,"request":REQUEST}`, one after the other; the machine answers each with one line
-//! `{"v":1,"answer":ANSWER}`, except `logs` and `stop`, whose lines go on until an `end`, and `attach`, after whose answer
-//! the connection is a port's. What the machine does not
+//! `{"v":1,"answer":ANSWER}`, except `logs` and `stop`, whose lines go on until an `end`, `attach`, after whose answer
+//! the connection is a port's, and `probe`, after whose answer it is a probe's. What the machine does not
 //! understand (another version, an unknown request, no JSON) it answers with `refused` and the reason, and goes on
 //! listening. A new request or a new field that may be missing is no new version.
 
@@ -12,6 +12,7 @@ use crate::debug::DebugRequest;
 use crate::device::virtio::console::AttachError;
 use crate::guest_log::Line;
 use crate::machine;
+use crate::probe::ProbeRequest;
 use crate::trace::TraceRequest;
 use crate::trace::stream::Header;
 use serde::{Deserialize, Serialize};
@@ -38,10 +39,12 @@ pub enum Request {
     Trace(TraceRequest),
     /// gdb's remote protocol, or files for its symbols. After [`Answer::Attached`] the connection carries that and nothing else.
     Debug(DebugRequest),
+    /// A probe of a function. After the answer the connection carries lines of [`crate::probe::Item`].
+    Probe(ProbeRequest),
 }
 
 /// Names of all requests, as the wire spells them.
-const REQUESTS: [&str; 7] = ["info", "account", "logs", "stop", "attach", "trace", "debug"];
+const REQUESTS: [&str; 8] = ["info", "account", "logs", "stop", "attach", "trace", "debug", "probe"];
 
 /// Which lines of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +84,8 @@ pub enum Answer {
     Attached,
     /// To [`Request::Trace`]: what follows is pieces of the stream.
     Tracing(Box<Header>),
+    /// To [`Request::Probe`]: the next line is the probe's.
+    Probing,
     /// The request was not understood, or is not possible.
     Refused(Refusal),
 }
@@ -294,7 +299,7 @@ impl Answer {
 }
 
 /// Of control characters, only line ends and tabs stay.
-fn make_harmless(value: &mut serde_json::Value) {
+pub(crate) fn make_harmless(value: &mut serde_json::Value) {
     use serde_json::Value;
     let is_obeyed = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
     match value {
@@ -337,7 +342,11 @@ mod tests {
         let logs = Request::Logs(LogRequest::default());
         let trace = Request::Trace(TraceRequest::default());
         let debug = Request::Debug(DebugRequest::default());
-        for request in [Request::Info, Request::Account, logs, Request::Stop, attach, trace, debug] {
+        let probe = Request::Probe(ProbeRequest::List { pattern: String::new() });
+        let both = [debug, probe];
+        for request in
+            [Request::Info, Request::Account, logs, Request::Stop, attach, trace].into_iter().chain(both)
+        {
             let value = serde_json::to_value(&request).expect("JSON");
             let name = value.as_str().or_else(|| value.as_object()?.keys().next().map(String::as_str));
             assert!(REQUESTS.contains(&name.expect("a name")), "{value}");

@@ -40,6 +40,7 @@ use crate::account::AccountSnapshot;
 use crate::channel::Clients;
 use crate::debug::{self, DebugError, DebugRequest};
 use crate::placement::{IoMode, Placement};
+use crate::probe::{Probe, ProbeError, Wanted};
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::stream::Header;
 use crate::trace::{self, Accounts, Listener, Records};
@@ -243,6 +244,11 @@ impl Machine {
     /// Stops all vCPUs until the pause is dropped, for tests and tools.
     pub fn pause(&self) -> Result<Pause, AskError> {
         self.shared.team.pause()
+    }
+
+    /// Probes a function of the image or the kernel for as long as the probe lives.
+    pub fn probe(&self, function: &str, wanted: Wanted) -> Result<Probe, ProbeError> {
+        Probe::attach(&self.shared, function, wanted)
     }
 
     /// How many vCPUs it has.

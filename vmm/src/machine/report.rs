@@ -37,6 +37,16 @@ impl Reporter {
         Self { image, roots_gpa, several_vcpus: vcpus > 1 }
     }
 
+    /// What the machine booted.
+    pub(crate) fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Roots of the places' page tables.
+    pub(crate) fn roots_gpa(&self) -> &[u64] {
+        &self.roots_gpa
+    }
+
     /// The report, several lines; `None` for an end that needs none.
     pub(crate) fn report(&self, memory: &Memory, end: &TeamEnd) -> Option<String> {
         let vcpu = end.vcpu;

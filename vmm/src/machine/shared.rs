@@ -11,6 +11,7 @@ use crate::account::{self, AccountSnapshot, ledger::Ledger};
 use crate::channel::Clients;
 use crate::debug::Debugger;
 use crate::placement::Placement;
+use crate::probe::Probes;
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::{Looking, Tracing};
 use abi::boot::phase;
@@ -29,6 +30,10 @@ pub(crate) struct Shared {
     pub(super) tables_at: TableAddresses,
     pub(crate) placement: Arc<Placement>,
     pub(crate) clients: Clients,
+    /// The image and its symbols.
+    pub(crate) reporter: Arc<Reporter>,
+    /// Whose functions are probed.
+    pub(crate) probes: Probes,
     /// Who looks at what the guest does.
     pub(crate) looking: Arc<Looking>,
     /// The records of that.

@@ -19,6 +19,7 @@ use crate::account::{
 use crate::channel::Clients;
 use crate::debug::Debugger;
 use crate::placement::{DeviceWork, Placement, Vcpus};
+use crate::probe::Probes;
 use crate::trace::{self, Looking, Tracing};
 use abi::boot::{Ipv4Config, VCPUS_MAX};
 use kvm_ioctls::VmFd;
@@ -108,6 +109,7 @@ impl Machine {
         let tracing = Arc::new(Tracing::new(Arc::clone(&looking), recorded, &prepared.pages));
         placement.let_collect(&tracing);
         let team = Arc::new(Team::new(vcpus.count));
+        let sites = config.image.program.sites.clone();
         let logs = Arc::new(Logs::new(&prepared.pages, config.log));
         let debugger = Debugger::new(
             Arc::clone(&prepared.memory),
@@ -115,6 +117,7 @@ impl Machine {
             &config.image,
             Arc::clone(&team),
         )?;
+        let reporter = Arc::new(Reporter::new(config.image, prepared.roots_gpa, vcpus.count));
         let hub = Arc::clone(&debugger.hub);
         let shared = Arc::new(Shared {
             memory: Arc::clone(&prepared.memory),
@@ -124,6 +127,8 @@ impl Machine {
             tables_at: prepared.tables_at,
             placement: Arc::clone(&placement),
             clients,
+            reporter: Arc::clone(&reporter),
+            probes: Probes::new(prepared.probes),
             looking,
             tracing,
             debugger,
@@ -131,7 +136,7 @@ impl Machine {
             ledgers,
             tsc_khz,
             started_tsc,
-            sites: config.image.program.sites.clone(),
+            sites,
             vcpus: vcpus.count,
             team: Arc::clone(&team),
             end: Mutex::new(None),
@@ -139,7 +144,6 @@ impl Machine {
             end_event: EventFd::new(EFD_NONBLOCK).map_err(MachineError::host("event descriptor"))?,
         });
         register_kick_signal()?;
-        let reporter = Arc::new(Reporter::new(config.image, prepared.roots_gpa, vcpus.count));
         let control = Control::new(
             prepared.memory,
             Arc::clone(&placement),

@@ -22,6 +22,7 @@ mod logs;
 mod machines;
 mod network;
 mod output;
+mod probe;
 mod project;
 mod ps;
 mod stop;
