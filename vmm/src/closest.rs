@@ -7,10 +7,15 @@ const ALIKE: f64 = 0.7;
 pub(crate) fn closest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names
         .into_iter()
-        .map(|other| (strsim::jaro_winkler(name, other), other))
+        .map(|other| (likeness(name, other), other))
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .filter(|(likeness, _)| *likeness >= ALIKE)
         .map(|(_, name)| name)
+}
+
+/// How alike two names are, from 0 to 1.
+pub(crate) fn likeness(name: &str, other: &str) -> f64 {
+    strsim::jaro_winkler(name, other)
 }
 
 /// `; did you mean NAME?`, or nothing.

@@ -8,6 +8,7 @@
 //! | [`backend`] | where frames go: a tap |
 //! | [`placement`] | who does device work, and when |
 //! | [`attacks`] | what environments try, and what it must get |
+//! | [`probe`] | count and measure the calls of any function of a running machine |
 //! | [`account`] | where the cycles went |
 //! | [`trace`] | who looks at accounts and records, and how those get out |
 //! | [`profile`] | where vCPUs and threads are, sampled |
@@ -39,6 +40,7 @@ pub mod kernel_costs;
 pub mod machine;
 pub mod placement;
 pub mod profile;
+pub mod probe;
 pub mod project;
 pub mod sample_site;
 pub mod span_costs;

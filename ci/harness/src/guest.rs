@@ -108,6 +108,12 @@ impl GuestBuilder {
         self
     }
 
+    /// Takes the names of functions out of the image's program, as `strip` does.
+    pub fn stripped(mut self) -> Self {
+        self.image.program.symbols.clear();
+        self
+    }
+
     /// The image's arguments.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();

@@ -22,6 +22,11 @@ pub const DIRECT_MAP_VA: u64 = 0xFFFF_8000_0000_0000;
 
 /// Where an image is linked.
 pub const IMAGE_VA: u64 = 0x40_0000;
+/// Where the VMM keeps the code and data of probes for an image's program, near enough for a jump of 32 bits. They are mapped
+/// where the program is; an environment that maps something else there, or writes to the data, harms itself.
+pub const PROBE_VA: u64 = 0x3000_0000;
+/// As [`PROBE_VA`], for the kernel.
+pub const KERNEL_PROBE_VA: u64 = KERNEL_VA + (1 << 30);
 /// Pages that an environment owns: `WINDOW_VA + guest-physical address`.
 pub const WINDOW_VA: u64 = 0x1000_0000_0000;
 /// Highest address of the stack (exclusive). An unmapped page lies below its lowest one.

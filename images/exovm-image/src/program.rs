@@ -5,7 +5,7 @@ use abi::boot::VCPUS_MAX;
 use abi::header::{
     IMAGE_MAGIC, IMAGE_SECTION, ImageHeader, KERNEL_MAGIC, KERNEL_SECTION, KernelHeader, SITES_SECTION,
 };
-use abi::layout::{IMAGE_VA, KERNEL_VA, PAGE_BYTES, WINDOW_VA};
+use abi::layout::{IMAGE_VA, KERNEL_PROBE_VA, KERNEL_VA, PAGE_BYTES, PROBE_VA};
 use object::elf::{PF_W, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_TLS};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{LittleEndian, Object, ObjectSection, ObjectSymbol, SymbolKind};
@@ -191,8 +191,8 @@ fn read_header(elf: &Elf<'_>) -> Result<Header, ProgramError> {
 
 fn read_segments(elf: &Elf<'_>, file: &[u8], header: &Header) -> Result<Vec<Segment>, ProgramError> {
     let place = match header {
-        Header::Kernel(_) => KERNEL_VA..u64::MAX - PAGE_BYTES,
-        Header::Image(_) => IMAGE_VA..WINDOW_VA,
+        Header::Kernel(_) => KERNEL_VA..KERNEL_PROBE_VA,
+        Header::Image(_) => IMAGE_VA..PROBE_VA,
     };
     let endian = elf.endian();
     let mut segments = Vec::new();

@@ -35,6 +35,7 @@ mod net;
 mod new;
 mod print_log;
 mod profile;
+mod probe;
 mod progress;
 mod ps;
 mod run;
@@ -98,6 +99,8 @@ enum Command {
     Gdb(gdb::GdbArguments),
     /// Print which functions of a running machine take its time, or draw a flame graph.
     Profile(profile::ProfileArguments),
+    /// Count and measure the calls of a function of a running machine.
+    Probe(probe::ProbeArguments),
     /// List the built-in images, or print what is in an image.
     Image(image::ImageArguments),
     /// Make a project for an image of one's own.
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Trace(arguments) => trace::trace(&arguments),
         Command::Gdb(arguments) => gdb::gdb(&arguments),
         Command::Profile(arguments) => profile::profile(&arguments),
+        Command::Probe(arguments) => probe::probe(&arguments),
         Command::Image(arguments) => image::image(arguments),
         Command::New(arguments) => new::new(arguments),
         Command::Build(arguments) => build::build(arguments),

@@ -7,6 +7,7 @@ use super::protocol::{Answer, Ending, LogRequest, Refusal, RefusalKind, Request}
 use super::server::Served;
 use crate::debug;
 use crate::profile;
+use crate::probe;
 use crate::trace::{self, Accounts};
 use rustix::event::{PollFd, PollFlags};
 use std::io::{ErrorKind, Read, Write};
@@ -278,6 +279,11 @@ impl Connection {
                     self.say(&Answer::Refused(Refusal { kind: RefusalKind::Unable, message }));
                 }
             },
+            Ok(Request::Probe(request)) => {
+                let machine = Arc::clone(served.machine());
+                let start = move |socket, _| probe::start(machine, request, socket);
+                self.hand_over_to(start, &Answer::Probing);
+            }
             Err(refusal) => self.say(&Answer::Refused(refusal)),
         }
     }

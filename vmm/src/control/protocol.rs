@@ -1,8 +1,8 @@
 //! What is said over a control socket, and how it is written: a line of JSON each.
 //!
 //! A client sends `{"v":1,"request":REQUEST}`, one after the other; the machine answers each with one line
-//! `{"v":1,"answer":ANSWER}`, except `logs` and `stop`, whose lines go on until an `end`, and `attach` and `profile`, after whose
-//! answer the connection is a port's, or a profiler's. What the machine does not
+//! `{"v":1,"answer":ANSWER}`, except `logs` and `stop`, whose lines go on until an `end`, and `attach`, `trace`, `debug`,
+//! `profile` and `probe`, after whose answer the connection is for nothing else. What the machine does not
 //! understand (another version, an unknown request, no JSON) it answers with `refused` and the reason, and goes on
 //! listening. A new request or a new field that may be missing is no new version.
 
@@ -13,6 +13,7 @@ use crate::device::virtio::console::AttachError;
 use crate::guest_log::Line;
 use crate::machine;
 use crate::profile::ProfileRequest;
+use crate::probe::ProbeRequest;
 use crate::trace::TraceRequest;
 use crate::trace::stream::Header;
 use serde::{Deserialize, Serialize};
@@ -42,10 +43,12 @@ pub enum Request {
     /// Samples. After the answer the connection carries lines of [`crate::profile::Item`] until the client shuts its side down,
     /// or the machine ends; each way the last line says so.
     Profile(ProfileRequest),
+    /// A probe of a function. After the answer the connection carries lines of [`crate::probe::Item`].
+    Probe(ProbeRequest),
 }
 
 /// Names of all requests, as the wire spells them.
-const REQUESTS: [&str; 8] = ["info", "account", "logs", "stop", "attach", "trace", "debug", "profile"];
+const REQUESTS: [&str; 9] = ["info", "account", "logs", "stop", "attach", "trace", "debug", "profile", "probe"];
 
 /// Which lines of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +90,8 @@ pub enum Answer {
     Tracing(Box<Header>),
     /// To [`Request::Profile`]: the next line is a sample's.
     Profiling,
+    /// To [`Request::Probe`]: the next line is the probe's.
+    Probing,
     /// The request was not understood, or is not possible.
     Refused(Refusal),
 }
@@ -300,7 +305,7 @@ impl Answer {
 }
 
 /// Of control characters, only line ends and tabs stay.
-fn make_harmless(value: &mut serde_json::Value) {
+pub(crate) fn make_harmless(value: &mut serde_json::Value) {
     use serde_json::Value;
     let is_obeyed = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
     match value {
@@ -344,7 +349,9 @@ mod tests {
         let trace = Request::Trace(TraceRequest::default());
         let debug = Request::Debug(DebugRequest::default());
         let profile = Request::Profile(ProfileRequest::default());
-        for request in [Request::Info, Request::Account, logs, Request::Stop, attach, trace, debug, profile] {
+        let probe = Request::Probe(ProbeRequest::List { pattern: String::new() });
+        let tools = [attach, trace, debug, profile, probe];
+        for request in [Request::Info, Request::Account, logs, Request::Stop].into_iter().chain(tools) {
             let value = serde_json::to_value(&request).expect("JSON");
             let name = value.as_str().or_else(|| value.as_object()?.keys().next().map(String::as_str));
             assert!(REQUESTS.contains(&name.expect("a name")), "{value}");

@@ -42,6 +42,7 @@ use crate::channel::Clients;
 use crate::debug::{self, DebugError, DebugRequest};
 use crate::placement::{IoMode, Placement};
 use crate::profile::ProfileRequest;
+use crate::probe::{Probe, ProbeError, Wanted};
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::stream::Header;
 use crate::trace::{self, Accounts, Listener, Records};
@@ -252,6 +253,11 @@ impl Machine {
         let admitted = self.shared.profilers.admit(request)?;
         crate::profile::start(Arc::clone(&self.shared), admitted, socket);
         Ok(())
+    }
+
+    /// Probes a function of the image or the kernel for as long as the probe lives.
+    pub fn probe(&self, function: &str, wanted: Wanted) -> Result<Probe, ProbeError> {
+        Probe::attach(&self.shared, function, wanted)
     }
 
     /// How many vCPUs it has.

@@ -12,6 +12,7 @@ use crate::channel::Clients;
 use crate::debug::Debugger;
 use crate::placement::Placement;
 use crate::profile::Profilers;
+use crate::probe::Probes;
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::{Looking, Tracing};
 use abi::boot::phase;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) reporter: Arc<Reporter>,
     /// Who takes samples.
     pub(crate) profilers: Profilers,
+    /// Whose functions are probed.
+    pub(crate) probes: Probes,
     /// Who looks at what the guest does.
     pub(crate) looking: Arc<Looking>,
     /// The records of that.

@@ -20,6 +20,7 @@ use crate::channel::Clients;
 use crate::debug::Debugger;
 use crate::placement::{DeviceWork, Placement, Vcpus};
 use crate::profile::Profilers;
+use crate::probe::Probes;
 use crate::trace::{self, Looking, Tracing};
 use abi::boot::{Ipv4Config, VCPUS_MAX};
 use kvm_ioctls::VmFd;
@@ -110,7 +111,6 @@ impl Machine {
         placement.let_collect(&tracing);
         let team = Arc::new(Team::new(vcpus.count));
         let sites = config.image.program.sites.clone();
-        let reporter = Arc::new(Reporter::new(config.image, prepared.roots_gpa, vcpus.count));
         let logs = Arc::new(Logs::new(&prepared.pages, config.log));
         let debugger = Debugger::new(
             Arc::clone(&prepared.memory),
@@ -118,6 +118,7 @@ impl Machine {
             &config.image,
             Arc::clone(&team),
         )?;
+        let reporter = Arc::new(Reporter::new(config.image, prepared.roots_gpa, vcpus.count));
         let hub = Arc::clone(&debugger.hub);
         let shared = Arc::new(Shared {
             memory: Arc::clone(&prepared.memory),
@@ -129,6 +130,7 @@ impl Machine {
             clients,
             reporter: Arc::clone(&reporter),
             profilers: Profilers::default(),
+            probes: Probes::new(prepared.probes),
             looking,
             tracing,
             debugger,

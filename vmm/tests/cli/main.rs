@@ -23,6 +23,7 @@ mod machines;
 mod network;
 mod output;
 mod profile;
+mod probe;
 mod project;
 mod ps;
 mod stop;

@@ -9,6 +9,7 @@ mod environment_page;
 pub mod pages;
 pub mod paging;
 mod place;
+pub(crate) mod probes;
 mod program;
 mod shares;
 
@@ -34,6 +35,7 @@ use exovm_image::program::{Access, Header};
 use pages::{CommonPages, SharedPages};
 use paging::{Mapping, PageTables};
 use place::Place;
+use probes::ProbePages;
 use program::Loader;
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
@@ -117,6 +119,8 @@ pub struct Prepared {
     pub tables_at: TableAddresses,
     /// The pages shared with the environment in each place.
     pub pages: Vec<SharedPages>,
+    /// Those for probes.
+    pub(crate) probes: ProbePages,
     /// Where the kernel reports a fault of vCPU 0; the records of the others follow.
     pub fault_gpa: u64,
     /// Root of each place's page tables.
@@ -189,7 +193,8 @@ pub fn prepare(
     let table_pool =
         MemoryRange { start_gpa: low.pages(pool_pages * PAGE_BYTES)?, len_bytes: pool_pages * PAGE_BYTES };
 
-    program::load_kernel(&memory, &mut low, &image.kernel, &kernel_half, &mut table_pages)?;
+    let mut probes = ProbePages::place(&mut low, &kernel_half, &mut table_pages)?;
+    program::load_kernel(&memory, &mut low, &image.kernel, &kernel_half, &mut table_pages, &mut probes)?;
     let mut map_direct = |gpa, len| {
         kernel_half.map(&mut table_pages, DIRECT_MAP_VA + gpa, gpa, len, Mapping::kernel(Access::Write))
     };
@@ -205,7 +210,8 @@ pub fn prepare(
     for number in 0..places_count {
         let place = Place::make(&memory, &kernel_half, &common, &mut low, &mut table_pages)?;
         if number < environments {
-            loader.load(&mut low, &place.tables, &mut table_pages)?;
+            loader.load(&mut low, &place.tables, &mut table_pages, &mut probes)?;
+            probes.map(&mut low, &place.tables, &mut table_pages)?;
         }
         domains.push(DomainEntry { bitmap_gpa: low.pages(bitmap_bytes(ram_pages))?, pages: ram_pages });
         places.push(place);
@@ -356,6 +362,7 @@ pub fn prepare(
     drop(places);
     Ok(Prepared {
         pages,
+        probes,
         fault_gpa,
         roots_gpa,
         boot_page_gpa,

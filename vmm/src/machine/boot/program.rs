@@ -1,6 +1,7 @@
 //! Programs in memory: the kernel once, the image's program for each environment that runs it.
 
 use super::paging::{Access, Mapping, PageTables};
+use super::probes::ProbePages;
 use crate::machine::MachineError;
 use crate::machine::memory::Placer;
 use crate::tables::Memory;
@@ -27,9 +28,11 @@ pub(super) fn load_kernel(
     kernel: &Program,
     tables: &PageTables<'_>,
     table_pages: &mut Placer,
+    probes: &mut ProbePages,
 ) -> Result<(), MachineError> {
     for segment in &kernel.segments {
         let gpa = place(memory, low, segment)?;
+        probes.remember(segment, gpa);
         let len = segment.len_bytes.next_multiple_of(PAGE_BYTES);
         tables.map(table_pages, segment.va, gpa, len, Mapping::kernel(segment.access))?;
     }
@@ -55,6 +58,7 @@ impl<'a> Loader<'a> {
         low: &mut Placer,
         tables: &PageTables<'_>,
         table_pages: &mut Placer,
+        probes: &mut ProbePages,
     ) -> Result<(), MachineError> {
         for (segment, shared_gpa) in self.program.segments.iter().zip(&mut self.shared_gpa) {
             let gpa = match *shared_gpa {
@@ -64,6 +68,7 @@ impl<'a> Loader<'a> {
             if segment.access != Access::Write {
                 *shared_gpa = Some(gpa);
             }
+            probes.remember(segment, gpa);
             let len = segment.len_bytes.next_multiple_of(PAGE_BYTES);
             tables.map(table_pages, segment.va, gpa, len, Mapping::fixed(segment.access))?;
         }
