@@ -34,7 +34,12 @@ fn delay(on: &On) {
 }
 
 /// Follows the requests that are made while `body` runs, and for a moment longer.
-fn follow(guest: &Guest, records: Records, each: impl FnMut(&Request) + Send + 'static, body: impl FnOnce()) -> Report {
+fn follow(
+    guest: &Guest,
+    records: Records,
+    each: impl FnMut(&Request) + Send + 'static,
+    body: impl FnOnce(),
+) -> Report {
     let (header, listener) = guest.machine().record(records);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -171,10 +176,15 @@ fn delay_of_the_disk_is_in_the_disks_layer_only() {
             // Directories are at hand, the files are not.
             guest.get("/0");
             on.store(true, Ordering::Relaxed);
-            let report = follow(&guest, Records::All, |_| {}, || {
-                let mut client = guest.connect();
-                (1..30).for_each(|n| assert_eq!(client.get(&format!("/{n}")).unwrap().status(), 200));
-            });
+            let report = follow(
+                &guest,
+                Records::All,
+                |_| {},
+                || {
+                    let mut client = guest.connect();
+                    (1..30).for_each(|n| assert_eq!(client.get(&format!("/{n}")).unwrap().status(), 200));
+                },
+            );
             let figures = report.figures();
             assert_eq!((figures.complete, figures.incomplete.sum()), (29, 0), "{io:?} {figures:#?}");
             assert_only_in(&figures, "disk", &format!("{io:?}"));
@@ -197,14 +207,19 @@ fn delay_of_the_backend_is_in_its_layer_only_and_end_to_end_is_what_the_client_m
             guest.get("/a");
             on.store(true, Ordering::Relaxed);
             let mut measured_us = Vec::new();
-            let report = follow(&guest, Records::All, |_| {}, || {
-                let mut client = guest.connect();
-                for _ in 0..40 {
-                    let begin = Instant::now();
-                    assert_eq!(client.get("/a").unwrap().status(), 200);
-                    measured_us.push(begin.elapsed().as_secs_f64() * 1e6);
-                }
-            });
+            let report = follow(
+                &guest,
+                Records::All,
+                |_| {},
+                || {
+                    let mut client = guest.connect();
+                    for _ in 0..40 {
+                        let begin = Instant::now();
+                        assert_eq!(client.get("/a").unwrap().status(), 200);
+                        measured_us.push(begin.elapsed().as_secs_f64() * 1e6);
+                    }
+                },
+            );
             let figures = report.figures();
             assert_eq!((figures.complete, figures.incomplete.sum()), (40, 0), "{which:?} {figures:#?}");
             assert_only_in(&figures, name, &format!("{which:?}"));
@@ -224,16 +239,21 @@ fn pause_within_a_request_is_the_clients_and_nobody_elses() {
     in_namespace!(|| {
         let guest = Guest::serving(&Site::new().pattern_file("a", 1, 1000));
         guest.get("/a");
-        let report = follow(&guest, Records::All, |_| {}, || {
-            let mut client = guest.connect();
-            client.socket().set_nodelay(true).unwrap();
-            for _ in 0..30 {
-                client.send(b"GET /a HTTP/1.1\r\nHo").unwrap();
-                std::thread::sleep(DELAY);
-                client.send(b"st: a\r\n\r\n").unwrap();
-                assert_eq!(client.response(Content::Follows).unwrap().status(), 200);
-            }
-        });
+        let report = follow(
+            &guest,
+            Records::All,
+            |_| {},
+            || {
+                let mut client = guest.connect();
+                client.socket().set_nodelay(true).unwrap();
+                for _ in 0..30 {
+                    client.send(b"GET /a HTTP/1.1\r\nHo").unwrap();
+                    std::thread::sleep(DELAY);
+                    client.send(b"st: a\r\n\r\n").unwrap();
+                    assert_eq!(client.response(Content::Follows).unwrap().status(), 200);
+                }
+            },
+        );
         let figures = report.figures();
         assert_eq!((figures.complete, figures.incomplete.sum()), (30, 0), "{figures:#?}");
         assert_eq!(figures.in_several_packets, 30);
@@ -248,15 +268,24 @@ fn pipelined_requests_in_one_packet_are_said_to_be() {
     in_namespace!(|| {
         let guest = Guest::serving(&Site::new().pattern_file("a", 1, 100));
         guest.get("/a");
-        let report = follow(&guest, Records::All, |_| {}, || {
-            let mut client = guest.connect();
-            for _ in 0..10 {
-                client.send(&b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n".repeat(4)).unwrap();
-                (0..4).for_each(|_| assert_eq!(client.response(Content::Follows).unwrap().status(), 200));
-            }
-        });
+        let report = follow(
+            &guest,
+            Records::All,
+            |_| {},
+            || {
+                let mut client = guest.connect();
+                for _ in 0..10 {
+                    client.send(&b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n".repeat(4)).unwrap();
+                    (0..4).for_each(|_| assert_eq!(client.response(Content::Follows).unwrap().status(), 200));
+                }
+            },
+        );
         let figures = report.figures();
-        assert_eq!((figures.complete, figures.counted, figures.several_in_packet), (10, 40, 10), "{figures:#?}");
+        assert_eq!(
+            (figures.complete, figures.counted, figures.several_in_packet),
+            (10, 40, 10),
+            "{figures:#?}"
+        );
         guest.stop();
     });
 }
@@ -266,10 +295,15 @@ fn sample_has_whole_requests_that_go_on_with_acknowledgments() {
     in_namespace!(|| {
         let guest = Guest::serving(&Site::new().pattern_file("big", 1, 600_000));
         guest.get("/big");
-        let report = follow(&guest, Records::OneIn(4), |_| {}, || {
-            let mut client = guest.connect();
-            (0..200).for_each(|_| assert_eq!(client.get("/big").unwrap().body.len(), 600_000));
-        });
+        let report = follow(
+            &guest,
+            Records::OneIn(4),
+            |_| {},
+            || {
+                let mut client = guest.connect();
+                (0..200).for_each(|_| assert_eq!(client.get("/big").unwrap().body.len(), 600_000));
+            },
+        );
         let figures = report.figures();
         assert_eq!(figures.incomplete.sum(), 0, "{figures:#?}");
         assert!((20..100).contains(&figures.complete), "{figures:#?}");
@@ -284,13 +318,13 @@ type Seen = Arc<Mutex<Vec<(Vec<u64>, Vec<u64>)>>>;
 #[test]
 fn under_load_each_request_has_its_own_packets_and_frames() {
     const CONNECTIONS: u64 = 64;
-    const REQUESTS: u64 = 30;
+    const REQUESTS: u64 = 20;
     in_namespace!(|| {
         let scratch = tempfile::tempdir().unwrap();
         let file = scratch.path().join("all.pcapng");
         let mut site = Site::new();
         for n in 0..CONNECTIONS {
-            site = site.pattern_file(&format!("{n}"), n, 500 + n * 5000);
+            site = site.pattern_file(&format!("{n}"), n, 500 + n * 1000);
         }
         let guest = Guest::image("cheetah").site(&site).pcap(&file).start();
         let seen = Seen::default();
@@ -306,7 +340,7 @@ fn under_load_each_request_has_its_own_packets_and_frames() {
                         let mut client = guest.connect();
                         for _ in 0..REQUESTS {
                             let response = client.get(&format!("/{n}")).unwrap();
-                            assert_eq!(response.body.len() as u64, 500 + n * 5000);
+                            assert_eq!(response.body.len() as u64, 500 + n * 1000);
                         }
                     });
                 }
@@ -328,7 +362,10 @@ fn under_load_each_request_has_its_own_packets_and_frames() {
             }
         }
         // And nothing of the answers is missing.
-        let bodies: u64 = (0..CONNECTIONS).map(|n| (500 + n * 5000) * REQUESTS).sum();
-        assert!(bytes as u64 > bodies && (bytes as u64) < bodies + 1000 * CONNECTIONS * REQUESTS, "{bytes} {bodies}");
+        let bodies: u64 = (0..CONNECTIONS).map(|n| (500 + n * 1000) * REQUESTS).sum();
+        assert!(
+            bytes as u64 > bodies && (bytes as u64) < bodies + 1000 * CONNECTIONS * REQUESTS,
+            "{bytes} {bodies}"
+        );
     });
 }

@@ -297,8 +297,9 @@ impl Report {
     pub fn slowest_figures(&self) -> Vec<SlowFigures> {
         let of = |kept: &Kept| {
             let request = &kept.request;
-            let layer =
-                |share: super::request::Share| (self.summary.layers.get(share.layer).name.clone(), share.cycles);
+            let layer = |share: super::request::Share| {
+                (self.summary.layers.get(share.layer).name.clone(), share.cycles)
+            };
             SlowFigures {
                 us: self.us(request.cycles()),
                 cycles: request.cycles(),

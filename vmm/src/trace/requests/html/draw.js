@@ -192,7 +192,7 @@
   };
 
   const headline = (request) => {
-    const most = [...sums(request)].sort((one, other) => other[1] - one[1]).slice(0, 3);
+    const most = [...sums(request)].sort((one, other) => other[1] - one[1]).filter(([, cycles], place) => place === 0 || cycles > request.cycles * 0.03).slice(0, 3);
     const line = byId("headline");
     line.replaceChildren(element("b", time(request.cycles)), " end to end. Most of it: ");
     most.forEach(([layer, cycles], place) => {
@@ -212,7 +212,13 @@
     const head = element("tr");
     for (const name of ["layer", "this request", "of it", "", "p50", "p90", "p99", "p99.9", "max", "of all time", "requests"]) head.append(element("th", name, { scope: "col" }));
     const most = Math.max(1, ...own.values());
-    const micro = (cycles) => { const cell = element("td", number(us(cycles), 1)); cell.title = number(cycles, 0) + " cycles"; return cell; };
+    const inCycles = byId("cycles").checked;
+    byId("unit").textContent = inCycles ? "cycles" : "microseconds";
+    const micro = (cycles) => {
+      const cell = element("td", inCycles ? number(cycles, 0) : number(us(cycles), 1));
+      cell.title = inCycles ? number(us(cycles), 1) + " µs" : number(cycles, 0) + " cycles";
+      return cell;
+    };
     const rows = data.table.map((row) => {
       const line = element("tr", undefined, row.layer === null ? { class: "total" } : {});
       const name = element("td");
@@ -261,7 +267,7 @@
   });
   const linked = Number(location.hash.slice(1));
   if (data.requests[linked]) { chosen = linked; byId("choice").elements[linked].checked = true; }
-  byId("shorten").addEventListener("change", draw);
+  for (const box of ["shorten", "cycles"]) byId(box).addEventListener("change", draw);
   dark.addEventListener("change", draw);
   if (data.requests.length === 0) byId("headline").textContent = "No request was recorded from beginning to end.";
   draw();

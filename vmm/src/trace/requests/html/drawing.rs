@@ -133,9 +133,10 @@ fn bars(kept: &Kept, stretches: impl Iterator<Item = (u64, u64, Option<String>)>
         let (from, to) = (from.max(begin), to.min(end));
         let Some(name) = name.filter(|_| from < to) else { continue };
         let (from, to) = (from - begin, to - begin);
+        let full = bars.len() >= ELSE_MAX;
         match bars.last_mut() {
             Some((_, until, last)) if *until == from && *last == name => *until = to,
-            _ if bars.len() >= ELSE_MAX => break,
+            _ if full => break,
             _ => bars.push((from, to, name)),
         }
     }

@@ -75,7 +75,15 @@ pub(super) fn page(report: &Report) -> String {
     };
     // Strings, numbers and lists: there is nothing that JSON could not say.
     let json = serde_json::to_string(&data).unwrap_or_else(|_| "{}".to_owned());
-    fill(PAGE, &[("TITLE", &escaped(&report.header.machine)), ("STYLE", STYLE), ("SCRIPT", SCRIPT), ("DATA", &inert(&json))])
+    fill(
+        PAGE,
+        &[
+            ("TITLE", &escaped(&report.header.machine)),
+            ("STYLE", STYLE),
+            ("SCRIPT", SCRIPT),
+            ("DATA", &inert(&json)),
+        ],
+    )
 }
 
 /// The requests that can be chosen: at the percentiles, then the slowest.
@@ -86,7 +94,8 @@ fn requests(report: &Report) -> Vec<Drawing> {
     let typical = wanted
         .into_iter()
         .filter_map(|(title, cycles)| Some(Drawing::of(report, title.to_owned(), near(cycles)?)));
-    let title = |place: usize| if place == 0 { "slowest".to_owned() } else { format!("slowest #{}", place + 1) };
+    let title =
+        |place: usize| if place == 0 { "slowest".to_owned() } else { format!("slowest #{}", place + 1) };
     let slowest = report.slowest.iter().take(SLOWEST_MAX).enumerate();
     typical.chain(slowest.map(|(place, kept)| Drawing::of(report, title(place), kept))).collect()
 }
@@ -145,7 +154,9 @@ mod tests {
     #[test]
     fn page_needs_nothing_from_elsewhere() {
         for text in [PAGE, STYLE, SCRIPT] {
-            for word in ["http:", "https:", "//cdn", "@import", "url(", "src=", "fetch(", "innerHTML", "eval("] {
+            for word in
+                ["http:", "https:", "//cdn", "@import", "url(", "src=", "fetch(", "innerHTML", "eval("]
+            {
                 // SVG's namespace is a name, not an address.
                 let text = text.replace("http://www.w3.org/2000/svg", "");
                 assert!(!text.contains(word), "{word}");

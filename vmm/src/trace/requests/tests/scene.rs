@@ -5,8 +5,8 @@ use super::super::{Keep, Report, Requests};
 use crate::account::ledger::Bucket;
 use crate::trace::record::{Happening, Record};
 use crate::trace::stream::{Header, Piece, SCHEMA, Site, Source};
-use std::collections::BTreeMap;
 use abi::trace::{RECORD_COUNTER, RECORD_ENTER, RECORD_EVENT, RECORD_LEAVE, pack_what, subject};
+use std::collections::BTreeMap;
 
 pub(super) const VCPU: u16 = 0;
 pub(super) const IO: u16 = 1;
@@ -172,7 +172,11 @@ impl Scene {
     /// Time passes, and nothing happens.
     pub(super) fn silence_until(&mut self, tsc: u64) -> &mut Self {
         for step in 0..4 {
-            self.bucket(VCPU, tsc + step * 10_000, Bucket::Wait).bucket(VCPU, tsc + step * 10_000 + 1, Bucket::Poll);
+            self.bucket(VCPU, tsc + step * 10_000, Bucket::Wait).bucket(
+                VCPU,
+                tsc + step * 10_000 + 1,
+                Bucket::Poll,
+            );
         }
         self
     }
@@ -196,9 +200,14 @@ impl Scene {
         let slice = |record: &Record| record.tsc / 10_000;
         let mut by_slice: BTreeMap<(u64, u16), Vec<Record>> = BTreeMap::new();
         for (source, records) in (0u16..).zip(&self.records) {
-            records.iter().for_each(|record| by_slice.entry((slice(record), source)).or_default().push(*record));
+            records
+                .iter()
+                .for_each(|record| by_slice.entry((slice(record), source)).or_default().push(*record));
         }
-        by_slice.into_iter().map(|((_, source), records)| Piece::Records { source, lost: 0, records }).collect()
+        by_slice
+            .into_iter()
+            .map(|((_, source), records)| Piece::Records { source, lost: 0, records })
+            .collect()
     }
 
     /// The report of it.
