@@ -212,6 +212,8 @@ impl Environment {
             (RECORD_ENTER | RECORD_LEAVE | RECORD_COUNTER, _) => record.subject,
             (RECORD_EVENT, Meaning::FrameQueued | Meaning::DiskQueued) => record.argument,
             (RECORD_EVENT, Meaning::Data | Meaning::GoesOn) => record.subject,
+            // What it goes back to was perhaps never said.
+            (RECORD_EVENT, Meaning::Acknowledged) => 0,
             _ => before.map_or(0, |at| at.followed),
         };
         let outer = record.argument as u32;
@@ -225,7 +227,7 @@ impl Environment {
             let fits = match kind {
                 RECORD_ENTER => at.site == outer,
                 RECORD_LEAVE => at.site == site,
-                _ => meaning != Meaning::GoesOn,
+                _ => !matches!(meaning, Meaning::GoesOn | Meaning::Acknowledged),
             };
             if record.tsc < at.tsc {
                 self.garbled += 1;

@@ -39,8 +39,7 @@ fn sources_may_come_in_any_order_and_in_any_pieces() {
     for n in 0..50 {
         scene.request(n * 1000, n);
     }
-    scene.silence_until(200_000);
-    let expected = scene.report();
+    let expected = scene.clone().silence_until(200_000).report();
     assert_eq!(expected.summary.complete, 50);
     for size in [1, 7, 1000] {
         for order in [[0, 1, 2], [2, 1, 0]] {
@@ -53,6 +52,8 @@ fn sources_may_come_in_any_order_and_in_any_pieces() {
                     pieces.push(Piece::Records { source: source as u16, lost: 0, records });
                 }
             }
+            let mut silence = Scene::new();
+            pieces.extend(silence.silence_until(200_000).pieces());
             let report = report(&scene.header, &pieces);
             assert_eq!(report.summary.complete, 50, "{size} {order:?}");
             assert_eq!(layers(&report), layers(&expected), "{size} {order:?}");
