@@ -9,27 +9,27 @@ use std::path::Path;
 
 /// What of a frame matters here.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Frame {
-    pub source_port: u16,
-    pub destination_port: u16,
-    pub payload_bytes: usize,
+pub(crate) struct Frame {
+    pub(crate) source_port: u16,
+    pub(crate) destination_port: u16,
+    pub(crate) payload_bytes: usize,
 }
 
 /// Both directions of the first queue pair.
 #[derive(Default)]
-pub struct Capture {
+pub(crate) struct Capture {
     received: Vec<Frame>,
     sent: Vec<Frame>,
 }
 
 impl Capture {
-    pub fn received(&self, number: u64) -> Frame {
+    pub(crate) fn received(&self, number: u64) -> Frame {
         let (kind, _, queue, n) = subject::parts(number);
         assert_eq!((kind, queue), (subject::RECEIVED, 0));
         self.received[n as usize]
     }
 
-    pub fn sent(&self, number: u64) -> Frame {
+    pub(crate) fn sent(&self, number: u64) -> Frame {
         let (kind, _, queue, n) = subject::parts(number);
         assert_eq!((kind, queue), (subject::SENT, 1));
         self.sent[n as usize]
@@ -37,7 +37,7 @@ impl Capture {
 }
 
 /// Reads a capture.
-pub fn read(path: &Path) -> Capture {
+pub(crate) fn read(path: &Path) -> Capture {
     let mut capture = Capture::default();
     let mut reader = PcapNgReader::new(File::open(path).expect("a file")).expect("a capture");
     while let Some(block) = reader.next_block() {
