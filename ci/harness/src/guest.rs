@@ -9,13 +9,14 @@ use crate::{Site, host};
 use exos_fs::make::{Options, Plan};
 use exovm::account::AccountSnapshot;
 use exovm::backend::Backend;
-use exovm::backend::disk::Access;
+use exovm::backend::disk::{Access, Store};
 use exovm::backend::user::User;
 use exovm::machine::{DiskSetup, End, Machine, MachineConfig, MachineError, NetSetup};
 use exovm::placement::IoMode;
 use exovm_image::container::Image;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a guest may take until it serves or ends. Long, for hosts that are emulated.
@@ -24,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(10);
 /// What is put around a guest's backend.
 type Wrapper = Box<dyn FnOnce(Box<dyn Backend>) -> Box<dyn Backend>>;
+/// What is put around a guest's first disk.
+type DiskWrapper = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store>>;
 
 /// What a guest's interface is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,7 @@ pub struct GuestBuilder {
     gateway: Ipv4Addr,
     disks: Vec<(PathBuf, Access)>,
     wrappers: Vec<Wrapper>,
+    disk_wrappers: Vec<DiskWrapper>,
 }
 
 impl GuestBuilder {
@@ -64,6 +68,7 @@ impl GuestBuilder {
             gateway: Ipv4Addr::UNSPECIFIED,
             disks: Vec::new(),
             wrappers: Vec::new(),
+            disk_wrappers: Vec::new(),
         }
     }
 
@@ -171,6 +176,12 @@ impl GuestBuilder {
         self
     }
 
+    /// Puts something between the first disk and its image, such as a delay. The site of a docroot is the first disk.
+    pub fn wrap_disk(mut self, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + 'static) -> Self {
+        self.disk_wrappers.push(Box::new(wrap));
+        self
+    }
+
     /// Has the image run `code` instead of its own, so that a test can have the guest do what no compiler would let it.
     /// The code lies at the beginning of the image's longest function.
     ///
@@ -206,7 +217,11 @@ impl GuestBuilder {
         host::require();
         let docroot = self.docroot.as_deref().map(image_of);
         let disks = self.disks.iter().map(|(path, access)| DiskSetup::open(path, *access));
-        let disks = docroot.into_iter().map(Ok).chain(disks).collect::<Result<_, _>>()?;
+        let mut disks: Vec<DiskSetup> = docroot.into_iter().map(Ok).chain(disks).collect::<Result<_, _>>()?;
+        if let Some(first) = disks.first_mut() {
+            let store = Arc::clone(&first.store);
+            first.store = self.disk_wrappers.into_iter().fold(store, |store, wrap| wrap(store));
+        }
         let mut published = None;
         let (network, net) = match self.net {
             Net::None => (None, None),

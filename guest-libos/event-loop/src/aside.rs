@@ -1,39 +1,113 @@
-//! Which packet a connection's work was for, when the service goes on with it later: so that records of a request that waited
-//! for the disk are that request's from beginning to end.
+//! Which packet a connection's work is for, when it is done later: because it waited for the disk, or for the client to take
+//! what was sent before. So the records of a request are that request's from beginning to end.
+//!
+//! | event | subject | argument |
+//! | --- | --- | --- |
+//! | "data received" | a packet with data | the one before it on the same connection, or 0 |
+//! | "work goes on" | the packet for which is worked again | the packet that came now, 1 if that is not followed, 0 if none came |
+//! | "answer acknowledged" | the packet whose answer the client has | the packet that said so, 1 if that is not followed |
 
 use alloc::vec;
 use alloc::vec::Vec;
 use exos_net::ConnId;
 use exos_trace::Following;
 
+/// A packet that is not followed.
+const NOT_FOLLOWED: u64 = 1;
+
 /// By connection.
 pub(super) struct Aside {
-    followed: Vec<u64>,
-    /// Some of them may be other than 0. While nobody records, this is all that is looked at.
+    noted: Vec<Noted>,
+    /// Some of them may be of a packet. While nobody records, this is all that is looked at.
     any: bool,
+}
+
+/// The last packet with data of a connection, if it is followed.
+#[derive(Clone, Copy, Default)]
+struct Noted {
+    packet: u64,
+    /// The client has all that was sent for it.
+    acknowledged: bool,
 }
 
 impl Aside {
     pub(super) fn new(max_connections: usize) -> Self {
-        Self { followed: vec![0; max_connections], any: false }
+        Self { noted: vec![Noted::default(); max_connections], any: false }
     }
 
-    /// What is worked on is this connection's.
+    /// A new connection has this place.
     #[inline]
-    pub(super) fn note(&mut self, connection: ConnId) {
-        let followed = exos_trace::followed();
-        self.any |= followed != 0;
+    pub(super) fn forget(&mut self, connection: ConnId) {
         if self.any
-            && let Some(place) = self.followed.get_mut(connection.index())
+            && let Some(noted) = self.noted.get_mut(connection.index())
         {
-            *place = followed;
+            *noted = Noted::default();
         }
     }
 
-    /// Goes on with it.
+    /// The packet that is worked on has data of this connection.
     #[inline]
-    pub(super) fn again(&self, connection: ConnId) -> Following {
-        let followed = if self.any { self.followed.get(connection.index()) } else { None };
-        exos_trace::follow_again(followed.copied().unwrap_or(0))
+    pub(super) fn note(&mut self, connection: ConnId) {
+        let packet = exos_trace::followed();
+        self.any |= packet != 0;
+        if self.any
+            && let Some(noted) = self.noted.get_mut(connection.index())
+        {
+            let before = core::mem::replace(noted, Noted { packet, acknowledged: false });
+            tell(packet, before);
+        }
+    }
+
+    /// The packet that is worked on only acknowledges: what follows is work for the one whose answer it acknowledges, of which
+    /// so many bytes are not acknowledged yet.
+    #[inline]
+    pub(super) fn acknowledged(
+        &mut self,
+        connection: ConnId,
+        unacknowledged_bytes: usize,
+    ) -> Option<Following> {
+        if !self.any {
+            return None;
+        }
+        let noted = self.noted.get_mut(connection.index())?;
+        if noted.packet == 0 || noted.acknowledged {
+            return None;
+        }
+        let cause = exos_trace::followed().max(NOT_FOLLOWED);
+        let following = exos_trace::follow_again(noted.packet);
+        if unacknowledged_bytes == 0 {
+            noted.acknowledged = true;
+            exos_trace::event!("answer acknowledged", noted.packet, cause);
+            return None;
+        }
+        exos_trace::event!("work goes on", noted.packet, cause);
+        Some(following)
+    }
+
+    /// Goes on with a connection, without a packet of its own.
+    #[inline]
+    pub(super) fn again(&mut self, connection: ConnId) -> Option<Following> {
+        if !self.any {
+            return None;
+        }
+        let noted = self.noted.get_mut(connection.index())?;
+        if noted.packet == 0 {
+            return None;
+        }
+        noted.acknowledged = false;
+        let following = exos_trace::follow_again(noted.packet);
+        exos_trace::event!("work goes on", noted.packet, 0);
+        Some(following)
+    }
+}
+
+/// Who sends more has the answer to what it sent before, unless it sends ahead.
+#[inline]
+fn tell(packet: u64, before: Noted) {
+    if packet != 0 {
+        exos_trace::event!("data received", packet, before.packet);
+    } else if before.packet != 0 && !before.acknowledged {
+        let _following = exos_trace::follow_again(before.packet);
+        exos_trace::event!("answer acknowledged", before.packet, NOT_FOLLOWED);
     }
 }

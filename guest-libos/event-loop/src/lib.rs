@@ -316,9 +316,16 @@ impl<'s, S: Service> EventLoop<'s, S> {
                     let _ = exos_net::Transmit::<S::Data>::transmit_control(&mut sender, &reply);
                 }
                 Input::Segment(events) => {
-                    if !events.data.is_empty() {
-                        self.aside.note(events.conn);
+                    if events.opened {
+                        self.aside.forget(events.conn);
                     }
+                    let _going_on = if events.data.is_empty() {
+                        let left_bytes = self.stack.unacked_bytes(events.conn);
+                        self.aside.acknowledged(events.conn, left_bytes)
+                    } else {
+                        self.aside.note(events.conn);
+                        None
+                    };
                     let mut io =
                         Io::new(&mut self.stack, self.disk.as_mut(), &mut self.resumed, unix_seconds);
                     segment(self.service, &mut io, &mut sender, &events, now);

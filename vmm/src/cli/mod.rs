@@ -43,6 +43,7 @@ mod stop;
 mod style;
 mod supervise;
 mod trace;
+mod trace_requests;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 
 use super::style::{counted, print};
 use super::supervise::Signals;
-use super::{Failure, duration, exit};
+use super::{Failure, duration, exit, trace_requests};
 use crate::control::{Answer, Request, Session, resolve};
 use crate::trace::TraceRequest;
 use crate::trace::perfetto::{Exported, Exporter, Only};
@@ -30,25 +30,37 @@ Examples:
   exovm trace cheetah --for 5s -o five.pftrace
   exovm trace cheetah --sample 1/64 --for 10s      under full load
   exovm trace cheetah --only tcp,http,frame        spans, events and frames whose names have these words
-  exovm trace --json | jq .lost                    what became of the records, for scripts")]
+  exovm trace --json | jq .lost                    what became of the records, for scripts
+  exovm trace --requests --for 5s                  where the time of requests goes: percentiles of each layer
+  exovm trace --slowest 20 -o slow.pftrace         the requests that took longest, and a trace of just these
+  exovm trace --html requests.html                 a page that draws typical and slow requests")]
 pub(super) struct TraceArguments {
     /// Name of the machine; not needed if only one runs.
     machine: Option<String>,
     /// How long.
     #[arg(long = "for", value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
     length: Duration,
+    /// Instead of a file: where the time of requests went, p50 to p99.9 of each layer.
+    #[arg(long)]
+    pub(super) requests: bool,
+    /// The same, and the N requests that took longest; with -o their records as a file.
+    #[arg(long, value_name = "N")]
+    pub(super) slowest: Option<usize>,
+    /// The same, and a page that draws typical and slow requests, for a browser without a network.
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
     /// Only what has one of these words in its name.
-    #[arg(long, value_name = "WORD,...", value_delimiter = ',')]
+    #[arg(long, value_name = "WORD,...", value_delimiter = ',', conflicts_with_all = ["requests", "slowest", "html"])]
     only: Vec<String>,
     /// Record one received frame in N, and what follows from it.
     #[arg(long, value_name = "1/N", value_parser = parse_sample)]
     sample: Option<u32>,
     /// Where to write; not given: NAME.pftrace here.
     #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// Print what became of it as JSON (schema exovm-traced/1).
+    pub(super) output: Option<PathBuf>,
+    /// Print what became of it as JSON (schema exovm-traced/1; of requests exovm-requests/1).
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// The JSON form of the result.
@@ -72,10 +84,29 @@ fn parse_sample(text: &str) -> Result<u32, String> {
 pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode, Failure> {
     let name = resolve(arguments.machine.as_deref())?;
     let signals = Signals::block()?;
-    let mut session = Session::open(&name)?;
+    let session = Session::open(&name)?;
+    if arguments.wants_requests() {
+        let files = trace_requests::open(arguments)?;
+        let (header, socket, behind) = begin(arguments, &name, session, signals)?;
+        return trace_requests::follow(arguments, files, &header, &socket, &behind);
+    }
     let path = arguments.output.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.pftrace")));
     // Before anything is recorded: a place that cannot be written is known at once.
     let file = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let (header, socket, behind) = begin(arguments, &name, session, signals)?;
+    let only = Only::new(&arguments.only);
+    let written = write(&file, &header, only, &socket, &behind);
+    let (exported, end) = written.map_err(|error| format!("{}: {error}", path.display()))?;
+    report(arguments, &name, &path, &header, exported, &end)
+}
+
+/// Has the machine record for as long as is asked for. What it sends comes from the socket, behind what has come already.
+fn begin(
+    arguments: &TraceArguments,
+    name: &str,
+    mut session: Session,
+    signals: Signals,
+) -> Result<(Header, UnixStream, Vec<u8>), Failure> {
     let request = TraceRequest { one_in: arguments.sample.unwrap_or(1) };
     let header = match session.ask(&Request::Trace(request))? {
         Answer::Tracing(header) => *header,
@@ -93,10 +124,7 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode, Failure> {
         complain!("exovm: recording {name} for {time}; Ctrl-C ends it earlier");
     }
     end_after(arguments.length, signals, socket.try_clone()?)?;
-    let only = Only::new(&arguments.only);
-    let written = write(&file, &header, only, &socket, &behind);
-    let (exported, end) = written.map_err(|error| format!("{}: {error}", path.display()))?;
-    report(arguments, &name, &path, &header, exported, &end)
+    Ok((header, socket, behind))
 }
 
 /// Has the machine end the recording when the time is over, or Ctrl-C is typed.

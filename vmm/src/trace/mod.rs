@@ -10,6 +10,7 @@
 //! | [`perfetto`] | a stream as a file for ui.perfetto.dev |
 //! | [`serve`] | a listener at the control socket |
 //! | [`stream`] | how records travel to a tool |
+//! | [`requests`] | requests, put together by a tool from the stream |
 
 mod collect;
 mod looking;
@@ -17,6 +18,7 @@ pub mod own;
 pub mod perfetto;
 pub mod record;
 mod recorder;
+pub mod requests;
 mod serve;
 pub mod stream;
 

@@ -1,0 +1,330 @@
+//! What one environment of the guest did, packet by packet, from its records. The guest writes them as it likes: what does not fit
+//! together is counted and left out.
+
+use super::super::record::Record;
+use super::super::stream::Header;
+use super::device::{DiskTimes, Received, Sent};
+use abi::trace::{RECORD_COUNTER, RECORD_ENTER, RECORD_EVENT, RECORD_LEAVE, subject};
+use std::collections::HashMap;
+
+/// Spans, frames or disk requests of one packet that are kept at most; beyond that it is [`Work::too_long`].
+const PARTS_MAX: usize = 20_000;
+/// Packets at work that are kept at most.
+const PACKETS_MAX: usize = 1 << 16;
+/// Spans in spans that are followed.
+const DEPTH_MAX: usize = 64;
+
+/// What a site of the image means here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// Counter: requests were answered.
+    Requests,
+    /// Event: a frame (subject) was queued for the packet (argument).
+    FrameQueued,
+    /// Event: a disk request (subject) for the packet (argument).
+    DiskQueued,
+    /// Event: the packet has data, behind another (argument) of its connection.
+    Data,
+    /// Event: work for the packet begins again.
+    GoesOn,
+    /// Event: the client has the answer.
+    Acknowledged,
+    /// Anything else.
+    Other,
+}
+
+/// What the image's sites mean.
+#[derive(Clone, Debug)]
+pub(super) struct Meanings(Vec<Meaning>);
+
+impl Meanings {
+    pub(super) fn new(header: &Header) -> Self {
+        let of_site = |site: &super::super::stream::Site| match (site.kind.as_str(), site.name.as_str()) {
+            ("counter", "requests") => Meaning::Requests,
+            ("event", "frame queued") => Meaning::FrameQueued,
+            ("event", "disk request queued") => Meaning::DiskQueued,
+            ("event", "data received") => Meaning::Data,
+            ("event", "work goes on") => Meaning::GoesOn,
+            ("event", "answer acknowledged") => Meaning::Acknowledged,
+            _ => Meaning::Other,
+        };
+        Self(header.sites.iter().map(of_site).collect())
+    }
+
+    fn get(&self, site: u32) -> Meaning {
+        let place = (site as usize).checked_sub(1);
+        place.and_then(|place| self.0.get(place)).copied().unwrap_or(Meaning::Other)
+    }
+
+    /// Whether the image counts requests.
+    pub(super) fn count_requests(&self) -> bool {
+        self.0.contains(&Meaning::Requests)
+    }
+
+    /// Whether it says when an answer is acknowledged.
+    pub(super) fn tell_acknowledged(&self) -> bool {
+        self.0.contains(&Meaning::Acknowledged)
+    }
+}
+
+/// A stretch of time in a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    pub(super) site: u32,
+    pub(super) from: u64,
+    pub(super) to: u64,
+    /// How many spans of the same packet are around it.
+    pub(super) depth: u8,
+}
+
+/// A frame of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FrameOut {
+    pub(super) subject: u64,
+    pub(super) queued: u64,
+    pub(super) sent: Option<Sent>,
+}
+
+/// A disk request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DiskRequest {
+    pub(super) subject: u64,
+    pub(super) queued: u64,
+    pub(super) times: Option<DiskTimes>,
+}
+
+/// Work that began again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Continued {
+    pub(super) tsc: u64,
+    /// Because of what the client sent.
+    pub(super) by_client: bool,
+}
+
+/// The VMM's clock: the guest's own is not to be trusted with what is remembered for how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Clock {
+    /// The latest moment that a thread has written down.
+    pub(super) tsc: u64,
+    /// How often it has been looked for what is over. The clock may jump; what came before has been fed by the next look.
+    pub(super) looks: u64,
+}
+
+/// What was done for one packet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Work {
+    /// Its way to the guest, once that is known.
+    pub(super) received: Option<Received>,
+    /// Where the time went, each moment once.
+    pub(super) exclusive: Vec<Stretch>,
+    /// Spans from beginning to end.
+    pub(super) spans: Vec<Stretch>,
+    /// Requests that were counted while it was worked on.
+    pub(super) requests: u64,
+    pub(super) frames: Vec<FrameOut>,
+    pub(super) disk: Vec<DiskRequest>,
+    /// It has data: the packet before it of the same connection, or 0.
+    pub(super) data_behind: Option<u64>,
+    /// When the client was known to have the answer.
+    pub(super) acknowledged: Option<u64>,
+    /// When it was worked on again.
+    pub(super) continued: Vec<Continued>,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// When something was last heard of it.
+    pub(super) heard: Clock,
+    pub(super) too_long: bool,
+}
+
+impl Work {
+    /// Fills in what the devices have said meanwhile.
+    pub(super) fn take(&mut self, packet: u64, devices: &super::device::Devices) {
+        if self.received.is_none() {
+            self.received = devices.received(packet);
+        }
+        for frame in self.frames.iter_mut().filter(|frame| frame.sent.is_none()) {
+            frame.sent = devices.sent(frame.subject);
+        }
+        for request in self.disk.iter_mut().filter(|request| request.times.is_none()) {
+            request.times = devices.disk(request.subject);
+        }
+    }
+
+    /// Whether all that devices will say of it has been said.
+    pub(super) fn is_whole(&self) -> bool {
+        self.received.is_some_and(|received| received.is_whole())
+            && self.frames.iter().all(|frame| frame.sent.is_some())
+            && self.disk.iter().all(|request| request.times.is_some())
+    }
+}
+
+fn push<T>(list: &mut Vec<T>, too_long: &mut bool, part: T) {
+    if list.len() < PARTS_MAX {
+        list.push(part);
+    } else {
+        *too_long = true;
+    }
+}
+
+/// Where an environment was after its last record.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    tsc: u64,
+    site: u32,
+    followed: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    site: u32,
+    from: u64,
+    followed: u64,
+}
+
+/// One environment.
+#[derive(Debug, Default)]
+pub(super) struct Environment {
+    at: Option<At>,
+    open: Vec<Open>,
+    pub(super) works: HashMap<u64, Work>,
+    /// Records that cannot be.
+    pub(super) garbled: u64,
+    /// Packets for which there was no room.
+    pub(super) crowded: u64,
+}
+
+impl Environment {
+    /// Records are missing here.
+    pub(super) fn gap(&mut self) {
+        self.at = None;
+        self.open.clear();
+    }
+
+    /// The next record. `now` is when it came.
+    pub(super) fn record(&mut self, meanings: &Meanings, now: Clock, record: &Record) {
+        let (site, kind, _) = record.parts();
+        let meaning = match kind {
+            RECORD_EVENT | RECORD_COUNTER => meanings.get(site),
+            _ => Meaning::Other,
+        };
+        let before = self.at;
+        let followed = match (kind, meaning) {
+            (RECORD_ENTER | RECORD_LEAVE | RECORD_COUNTER, _) => record.subject,
+            (RECORD_EVENT, Meaning::FrameQueued | Meaning::DiskQueued) => record.argument,
+            (RECORD_EVENT, Meaning::Data | Meaning::GoesOn) => record.subject,
+            // What it goes back to was perhaps never said.
+            (RECORD_EVENT, Meaning::Acknowledged) => 0,
+            _ => before.map_or(0, |at| at.followed),
+        };
+        let outer = record.argument as u32;
+        let current = match kind {
+            RECORD_ENTER => site,
+            RECORD_LEAVE => outer,
+            _ => before.map_or(0, |at| at.site),
+        };
+        if let Some(at) = before {
+            // Where spans do not fit together something was not recorded: a sample leaves out what is not followed.
+            let fits = match kind {
+                RECORD_ENTER => at.site == outer,
+                RECORD_LEAVE => at.site == site,
+                _ => !matches!(meaning, Meaning::GoesOn | Meaning::Acknowledged),
+            };
+            if record.tsc < at.tsc {
+                self.garbled += 1;
+            } else if fits && at.followed == followed {
+                self.worked(now, followed, at, record.tsc);
+            }
+        }
+        match kind {
+            RECORD_ENTER if self.open.len() < DEPTH_MAX => {
+                self.open.push(Open { site, from: record.tsc, followed });
+            }
+            RECORD_LEAVE => self.leave(now, site, record.tsc),
+            _ => {}
+        }
+        self.happened(now, meaning, followed, record);
+        self.at = Some(At { tsc: record.tsc, site: current, followed });
+    }
+
+    /// The guest was in `at.site` until `to`, for the packet `followed`.
+    fn worked(&mut self, now: Clock, followed: u64, at: At, to: u64) {
+        let depth = self.open.iter().filter(|open| open.followed == followed).count().saturating_sub(1);
+        let Some(work) = self.work(now, followed, at.tsc, to) else { return };
+        match work.exclusive.last_mut() {
+            Some(last) if last.site == at.site && last.to == at.tsc => last.to = to,
+            _ if at.tsc == to => {}
+            _ => {
+                let stretch = Stretch { site: at.site, from: at.tsc, to, depth: depth as u8 };
+                push(&mut work.exclusive, &mut work.too_long, stretch);
+            }
+        }
+    }
+
+    fn leave(&mut self, now: Clock, site: u32, tsc: u64) {
+        let Some(open) = self.open.pop() else { return };
+        if open.site != site || open.from > tsc {
+            self.open.clear();
+            return;
+        }
+        let depth = self.open.iter().filter(|around| around.followed == open.followed).count() as u8;
+        let Some(work) = self.work(now, open.followed, open.from, tsc) else { return };
+        push(&mut work.spans, &mut work.too_long, Stretch { site, from: open.from, to: tsc, depth });
+    }
+
+    fn happened(&mut self, now: Clock, meaning: Meaning, followed: u64, record: &Record) {
+        let (tsc, argument) = (record.tsc, record.argument);
+        if meaning == Meaning::Acknowledged {
+            self.acknowledge(now, record.subject, tsc);
+            return;
+        }
+        if meaning == Meaning::Other {
+            return;
+        }
+        if meaning == Meaning::Data && argument != 0 {
+            self.acknowledge(now, argument, tsc);
+        }
+        let Some(work) = self.work(now, followed, tsc, tsc) else { return };
+        match meaning {
+            Meaning::Requests => work.requests = work.requests.saturating_add(argument),
+            Meaning::FrameQueued => {
+                work.acknowledged = None;
+                let frame = FrameOut { subject: record.subject, queued: tsc, sent: None };
+                push(&mut work.frames, &mut work.too_long, frame);
+            }
+            Meaning::DiskQueued => {
+                let request = DiskRequest { subject: record.subject, queued: tsc, times: None };
+                push(&mut work.disk, &mut work.too_long, request);
+            }
+            Meaning::Data => work.data_behind = Some(argument),
+            Meaning::GoesOn => {
+                work.acknowledged = None;
+                let continued = Continued { tsc, by_client: argument != 0 };
+                push(&mut work.continued, &mut work.too_long, continued);
+            }
+            Meaning::Acknowledged | Meaning::Other => {}
+        }
+    }
+
+    fn acknowledge(&mut self, now: Clock, packet: u64, tsc: u64) {
+        if let Some(work) = self.works.get_mut(&packet) {
+            work.acknowledged.get_or_insert(tsc);
+            work.heard = now;
+        }
+    }
+
+    /// The work for a packet, to which something from `from` to `to` belongs. `None`: it is no packet, or there are too many.
+    fn work(&mut self, now: Clock, packet: u64, from: u64, to: u64) -> Option<&mut Work> {
+        if subject::parts(packet).0 != subject::RECEIVED {
+            return None;
+        }
+        if self.works.len() >= PACKETS_MAX && !self.works.contains_key(&packet) {
+            self.crowded += 1;
+            return None;
+        }
+        let work = self.works.entry(packet).or_insert_with(|| Work { first: from, ..Work::default() });
+        work.first = work.first.min(from);
+        work.last = work.last.max(to);
+        work.heard = now;
+        Some(work)
+    }
+}
