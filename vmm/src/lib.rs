@@ -10,6 +10,7 @@
 //! | [`attacks`] | what environments try, and what it must get |
 //! | [`account`] | where the cycles went |
 //! | [`trace`] | who looks at accounts and records, and how those get out |
+//! | [`stat`] | what every layer has counted |
 //! | [`channel`] | who is attached to the ports of the host channel |
 //! | [`control`] | how tools speak to a running machine |
 //! | [`docroot_image`] | disk images of document roots, made once and kept |
@@ -40,5 +41,6 @@ pub mod placement;
 pub mod project;
 pub mod sample_site;
 pub mod span_costs;
+pub mod stat;
 pub mod tables;
 pub mod trace;

@@ -37,9 +37,11 @@ mod print_log;
 mod progress;
 mod ps;
 mod run;
+mod stat;
 mod stop;
 mod style;
 mod supervise;
+mod top;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -95,6 +97,10 @@ enum Command {
     Trace(trace::TraceArguments),
     /// Debug a running machine with gdb.
     Gdb(gdb::GdbArguments),
+    /// Print what every layer of a running machine counts.
+    Stat(stat::StatArguments),
+    /// Watch where the cycles of running machines go, live in a terminal.
+    Top(top::TopArguments),
     /// List the built-in images, or print what is in an image.
     Image(image::ImageArguments),
     /// Make a project for an image of one's own.
@@ -140,6 +146,8 @@ pub fn main() -> ExitCode {
         Command::Account(arguments) => account::account(&arguments),
         Command::Trace(arguments) => trace::trace(&arguments),
         Command::Gdb(arguments) => gdb::gdb(&arguments),
+        Command::Stat(arguments) => stat::stat(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
         Command::Image(arguments) => image::image(arguments),
         Command::New(arguments) => new::new(arguments),
         Command::Build(arguments) => build::build(arguments),

@@ -24,7 +24,10 @@ mod network;
 mod output;
 mod project;
 mod ps;
+mod stat;
 mod stop;
+mod terminal;
+mod top;
 mod user_network;
 mod vcpus;
 
