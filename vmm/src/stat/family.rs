@@ -117,11 +117,15 @@ impl Family {
     ) {
         self.push(labels, sum);
         let mut all = 0u64;
-        let counts = counts.map(|(bound, count)| {
+        let mut buckets: Vec<(u64, u64)> = Vec::new();
+        for (bound, count) in counts {
             all = all.saturating_add(count);
-            (bound, all)
-        });
-        let mut buckets: Vec<_> = counts.collect();
+            match buckets.last_mut() {
+                // Two bounds in cycles can be one in nanoseconds.
+                Some(last) if last.0 == bound => last.1 = all,
+                _ => buckets.push((bound, all)),
+            }
+        }
         if let Some(last) = buckets.last_mut() {
             // What no bucket holds is in the last.
             last.0 = u64::MAX;
@@ -169,6 +173,12 @@ mod tests {
         assert_eq!(sample.buckets, [(1, 2), (2, 2), (u64::MAX, 5)]);
         assert_eq!((sample.count(), sample.value), (5, 11));
         assert_eq!((sample.quantile(0.4), sample.quantile(0.5)), (1, 2));
+    }
+
+    #[test]
+    fn buckets_of_one_bound_are_one() {
+        let family = histogram(&[(0, 1), (0, 2), (1, 3), (2, 0)], 9);
+        assert_eq!(family.samples[0].buckets, [(0, 3), (1, 6), (u64::MAX, 6)]);
     }
 
     #[test]
