@@ -58,7 +58,7 @@ _exovm_with_machines() {
     done
     case "$((COMP_CWORD > 1)) ${COMP_WORDS[1]} ${COMP_WORDS[COMP_CWORD]}" in
         "0 "* | *" -"*) ;;
-        "1 stop "* | "1 logs "* | "1 console "* | "1 account "* | "1 stat "* | "1 top "*)
+        "1 stop "* | "1 logs "* | "1 console "* | "1 account "* | "1 trace "* | "1 gdb "* | "1 stat "* | "1 top "*)
             words+=($(compgen -W "$("$1" ps --names 2>/dev/null)" -- "${COMP_WORDS[COMP_CWORD]}"))
             ;;
     esac
@@ -67,7 +67,7 @@ _exovm_with_machines() {
 "#;
 
 const FISH: &str = r#"
-complete -c exovm -n "__fish_exovm_using_subcommand stop logs console account stat top" -f -a "(exovm ps --names 2>/dev/null)"
+complete -c exovm -n "__fish_exovm_using_subcommand stop logs console account trace gdb stat top" -f -a "(exovm ps --names 2>/dev/null)"
 "#;
 
 const ZSH: &str = r#"_exovm_machines() {
