@@ -80,7 +80,7 @@ fn row(
         }
         Kind::Histogram => {
             let count = sample.count();
-            let mean = if count == 0 { 0 } else { sample.value / count };
+            let mean = sample.value.checked_div(count).unwrap_or(0);
             let quantile = |share| exact(sample.quantile(share), &family.unit);
             format!(
                 "{name:<NAME$} {:>16}  values; mean {}, half at most {}, 99 % at most {}",

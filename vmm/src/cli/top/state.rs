@@ -2,7 +2,6 @@
 
 use super::watched::{Row, Watched};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use std::cmp::Ordering;
 
 /// A column of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,20 +128,23 @@ impl State {
         let filter = self.filter.to_lowercase();
         let mut rows: Vec<&Row> =
             rows.iter().filter(|row| row.name.to_lowercase().contains(&filter)).collect();
-        let by = |number: fn(&Row) -> f64| move |a: &&Row, b: &&Row| number(b).total_cmp(&number(a));
-        let order: Box<dyn Fn(&&Row, &&Row) -> Ordering> = match self.sort {
-            Column::Place => Box::new(|_, _| Ordering::Equal),
-            Column::Name => Box::new(|a, b| a.name.trim().cmp(b.name.trim())),
-            Column::Share => Box::new(by(|row| row.share)),
-            Column::Entries => Box::new(by(|row| row.entries)),
-            Column::PerRequest => Box::new(by(|row| row.per_request.unwrap_or(0.0))),
-        };
-        rows.sort_by(order);
+        match self.sort {
+            Column::Place => {}
+            Column::Name => rows.sort_by(|a, b| a.name.trim().cmp(b.name.trim())),
+            Column::Share => sort_down(&mut rows, |row| row.share),
+            Column::Entries => sort_down(&mut rows, |row| row.entries),
+            Column::PerRequest => sort_down(&mut rows, |row| row.per_request.unwrap_or(0.0)),
+        }
         if self.reversed {
             rows.reverse();
         }
         rows
     }
+}
+
+/// The greatest first; equals stay as they are.
+fn sort_down(rows: &mut [&Row], number: fn(&Row) -> f64) {
+    rows.sort_by(|a, b| number(b).total_cmp(&number(a)));
 }
 
 #[cfg(test)]
