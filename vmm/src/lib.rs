@@ -12,6 +12,7 @@
 //! | [`account`] | where the cycles went |
 //! | [`trace`] | who looks at accounts and records, and how those get out |
 //! | [`profile`] | where vCPUs and threads are, sampled |
+//! | [`stat`] | what every layer has counted |
 //! | [`channel`] | who is attached to the ports of the host channel |
 //! | [`control`] | how tools speak to a running machine |
 //! | [`docroot_image`] | disk images of document roots, made once and kept |
@@ -44,5 +45,6 @@ pub mod probe;
 pub mod project;
 pub mod sample_site;
 pub mod span_costs;
+pub mod stat;
 pub mod tables;
 pub mod trace;

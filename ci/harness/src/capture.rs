@@ -6,6 +6,7 @@ use exovm::backend::iovec::gather;
 use exovm::backend::{
     Backend, BackendError, FRAME_BYTES_MAX, HEADER_BYTES, IoVec, IoVecMut, Offloads, Written,
 };
+use exovm::stat::Metric;
 use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_description::{
@@ -110,7 +111,7 @@ impl Backend for Capture {
         self.backend.event_fd()
     }
 
-    fn counters(&self) -> Vec<(&'static str, u64)> {
+    fn counters(&self) -> Vec<Metric> {
         self.backend.counters()
     }
 }
@@ -179,8 +180,8 @@ mod tests {
             None
         }
 
-        fn counters(&self) -> Vec<(&'static str, u64)> {
-            vec![("frames", 7)]
+        fn counters(&self) -> Vec<Metric> {
+            vec![Metric { name: "frames", help: "Frames.", value: 7 }]
         }
     }
 
@@ -188,6 +189,6 @@ mod tests {
     fn counters_of_the_backend_are_seen_through_the_capture() {
         let dir = tempfile::tempdir().unwrap();
         let capture = Capture::create(&dir.path().join("x.pcapng"), Box::new(Counting)).unwrap();
-        assert_eq!(capture.counters(), [("frames", 7)]);
+        assert_eq!(capture.counters(), [Metric { name: "frames", help: "Frames.", value: 7 }]);
     }
 }

@@ -13,6 +13,7 @@ use exovm::backend::disk::{Access, Store};
 use exovm::backend::user::User;
 use exovm::machine::{DiskSetup, End, Machine, MachineConfig, MachineError, NetSetup};
 use exovm::placement::IoMode;
+use exovm::stat::StatSnapshot;
 use exovm_image::container::Image;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ pub struct GuestBuilder {
     memory_mib: Option<u64>,
     vcpus: Option<u32>,
     environments: Option<u32>,
+    spare_environments: Option<u32>,
     arguments: Vec<String>,
     net: Net,
     gateway: Ipv4Addr,
@@ -63,6 +65,7 @@ impl GuestBuilder {
             memory_mib: None,
             vcpus: None,
             environments: None,
+            spare_environments: None,
             arguments: Vec::new(),
             net: Net::Tap(0),
             gateway: Ipv4Addr::UNSPECIFIED,
@@ -104,6 +107,12 @@ impl GuestBuilder {
     /// In how many environments the image's program runs; as many as the image asks for if not said.
     pub fn environments(mut self, number: u32) -> Self {
         self.environments = Some(number);
+        self
+    }
+
+    /// Places for environments that others make; as many as the image asks for if not said.
+    pub fn spare_environments(mut self, number: u32) -> Self {
+        self.spare_environments = Some(number);
         self
     }
 
@@ -253,7 +262,7 @@ impl GuestBuilder {
             vcpu_cpus: Vec::new(),
             arguments: self.arguments,
             environments: self.environments,
-            spare_environments: None,
+            spare_environments: self.spare_environments,
             log: Box::new(move |line| sink.push(line)),
         })?;
         Ok(Guest { machine, network, published, log, port: 0 })
@@ -381,6 +390,28 @@ impl Guest {
     /// What `body` cost.
     pub fn cost_of(&self, body: impl FnOnce()) -> Cost {
         Cost::new(self.account_of(body))
+    }
+
+    /// What every layer has counted, once the guest has come to rest: it publishes its own counters before it waits.
+    pub fn statistics(&self) -> StatSnapshot {
+        const REST: Duration = Duration::from_millis(20);
+        const ATTEMPTS: usize = 100;
+        let own = |statistics: &StatSnapshot| {
+            let layers = ["ip", "tcp", "http", "cache"];
+            let families =
+                statistics.families.iter().filter(|family| layers.contains(&family.layer.as_str()));
+            families.cloned().collect::<Vec<_>>()
+        };
+        let mut last = self.machine.statistics();
+        for _ in 0..ATTEMPTS {
+            std::thread::sleep(REST);
+            let now = self.machine.statistics();
+            if own(&now) == own(&last) {
+                return now;
+            }
+            last = now;
+        }
+        last
     }
 
     /// How many requests the guest counted while `body` ran.

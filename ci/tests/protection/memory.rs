@@ -121,7 +121,9 @@ fn core_fixed_pages_cannot_be_written_nor_executed() {
     for va in [GATE_VA, TIME_VA, ENVIRONMENT_VA, HOST_VA] {
         assert_page_fault("write", va, Why::NotPermitted);
     }
-    for va in [TIME_VA, ENVIRONMENT_VA, HOST_VA, STATUS_VA, TURN_VA, ACCOUNT_VA, LOG_VA, TRACE_VA] {
+    for va in
+        [TIME_VA, ENVIRONMENT_VA, HOST_VA, STATUS_VA, TURN_VA, ACCOUNT_VA, STATISTICS_VA, LOG_VA, TRACE_VA]
+    {
         assert_page_fault("execute", va, Why::NotPermitted);
     }
 }

@@ -56,6 +56,8 @@ pub const RESUME_VA: u64 = PAGES_VA + 0x7000;
 pub const UPCALL_VA: u64 = PAGES_VA + 0x8000;
 /// [`crate::trace::AccountArea`], written by the environment.
 pub const ACCOUNT_VA: u64 = PAGES_VA + 0x10_0000;
+/// [`crate::statistics::StatisticsArea`], written by the environment.
+pub const STATISTICS_VA: u64 = PAGES_VA + 0x18_0000;
 /// [`crate::log::LogRing`], written by the environment.
 pub const LOG_VA: u64 = PAGES_VA + 0x20_0000;
 /// [`crate::trace::TraceRing`], written by the environment.
@@ -115,5 +117,7 @@ mod tests {
         assert_eq!(doorbell_va(0, 32), None);
         assert_eq!(doorbell_va(8, 0), None);
         assert!(TRACE_VA + size_of::<crate::trace::TraceRing>() as u64 <= DOORBELL_VA);
+        assert!(ACCOUNT_VA + size_of::<crate::trace::AccountArea>() as u64 <= STATISTICS_VA);
+        assert!(STATISTICS_VA + size_of::<crate::statistics::StatisticsArea>() as u64 <= LOG_VA);
     }
 }

@@ -43,6 +43,7 @@ pub mod paging;
 pub mod queue;
 pub mod revocation;
 pub mod slice;
+pub mod statistics;
 pub mod time;
 pub mod trace;
 pub mod upcall;

@@ -12,6 +12,7 @@ mod connection;
 mod console;
 pub mod disk;
 mod service;
+mod statistics;
 mod transmit;
 mod waiting;
 
@@ -137,6 +138,8 @@ struct EventLoop<'s, S: Service> {
     console: Option<Console>,
     /// Somebody at the console wants the machine to end.
     quit: bool,
+    /// Rounds since the statistics were last published.
+    rounds: u32,
     /// Since when memory is asked back.
     asked_since_tsc: Option<u64>,
     /// Who knows where the gateway is, if this stack hears no ARP.
@@ -210,6 +213,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
             aside: Aside::new(max_connections as usize),
             console,
             quit: false,
+            rounds: 0,
             asked_since_tsc: None,
             gateway: None,
         })
@@ -231,6 +235,10 @@ impl<'s, S: Service> EventLoop<'s, S> {
                 self.answer_asks();
             } else {
                 self.asked_since_tsc = None;
+            }
+            self.rounds += 1;
+            if received == 0 || self.rounds >= statistics::ROUNDS {
+                self.publish();
             }
             if received == 0 {
                 self.idle();

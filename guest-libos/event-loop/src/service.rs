@@ -1,6 +1,7 @@
 //! What a service is to the loop, and what the loop lets it do.
 
 use crate::disk::Disk;
+use abi::statistics::StatisticsArea;
 use alloc::vec::Vec;
 use exos_net::{ConnId, ControlFrame, Data, End, SendError, Stack, StaleConnection};
 
@@ -16,6 +17,11 @@ pub trait Service {
     /// Gives each of the service's own counters with its name, for whoever asks at the console.
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
         let _ = each;
+    }
+
+    /// Copies what the service has counted to where the VMM reads it. Called before the loop waits, and now and then when it does not.
+    fn publish(&self, area: &StatisticsArea) {
+        let _ = area;
     }
 
     /// A connection is open. Its number is reused after [`Service::ended`].

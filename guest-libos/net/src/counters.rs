@@ -30,14 +30,26 @@ counters! {
         echo_replies,
         /// TCP segments that reached a connection, a TIME-WAIT record or a listener.
         segments_in,
+        /// Of these, those that carry data.
+        data_segments_in,
         /// Payload bytes accepted in order.
         bytes_in,
         /// Segments kept out of order.
         out_of_order_in,
-        /// Segments that brought nothing new.
+        /// Segments that lie outside the window or brought nothing new.
         duplicates_in,
+        /// Duplicate acknowledgments in the sense of RFC 5681 2.
+        duplicate_acks_in,
+        /// Times that a peer closed its window.
+        zero_windows_in,
+        /// Times that we closed our window to a peer.
+        zero_windows_out,
         /// TCP frames handed to the driver or returned as replies; one of segmentation offload counts once.
         segments_out,
+        /// Segments with data in these frames; one of segmentation offload counts as those that the device cuts it into.
+        data_segments_out,
+        /// Of these frames, those with data.
+        data_frames_out,
         /// Payload bytes handed to the driver, retransmissions included.
         bytes_out,
         /// Payload bytes that were summed here because neither device nor data had the sum.
@@ -46,6 +58,8 @@ counters! {
         pure_acks_out,
         /// Segments sent again, by timeout or fast retransmit.
         retransmits,
+        /// Payload bytes in these.
+        bytes_retransmitted,
         /// Retransmission timeouts.
         timeouts,
         /// Losses found by duplicate acknowledgments.
@@ -107,6 +121,47 @@ counters! {
         /// Dropped: data that no receive buffer had room for; the peer sends it again.
         dropped_no_buffer,
     }
+}
+
+/// Buckets of a [`Histogram`].
+pub const BUCKETS: usize = 40;
+
+/// Values by powers of two: bucket `k` counts those that are at most `2^k` and more than half of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    /// The sum of all values.
+    pub sum: u64,
+    /// How many there were.
+    pub buckets: [u64; BUCKETS],
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { sum: 0, buckets: [0; BUCKETS] }
+    }
+}
+
+impl Histogram {
+    #[inline]
+    pub(crate) fn add(&mut self, value: u64) {
+        let bits = u64::BITS - value.saturating_sub(1).leading_zeros();
+        self.buckets[(bits as usize).min(BUCKETS - 1)] += 1;
+        self.sum = self.sum.wrapping_add(value);
+    }
+
+    /// How many values it holds.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+/// What connections were like, each time that a round trip was measured (once a window of data): all connections together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Samples {
+    /// Smoothed round-trip times (RFC 6298 2) in nanoseconds.
+    pub smoothed_rtt_ns: Histogram,
+    /// Congestion windows in bytes.
+    pub congestion_window_bytes: Histogram,
 }
 
 /// Why a frame was dropped; each has its counter.

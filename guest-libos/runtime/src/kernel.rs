@@ -1,13 +1,16 @@
 //! Kernel calls, through the gate page.
 
+use crate::pages;
 use abi::call::{Call, Error};
 use abi::capability::Handle;
 use abi::layout::GATE_VA;
+use abi::statistics;
 use core::arch::asm;
 
 /// What a call answers.
 fn call(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
     let _span = exos_trace::span!("kernel call");
+    count_call(number);
     let [a, b, c, d, e] = arguments;
     let (status, value): (u64, u64);
     // SAFETY: the gate page holds the gate instruction and `ret`; the kernel keeps the callee-saved registers, and no
@@ -25,6 +28,7 @@ fn call(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
             lateout("rcx") _, lateout("r9") _, lateout("r11") _,
         );
     }
+    count_error(number, status);
     match Error::from_status(status) {
         None if status == 0 => Ok(value),
         None => Err(Error::NoSuchCall),
@@ -32,9 +36,24 @@ fn call(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
     }
 }
 
+/// Counts a call that is about to be made: in ring 3, since one that ring 0 counts costs it a microsecond where that is interpreted.
+#[inline(always)]
+pub(crate) fn count_call(number: Call) {
+    statistics::add(&pages::statistics().calls[number as usize].calls, 1);
+}
+
+/// Counts what came of it.
+#[inline(always)]
+pub(crate) fn count_error(number: Call, status: u64) {
+    if status != 0 {
+        statistics::add(&pages::statistics().calls[number as usize].errors, 1);
+    }
+}
+
 /// One of the calls that give the CPU away: no register but the stack pointer comes back.
 fn give_way(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
     let _span = exos_trace::span!("asleep");
+    count_call(number);
     let [a, b, c, d, e] = arguments;
     let status: u64;
     // SAFETY: as in `call`; what the compiler may not lose is on the stack meanwhile.
@@ -56,6 +75,7 @@ fn give_way(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
             clobber_abi("sysv64"),
         );
     }
+    count_error(number, status);
     Error::from_status(status).map_or(Ok(0), Err)
 }
 
@@ -123,7 +143,7 @@ pub fn queue_unbind(device: u32, queue: u32) -> Result<(), Error> {
 
 /// The capability that the VMM gave us for a device's queues, and the queue's number.
 fn queue_of(device: u32, queue: u32) -> Result<(Handle, u64), Error> {
-    let queues = crate::pages::environment().capabilities.queues;
+    let queues = pages::environment().capabilities.queues;
     let queues = queues.get(device as usize).copied().ok_or(Error::NotFound)?;
     let number = abi::queue::owner_index(device, queue).ok_or(Error::NotFound)?;
     Ok((queues, number as u64))

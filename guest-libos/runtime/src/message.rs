@@ -69,6 +69,7 @@ pub fn reply_and_receive(to: Sender, words: Words) -> Result<Message, Error> {
 /// One of the calls that bring a message: no register but the stack pointer and those of the message comes back.
 fn gate(number: Call, first: u64, words: Words) -> Result<Message, Error> {
     let _span = exos_trace::span!("message");
+    crate::kernel::count_call(number);
     let [a, b, c, d] = words;
     let (status, from);
     let mut words = [0; 4];
@@ -92,6 +93,7 @@ fn gate(number: Call, first: u64, words: Words) -> Result<Message, Error> {
             clobber_abi("sysv64"),
         );
     }
+    crate::kernel::count_error(number, status);
     match Error::from_status(status) {
         None if status == 0 => Ok(Message { from: Sender(from), words }),
         None => Err(Error::NoSuchCall),

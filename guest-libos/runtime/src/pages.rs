@@ -2,7 +2,8 @@
 
 use abi::boot::{EnvironmentPage, HostPage, StatusPage};
 use abi::environment::KernelPage;
-use abi::layout::{ENVIRONMENT_VA, HOST_VA, KERNEL_PAGE_VA, STATUS_VA, TIME_VA};
+use abi::layout::{ENVIRONMENT_VA, HOST_VA, KERNEL_PAGE_VA, STATISTICS_VA, STATUS_VA, TIME_VA};
+use abi::statistics::StatisticsArea;
 use abi::time::TimePage;
 use core::sync::atomic::Ordering;
 
@@ -33,6 +34,13 @@ pub fn kernel() -> &'static KernelPage {
 pub fn status() -> &'static StatusPage {
     // SAFETY: mapped for the environment's whole life; the VMM reads it, so all fields are atomics.
     unsafe { &*(STATUS_VA as *const StatusPage) }
+}
+
+/// What the environment has counted, for the VMM to read.
+#[inline(always)]
+pub fn statistics() -> &'static StatisticsArea {
+    // SAFETY: as for `status`.
+    unsafe { &*(STATISTICS_VA as *const StatisticsArea) }
 }
 
 /// TSC and UTC.

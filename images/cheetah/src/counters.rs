@@ -1,10 +1,14 @@
-//! What the server has done, for its own page of counters and for the account of the machine.
+//! What the server has done, for its own page of counters and for the machine's statistics.
 
 use alloc::rc::Rc;
 use alloc::string::String;
 use core::fmt::Write;
 
+use abi::statistics::{StatisticsArea, set};
+use exos_http::{Site, Status};
 use exos_runtime::clock::{self, Scale};
+
+use crate::files::DiskFiles;
 
 /// Where the page of counters is. No file can have this path.
 pub(crate) const PATH: &[u8] = b"/.exovm/counters.json";
@@ -18,8 +22,6 @@ pub(crate) struct Counters {
     pub(crate) connections: u64,
     pub(crate) connections_opened: u64,
     pub(crate) files_broken: u64,
-    /// The cache's, as they were last charged to the account.
-    charged: exos_cache::Counters,
 }
 
 impl Counters {
@@ -32,7 +34,6 @@ impl Counters {
             connections: 0,
             connections_opened: 0,
             files_broken: 0,
-            charged: exos_cache::Counters::default(),
         }
     }
 
@@ -58,24 +59,35 @@ impl Counters {
         text.push_str("}\n");
         text.into_bytes().into()
     }
+}
 
-    /// Brings the machine's account up to date with what the cache has done.
-    #[inline]
-    pub(crate) fn charge(&mut self, cache: &exos_cache::Counters) {
-        if *cache == self.charged {
-            return;
-        }
-        let before = core::mem::replace(&mut self.charged, *cache);
-        exos_trace::counter!("cache hits", cache.hits - before.hits);
-        exos_trace::counter!("cache misses", cache.misses - before.misses);
-        exos_trace::counter!("cache reads joined", cache.joined - before.joined);
-        exos_trace::counter!("cache evictions", cache.evictions - before.evictions);
-        exos_trace::counter!("cache waits for room", cache.room_waits - before.room_waits);
-        exos_trace::counter!("cache name hits", cache.name_hits - before.name_hits);
-        exos_trace::counter!("cache name misses", cache.name_misses - before.name_misses);
-        exos_trace::counter!("disk reads", cache.reads - before.reads);
-        exos_trace::counter!("disk bytes read", cache.bytes_read - before.bytes_read);
-        exos_trace::counter!("disk read errors", cache.read_errors - before.read_errors);
-        exos_trace::counter!("disk bad blocks", cache.bad_blocks - before.bad_blocks);
-    }
+/// Copies everything to where the VMM reads it.
+pub(crate) fn publish(area: &StatisticsArea, site: &Site<DiskFiles>) {
+    let files = site.files();
+    let classes = Status::ALL.into_iter().fold([0; 4], |mut classes, status| {
+        classes[usize::from(status.code() / 100).clamp(2, 5) - 2] += site.counters().responses(status);
+        classes
+    });
+    set(&area.http.responses_2xx, classes[0]);
+    set(&area.http.responses_3xx, classes[1]);
+    set(&area.http.responses_4xx, classes[2]);
+    set(&area.http.responses_5xx, classes[3]);
+    set(&area.http.body, site.counters().body_bytes());
+    set(&area.http.connections, files.counters.connections);
+    set(&area.http.connections_opened, files.counters.connections_opened);
+    set(&area.http.files_broken, files.counters.files_broken);
+    let cache = files.store.counters();
+    set(&area.cache.hits, cache.hits);
+    set(&area.cache.misses, cache.misses);
+    set(&area.cache.joined, cache.joined);
+    set(&area.cache.read_ahead, cache.read_ahead);
+    set(&area.cache.evictions, cache.evictions);
+    set(&area.cache.given_back, cache.given_back);
+    set(&area.cache.room_waits, cache.room_waits);
+    set(&area.cache.name_hits, cache.name_hits);
+    set(&area.cache.name_misses, cache.name_misses);
+    set(&area.cache.reads, cache.reads);
+    set(&area.cache.read, cache.bytes_read);
+    set(&area.cache.read_errors, cache.read_errors);
+    set(&area.cache.bad_blocks, cache.bad_blocks);
 }

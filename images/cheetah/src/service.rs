@@ -1,5 +1,6 @@
 //! HTTP on the event loop: bytes of a connection in, responses queued on it, files fetched from the disk meanwhile.
 
+use abi::statistics::StatisticsArea;
 use alloc::vec::Vec;
 
 use exos_cache::{FRAME_BYTES, ReadError, ReadId, Ticket};
@@ -10,6 +11,7 @@ use exos_net::{ConnId, End};
 use exos_runtime::pages;
 
 use crate::connection::{Connection, Pumped, QUEUED_BYTES, Queue, pump};
+use crate::counters;
 use crate::files::DiskFiles;
 use crate::page::Page;
 
@@ -45,6 +47,10 @@ impl Service for Cheetah {
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
         each("requests", self.requests);
+    }
+
+    fn publish(&self, area: &StatisticsArea) {
+        counters::publish(area, &self.site);
     }
 
     fn opened(&mut self, connection: ConnId) {
@@ -181,7 +187,6 @@ impl Service for Cheetah {
                 cache.complete(id, memory, Err(ReadError), |waiter| wake(connections, io, waiter));
             }
         }
-        files.counters.charge(files.store.counters());
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::{BROKEN, Case, HELD, number};
 use abi::boot::{HostPage, StatusPage, phase};
-use abi::layout::{ACCOUNT_VA, LOG_VA, STATUS_VA, TRACE_VA};
+use abi::layout::{ACCOUNT_VA, LOG_VA, STATISTICS_VA, STATUS_VA, TRACE_VA};
 use abi::log::LogRing;
+use abi::statistics::StatisticsArea;
 use abi::trace::{AccountArea, TraceRing};
 use alloc::alloc::{Layout, alloc, dealloc};
 use alloc::vec::Vec;
@@ -239,6 +240,7 @@ fn scribble(arguments: Arguments<'_>) -> Option<u32> {
     let pages = [
         (STATUS_VA, size_of::<StatusPage>()),
         (ACCOUNT_VA, size_of::<AccountArea>()),
+        (STATISTICS_VA, size_of::<StatisticsArea>()),
         (TRACE_VA, size_of::<TraceRing>()),
         (LOG_VA, size_of::<LogRing>()),
     ];
@@ -251,7 +253,7 @@ fn scribble(arguments: Arguments<'_>) -> Option<u32> {
                 random ^= random >> 7;
                 random ^= random << 17;
                 let value = if random.is_multiple_of(16) { u64::MAX } else { random };
-                // SAFETY: all four are mapped writable for this environment, a whole number of words, and their content
+                // SAFETY: all are mapped writable for this environment, a whole number of words, and their content
                 // may be anything: the library OS keeps nothing there that it would follow.
                 unsafe { ((va as *mut u64).add(word)).write_volatile(value) };
             }

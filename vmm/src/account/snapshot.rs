@@ -3,6 +3,7 @@
 use super::ledger::{Bucket, Ledger, now_tsc};
 use crate::machine::boot::pages::SharedPages;
 use crate::placement::Placement;
+use crate::stat::metrics::Metric;
 use abi::trace::{KIND_COUNTER, KIND_SPAN, SITES, mode};
 use exovm_image::program::Site;
 use serde::{Deserialize, Serialize};
@@ -119,10 +120,10 @@ impl AccountSnapshot {
         });
         let mut nic = Vec::new();
         if let Some(device) = placement.nic() {
-            nic = counters(device.metrics().entries());
-            nic.extend(counters(device.backend_counters()));
+            nic = counters(named(device.metrics().entries()));
+            nic.extend(counters(named(device.backend_counters())));
         }
-        nic.extend(counters(vec![("turns", placement.turns()), ("changes of place", placement.changes())]));
+        nic.extend(counters([("turns", placement.turns()), ("changes of place", placement.changes())]));
         Self {
             schema: SCHEMA.to_owned(),
             tsc,
@@ -133,8 +134,8 @@ impl AccountSnapshot {
             threads,
             sites,
             nic,
-            disks: placement.disks().map(|disk| counters(disk.metrics().entries())).collect(),
-            channel: counters(placement.channel().metrics().entries()),
+            disks: placement.disks().map(|disk| counters(named(disk.metrics().entries()))).collect(),
+            channel: counters(named(placement.channel().metrics().entries())),
         }
     }
 
@@ -196,8 +197,12 @@ impl AccountSnapshot {
     }
 }
 
-fn counters(entries: Vec<(&str, u64)>) -> Vec<Counter> {
-    entries.into_iter().map(|(name, value)| Counter { name: name.to_owned(), value }).collect()
+fn counters<N: Into<String>>(entries: impl IntoIterator<Item = (N, u64)>) -> Vec<Counter> {
+    entries.into_iter().map(|(name, value)| Counter { name: name.into(), value }).collect()
+}
+
+fn named(metrics: Vec<Metric>) -> impl Iterator<Item = (String, u64)> {
+    metrics.into_iter().map(|metric| (metric.words(), metric.value))
 }
 
 /// What `read` reads, in one go if the host lets it: numbers that belong together are not read with a pause between them.

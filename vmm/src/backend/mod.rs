@@ -3,6 +3,7 @@
 //! A NIC's backend moves whole Ethernet frames, each led by the 12 bytes of `struct virtio_net_hdr_v1` (VIRTIO 1.3 5.1.6), straight
 //! out of and into the pieces of memory that it is given. It never blocks; who wants to wait polls [`Backend::event_fd`].
 
+use crate::stat::metrics::Metric;
 use std::os::fd::RawFd;
 
 pub mod disk;
@@ -74,8 +75,8 @@ pub trait Backend: Send {
     /// Becomes readable when a frame can be read. `None`: poll.
     fn event_fd(&self) -> Option<RawFd>;
 
-    /// What the backend counts of its own, for accounts.
-    fn counters(&self) -> Vec<(&'static str, u64)> {
+    /// What the backend counts of its own, for accounts and statistics.
+    fn counters(&self) -> Vec<Metric> {
         Vec::new()
     }
 }
@@ -97,7 +98,7 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
         (**self).event_fd()
     }
 
-    fn counters(&self) -> Vec<(&'static str, u64)> {
+    fn counters(&self) -> Vec<Metric> {
         (**self).counters()
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::{Backend, BackendError, HEADER_BYTES, IoVec, IoVecMut, Offloads, Written};
+use crate::stat::metrics::{Metric, metrics};
 
 /// Offloads of `TUNSETOFFLOAD` (linux/if_tun.h).
 const TUN_F_CSUM: libc::c_ulong = 1;
@@ -85,6 +86,23 @@ fn checked(name: &str) -> Result<&str, TapError> {
 pub struct Tap {
     file: File,
     name: String,
+    metrics: TapMetrics,
+}
+
+metrics! {
+    /// What the system calls on a TAP came to.
+    pub struct TapMetrics {
+        /// Frames that the TAP took.
+        pub tap_written_frames: u64,
+        /// Writes that found no room; the frame is offered again.
+        pub tap_writes_without_room: u64,
+        /// Frames that the TAP refused: it is down, or the host does not understand the header.
+        pub tap_refused_frames: u64,
+        /// Frames read.
+        pub tap_read_frames: u64,
+        /// Reads that found no frame.
+        pub tap_empty_reads: u64,
+    }
 }
 
 impl Tap {
@@ -124,7 +142,7 @@ impl Tap {
                 _ => TapError::System { name, what: "TUNSETIFF", source },
             });
         }
-        let tap = Self { file, name: name.into() };
+        let tap = Self { file, name: name.into(), metrics: TapMetrics::default() };
         let header_bytes = HEADER_BYTES as libc::c_int;
         // SAFETY: TUNSETVNETHDRSZ reads one int, which lives on this stack.
         if unsafe { libc::ioctl(tap.file.as_raw_fd(), libc::TUNSETVNETHDRSZ as _, &header_bytes) } < 0 {
@@ -192,12 +210,19 @@ impl Backend for Tap {
         let written =
             unsafe { libc::writev(self.file.as_raw_fd(), pieces.as_ptr(), pieces.len() as libc::c_int) };
         if written >= 0 {
+            self.metrics.tap_written_frames += 1;
             return Written::Sent;
         }
         match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS) => Written::WouldBlock,
+            Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS) => {
+                self.metrics.tap_writes_without_room += 1;
+                Written::WouldBlock
+            }
             // EIO: the interface is down. EINVAL: the frame's header makes no sense to the host.
-            _ => Written::Dropped,
+            _ => {
+                self.metrics.tap_refused_frames += 1;
+                Written::Dropped
+            }
         }
     }
 
@@ -208,11 +233,15 @@ impl Backend for Tap {
         let read =
             unsafe { libc::readv(self.file.as_raw_fd(), pieces.as_ptr(), pieces.len() as libc::c_int) };
         if let Ok(len) = usize::try_from(read) {
+            self.metrics.tap_read_frames += 1;
             return Ok(Some(len));
         }
         let source = io::Error::last_os_error();
         match source.raw_os_error() {
-            Some(libc::EAGAIN | libc::EINTR) => Ok(None),
+            Some(libc::EAGAIN | libc::EINTR) => {
+                self.metrics.tap_empty_reads += 1;
+                Ok(None)
+            }
             _ => Err(BackendError::System { what: "reading from the TAP", source }),
         }
     }
@@ -233,6 +262,10 @@ impl Backend for Tap {
 
     fn event_fd(&self) -> Option<RawFd> {
         Some(self.file.as_raw_fd())
+    }
+
+    fn counters(&self) -> Vec<Metric> {
+        self.metrics.entries()
     }
 }
 

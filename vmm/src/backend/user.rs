@@ -9,6 +9,7 @@ use exovm_user_net::{Config, GuestOffloads, Published, UserNet, UserNetError};
 
 use super::iovec::{gather, scatter};
 use super::{Backend, BackendError, FRAME_BYTES_MAX, IoVec, IoVecMut, Offloads, Written};
+use crate::stat::metrics::Metric;
 
 /// A user network as a backend.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Backend for User {
         Some(self.net.event_fd())
     }
 
-    fn counters(&self) -> Vec<(&'static str, u64)> {
-        self.net.counters().entries().collect()
+    fn counters(&self) -> Vec<Metric> {
+        self.net.counters().entries().map(|(name, help, value)| Metric { name, help, value }).collect()
     }
 }

@@ -34,7 +34,8 @@ fn with_machines(shell: Shell, script: String) -> String {
         Shell::Zsh => {
             let mut lines: Vec<_> = script.lines().map(ToOwned::to_owned).collect();
             for line in &mut lines {
-                if line.starts_with("'::machine -- ") || line.starts_with("'*::names -- ") {
+                let is_name = ["'::machine -- ", "'*::names -- ", "'*::machines -- "];
+                if is_name.iter().any(|start| line.starts_with(start)) {
                     *line = line.replace(":_default'", ":_exovm_machines'");
                 }
             }
@@ -57,7 +58,7 @@ _exovm_with_machines() {
     done
     case "$((COMP_CWORD > 1)) ${COMP_WORDS[1]} ${COMP_WORDS[COMP_CWORD]}" in
         "0 "* | *" -"*) ;;
-        "1 stop "* | "1 logs "* | "1 console "* | "1 account "*)
+        "1 stop "* | "1 logs "* | "1 console "* | "1 account "* | "1 trace "* | "1 gdb "* | "1 stat "* | "1 top "*)
             words+=($(compgen -W "$("$1" ps --names 2>/dev/null)" -- "${COMP_WORDS[COMP_CWORD]}"))
             ;;
     esac
@@ -66,7 +67,7 @@ _exovm_with_machines() {
 "#;
 
 const FISH: &str = r#"
-complete -c exovm -n "__fish_exovm_using_subcommand stop logs console account" -f -a "(exovm ps --names 2>/dev/null)"
+complete -c exovm -n "__fish_exovm_using_subcommand stop logs console account trace gdb stat top" -f -a "(exovm ps --names 2>/dev/null)"
 "#;
 
 const ZSH: &str = r#"_exovm_machines() {

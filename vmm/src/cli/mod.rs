@@ -39,9 +39,11 @@ mod probe;
 mod progress;
 mod ps;
 mod run;
+mod stat;
 mod stop;
 mod style;
 mod supervise;
+mod top;
 mod trace;
 mod trace_requests;
 
@@ -102,6 +104,10 @@ enum Command {
     Profile(profile::ProfileArguments),
     /// Count and measure the calls of a function of a running machine.
     Probe(probe::ProbeArguments),
+    /// Print what every layer of a running machine counts.
+    Stat(stat::StatArguments),
+    /// Watch where the cycles of running machines go, live in a terminal.
+    Top(top::TopArguments),
     /// List the built-in images, or print what is in an image.
     Image(image::ImageArguments),
     /// Make a project for an image of one's own.
@@ -149,6 +155,8 @@ pub fn main() -> ExitCode {
         Command::Gdb(arguments) => gdb::gdb(&arguments),
         Command::Profile(arguments) => profile::profile(&arguments),
         Command::Probe(arguments) => probe::probe(&arguments),
+        Command::Stat(arguments) => stat::stat(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
         Command::Image(arguments) => image::image(arguments),
         Command::New(arguments) => new::new(arguments),
         Command::Build(arguments) => build::build(arguments),

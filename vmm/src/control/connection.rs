@@ -3,6 +3,7 @@
 //! What a client can make the machine keep is bounded: one line of input, and of output one answer or about
 //! [`OUTPUT_BYTES`]. While output waits to be taken, nothing is read and no stream goes on.
 
+use super::http::{self, HttpRequest, More};
 use super::protocol::{Answer, Ending, LogRequest, Refusal, RefusalKind, Request};
 use super::server::Served;
 use crate::debug;
@@ -76,6 +77,8 @@ pub(super) struct Connection {
     stream: Option<Stream>,
     /// It said all it had to say, and still listens.
     half_closed: bool,
+    /// A request of HTTP that is not complete.
+    http: Option<HttpRequest>,
     /// To be closed once its output is taken.
     closing: bool,
     /// Who takes it over once its output is taken.
@@ -95,6 +98,7 @@ impl Connection {
             output: Vec::new(),
             stream: None,
             half_closed: false,
+            http: None,
             closing: false,
             taker: None,
             accounts: None,
@@ -227,12 +231,21 @@ impl Connection {
     }
 
     fn answer(&mut self, line: &[u8], served: &Served) {
+        if let Some(request) = self.http.take() {
+            return self.pass_over(request, line, served);
+        }
+        self.http = HttpRequest::begin(line);
+        if self.http.is_some() {
+            return;
+        }
         match Request::parse(line) {
             Ok(Request::Info) => self.say(&Answer::Info(Box::new(served.info()))),
             Ok(Request::Account) => {
                 self.accounts.get_or_insert_with(|| served.machine().looking.accounts());
                 self.say(&Answer::Account(Box::new(served.account())));
             }
+            Ok(Request::Stat(request)) => self.say(&Answer::Stat(Box::new(served.statistics(&request)))),
+            Ok(Request::Metrics) => self.say(&Answer::Metrics { text: served.metrics() }),
             Ok(Request::Logs(LogRequest { last, since_utc_us, follow })) => {
                 let seq = served.log().seek(last, since_utc_us);
                 let until = (!follow).then(|| served.log().next_seq());
@@ -286,6 +299,16 @@ impl Connection {
             }
             Err(refusal) => self.say(&Answer::Refused(refusal)),
         }
+    }
+
+    /// Goes on with a request of HTTP, of which there is one.
+    fn pass_over(&mut self, mut request: HttpRequest, line: &[u8], served: &Served) {
+        match request.pass(line) {
+            More::Comes => self.http = Some(request),
+            More::No => self.output.extend(request.answer(|| served.metrics())),
+            More::TooMuch => self.output.extend(http::too_large()),
+        }
+        self.closing = self.http.is_none();
     }
 
     /// Once `answer` is said, the connection is somebody else's.

@@ -9,17 +9,19 @@
 //! | [`protocol`] | requests and answers, a line of JSON each |
 //! | [`directory`] | names, and where sockets lie |
 //! | [`server`] | the machine's side |
+//! | `http` | `GET /metrics` |
 //! | [`client`] | the tools' side |
 
 pub mod client;
 mod connection;
 pub mod directory;
+mod http;
 pub mod protocol;
 pub mod server;
 
 pub use client::{Session, resolve};
 pub use directory::{checked_name, machines, runtime_dir};
-pub use protocol::{Answer, Ending, Info, LogRequest, Refusal, RefusalKind, Request, State};
+pub use protocol::{Answer, Ending, Info, LogRequest, Refusal, RefusalKind, Request, StatRequest, State};
 pub use server::{Control, ControlSocket, Served};
 
 use std::path::PathBuf;

@@ -2,7 +2,8 @@
 //!
 //! A client sends `{"v":1,"request":REQUEST}`, one after the other; the machine answers each with one line
 //! `{"v":1,"answer":ANSWER}`, except `logs` and `stop`, whose lines go on until an `end`, and `attach`, `trace`, `debug`,
-//! `profile` and `probe`, after whose answer the connection is for nothing else. What the machine does not
+//! `profile` and `probe`, after whose answer the connection is for nothing else. A request line of HTTP instead of JSON is
+//! understood for `GET /metrics`. What the machine does not
 //! understand (another version, an unknown request, no JSON) it answers with `refused` and the reason, and goes on
 //! listening. A new request or a new field that may be missing is no new version.
 
@@ -12,8 +13,9 @@ use crate::debug::DebugRequest;
 use crate::device::virtio::console::AttachError;
 use crate::guest_log::Line;
 use crate::machine;
-use crate::profile::ProfileRequest;
 use crate::probe::ProbeRequest;
+use crate::profile::ProfileRequest;
+use crate::stat::StatSnapshot;
 use crate::trace::TraceRequest;
 use crate::trace::stream::Header;
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,10 @@ pub enum Request {
     Info,
     /// The account up to now.
     Account,
+    /// What every layer has counted up to now.
+    Stat(StatRequest),
+    /// The same in the text format of Prometheus. `GET /metrics` of HTTP asks that, too: see `control/http.rs`.
+    Metrics,
     /// Lines of the guest's log.
     Logs(LogRequest),
     /// End, as Ctrl-C does.
@@ -48,7 +54,16 @@ pub enum Request {
 }
 
 /// Names of all requests, as the wire spells them.
-const REQUESTS: [&str; 9] = ["info", "account", "logs", "stop", "attach", "trace", "debug", "profile", "probe"];
+const REQUESTS: [&str; 11] =
+    ["info", "account", "stat", "metrics", "logs", "stop", "attach", "trace", "debug", "profile", "probe"];
+
+/// Which statistics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatRequest {
+    /// Those of these layers; none: of all. One that the machine does not know has none.
+    pub layers: Vec<String>,
+}
 
 /// Which lines of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +85,13 @@ pub enum Answer {
     Info(Box<Info>),
     /// To [`Request::Account`].
     Account(Box<AccountSnapshot>),
+    /// To [`Request::Stat`].
+    Stat(Box<StatSnapshot>),
+    /// To [`Request::Metrics`].
+    Metrics {
+        /// The text.
+        text: String,
+    },
     /// To [`Request::Logs`], many times.
     Log(Line),
     /// To [`Request::Logs`], where lines are missing: not kept any more when this client was ready for them.
@@ -350,8 +372,9 @@ mod tests {
         let debug = Request::Debug(DebugRequest::default());
         let profile = Request::Profile(ProfileRequest::default());
         let probe = Request::Probe(ProbeRequest::List { pattern: String::new() });
-        let tools = [attach, trace, debug, profile, probe];
-        for request in [Request::Info, Request::Account, logs, Request::Stop].into_iter().chain(tools) {
+        let stat = Request::Stat(StatRequest::default());
+        let others = [Request::Info, Request::Account, Request::Metrics, Request::Stop];
+        for request in others.into_iter().chain([stat, logs, attach, trace, debug, profile, probe]) {
             let value = serde_json::to_value(&request).expect("JSON");
             let name = value.as_str().or_else(|| value.as_object()?.keys().next().map(String::as_str));
             assert!(REQUESTS.contains(&name.expect("a name")), "{value}");

@@ -3,11 +3,12 @@
 use super::ControlError;
 use super::connection::{Connection, Next, Standing};
 use super::directory::{Knock, checked_name, knock, listen, lock, runtime_dir};
-use super::protocol::{Ending, Info, Refusal, RefusalKind, State};
+use super::protocol::{Ending, Info, Refusal, RefusalKind, StatRequest, State};
 use crate::account::AccountSnapshot;
 use crate::channel::Clients;
 use crate::guest_log::GuestLog;
 use crate::machine::{Machine, Shared};
+use crate::stat::{Family, Kind, StatSnapshot, prometheus};
 use event_manager::{EventOps, Events};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -108,6 +109,21 @@ impl Served {
 
     pub(super) fn account(&self) -> AccountSnapshot {
         self.machine.account()
+    }
+
+    pub(super) fn statistics(&self, request: &StatRequest) -> StatSnapshot {
+        self.machine.statistics(&request.layers)
+    }
+
+    /// All statistics as Prometheus wants them.
+    pub(super) fn metrics(&self) -> String {
+        let Info { name, image, version, .. } = &self.info;
+        let labels = [("name", name.as_str()), ("image", image), ("version", version)];
+        let info =
+            Family::new("machine", "info", Kind::Gauge, "", "1; what the machine is.").with(&labels, 1);
+        let mut snapshot = self.machine.statistics(&[]);
+        snapshot.families.insert(0, info);
+        prometheus::render(&snapshot)
     }
 
     pub(super) fn machine(&self) -> &Arc<Shared> {

@@ -108,7 +108,7 @@ fn feed(mut state: State, session: &mut Session, bytes: &[u8]) -> Result<State, 
         };
         if let GdbStubStateMachine::CtrlCInterrupt(interrupt) = state {
             if !session.is_halted() && session.interrupt().is_err() {
-                return Ok(interrupt.interrupt_handled(session, None::<Reason>)?);
+                return interrupt.interrupt_handled(session, None::<Reason>);
             }
             let reason = session.take_ready();
             state = interrupt.interrupt_handled(session, reason)?;

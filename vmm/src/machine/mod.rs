@@ -10,6 +10,7 @@ mod control;
 mod desk;
 mod disk;
 mod error;
+pub(crate) mod exits;
 pub mod kvm;
 mod log;
 pub mod memory;
@@ -20,7 +21,7 @@ mod service;
 mod shared;
 mod slots;
 mod start;
-mod statistics;
+pub(crate) mod statistics;
 mod team;
 mod tools;
 mod vcpu;
@@ -43,6 +44,7 @@ use crate::debug::{self, DebugError, DebugRequest};
 use crate::placement::{IoMode, Placement};
 use crate::profile::ProfileRequest;
 use crate::probe::{Probe, ProbeError, Wanted};
+use crate::stat::StatSnapshot;
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::stream::Header;
 use crate::trace::{self, Accounts, Listener, Records};
@@ -50,7 +52,6 @@ use abi::boot::phase;
 use boot::pages::SharedPages;
 use exovm_image::container::Image;
 use kvm_ioctls::VcpuFd;
-use statistics::Statistics;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -114,8 +115,6 @@ pub struct PhaseStamp {
 pub struct Machine {
     shared: Arc<Shared>,
     host_phases: Vec<PhaseStamp>,
-    /// Of each vCPU.
-    statistics: Vec<std::io::Result<Statistics>>,
     vcpus: Vec<JoinHandle<()>>,
     others: Vec<JoinHandle<()>>,
     memory_bytes: u64,
@@ -219,7 +218,7 @@ impl Machine {
 
     /// What KVM itself has counted of a vCPU so far, by KVM's names.
     pub fn kvm_statistics(&self, vcpu: usize) -> std::io::Result<Vec<(String, u64)>> {
-        match self.statistics.get(vcpu) {
+        match self.shared.kvm.vcpus.get(vcpu) {
             Some(Ok(statistics)) => statistics.read(),
             Some(Err(error)) => Err(std::io::Error::new(error.kind(), error.to_string())),
             None => Err(std::io::Error::other(format!("the machine has no vCPU {vcpu}"))),
@@ -330,6 +329,11 @@ impl Machine {
     /// The account up to now.
     pub fn account(&self) -> AccountSnapshot {
         self.shared.account()
+    }
+
+    /// What every layer has counted up to now.
+    pub fn statistics(&self) -> StatSnapshot {
+        self.shared.statistics(&[])
     }
 
     /// A handle for the control socket.

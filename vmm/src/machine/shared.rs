@@ -2,8 +2,10 @@
 
 use super::End;
 use super::boot::pages::SharedPages;
+use super::exits::Exits;
 use super::log::Logs;
 use super::report::Reporter;
+use super::statistics::KvmStatistics;
 use super::team::{Team, TeamEnd};
 use super::tools::Tools;
 use super::vcpu::VcpuEnd;
@@ -13,6 +15,7 @@ use crate::debug::Debugger;
 use crate::placement::Placement;
 use crate::profile::Profilers;
 use crate::probe::Probes;
+use crate::stat::StatSnapshot;
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::{Looking, Tracing};
 use abi::boot::phase;
@@ -49,6 +52,10 @@ pub(crate) struct Shared {
     pub(super) started_tsc: u64,
     pub(crate) sites: Vec<exovm_image::program::Site>,
     pub(crate) vcpus: u32,
+    /// Why each vCPU left the guest.
+    pub(crate) exits: Vec<Arc<Exits>>,
+    /// What KVM counts.
+    pub(crate) kvm: KvmStatistics,
     pub(crate) team: Arc<Team>,
     pub(super) end: Mutex<Option<End>>,
     pub(super) ended: Condvar,
@@ -119,6 +126,26 @@ impl Shared {
     /// Makes a guest that waits look around.
     pub(super) fn wake_guest(&self) {
         self.placement.wake_guest();
+    }
+
+    /// How many vCPUs there are.
+    pub(crate) fn vcpus(&self) -> u32 {
+        self.vcpus
+    }
+
+    /// How many environments run from the start.
+    pub(crate) fn environments(&self) -> usize {
+        self.environments
+    }
+
+    /// Where the kernel's tables lie.
+    pub(crate) fn tables_at(&self) -> TableAddresses {
+        self.tables_at
+    }
+
+    /// What the layers of these names have counted so far; no names: all.
+    pub(crate) fn statistics(&self, layers: &[String]) -> StatSnapshot {
+        StatSnapshot::take(self, layers)
     }
 
     /// What every thread and every span has taken so far.

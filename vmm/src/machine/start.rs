@@ -7,7 +7,7 @@ use super::log::Logs;
 use super::report::Reporter;
 use super::shared::Shared;
 use super::slots::Slots;
-use super::statistics::Statistics;
+use super::statistics::KvmStatistics;
 use super::team::{Team, TeamEnd, register_kick_signal};
 use super::tools::Tools;
 use super::vcpu::{self, Vcpu, VcpuEnd};
@@ -140,6 +140,8 @@ impl Machine {
             started_tsc,
             sites,
             vcpus: vcpus.count,
+            exits: fds.iter().map(|_| Arc::default()).collect(),
+            kvm: KvmStatistics::open(&vm, &fds),
             team: Arc::clone(&team),
             end: Mutex::new(None),
             ended: Condvar::new(),
@@ -153,22 +155,17 @@ impl Machine {
             logs,
             prepared.fault_gpa,
         );
-        let statistics = fds.iter().map(Statistics::open).collect();
-        let mut machine = Self {
-            shared,
-            host_phases: Vec::new(),
-            statistics,
-            vcpus: Vec::new(),
-            others: Vec::new(),
-            memory_bytes,
-        };
+        let mut machine =
+            Self { shared, host_phases: Vec::new(), vcpus: Vec::new(), others: Vec::new(), memory_bytes };
         let mut members = Vec::new();
         for ((number, fd), ledger) in (0u32..).zip(fds).zip(vcpu_ledgers) {
             let (bus, placement) = (Arc::clone(&connections.bus), Arc::clone(&placement));
             let desk = team.desk(number).map_err(|_| MachineError::Internal("a vCPU without a desk"))?;
             let team = (Arc::clone(&team), Arc::clone(desk));
             let control = control.of_vcpu(number);
-            let vcpu = Vcpu::new(fd, bus, placement, ledger, team, control, (number, Arc::clone(&hub)));
+            let exits = machine.shared.exits.get(number as usize).map(Arc::clone).unwrap_or_default();
+            let debug = (number, Arc::clone(&hub));
+            let vcpu = Vcpu::new(fd, bus, placement, (ledger, exits), team, control, debug);
             members.push(Member {
                 number,
                 vcpu,

@@ -4,6 +4,7 @@ use super::MachineError;
 use super::boot::{CONTROL_GPA, TURN_GPA};
 use super::control::Control;
 use super::desk::Desk;
+use super::exits::{Exit, Exits};
 use super::team::Team;
 use crate::account::ledger::{Bucket, Ledger};
 use crate::debug::Hub;
@@ -57,6 +58,7 @@ pub(crate) struct Vcpu {
     control: Control,
     number: u32,
     hub: Arc<Hub>,
+    exits: Arc<Exits>,
 }
 
 /// What ring 3 has of the registers that XSAVE knows.
@@ -155,12 +157,12 @@ impl Vcpu {
         fd: VcpuFd,
         bus: Arc<Bus>,
         placement: Arc<Placement>,
-        ledger: Arc<Ledger>,
+        (ledger, exits): (Arc<Ledger>, Arc<Exits>),
         (team, desk): (Arc<Team>, Arc<Desk<VcpuFd>>),
         control: Control,
         (number, hub): (u32, Arc<Hub>),
     ) -> Self {
-        Self { fd, bus, placement, ledger, team, desk, control, number, hub }
+        Self { fd, bus, placement, ledger, team, desk, control, number, hub, exits }
     }
 
     /// Runs until the machine ends, on the thread that is the vCPU.
@@ -177,11 +179,13 @@ impl Vcpu {
             self.ledger.enter(Bucket::Exit);
             match exit {
                 Ok(VcpuExit::MmioWrite(TURN_GPA, data)) => {
+                    self.exits.count(Exit::Turn);
                     let deadline = data.try_into().map_or(0, u64::from_le_bytes);
                     self.placement.turn(&self.ledger, deadline, || self.desk.is_asked());
                 }
                 Ok(VcpuExit::MmioWrite(gpa, data)) if gpa & !0xFFF == CONTROL_GPA => {
                     let _span = tracing::debug_span!("control register").entered();
+                    self.exits.count(Exit::Control);
                     let value = data.try_into().map_or(0, u32::from_le_bytes);
                     match gpa - CONTROL_GPA {
                         control::BREAKPOINT => self.hub.exception(self.number, &self.fd, value),
@@ -200,18 +204,31 @@ impl Vcpu {
                     // A doorbell whose value is not the queue's number, or queues that came or went: whoever sleeps over
                     // the device's work must look.
                     let write = self.bus.mmio_write(gpa, data);
+                    self.exits.count(match write {
+                        MmioWrite::Doorbell { .. } => Exit::Doorbell,
+                        MmioWrite::Queues { .. } => Exit::Queues,
+                        _ => Exit::Register,
+                    });
                     if let MmioWrite::Doorbell { .. } | MmioWrite::Queues { .. } = write {
                         self.placement.ring();
                     }
                 }
                 Ok(VcpuExit::MmioRead(gpa, data)) if gpa & !0xFFF == CONTROL_GPA => {
+                    self.exits.count(Exit::ControlRead);
                     let value = self.control.read(gpa - CONTROL_GPA).to_le_bytes();
                     data.iter_mut().zip(value).for_each(|(byte, value)| *byte = value);
                 }
-                Ok(VcpuExit::MmioRead(gpa, data)) => self.bus.mmio_read(gpa, data),
+                Ok(VcpuExit::MmioRead(gpa, data)) => {
+                    self.exits.count(Exit::RegisterRead);
+                    self.bus.mmio_read(gpa, data);
+                }
                 // Ring 3 has no ports and the kernel uses none: reads float, writes go nowhere.
-                Ok(VcpuExit::IoIn(_, data)) => data.fill(0xFF),
-                Ok(VcpuExit::IoOut(..) | VcpuExit::Intr) => {}
+                Ok(VcpuExit::IoIn(_, data)) => {
+                    self.exits.count(Exit::Port);
+                    data.fill(0xFF);
+                }
+                Ok(VcpuExit::IoOut(..)) => self.exits.count(Exit::Port),
+                Ok(VcpuExit::Intr) => self.exits.count(Exit::Interrupted),
                 Ok(VcpuExit::Shutdown) => return self.broken("triple fault"),
                 Ok(VcpuExit::FailEntry(reason, _)) => {
                     return self
@@ -228,6 +245,7 @@ impl Vcpu {
                     return self.broken(&reason);
                 }
                 Err(error) if error.errno() == libc::EINTR => {
+                    self.exits.count(Exit::Interrupted);
                     if self.desk.is_asked() {
                         self.ledger.enter(Bucket::Tools);
                         self.desk.serve(&self.fd);

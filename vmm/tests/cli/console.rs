@@ -1,94 +1,17 @@
 //! `exovm console`: on a terminal, in a pipe, refused, killed.
 
 use crate::scene;
+use crate::terminal::Terminal;
 use exovm_ci::Site;
 use exovm_ci::scene::{Running, Scene, finish};
 use exovm_netns::in_namespace;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use rustix::termios::tcgetattr;
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const CTRL_C: u8 = 3;
 const DETACH: u8 = 0x1D;
-
-/// `exovm console` on a terminal of the test's own.
-struct Terminal {
-    child: Child,
-    /// The person's side.
-    master: File,
-    /// The command's side, kept open to look at its modes.
-    slave: File,
-    seen: String,
-}
-
-impl Terminal {
-    fn open(scene: &Scene, machine: &str) -> (Self, Termios) {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
-        grantpt(&master).and_then(|()| unlockpt(&master)).expect("ours");
-        let name = ptsname(&master, Vec::new()).expect("it has a name");
-        let path = name.to_str().expect("a path");
-        let slave = File::options().read(true).write(true).open(path).expect("the other side");
-        let size = Winsize { ws_col: 100, ws_row: 30, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&master, size).expect("a terminal");
-        let before = tcgetattr(&slave).expect("a terminal");
-        let side = || Stdio::from(OwnedFd::from(slave.try_clone().expect("a descriptor")));
-        let child = scene
-            .command(&["console", machine])
-            .stdin(side())
-            .stdout(side())
-            .stderr(side())
-            .spawn()
-            .expect("the command starts");
-        let flags = rustix::fs::OFlags::NONBLOCK;
-        rustix::fs::fcntl_setfl(&master, flags).expect("a descriptor");
-        (Self { child, master: master.into(), slave, seen: String::new() }, before)
-    }
-
-    /// Waits until it shows `part`, behind what was waited for before.
-    fn expect(&mut self, part: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(at) = self.seen.find(part) {
-                self.seen.drain(..at + part.len());
-                return;
-            }
-            let mut bytes = [0; 4096];
-            match self.master.read(&mut bytes) {
-                Ok(count) => self.seen.push_str(&String::from_utf8_lossy(&bytes[..count])),
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
-            }
-            assert!(Instant::now() < deadline, "{part:?} is not shown: {:?}", self.seen);
-        }
-    }
-
-    fn press(&mut self, keys: &[u8]) {
-        self.master.write_all(keys).expect("a terminal takes keys");
-    }
-
-    /// Its status once it has ended.
-    fn status(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().expect("our own child") {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        panic!("it does not end; it shows {:?}", self.seen);
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Plays `exovm console` with this input.
 fn piped(scene: &Scene, machine: &str, input: &[u8]) -> std::process::Output {
@@ -143,7 +66,7 @@ fn terminal_gets_prompt_and_echo_and_is_left_as_it_was() {
         let scene = scene();
         let site = Site::new().file("index.html", "home");
         let running = cheetah(&scene, &site);
-        let (mut terminal, before) = Terminal::open(&scene, "cheetah");
+        let (mut terminal, before) = Terminal::open(&scene, &["console", "cheetah"]);
         terminal.expect("Ctrl-] detaches");
         terminal.expect("cheetah> ");
         terminal.press(b"connectionz\x7fs\r");
@@ -169,7 +92,7 @@ fn terminal_gets_prompt_and_echo_and_is_left_as_it_was() {
         assert_eq!(after.local_modes, before.local_modes);
         assert_eq!(after.input_modes, before.input_modes);
         // What was shown last is shown again to the next one.
-        let (mut terminal, _) = Terminal::open(&scene, "cheetah");
+        let (mut terminal, _) = Terminal::open(&scene, &["console", "cheetah"]);
         terminal.expect("connections   how many are open");
         terminal.press(&[DETACH]);
         assert_eq!(terminal.status(), Some(0));
@@ -184,7 +107,7 @@ fn terminal_is_left_as_it_was_by_a_signal() {
         let scene = scene();
         let site = Site::new().file("index.html", "home");
         let running = cheetah(&scene, &site);
-        let (mut terminal, before) = Terminal::open(&scene, "cheetah");
+        let (mut terminal, before) = Terminal::open(&scene, &["console", "cheetah"]);
         terminal.expect("cheetah> ");
         // SAFETY: kill takes its arguments by value; the child is ours and not yet waited for.
         assert_eq!(unsafe { libc::kill(terminal.child.id() as i32, libc::SIGTERM) }, 0);

@@ -26,7 +26,10 @@ mod profile;
 mod probe;
 mod project;
 mod ps;
+mod stat;
 mod stop;
+mod terminal;
+mod top;
 mod user_network;
 mod vcpus;
 

@@ -60,6 +60,7 @@ impl<D: Data> Stack<D> {
         let mut ctx = Context {
             config: &self.config,
             counters: &mut self.counters,
+            samples: &mut self.samples,
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
@@ -89,7 +90,7 @@ impl<D: Data> Stack<D> {
         if connection.idle_at(ctx.config) <= now {
             if connection.can_send() && connection.send.queue.len() == 0 {
                 // Nothing is owed to a peer that says nothing: an orderly end.
-                connection.close();
+                self.established -= u32::from(connection.close());
                 connection.active_at = now;
                 blocked |= connection.output(&mut ctx, tx, AckPolicy::IfDue).blocked;
             } else {
@@ -116,6 +117,7 @@ impl<D: Data> Stack<D> {
         let ctx = Context {
             config: &self.config,
             counters: &mut self.counters,
+            samples: &mut self.samples,
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };

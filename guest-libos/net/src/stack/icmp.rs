@@ -91,6 +91,7 @@ impl<D: Data> Stack<D> {
         let ctx = Context {
             config: &self.config,
             counters: &mut self.counters,
+            samples: &mut self.samples,
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };

@@ -117,10 +117,12 @@ impl<D: Data> Stack<D> {
             return self.segment_for_nobody(now, sender, key, segment);
         };
         self.counters.segments_in += 1;
+        self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
         let was_open = connection.is_open();
         let mut ctx = Context {
             config: &self.config,
             counters: &mut self.counters,
+            samples: &mut self.samples,
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
@@ -128,6 +130,7 @@ impl<D: Data> Stack<D> {
             Verdict::Events(events) => {
                 if !was_open && events.opened {
                     self.half_open -= 1;
+                    self.established += 1;
                     self.counters.opened += 1;
                 }
                 if let Some(end) = events.ended {
@@ -181,6 +184,7 @@ impl<D: Data> Stack<D> {
     ) -> Result<Input<'f>, DropReason> {
         let next_hop = self.next_hop(sender)?;
         self.counters.segments_in += 1;
+        self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
         let mut isn_floor = None;
         match self.time_wait.segment_arrives(key, segment, now, self.config.time_wait) {
             None => {}
@@ -239,6 +243,7 @@ impl<D: Data> Stack<D> {
         let ctx = Context {
             config: &self.config,
             counters: &mut self.counters,
+            samples: &mut self.samples,
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };

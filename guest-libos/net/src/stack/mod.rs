@@ -13,7 +13,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::config::{Config, ConfigError};
-use crate::counters::Counters;
+use crate::counters::{Counters, Samples};
 use crate::data::Data;
 use crate::driver::Transmit;
 use crate::events::{
@@ -21,6 +21,7 @@ use crate::events::{
 };
 use crate::frame::ControlFrame;
 use crate::tcp::Context;
+use crate::tcp::connection::State;
 use crate::tcp::isn::{FlowHash, IsnGenerator};
 use crate::tcp::table::Table;
 use crate::tcp::timers::TimerWheel;
@@ -34,12 +35,15 @@ use crate::wire::ethernet::MacAddress;
 pub struct Stack<D> {
     config: Config,
     counters: Counters,
+    samples: Samples,
     table: Table<D>,
     wheel: TimerWheel,
     time_wait: TimeWaitTable,
     listening: Vec<u16>,
     isn: IsnGenerator,
     half_open: u32,
+    /// In ESTABLISHED or CLOSE-WAIT.
+    established: u32,
     /// Those that began a handshake, oldest first; stale ones are skipped.
     half_open_order: VecDeque<ConnId>,
     /// Place at which the next search for a silent connection begins.
@@ -58,12 +62,14 @@ impl<D: Data> Stack<D> {
         let hash = FlowHash::new(config.secret);
         Ok(Self {
             counters: Counters::default(),
+            samples: Samples::default(),
             table: Table::new(hash.clone()),
             wheel: TimerWheel::new(now),
             time_wait: TimeWaitTable::new(config.max_time_wait as usize, hash),
             listening: Vec::new(),
             isn: IsnGenerator::new(config.secret),
             half_open: 0,
+            established: 0,
             half_open_order: VecDeque::new(),
             search_at: 0,
             buffered_bytes: 0,
@@ -153,7 +159,8 @@ impl<D: Data> Stack<D> {
     /// Closes the sending side: a FIN follows what is queued, on the same segment where possible. [`Self::output`] sends
     /// it. Receiving goes on until the peer closes too. Closing twice is closing once.
     pub fn close(&mut self, conn: ConnId) -> Result<(), StaleConnection> {
-        self.table.get_mut(conn).ok_or(StaleConnection)?.close();
+        let connection = self.table.get_mut(conn).ok_or(StaleConnection)?;
+        self.established -= u32::from(connection.close());
         Ok(())
     }
 
@@ -188,6 +195,7 @@ impl<D: Data> Stack<D> {
         let mut ctx = Context {
             config: &self.config,
             counters: &mut self.counters,
+            samples: &mut self.samples,
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
@@ -235,6 +243,11 @@ impl<D: Data> Stack<D> {
         &self.counters
     }
 
+    /// What connections were like when round trips were measured.
+    pub fn samples(&self) -> &Samples {
+        &self.samples
+    }
+
     /// What it was configured with.
     pub fn config(&self) -> &Config {
         &self.config
@@ -248,6 +261,11 @@ impl<D: Data> Stack<D> {
     /// Connections that have not finished the handshake.
     pub fn half_open(&self) -> usize {
         self.half_open as usize
+    }
+
+    /// Connections in ESTABLISHED or CLOSE-WAIT (RFC 4022's tcpCurrEstab).
+    pub fn established(&self) -> usize {
+        self.established as usize
     }
 
     /// TIME-WAIT records.
@@ -282,8 +300,10 @@ impl<D: Data> Stack<D> {
 
     /// Removes a connection from everywhere.
     fn forget(&mut self, conn: ConnId) {
-        if self.table.get(conn).is_some_and(|connection| !connection.is_open()) {
-            self.half_open -= 1;
+        match self.table.get(conn).map(|connection| connection.state) {
+            Some(State::SynReceived) => self.half_open -= 1,
+            Some(State::Established | State::CloseWait) => self.established -= 1,
+            _ => {}
         }
         self.wheel.disarm(conn.index);
         self.buffered_bytes -= self.table.remove(conn);

@@ -105,14 +105,16 @@ impl<D: Data> Connection<D> {
         matches!(self.state, State::Established | State::CloseWait) && !self.send.fin_queued
     }
 
-    /// RFC 9293 3.10.4: a FIN follows what is queued. The state changes right away, the FIN leaves with the next output.
-    pub(crate) fn close(&mut self) {
+    /// RFC 9293 3.10.4: a FIN follows what is queued. The state changes right away, the FIN leaves with the next output. Returns
+    /// whether it was open until now.
+    pub(crate) fn close(&mut self) -> bool {
         self.state = match self.state {
             State::Established => State::FinWait1,
             State::CloseWait => State::LastAck,
-            _ => return,
+            _ => return false,
         };
         self.send.fin_queued = true;
+        true
     }
 
     /// The application has consumed something: a connection that only waited for it can become a record. No clock here:
@@ -143,19 +145,19 @@ impl<D: Data> Connection<D> {
     }
 
     /// The fields of an acknowledgment without data.
-    pub(crate) fn ack_fields(&mut self) -> Fields {
+    pub(crate) fn ack_fields(&mut self, ctx: &mut Context<'_>) -> Fields {
         let sequence = if self.is_open() { self.send.sequence_of_pure_ack() } else { self.send.next };
         Fields {
             sequence,
             acknowledgment: self.receive.next,
             flags: flags::ACK,
-            window: self.receive.window_field(),
+            window: self.receive.window_field(ctx),
         }
     }
 
     /// An acknowledgment to be sent now.
     pub(crate) fn ack_frame(&mut self, ctx: &mut Context<'_>) -> ControlFrame<'static> {
-        let fields = self.ack_fields();
+        let fields = self.ack_fields(ctx);
         self.receive.ack_sent();
         ctx.counters.segments_out += 1;
         ctx.counters.pure_acks_out += 1;

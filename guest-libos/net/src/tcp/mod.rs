@@ -22,13 +22,14 @@ pub(crate) mod transmit;
 pub use sequence::Seq;
 
 use crate::config::Config;
-use crate::counters::Counters;
+use crate::counters::{Counters, Samples};
 use crate::time::Instant;
 
 /// What a connection may look at and count in while it works on one event.
 pub(crate) struct Context<'a> {
     pub(crate) config: &'a Config,
     pub(crate) counters: &'a mut Counters,
+    pub(crate) samples: &'a mut Samples,
     /// Bytes that receive buffers of all connections hold, against `Config::max_buffered_bytes`.
     pub(crate) buffered_bytes: &'a mut usize,
     pub(crate) now: Instant,

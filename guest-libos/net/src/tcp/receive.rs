@@ -145,7 +145,7 @@ impl<D: Data> Connection<D> {
         let send = &mut self.send;
         if ack == send.una {
             send.on_same_ack(segment, ctx);
-            send.update_window(segment, ack);
+            send.update_window(segment, ack, ctx);
             return Ok(());
         }
         // RFC 5961 5.2: SND.UNA - MAX.SND.WND =< SEG.ACK =< SND.NXT, or the segment is somebody else's.
@@ -158,7 +158,7 @@ impl<D: Data> Connection<D> {
         }
         let acked = send.acknowledge(ack, ctx);
         self.active_at = ctx.now;
-        send.update_window(segment, ack);
+        send.update_window(segment, ack, ctx);
         events.acked_bytes = acked.bytes;
         events.low_water = acked.low_water;
         if acked.fin {

@@ -15,6 +15,8 @@ pub(crate) struct ReceiveSide {
     edge: Seq,
     /// Shift of the window field we send; zero unless both sides scale.
     pub(crate) scale: u8,
+    /// The window last announced was zero.
+    closed: bool,
     capacity: u32,
     mss: u32,
     pub(crate) buffer: ReceiveBuffer,
@@ -49,6 +51,7 @@ impl ReceiveSide {
             next,
             // The window field of a SYN is never scaled (RFC 7323 2.2).
             edge: next + capacity.min(65_535),
+            closed: false,
             scale,
             capacity: capacity.min(65_535 << scale),
             mss,
@@ -209,7 +212,7 @@ impl ReceiveSide {
 
     /// A segment leaves: what acknowledgment and window field does it carry? Nothing is owed any more once it has left.
     #[inline]
-    pub(crate) fn window_field(&mut self) -> u16 {
+    pub(crate) fn window_field(&mut self, ctx: &mut Context<'_>) -> u16 {
         let free = self.capacity.saturating_sub(self.buffer.ready().len() as u32);
         let possible = self.next + free;
         // RFC 9293 3.8.6.2.2: the window opens by a segment or half the buffer, or not at all.
@@ -219,6 +222,8 @@ impl ReceiveSide {
         // Rounded up, so that the edge does not move left by the bits that scaling cuts off (RFC 7323 2.4).
         let field = self.window().div_ceil(1 << self.scale).min(65_535);
         self.edge = self.edge.max(self.next + (field << self.scale));
+        ctx.counters.zero_windows_out += u64::from(field == 0 && !self.closed);
+        self.closed = field == 0;
         field as u16
     }
 

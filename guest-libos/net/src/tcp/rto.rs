@@ -23,8 +23,9 @@ impl Rto {
         Self { smoothed: None, variation: Duration::ZERO, base: INITIAL_RTO.max(min), backoff: 0 }
     }
 
-    /// A round-trip time was measured, on a segment that was sent once only (Karn's algorithm is the caller's part).
-    pub(crate) fn sample(&mut self, rtt: Duration, min: Duration) {
+    /// A round-trip time was measured, on a segment that was sent once only (Karn's algorithm is the caller's part). Returns the
+    /// smoothed one.
+    pub(crate) fn sample(&mut self, rtt: Duration, min: Duration) -> Duration {
         let sample = rtt.as_nanos();
         let (smoothed, variation) = match self.smoothed {
             None => (sample, sample / 2),
@@ -40,6 +41,7 @@ impl Rto {
         self.variation = Duration::from_nanos(variation);
         let rto = smoothed.saturating_add(variation.saturating_mul(4));
         self.base = Duration::from_nanos(rto).max(min).min(MAX_RTO);
+        Duration::from_nanos(smoothed)
     }
 
     /// The timeout to arm a timer with.

@@ -77,6 +77,12 @@ pub(crate) struct Acked {
     pub(crate) fin: bool,
 }
 
+/// How many segments a payload makes; one without data (a FIN) is one, too.
+#[inline]
+pub(crate) fn segments(len: usize, mss: u32) -> u64 {
+    if len <= mss as usize { 1 } else { len.div_ceil(mss as usize) as u64 }
+}
+
 impl<D: Data> SendSide<D> {
     /// The side of a connection whose SYN-ACK with sequence number `isn` is about to leave.
     pub(crate) fn new(isn: Seq, mss: u32, scale: u8, queue: SendQueue<D>, ctx: &Context<'_>) -> Self {
@@ -116,28 +122,30 @@ impl<D: Data> SendSide<D> {
     }
 
     /// Our SYN was acknowledged by `segment`: the window is valid from here on.
-    pub(crate) fn open(&mut self, segment: &Segment<'_>, ack: Seq, ctx: &Context<'_>) {
+    pub(crate) fn open(&mut self, segment: &Segment<'_>, ack: Seq, ctx: &mut Context<'_>) {
         self.una = ack;
         self.take_rtt_sample(ack, ctx);
         self.rto.reset_backoff();
         (self.timer, self.timer_at) = (SendTimer::Off, Instant::NEVER);
         self.progress_at = ctx.now;
-        self.set_window(segment, ack);
+        self.set_window(segment, ack, ctx);
     }
 
     /// RFC 9293 3.10.7.4: the window of the newest segment counts.
     #[inline]
-    pub(crate) fn update_window(&mut self, segment: &Segment<'_>, ack: Seq) {
+    pub(crate) fn update_window(&mut self, segment: &Segment<'_>, ack: Seq, ctx: &mut Context<'_>) {
         if self.window_sequence.is_before(segment.sequence)
             || (self.window_sequence == segment.sequence && self.window_ack.is_at_or_before(ack))
         {
-            self.set_window(segment, ack);
+            self.set_window(segment, ack, ctx);
         }
     }
 
     #[inline]
-    fn set_window(&mut self, segment: &Segment<'_>, ack: Seq) {
+    fn set_window(&mut self, segment: &Segment<'_>, ack: Seq, ctx: &mut Context<'_>) {
+        let before = self.window;
         self.window = u32::from(segment.window) << self.scale;
+        ctx.counters.zero_windows_in += u64::from(before > 0 && self.window == 0);
         self.max_window = self.max_window.max(self.window);
         (self.window_sequence, self.window_ack) = (segment.sequence, ack);
     }
@@ -195,6 +203,7 @@ impl<D: Data> SendSide<D> {
         if !outstanding || segment.sequence_len() > 0 || self.scaled(segment.window) != self.window {
             return;
         }
+        ctx.counters.duplicate_acks_in += 1;
         if self.recovery.on_duplicate(self.una, self.max, self.mss) == Duplicate::Loss {
             ctx.counters.fast_retransmits += 1;
             self.congestion.on_loss(self.next.since(self.una), self.mss);
@@ -203,11 +212,13 @@ impl<D: Data> SendSide<D> {
     }
 
     #[inline]
-    fn take_rtt_sample(&mut self, ack: Seq, ctx: &Context<'_>) {
+    fn take_rtt_sample(&mut self, ack: Seq, ctx: &mut Context<'_>) {
         if let Some((end, sent_at)) = self.timed
             && end.is_at_or_before(ack)
         {
-            self.rto.sample(ctx.now.since(sent_at), ctx.config.min_rto);
+            let smoothed = self.rto.sample(ctx.now.since(sent_at), ctx.config.min_rto);
+            ctx.samples.smoothed_rtt_ns.add(smoothed.as_nanos());
+            ctx.samples.congestion_window_bytes.add(u64::from(self.congestion.window()));
             self.timed = None;
         }
     }
@@ -299,7 +310,10 @@ impl<D: Data> SendSide<D> {
         self.queue.advance(planned.len);
         self.next += planned.len as u32 + u32::from(planned.fin);
         if start.is_before(self.max) {
-            ctx.counters.retransmits += 1;
+            // What is beyond was never sent before, also if it is in the same frame.
+            let again = planned.len.min(self.max.since(start) as usize);
+            ctx.counters.retransmits += segments(again, self.mss);
+            ctx.counters.bytes_retransmitted += again as u64;
         } else if self.timed.is_none() {
             // Karn's algorithm: only what was never sent before is timed.
             self.timed = Some((self.next, ctx.now));

@@ -2,7 +2,7 @@
 //! segment carries the acknowledgment. If the driver is full, the state is as if nothing had been tried.
 
 use super::connection::{Connection, State};
-use super::send_side::{Planned, SendTimer};
+use super::send_side::{Planned, SendTimer, segments};
 use super::template::{Fields, PayloadSum, TCP};
 use super::{Context, Seq};
 use crate::config::TxChecksum;
@@ -59,6 +59,7 @@ impl<D: Data> Connection<D> {
             self.emit(ctx, tx, From::Una, planned, sent)?;
             self.send.fast_retransmit_sent(ctx);
             ctx.counters.retransmits += 1;
+            ctx.counters.bytes_retransmitted += planned.len as u64;
         }
         if self.send.has_unsent() {
             self.send.begin_output(ctx);
@@ -92,7 +93,7 @@ impl<D: Data> Connection<D> {
         tx: &mut T,
         sent: &mut Sent,
     ) -> Result<(), Full> {
-        let fields = self.ack_fields();
+        let fields = self.ack_fields(ctx);
         let mut header = [0; MAX_HEADER_BYTES];
         let len = self.template.fill(&mut header, &fields, &[], 0, PayloadSum::Known(0));
         let payload = self.send.queue.at_next(0);
@@ -132,7 +133,7 @@ impl<D: Data> Connection<D> {
             sequence,
             acknowledgment: self.receive.next,
             flags: bits,
-            window: self.receive.window_field(),
+            window: self.receive.window_field(ctx),
         };
         let offload = ctx.config.tx_checksum == TxChecksum::Offload && planned.len > 0;
         let payload_sum = if offload {
@@ -151,7 +152,11 @@ impl<D: Data> Connection<D> {
         })?;
         self.receive.ack_sent();
         ctx.counters.segments_out += 1;
-        ctx.counters.bytes_out += planned.len as u64;
+        if planned.len > 0 {
+            ctx.counters.data_frames_out += 1;
+            ctx.counters.data_segments_out += segments(planned.len, self.send.mss);
+            ctx.counters.bytes_out += planned.len as u64;
+        }
         sent.segments += 1;
         sent.bytes += planned.len;
         Ok(())

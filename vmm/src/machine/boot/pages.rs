@@ -7,6 +7,7 @@ use abi::boot::{HostPage, MemoryRange, StatusPage};
 use abi::environment::KernelPage;
 use abi::layout::PAGE_BYTES;
 use abi::log::LogRing;
+use abi::statistics::StatisticsArea;
 use abi::time::TimePage;
 use abi::trace::{AccountArea, TraceRing};
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub struct OwnPages {
     pub upcall_gpa: u64,
     /// [`AccountArea`].
     pub account_gpa: u64,
+    /// [`StatisticsArea`].
+    pub statistics_gpa: u64,
     /// [`LogRing`].
     pub log_gpa: u64,
     /// [`TraceRing`].
@@ -65,6 +68,7 @@ impl OwnPages {
             status_gpa: placer.pages(PAGE_BYTES)?,
             upcall_gpa: placer.pages(PAGE_BYTES)?,
             account_gpa: placer.pages(size_of::<AccountArea>() as u64)?,
+            statistics_gpa: placer.pages(size_of::<StatisticsArea>() as u64)?,
             log_gpa: placer.pages(size_of::<LogRing>() as u64)?,
             trace_gpa: placer.pages(size_of::<TraceRing>() as u64)?,
         })
@@ -91,6 +95,8 @@ pub struct SharedPages {
     /// Written by the environment.
     pub account: Shared<AccountArea>,
     /// Written by the environment.
+    pub statistics: Shared<StatisticsArea>,
+    /// Written by the environment.
     pub log: Shared<LogRing>,
     /// Written by the environment, but for `enabled`.
     pub trace: Shared<TraceRing>,
@@ -105,6 +111,7 @@ impl SharedPages {
             kernel: Shared::open(memory, "the kernel's page", own.kernel_page_gpa)?,
             status: Shared::open(memory, "the status page", own.status_gpa)?,
             account: Shared::open(memory, "the account area", own.account_gpa)?,
+            statistics: Shared::open(memory, "the statistics area", own.statistics_gpa)?,
             log: Shared::open(memory, "the log ring", own.log_gpa)?,
             trace: Shared::open(memory, "the trace ring", own.trace_gpa)?,
         })

@@ -11,6 +11,7 @@ use abi::layout::*;
 use abi::log::LogRing;
 use abi::paging::PRESENT;
 use abi::queue::QUEUE_OWNERS;
+use abi::statistics::StatisticsArea;
 use abi::trace::{AccountArea, TraceRing};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -51,6 +52,7 @@ impl<'m> Place<'m> {
             (KERNEL_PAGE_VA, pages.kernel_page_gpa, PAGE_BYTES, Access::Read),
             (RESUME_VA, common.resume_gpa, PAGE_BYTES, Access::Execute),
             (ACCOUNT_VA, pages.account_gpa, size_of::<AccountArea>() as u64, Access::Write),
+            (STATISTICS_VA, pages.statistics_gpa, size_of::<StatisticsArea>() as u64, Access::Write),
             (LOG_VA, pages.log_gpa, size_of::<LogRing>() as u64, Access::Write),
             (TRACE_VA, pages.trace_gpa, size_of::<TraceRing>() as u64, Access::Write),
         ] {

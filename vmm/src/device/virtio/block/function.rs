@@ -6,7 +6,7 @@ use abi::extent::BLOCK_BYTES;
 
 use super::super::pci::{COMMON, DOORBELL_STRIDE, MSIX_TABLE};
 use super::super::{QueueState, VirtioDevice, VirtioPci};
-use super::{Block, BlockMetrics, Budget, InFlight, TRANSFER_BYTES_MAX, Worked};
+use super::{Block, BlockMetrics, Budget, InFlight, Latencies, TRANSFER_BYTES_MAX, Worked};
 use crate::account::ledger::Ledger;
 use crate::backend::PinnedMemory;
 
@@ -28,6 +28,11 @@ impl<M: PinnedMemory + Clone> VirtioPci<Block<M>> {
     /// Asks for no doorbells (see [`Block::disarm`]).
     pub fn disarm(&mut self) {
         self.device.disarm();
+    }
+
+    /// How long requests took so far.
+    pub fn latencies(&self) -> &Latencies {
+        self.device.latencies()
     }
 
     /// The counters now.

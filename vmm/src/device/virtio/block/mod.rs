@@ -37,7 +37,7 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-pub use metrics::BlockMetrics;
+pub use metrics::{BlockMetrics, Latencies};
 pub use request::TRANSFER_BYTES_MAX;
 pub use workers::{InFlight, WORKERS_MAX};
 
@@ -120,6 +120,7 @@ pub struct Block<M: PinnedMemory> {
     output: Output,
     input: Input,
     metrics: BlockMetrics,
+    latencies: Latencies,
     /// The queue that is served first next time.
     first_queue: usize,
     doorbells: Doorbells,
@@ -165,6 +166,7 @@ impl<M: PinnedMemory + Clone> Block<M> {
             output: Output::default(),
             input: Input::default(),
             metrics: BlockMetrics::default(),
+            latencies: Latencies::default(),
             first_queue: 0,
             doorbells: Doorbells::Wanted,
         })
@@ -183,6 +185,11 @@ impl<M: PinnedMemory + Clone> Block<M> {
     /// The counters now.
     pub fn metrics(&self) -> BlockMetrics {
         self.metrics
+    }
+
+    /// How long requests took so far.
+    pub fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
     /// The requests that threads are at for an environment. All others ask for its rights before they begin.
@@ -225,6 +232,7 @@ impl<M: PinnedMemory + Clone> Block<M> {
                 output: &mut self.output,
                 input: &mut self.input,
                 metrics: &mut self.metrics,
+                latencies: &mut self.latencies,
                 geometry: serve::geometry(&*self.store.0, self.features),
                 clock: &mut clock,
             };
@@ -260,7 +268,8 @@ impl<M: PinnedMemory + Clone> Block<M> {
             let slot = &mut self.queues[number];
             // A queue that stopped meanwhile gets nothing any more.
             let Slot::Running(queue) = slot else { continue };
-            match serve::complete(queue, &done, self.config.device_index, &mut self.metrics) {
+            let (metrics, latencies) = (&mut self.metrics, &mut self.latencies);
+            match serve::complete(queue, &done, self.config.device_index, metrics, latencies) {
                 Ok(()) => {
                     worked.completed += 1;
                     clock.happened(Happening::DiskDone, done.job.subject, done.job.taken_tsc);
@@ -329,5 +338,6 @@ fn stop<Q>(
         "disk queue stopped: {error}; it works again after a queue reset"
     );
     metrics.queues_stopped += 1;
+    metrics.dma_refusals += u64::from(error.is_dma_refusal());
     *slot = Slot::Stopped(error);
 }

@@ -9,8 +9,8 @@ use super::super::queue::{Limits, QueueError, Virtqueue};
 use super::super::slot::Clock;
 use super::request::{self, Geometry, Refusal, Status, Task};
 use super::workers::{Done, Job, Workers};
-use super::{BlockMetrics, Budget, Worked};
-use crate::account::ledger::Bucket;
+use super::{BlockMetrics, Budget, Latencies, Worked};
+use crate::account::ledger::{Bucket, now_tsc};
 use crate::backend::disk::{Input, Output, StatusByte, Store};
 use crate::backend::{PinnedMemory, SEGMENTS_MAX};
 use crate::tables::Extents;
@@ -51,6 +51,7 @@ pub(super) struct Service<'d, 'c, 'l, M: PinnedMemory> {
     pub(super) output: &'d mut Output,
     pub(super) input: &'d mut Input,
     pub(super) metrics: &'d mut BlockMetrics,
+    pub(super) latencies: &'d mut Latencies,
     pub(super) geometry: Geometry,
     pub(super) clock: &'c mut Clock<'l>,
 }
@@ -88,7 +89,7 @@ impl<M: PinnedMemory + Clone> Service<'_, '_, '_, M> {
             queue.advance();
             budget.requests -= 1;
             worked.taken += 1;
-            match self.handle(queue.environment(), header, budget) {
+            match self.handle(queue.environment(), header, budget, taken_tsc) {
                 Outcome::Now(how, bytes) => {
                     finish(queue, chain.head, &status, how, bytes)?;
                     worked.completed += 1;
@@ -107,6 +108,7 @@ impl<M: PinnedMemory + Clone> Service<'_, '_, '_, M> {
         environment: u32,
         header: [u8; request::HEADER_BYTES],
         budget: &mut Budget,
+        taken_tsc: u64,
     ) -> Outcome {
         let task = match request::parse(header, self.output, self.input, &self.geometry) {
             Ok(task) => task,
@@ -133,6 +135,7 @@ impl<M: PinnedMemory + Clone> Service<'_, '_, '_, M> {
                 match read {
                     Ok(Some(len)) if len as u64 == blocks.len_bytes() => {
                         self.metrics.reads_at_once += 1;
+                        self.latencies.add(&task, self.clock.since_tsc().saturating_sub(taken_tsc));
                         count(&task, self.metrics);
                         Outcome::Now(Status::Ok, blocks.len_bytes())
                     }
@@ -204,6 +207,7 @@ pub(super) fn complete<M: PinnedMemory>(
     done: &Done<M>,
     device: u32,
     metrics: &mut BlockMetrics,
+    latencies: &mut Latencies,
 ) -> Result<(), QueueError> {
     // The rings may have left the domain since.
     queue.begin()?;
@@ -211,6 +215,7 @@ pub(super) fn complete<M: PinnedMemory>(
     let (status, bytes) = match &done.result {
         Ok(()) => {
             count(&job.task, metrics);
+            latencies.add(&job.task, now_tsc().saturating_sub(job.taken_tsc));
             (Status::Ok, job.done_bytes + job.input.bytes() as u64)
         }
         Err(failure) => {

@@ -327,6 +327,7 @@ impl<M: PinnedMemory> Console<M> {
                 "console queue stopped: {error}; it works again after a queue reset"
             );
             self.metrics.queues_stopped += 1;
+            self.metrics.dma_refusals += u64::from(error.is_dma_refusal());
             *self.slot(role) = Slot::Stopped(error);
         }
         end

@@ -3,9 +3,10 @@
 use std::os::fd::RawFd;
 
 use super::super::{QueueState, VirtioPci};
-use super::{Budget, Net, NetMetrics, Worked};
+use super::{Budget, FlowMetrics, Net, NetMetrics, PairMetrics, Worked};
 use crate::account::ledger::Ledger;
 use crate::backend::{Backend, PinnedMemory};
+use crate::stat::metrics::Metric;
 
 impl<M: PinnedMemory, B: Backend> VirtioPci<Net<M, B>> {
     /// The device work (see [`Net::work`]). A queue that stopped shows in the device status besides.
@@ -37,8 +38,18 @@ impl<M: PinnedMemory, B: Backend> VirtioPci<Net<M, B>> {
         self.device.metrics()
     }
 
+    /// The counters of each queue pair now.
+    pub fn pair_metrics(&self) -> Vec<PairMetrics> {
+        self.device.pair_metrics().to_vec()
+    }
+
+    /// What was looked up in the flow table so far.
+    pub fn flow_metrics(&self) -> FlowMetrics {
+        *self.device.flow_metrics()
+    }
+
     /// What the backend counts of its own.
-    pub fn backend_counters(&self) -> Vec<(&'static str, u64)> {
+    pub fn backend_counters(&self) -> Vec<Metric> {
         self.device.backend().counters()
     }
 

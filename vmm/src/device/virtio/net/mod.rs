@@ -31,7 +31,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-pub use metrics::NetMetrics;
+pub use metrics::{FlowCounters, FlowMetrics, NetMetrics, PairMetrics};
 
 use receive::{ReceiveQueue, Receiver};
 use transmit::Sender;
@@ -135,6 +135,8 @@ pub struct Net<M: PinnedMemory, B> {
     receiver: Receiver,
     sender: Sender,
     metrics: NetMetrics,
+    pairs: Vec<PairMetrics>,
+    flow_metrics: FlowMetrics,
     /// The transmit queue that is served first next time.
     first_pair: usize,
     /// The last call of [`Net::work`] ended with frames that the backend had no room for.
@@ -172,6 +174,8 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             receiver: Receiver::new(),
             sender: Sender::new(),
             metrics: NetMetrics::default(),
+            pairs: vec![PairMetrics::default(); usize::from(queue_pairs)],
+            flow_metrics: FlowMetrics::default(),
             first_pair: 0,
             backend_full: false,
             doorbells: Doorbells::Wanted,
@@ -201,6 +205,16 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
     /// The counters now.
     pub fn metrics(&self) -> NetMetrics {
         NetMetrics { flow_table_stuck: self.flows.stuck_lookups(), ..self.metrics }
+    }
+
+    /// The counters of each queue pair now.
+    pub fn pair_metrics(&self) -> &[PairMetrics] {
+        &self.pairs
+    }
+
+    /// What was looked up in the flow table so far.
+    pub fn flow_metrics(&self) -> &FlowMetrics {
+        &self.flow_metrics
     }
 
     /// The state of each queue, by its number.
@@ -296,5 +310,6 @@ fn notify(
 fn stop<Q>(slot: &mut Slot<Q>, queue: usize, environment: u32, error: QueueError, metrics: &mut NetMetrics) {
     tracing::error!(queue, environment, "network queue stopped: {error}; it works again after a queue reset");
     metrics.queues_stopped += 1;
+    metrics.dma_refusals += u64::from(error.is_dma_refusal());
     *slot = Slot::Stopped(error);
 }

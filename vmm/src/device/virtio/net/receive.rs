@@ -210,8 +210,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             self.metrics.receive_dropped_length += 1;
         } else if bytes <= room {
             queue.window.complete(&mut queue.ring, bytes);
-            self.metrics.received_frames += 1;
-            self.metrics.received_bytes += (bytes - HEADER_BYTES) as u64;
+            self.metrics.count_received(&mut self.pairs[pair], bytes - HEADER_BYTES);
             clock.happened(
                 Happening::Received,
                 received(self.config.device_index, pair, queue.number()),
@@ -246,10 +245,16 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
         self.receiver.held = None;
         let key = FrameKey::parse(&self.receiver.bounce[HEADER_BYTES..bytes]);
         let undivided = self.flows.undivided().is_some();
-        let Some(target) = self.flows.lookup(key.as_ref()) else {
+        let found = self.flows.lookup(key.as_ref());
+        self.flow_metrics.counters.lookups += 1;
+        let Some(target) = found else {
             self.metrics.receive_dropped_flow += 1;
+            self.flow_metrics.counters.unmatched += 1;
             return Attempt::Done;
         };
+        if let Some(hits) = self.flow_metrics.hits.get_mut(usize::from(target.environment)) {
+            *hits += 1;
+        }
         let pair = usize::from(Flows::queue_pair(&target, key.as_ref()));
         let queue = self.receive.get_mut(pair).and_then(Slot::running);
         if queue.is_none_or(|queue| queue.ring.environment() != u32::from(target.environment)) {
@@ -265,8 +270,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
         if room >= bytes {
             queue.window.copy_in(&self.receiver.bounce[..bytes]);
             queue.window.complete(&mut queue.ring, bytes);
-            self.metrics.received_frames += 1;
-            self.metrics.received_bytes += (bytes - HEADER_BYTES) as u64;
+            self.metrics.count_received(&mut self.pairs[pair], bytes - HEADER_BYTES);
             self.metrics.receive_copied += 1;
             clock.happened(
                 Happening::Received,
@@ -280,6 +284,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             || (merging == Merging::Forbidden && queue.window.buffers() > 0);
         if hopeless || !undivided {
             self.metrics.receive_dropped_buffers += 1;
+            self.pairs[pair].queue_receive_dropped += 1;
             return Attempt::Done;
         }
         self.receiver.held = Some(bytes);

@@ -4,7 +4,7 @@
 
 use super::super::QueueInterrupt;
 use super::super::queue::{Limits, QueueError, Virtqueue};
-use super::{Clock, Net, NetMetrics, Slot, header, notify, stop};
+use super::{Clock, FlowMetrics, Net, NetMetrics, PairMetrics, Slot, header, notify, stop};
 use crate::account::ledger::Bucket;
 use crate::backend::iovec::gather;
 use crate::backend::{Backend, FRAME_BYTES_MAX, Gather, HEADER_BYTES, PinnedMemory, SEGMENTS_MAX, Written};
@@ -52,6 +52,8 @@ struct Transmission<'n, 'c, 'l, B> {
     backend: &'n mut B,
     flows: &'n mut Flows,
     metrics: &'n mut NetMetrics,
+    pair: &'n mut PairMetrics,
+    flow_metrics: &'n mut FlowMetrics,
     features: u64,
     /// Device and queue, for records.
     place: (u32, u32),
@@ -80,6 +82,8 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
                 backend: &mut self.backend,
                 flows: &mut self.flows,
                 metrics: &mut self.metrics,
+                pair: &mut self.pairs[pair],
+                flow_metrics: &mut self.flow_metrics,
                 features: self.features,
                 place: (self.config.device_index, 2 * pair as u32 + 1),
                 from_tsc: clock.since_tsc(),
@@ -167,10 +171,15 @@ impl<B: Backend> Transmission<'_, '_, '_, B> {
         });
         if checked.is_none() {
             self.metrics.send_dropped_header += 1;
+            self.pair.queue_send_dropped += 1;
             return Written::Dropped;
         }
-        if !self.flows.may_send(environment, key_bytes) {
+        let may_send = self.flows.may_send(environment, key_bytes);
+        self.flow_metrics.counters.send_lookups += u64::from(divided);
+        if !may_send {
             self.metrics.send_dropped_flow += 1;
+            self.pair.queue_send_dropped += 1;
+            self.flow_metrics.counters.send_refused += u64::from(divided);
             return Written::Dropped;
         }
         self.clock.enter(Bucket::BackendWrite);
@@ -182,8 +191,13 @@ impl<B: Backend> Transmission<'_, '_, '_, B> {
             Written::Sent => {
                 self.metrics.sent_frames += 1;
                 self.metrics.sent_bytes += (bytes - HEADER_BYTES) as u64;
+                self.pair.queue_sent_frames += 1;
+                self.pair.queue_sent_bytes += (bytes - HEADER_BYTES) as u64;
             }
-            Written::Dropped => self.metrics.send_dropped_backend += 1,
+            Written::Dropped => {
+                self.metrics.send_dropped_backend += 1;
+                self.pair.queue_send_dropped += 1;
+            }
             Written::WouldBlock => {}
         }
         written

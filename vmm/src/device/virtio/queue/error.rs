@@ -136,3 +136,10 @@ pub enum QueueError {
     #[error("a request has no byte for its status")]
     NoStatus,
 }
+
+impl QueueError {
+    /// Whether it is that memory outside of the environment's DMA domain was named.
+    pub fn is_dma_refusal(&self) -> bool {
+        matches!(self, Self::RingForeign { .. } | Self::Foreign { .. })
+    }
+}

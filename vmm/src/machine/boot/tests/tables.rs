@@ -10,7 +10,9 @@ fn every_place_has_its_own_pages_and_shares_those_of_all() {
     let booted = boot(2, 1, 0);
     let gpa =
         |place: usize, va| translate(booted.memory(), booted.places[place].root_gpa, va).expect("mapped");
-    for va in [ENVIRONMENT_VA, STATUS_VA, UPCALL_VA, KERNEL_PAGE_VA, ACCOUNT_VA, LOG_VA, TRACE_VA] {
+    for va in
+        [ENVIRONMENT_VA, STATUS_VA, UPCALL_VA, KERNEL_PAGE_VA, ACCOUNT_VA, STATISTICS_VA, LOG_VA, TRACE_VA]
+    {
         let all = [gpa(0, va), gpa(1, va), gpa(2, va)];
         assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2], "{va:#x}");
     }
@@ -33,7 +35,7 @@ fn every_place_has_its_own_pages_and_shares_those_of_all() {
 fn fixed_pages_have_the_rights_that_they_are_said_to_have() {
     let booted = boot(1, 1, 0);
     for place in 0..2 {
-        for va in [STATUS_VA, UPCALL_VA, ACCOUNT_VA, LOG_VA, TRACE_VA] {
+        for va in [STATUS_VA, UPCALL_VA, ACCOUNT_VA, STATISTICS_VA, LOG_VA, TRACE_VA] {
             assert_eq!(booted.ring3(place, va).map(|(_, writable)| writable), Some(true), "{va:#x}");
         }
         for va in [GATE_VA, TIME_VA, ENVIRONMENT_VA, HOST_VA, KERNEL_PAGE_VA, RESUME_VA] {

@@ -1,0 +1,339 @@
+//! The statistics area: what the library OS of one environment has counted, in one place that the VMM reads at any time.
+//!
+//! The layers count in plain fields of their own, since they know neither this page nor who reads it; what runs them copies the
+//! fields here between two batches. So counting costs an add, publishing some fifty stores a batch, and reading nothing on the
+//! guest's side. Kernel calls are counted here directly, where ring 3 makes them.
+//!
+//! Each group is a list of words with their names, units and help texts; the lists are what the VMM prints, so there is no second
+//! table to keep in line. The guest writes all of it: it is shown and never relied on.
+
+use crate::call::CALLS;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How a word changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+}
+
+/// What a word is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The layer that counts it.
+    pub layer: &'static str,
+    /// Its name in the layer, words joined by `_`.
+    pub name: &'static str,
+    /// How it changes.
+    pub kind: Kind,
+    /// What is counted.
+    pub unit: &'static str,
+    /// A sentence for people.
+    pub help: &'static str,
+}
+
+macro_rules! group {
+    ($(#[$meta:meta])* $group:ident, $layer:literal {
+        $(#[doc = $help:literal] $field:ident: $kind:ident of $unit:literal,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Default)]
+        #[repr(C)]
+        pub struct $group {
+            $(#[doc = $help] pub $field: AtomicU64,)*
+        }
+
+        impl $group {
+            /// What the words are, in their order.
+            pub const DESCRIPTIONS: &[Description] = &[$(Description {
+                layer: $layer,
+                name: stringify!($field),
+                kind: Kind::$kind,
+                unit: $unit,
+                help: $help,
+            }),*];
+
+            /// The words, in the order of [`Self::DESCRIPTIONS`].
+            pub fn words(&self) -> impl Iterator<Item = &AtomicU64> {
+                [$(&self.$field),*].into_iter()
+            }
+        }
+    };
+}
+
+group! {
+    /// TCP. Names are those of RFC 4022 (TCP-MIB) and RFC 4898 (`tcpEStats`) where these have one, for all connections together.
+    TcpStatistics, "tcp" {
+        /// Connections that we opened (tcpActiveOpens). Always 0: the library OS only listens.
+        active_opens: Counter of "connections",
+        /// SYNs that became half-open connections (tcpPassiveOpens).
+        passive_opens: Counter of "connections",
+        /// Half-open connections that came to nothing: reset, never answered, or pushed out by newer ones (tcpAttemptFails).
+        attempt_fails: Counter of "connections",
+        /// Half-open connections that were pushed out by newer ones, as a SYN flood does.
+        half_open_evicted: Counter of "connections",
+        /// SYNs that were dropped because every place for a connection was taken (tcpListenerTable's ConnectionsFull).
+        refused_connections_full: Counter of "segments",
+        /// Handshakes that were finished.
+        opened: Counter of "connections",
+        /// Connections in ESTABLISHED or CLOSE-WAIT now (tcpCurrEstab).
+        curr_estab: Gauge of "connections",
+        /// Half-open connections now.
+        half_open: Gauge of "connections",
+        /// Records of connections in TIME-WAIT now.
+        time_wait: Gauge of "connections",
+        /// Connections that both sides closed.
+        closed: Counter of "connections",
+        /// Connections that their peer's RST ended.
+        reset_by_peer: Counter of "connections",
+        /// Connections given up because the peer did not answer or stood still.
+        timed_out: Counter of "connections",
+        /// Connections that the application ended with an RST.
+        aborted: Counter of "connections",
+        /// Silent connections that were ended to make room for new ones.
+        evicted: Counter of "connections",
+        /// Segments received (tcpEStatsPerfSegsIn), also those for no connection; several that the host has merged are one.
+        segs_in: Counter of "segments",
+        /// Segments received that carry data (tcpEStatsPerfDataSegsIn).
+        data_segs_in: Counter of "segments",
+        /// Bytes of data taken in order, once each (tcpEStatsAppThruOctetsReceived).
+        thru_octets_received: Counter of "bytes",
+        /// Segments sent (tcpEStatsPerfSegsOut), each that the device cuts out of a larger one counted.
+        segs_out: Counter of "segments",
+        /// Segments sent that carry data (tcpEStatsPerfDataSegsOut).
+        data_segs_out: Counter of "segments",
+        /// Bytes of data sent, what was sent again included (tcpEStatsPerfDataOctetsOut).
+        data_octets_out: Counter of "bytes",
+        /// Frames handed to the device for the segments sent: fewer, where it cuts them.
+        frames_out: Counter of "frames",
+        /// Segments with data, SYN or FIN that were sent again (tcpEStatsPerfSegsRetrans).
+        segs_retrans: Counter of "segments",
+        /// Bytes of data that were sent again (tcpEStatsPerfOctetsRetrans).
+        octets_retrans: Counter of "bytes",
+        /// Retransmission timeouts (tcpEStatsPerfTimeouts).
+        timeouts: Counter of "",
+        /// Losses found by duplicate acknowledgments (tcpEStatsStackFastRetran).
+        fast_retran: Counter of "",
+        /// Duplicate acknowledgments received (tcpEStatsStackDupAcksIn).
+        dup_acks_in: Counter of "segments",
+        /// Acknowledgments sent without data.
+        pure_acks_out: Counter of "segments",
+        /// Times that a peer closed its window (tcpEStatsPerfZeroRwinRcvd).
+        zero_rwin_rcvd: Counter of "",
+        /// Times that we closed our window to a peer (tcpEStatsPerfZeroRwinSent).
+        zero_rwin_sent: Counter of "",
+        /// Probes of a window that a peer keeps closed.
+        window_probes: Counter of "segments",
+        /// Segments kept because one before them is missing.
+        out_of_order_in: Counter of "segments",
+        /// Segments that lie outside the window or bring nothing new.
+        out_of_window_in: Counter of "segments",
+        /// Segments that RFC 9293 says to drop without an answer.
+        unacceptable_in: Counter of "segments",
+        /// Segments whose data no receive buffer had room for; the peer sends it again.
+        no_buffer_in: Counter of "segments",
+        /// RSTs sent (tcpOutRsts).
+        out_rsts: Counter of "segments",
+        /// Valid RSTs received for a connection.
+        in_rsts: Counter of "segments",
+        /// Challenge ACKs sent (RFC 5961).
+        challenge_acks: Counter of "segments",
+        /// Challenge ACKs that the rate limit kept back.
+        challenge_acks_limited: Counter of "segments",
+        /// SYNs accepted over a record in TIME-WAIT.
+        time_wait_reused: Counter of "connections",
+        /// Records in TIME-WAIT given up early because all were in use.
+        time_wait_evicted: Counter of "connections",
+        /// Path MTU reductions (RFC 1191).
+        path_mtu_reduced: Counter of "",
+        /// Times that the NIC's queue had no room for a segment.
+        driver_full: Counter of "",
+    }
+}
+
+group! {
+    /// What is below TCP: Ethernet, ARP, IPv4, ICMP.
+    LinkStatistics, "ip" {
+        /// Frames that the stack was given.
+        frames_in: Counter of "frames",
+        /// ARP requests answered.
+        arp_replies: Counter of "packets",
+        /// ARP packets by which another host claims our address.
+        arp_conflicts: Counter of "packets",
+        /// Echo requests answered.
+        echo_replies: Counter of "packets",
+        /// Dropped: an IPv4, ICMP or TCP checksum is wrong.
+        bad_checksums: Counter of "packets",
+        /// Dropped: shorter than its headers, or lengths or fields that contradict each other.
+        malformed: Counter of "packets",
+        /// Dropped: not addressed to us.
+        not_for_us: Counter of "packets",
+        /// Dropped: a source address that no host can have.
+        bad_source: Counter of "packets",
+        /// Dropped: an EtherType, IP protocol or ICMP message that we do not handle.
+        unsupported: Counter of "packets",
+        /// Dropped: an IPv4 fragment.
+        fragments: Counter of "packets",
+        /// Dropped: the sender is off-link and there is no gateway.
+        no_route: Counter of "packets",
+    }
+}
+
+group! {
+    /// HTTP.
+    HttpStatistics, "http" {
+        /// Responses with a status of 200 to 299.
+        responses_2xx: Counter of "responses",
+        /// Responses with a status of 300 to 399.
+        responses_3xx: Counter of "responses",
+        /// Responses with a status of 400 to 499.
+        responses_4xx: Counter of "responses",
+        /// Responses with a status of 500 to 599.
+        responses_5xx: Counter of "responses",
+        /// Bytes of the bodies of all responses, as their headers promise them.
+        body: Counter of "bytes",
+        /// Connections of the server now.
+        connections: Gauge of "connections",
+        /// Connections that the server was given.
+        connections_opened: Counter of "connections",
+        /// Files that could not be sent because the disk or what is on it is broken.
+        files_broken: Counter of "files",
+    }
+}
+
+group! {
+    /// The cache of file pages, and what it reads through the file system from the disk.
+    CacheStatistics, "cache" {
+        /// Uses of a frame's data beyond the one for which it was read.
+        hits: Counter of "frames",
+        /// Frames that were asked for and had to be read.
+        misses: Counter of "frames",
+        /// Questions that joined a read on its way.
+        joined: Counter of "frames",
+        /// Frames that were read before anybody asked for them.
+        read_ahead: Counter of "frames",
+        /// Frames that were thrown out for others.
+        evictions: Counter of "frames",
+        /// Frames that were thrown out because their memory was asked back.
+        given_back: Counter of "frames",
+        /// Times that somebody had to wait because every frame was in use.
+        room_waits: Counter of "",
+        /// Paths that were found among the names.
+        name_hits: Counter of "paths",
+        /// Paths that had to be looked up in directories.
+        name_misses: Counter of "paths",
+        /// Reads handed to the disk.
+        reads: Counter of "requests",
+        /// Bytes that came from the disk.
+        read: Counter of "bytes",
+        /// Reads that failed.
+        read_errors: Counter of "requests",
+        /// Blocks that were read and are not what was written.
+        bad_blocks: Counter of "blocks",
+    }
+}
+
+/// Buckets of a histogram.
+pub const BUCKETS: usize = 40;
+
+/// The bucket of a value: bucket `k` holds what is at most `2^k` and more than half of that. What no bucket holds goes to the last.
+#[inline(always)]
+pub const fn bucket(value: u64) -> usize {
+    let bits = (u64::BITS - value.saturating_sub(1).leading_zeros()) as usize;
+    if bits < BUCKETS { bits } else { BUCKETS - 1 }
+}
+
+/// A histogram by powers of two, with the sum of what is in it.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Histogram {
+    /// Sum of all values.
+    pub sum: AtomicU64,
+    /// How many values each [`bucket`] holds.
+    pub buckets: [AtomicU64; BUCKETS],
+}
+
+impl Histogram {
+    /// Writes what has been counted elsewhere.
+    #[inline]
+    pub fn publish(&self, sum: u64, buckets: &[u64; BUCKETS]) {
+        self.sum.store(sum, Relaxed);
+        for (word, &count) in self.buckets.iter().zip(buckets) {
+            word.store(count, Relaxed);
+        }
+    }
+}
+
+/// Calls of one number.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct CallTally {
+    /// Calls made.
+    pub calls: AtomicU64,
+    /// Of these, those that came back with an error.
+    pub errors: AtomicU64,
+}
+
+/// All of it, at [`crate::layout::STATISTICS_VA`]. One writer; a reader may be a batch behind.
+#[derive(Debug)]
+#[repr(C)]
+pub struct StatisticsArea {
+    /// Kernel calls by [`crate::call::Call`].
+    pub calls: [CallTally; CALLS],
+    /// TCP.
+    pub tcp: TcpStatistics,
+    /// Smoothed round-trip times in nanoseconds, as of each measurement (tcpEStatsPathSmoothedRTT).
+    pub smoothed_rtt_ns: Histogram,
+    /// Congestion windows in bytes at the same moments (tcpEStatsPerfCurCwnd).
+    pub congestion_window_bytes: Histogram,
+    /// Below TCP.
+    pub link: LinkStatistics,
+    /// HTTP.
+    pub http: HttpStatistics,
+    /// Cache.
+    pub cache: CacheStatistics,
+}
+
+/// Writes a word.
+#[inline(always)]
+pub fn set(word: &AtomicU64, value: u64) {
+    word.store(value, Relaxed);
+}
+
+/// Adds to a word that has one writer.
+#[inline(always)]
+pub fn add(word: &AtomicU64, n: u64) {
+    word.store(word.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_holds_what_is_at_most_its_power_of_two() {
+        for (value, expected) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (1024, 10), (1025, 11)] {
+            assert_eq!(bucket(value), expected, "{value}");
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn groups_have_a_word_for_each_description_and_no_name_twice() {
+        let groups = [
+            (TcpStatistics::DESCRIPTIONS, TcpStatistics::default().words().count()),
+            (LinkStatistics::DESCRIPTIONS, LinkStatistics::default().words().count()),
+            (HttpStatistics::DESCRIPTIONS, HttpStatistics::default().words().count()),
+            (CacheStatistics::DESCRIPTIONS, CacheStatistics::default().words().count()),
+        ];
+        for (descriptions, words) in groups {
+            assert_eq!(descriptions.len(), words);
+            for (number, one) in descriptions.iter().enumerate() {
+                assert!(descriptions[..number].iter().all(|other| other.name != one.name), "{one:?}");
+                assert!(one.help.trim().ends_with(['.', ')']), "{one:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Publishing: what the stack has counted, copied to where the VMM reads it. The stack knows nothing of that place, and the loop
+//! nothing of what is counted but the names.
+//!
+//! It is done before the loop waits and every [`ROUNDS`] rounds while it never does, so it costs a batch some fifty stores, and
+//! whoever reads is that far behind at most.
+
+use super::{EventLoop, Service};
+use abi::statistics::{self, LinkStatistics, TcpStatistics, set};
+use exos_net::counters::{BUCKETS, Counters, Samples};
+use exos_runtime::pages;
+
+/// Rounds of a loop that never waits from one publication to the next.
+pub(super) const ROUNDS: u32 = 32;
+
+const _: () = assert!(BUCKETS == statistics::BUCKETS);
+
+impl<S: Service> EventLoop<'_, S> {
+    /// Brings the statistics area up to date.
+    pub(super) fn publish(&mut self) {
+        self.rounds = 0;
+        let area = pages::statistics();
+        let stack = &self.stack;
+        let counters = stack.counters();
+        tcp(&area.tcp, counters);
+        set(&area.tcp.curr_estab, stack.established() as u64);
+        set(&area.tcp.half_open, stack.half_open() as u64);
+        set(&area.tcp.time_wait, stack.time_wait() as u64);
+        link(&area.link, counters);
+        let Samples { smoothed_rtt_ns, congestion_window_bytes } = stack.samples();
+        area.smoothed_rtt_ns.publish(smoothed_rtt_ns.sum, &smoothed_rtt_ns.buckets);
+        area.congestion_window_bytes.publish(congestion_window_bytes.sum, &congestion_window_bytes.buckets);
+        self.service.publish(area);
+    }
+}
+
+fn tcp(area: &TcpStatistics, from: &Counters) {
+    set(&area.passive_opens, from.half_opened);
+    set(&area.attempt_fails, from.half_open_dropped + from.half_open_evicted);
+    set(&area.half_open_evicted, from.half_open_evicted);
+    set(&area.refused_connections_full, from.refused_connections_full);
+    set(&area.opened, from.opened);
+    set(&area.closed, from.closed);
+    set(&area.reset_by_peer, from.reset_by_peer);
+    set(&area.timed_out, from.timed_out);
+    set(&area.aborted, from.aborted);
+    set(&area.evicted, from.evicted);
+    set(&area.segs_in, from.segments_in);
+    set(&area.data_segs_in, from.data_segments_in);
+    set(&area.thru_octets_received, from.bytes_in);
+    set(&area.segs_out, from.segments_out + (from.data_segments_out - from.data_frames_out));
+    set(&area.data_segs_out, from.data_segments_out);
+    set(&area.data_octets_out, from.bytes_out);
+    set(&area.frames_out, from.segments_out);
+    set(&area.segs_retrans, from.retransmits);
+    set(&area.octets_retrans, from.bytes_retransmitted);
+    set(&area.timeouts, from.timeouts);
+    set(&area.fast_retran, from.fast_retransmits);
+    set(&area.dup_acks_in, from.duplicate_acks_in);
+    set(&area.pure_acks_out, from.pure_acks_out);
+    set(&area.zero_rwin_rcvd, from.zero_windows_in);
+    set(&area.zero_rwin_sent, from.zero_windows_out);
+    set(&area.window_probes, from.window_probes);
+    set(&area.out_of_order_in, from.out_of_order_in);
+    set(&area.out_of_window_in, from.duplicates_in);
+    set(&area.unacceptable_in, from.dropped_unacceptable);
+    set(&area.no_buffer_in, from.dropped_no_buffer);
+    set(&area.out_rsts, from.resets_out);
+    set(&area.in_rsts, from.resets_in);
+    set(&area.challenge_acks, from.challenge_acks);
+    set(&area.challenge_acks_limited, from.challenge_acks_limited);
+    set(&area.time_wait_reused, from.time_wait_reused);
+    set(&area.time_wait_evicted, from.time_wait_evicted);
+    set(&area.path_mtu_reduced, from.path_mtu_reduced);
+    set(&area.driver_full, from.driver_full);
+}
+
+fn link(area: &LinkStatistics, from: &Counters) {
+    set(&area.frames_in, from.frames_in);
+    set(&area.arp_replies, from.arp_replies);
+    set(&area.arp_conflicts, from.arp_conflicts);
+    set(&area.echo_replies, from.echo_replies);
+    set(&area.bad_checksums, from.dropped_checksum);
+    set(&area.malformed, from.dropped_malformed);
+    set(&area.not_for_us, from.dropped_not_for_us);
+    set(&area.bad_source, from.dropped_bad_source);
+    set(&area.unsupported, from.dropped_unsupported);
+    set(&area.fragments, from.dropped_fragment);
+    set(&area.no_route, from.dropped_no_route);
+}
