@@ -152,11 +152,11 @@ fn list_prints_functions_and_bad_input_says_what_to_do() {
         assert!(json.as_array().is_some_and(|all| all.iter().any(|one| one["ring"] == "kernel")), "{json}");
         for (arguments, parts) in [
             (&["probe"][..], &["which function", "--list"][..]),
-            (&["probe", "cheetah", "no_such"], &["no function called \"no_such\"", "inlined"]),
+            (&["probe", "cheetah", "nonsuch"], &["no function called \"nonsuch\"", "inlined"]),
             (&["probe", "memcpi"], &["did you mean", "memcpy"]),
             (&["probe", "drop_in_place"], &["several functions"]),
             (&["probe", "exos_start", "--ret"], &["without --ret"]),
-            (&["probe", "--list", "no_such"], &["no function"]),
+            (&["probe", "--list", "nonsuch"], &["no function"]),
             (&["probe", "a", "b", "--list", "c"], &["no function"]),
             (&["probe", "memcpy", "--environment", "7", "--for", "1ms"], &["no environment 7"]),
             (
