@@ -156,7 +156,9 @@ fn core_garbage_ends_the_session_and_nothing_else() {
     let machine = guest.machine();
     let before = text(machine, &image());
     let long = [b"$".as_slice(), &[b'a'; 100_000], b"#00"].concat();
-    let packets: [&[u8]; 12] = [
+    let packets: [&[u8]; 13] = [
+        // All that is mapped, and more.
+        b"+$m400000,ffffffffffffff#51",
         b"",
         b"GET / HTTP/1.0\r\n\r\n",
         b"$#00",

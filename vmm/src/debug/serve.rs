@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a machine that was asked to end may take, for its debugger to be told how it did.
 const END_PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of an answer that are kept until they are written.
+const OUTPUT_BYTES: usize = 16 << 10;
 /// Bytes that are read at once.
 const PART_BYTES: usize = 4096;
 
@@ -35,7 +37,8 @@ impl Connection for Socket {
 
     fn write(&mut self, byte: u8) -> Result<(), Self::Error> {
         self.output.push(byte);
-        Ok(())
+        // However much is asked for, no more than that is kept.
+        if self.output.len() >= OUTPUT_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), Self::Error> {
