@@ -95,6 +95,27 @@ fn core_step_over_a_kernel_call_ends_behind_it() {
 }
 
 #[test]
+fn core_step_over_a_call_that_gives_the_cpu_away_ends_behind_it() {
+    for environments in [1, 2] {
+        let guest = guest(&count_and_yield()).environments(environments).launch();
+        let mut gdb = Client::attach(guest.machine());
+        let calls = code_va() + 21;
+        assert_eq!(gdb.break_at(calls), "OK");
+        gdb.go();
+        let thread = gdb.stop().thread;
+        assert_eq!(gdb.unbreak(calls), "OK");
+        let before = gdb.registers(thread);
+        gdb.step(thread);
+        assert_eq!(gdb.registers(thread).get(RIP), GATE_VA);
+        assert_eq!(gdb.step(thread).thread, thread);
+        let after = gdb.registers(thread);
+        assert_eq!((after.get(RIP), after.get(RSP)), (calls + 2, before.get(RSP)));
+        assert_eq!(after.get(RBX), 0, "it had the CPU anew");
+        gdb.detach();
+    }
+}
+
+#[test]
 fn core_kernel_is_stopped_at_a_function_and_stepped() {
     for (vcpus, io) in [(1, IoMode::Turn), (2, IoMode::Thread)] {
         let image = exovm::images::load("hello").expect("built in");
