@@ -285,7 +285,11 @@ fn reads_of(program: &Program, va: u64, depth: u32) -> u8 {
     };
     let Some((symbol, _)) = program.symbol(va) else { return 0 };
     let Some(segment) = program.segments.iter().find(covers) else { return 0 };
-    let own = symbol.va..symbol.va + symbol.len_bytes;
+    // A label of assembly goes as far as the next one.
+    let next = program.symbols.partition_point(|other| other.va <= symbol.va);
+    let next_va = program.symbols.get(next).map_or(u64::MAX, |next| next.va);
+    let end_va = if symbol.len_bytes == 0 { next_va } else { symbol.va + symbol.len_bytes };
+    let own = symbol.va..end_va;
     let mut info = InstructionInfoFactory::new();
     let mut read = 0;
     // For each address that was reached, what is written on every way there.

@@ -150,8 +150,12 @@ fn closest(name: &str, candidates: &[Named]) -> String {
         .map(|named| (crate::closest::likeness(&wanted, &last(&named.function.name)), &*named.function.name))
         .collect();
     alike.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-    let names: Vec<&str> =
-        alike.iter().take_while(|(likeness, _)| *likeness >= 0.8).take(3).map(|(_, name)| *name).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for (_, name) in alike.iter().take_while(|(likeness, _)| *likeness >= 0.8) {
+        if names.len() < 3 && !names.contains(name) {
+            names.push(name);
+        }
+    }
     if names.is_empty() { String::new() } else { format!("; did you mean {}?", names.join(", or ")) }
 }
 
@@ -179,6 +183,17 @@ mod tests {
             assert_eq!(again.function, found.function);
         }
         assert_eq!(find(&image, "xok::schedule::slice_end").expect("there").function.ring, Ring::Kernel);
+    }
+
+    #[test]
+    fn registers_that_a_function_reads_are_its_arguments() {
+        let image = image();
+        let reads = |name: &str| {
+            let found = find(&image, name).unwrap_or_else(|error| panic!("{name}: {error}"));
+            crate::probe::function::reads(&image.program, found.function.va)
+        };
+        assert_eq!(reads("memcpy"), ["rdi", "rsi", "rdx"], "assembly, too");
+        assert_eq!(reads("memset"), ["rdi", "rsi", "rdx"]);
     }
 
     #[test]
