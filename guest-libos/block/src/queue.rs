@@ -70,6 +70,8 @@ impl Geometry {
 struct Outstanding<B, K> {
     buffer: Option<B>,
     token: K,
+    /// As trace records name it.
+    subject: u64,
     kind: Kind,
     /// Blocks read or written.
     blocks: u64,
@@ -103,6 +105,8 @@ pub struct DiskQueue<H: Hal, B, K> {
     free_count: u16,
     /// Requests that are not back yet.
     pending: u16,
+    /// The last that came back, as trace records name it.
+    last_done: u64,
     fault: Option<Fault>,
     statistics: DiskStatistics,
 }
@@ -143,6 +147,7 @@ impl<H: Hal, B, K> DiskQueue<H, B, K> {
             free: 0,
             free_count: size,
             pending: 0,
+            last_done: 0,
             fault: None,
             statistics: DiskStatistics::default(),
         };
@@ -304,12 +309,12 @@ impl<H: Hal, B, K> DiskQueue<H, B, K> {
         self.free_count -= written.count;
         self.pending += 1;
         let Place { device, queue } = self.place;
-        let request = subject::of(subject::DISK, device, queue, self.statistics.requests);
-        exos_trace::event!("disk request queued", request, exos_trace::followed());
+        let subject = subject::of(subject::DISK, device, queue, self.statistics.requests);
+        exos_trace::event!("disk request queued", subject, exos_trace::followed());
         let position = self.ring.offer(written.head);
         let Written { count, last, .. } = *written;
         self.requests[usize::from(written.head)] =
-            Some(Outstanding { buffer, token, kind, blocks, count, last, position });
+            Some(Outstanding { buffer, token, subject, kind, blocks, count, last, position });
         self.statistics.requests += 1;
     }
 
@@ -379,7 +384,13 @@ impl<H: Hal, B, K> DiskQueue<H, B, K> {
             Ok(()) => self.statistics.blocks += request.blocks,
             Err(_) => self.statistics.failed += 1,
         }
+        self.last_done = request.subject;
         Ok(Completion { token: request.token, buffer: request.buffer, result })
+    }
+
+    /// What [`Self::poll`] gave last, as trace records name it; 0: nothing yet.
+    pub fn last_done(&self) -> u64 {
+        self.last_done
     }
 
     /// Requests that were taken and have not come back from [`Self::poll`].

@@ -4,7 +4,7 @@
 //! | event | subject | argument |
 //! | --- | --- | --- |
 //! | "data received" | a packet with data | the one before it on the same connection, or 0 |
-//! | "work goes on" | the packet for which is worked again | the packet that came now, 1 if that is not followed, 0 if none came |
+//! | "work goes on" | the packet for which is worked again | the packet that came now, 1 if that is not followed; the disk request that is done; 0: neither |
 //! | "answer acknowledged" | the packet whose answer the client has | the packet that said so, 1 if that is not followed |
 
 use alloc::vec;
@@ -84,9 +84,9 @@ impl Aside {
         Some(following)
     }
 
-    /// Goes on with a connection, without a packet of its own.
+    /// Goes on with a connection, without a packet of its own: because of a disk request, if that is known.
     #[inline]
-    pub(super) fn again(&mut self, connection: ConnId) -> Option<Following> {
+    pub(super) fn again(&mut self, connection: ConnId, cause: u64) -> Option<Following> {
         if !self.any {
             return None;
         }
@@ -96,7 +96,7 @@ impl Aside {
         }
         noted.acknowledged = false;
         let following = exos_trace::follow_again(noted.packet);
-        exos_trace::event!("work goes on", noted.packet, 0);
+        exos_trace::event!("work goes on", noted.packet, cause);
         Some(following)
     }
 }

@@ -85,6 +85,8 @@ pub struct Disk {
     capacity_blocks: u64,
     /// Reads that the device did not finish before it broke the rules.
     unfinished: Vec<Done>,
+    /// What was polled last, as trace records name it; 0: nothing.
+    last_done: u64,
 }
 
 impl Disk {
@@ -97,6 +99,7 @@ impl Disk {
             queue: Some(queue),
             index,
             unfinished: Vec::new(),
+            last_done: 0,
         })
     }
 
@@ -158,8 +161,10 @@ impl Disk {
     /// A read that is done, if there is one.
     #[inline]
     pub fn poll(&mut self) -> Option<Done> {
+        self.last_done = 0;
         let Some(queue) = &mut self.queue else { return self.unfinished.pop() };
         if let Some(done) = queue.poll() {
+            self.last_done = queue.last_done();
             return Some(Done {
                 token: done.token,
                 buffers: done.buffer.unwrap_or_default(),
@@ -170,6 +175,11 @@ impl Disk {
             self.recover();
         }
         self.unfinished.pop()
+    }
+
+    /// The read that the service is at, as trace records name it; 0: none.
+    pub(crate) fn last_done(&self) -> u64 {
+        self.last_done
     }
 
     /// Takes back what the device had, unfinished, and binds the queue anew.

@@ -32,6 +32,7 @@ use exos_nic::{OpenError, QueuePair};
 use exos_runtime::clock::{self, Scale};
 use exos_runtime::{heap, pages, revocation, turn};
 use exos_virtqueue::guest::GuestHal;
+use service::Resumed;
 pub use service::{Io, Service};
 use transmit::{Held, Sender};
 
@@ -132,7 +133,7 @@ struct EventLoop<'s, S: Service> {
     disk: Option<Disk>,
     scale: Scale,
     /// Connections that the service wants to be called for.
-    resumed: Vec<ConnId>,
+    resumed: Vec<Resumed>,
     /// What their packets were.
     aside: Aside,
     console: Option<Console>,
@@ -327,7 +328,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
                     if events.opened {
                         self.aside.forget(events.conn);
                     }
-                    let _going_on = if events.data.is_empty() {
+                    let _going_on = if events.data.is_empty() && !events.readable {
                         let left_bytes = self.stack.unacked_bytes(events.conn);
                         self.aside.acknowledged(events.conn, left_bytes)
                     } else {
@@ -380,11 +381,11 @@ impl<'s, S: Service> EventLoop<'s, S> {
     fn resume(&mut self) {
         let now = now(self.scale);
         let unix_seconds = clock::unix_seconds();
-        for connection in core::mem::take(&mut self.resumed) {
+        for Resumed { connection, cause } in core::mem::take(&mut self.resumed) {
             if !self.stack.is_alive(connection) {
                 continue;
             }
-            let _following = self.aside.again(connection);
+            let _following = self.aside.again(connection, cause);
             let _span = exos_trace::span!("service");
             let mut io = Io::new(&mut self.stack, self.disk.as_mut(), &mut self.resumed, unix_seconds);
             let mut ack = AckPolicy::IfDue;

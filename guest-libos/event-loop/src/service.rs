@@ -57,11 +57,19 @@ pub trait Service {
     fn ended(&mut self, connection: ConnId, how: End);
 }
 
+/// A connection that the service wants to go on with.
+#[derive(Clone, Copy)]
+pub(crate) struct Resumed {
+    pub(crate) connection: ConnId,
+    /// The disk request that is why, as trace records name it, or 0.
+    pub(crate) cause: u64,
+}
+
 /// What a service may do with its connections.
 pub struct Io<'a, D: Data> {
     pub(crate) stack: &'a mut Stack<D>,
     disk: Option<&'a mut Disk>,
-    resumed: &'a mut Vec<ConnId>,
+    resumed: &'a mut Vec<Resumed>,
     /// The last frame of a connection that was aborted.
     pub(crate) reset: Option<ControlFrame<'static>>,
     unix_seconds: u64,
@@ -71,7 +79,7 @@ impl<'a, D: Data> Io<'a, D> {
     pub(crate) fn new(
         stack: &'a mut Stack<D>,
         disk: Option<&'a mut Disk>,
-        resumed: &'a mut Vec<ConnId>,
+        resumed: &'a mut Vec<Resumed>,
         unix_seconds: u64,
     ) -> Self {
         Self { stack, disk, resumed, reset: None, unix_seconds }
@@ -112,7 +120,8 @@ impl<'a, D: Data> Io<'a, D> {
 
     /// Has [`Service::resume`] called for a connection, soon and once for each call, if it has not ended by then.
     pub fn resume(&mut self, connection: ConnId) {
-        self.resumed.push(connection);
+        let cause = self.disk.as_ref().map_or(0, |disk| disk.last_done());
+        self.resumed.push(Resumed { connection, cause });
     }
 
     /// Bytes queued and not yet acknowledged.

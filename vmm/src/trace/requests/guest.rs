@@ -97,8 +97,28 @@ pub(super) struct DiskRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Continued {
     pub(super) tsc: u64,
+    pub(super) why: Why,
+}
+
+/// Why it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
     /// Because of what the client sent.
-    pub(super) by_client: bool,
+    Client,
+    /// This disk request was done, whoever had asked for it.
+    Disk { subject: u64, times: Option<DiskTimes> },
+    /// Nobody says.
+    Unknown,
+}
+
+impl Why {
+    fn of(cause: u64) -> Self {
+        match subject::parts(cause).0 {
+            subject::DISK => Self::Disk { subject: cause, times: None },
+            _ if cause != 0 => Self::Client,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// The VMM's clock: the guest's own is not to be trusted with what is remembered for how long.
@@ -148,6 +168,13 @@ impl Work {
         for request in self.disk.iter_mut().filter(|request| request.times.is_none()) {
             request.times = devices.disk(request.subject);
         }
+        for continued in &mut self.continued {
+            if let Why::Disk { subject, times } = &mut continued.why
+                && times.is_none()
+            {
+                *times = devices.disk(*subject);
+            }
+        }
     }
 
     /// Whether all that devices will say of it has been said.
@@ -155,6 +182,7 @@ impl Work {
         self.received.is_some_and(|received| received.is_whole())
             && self.frames.iter().all(|frame| frame.sent.is_some())
             && self.disk.iter().all(|request| request.times.is_some())
+            && self.continued.iter().all(|continued| !matches!(continued.why, Why::Disk { times: None, .. }))
     }
 }
 
@@ -298,7 +326,7 @@ impl Environment {
             Meaning::Data => work.data_behind = Some(argument),
             Meaning::GoesOn => {
                 work.acknowledged = None;
-                let continued = Continued { tsc, by_client: argument != 0 };
+                let continued = Continued { tsc, why: Why::of(argument) };
                 push(&mut work.continued, &mut work.too_long, continued);
             }
             Meaning::Acknowledged | Meaning::Other => {}

@@ -1,8 +1,8 @@
 //! One request from the backend's system call that took its first packet to the one that gave its last frame away: put together
 //! from what guest and devices wrote down.
 
-use super::device::Published;
-use super::guest::Work;
+use super::device::{DiskTimes, Published};
+use super::guest::{Why, Work};
 use super::layers::{Kind, LayerId, Layers};
 use super::path::{Claim, Rank, Step, divide};
 
@@ -157,7 +157,7 @@ impl Request {
                 return LayerId::WAIT_FOR_REST;
             }
             let next = own.continued.iter().find(|continued| continued.tsc >= at);
-            let by_client = next.is_some_and(|continued| continued.by_client);
+            let by_client = next.is_some_and(|continued| continued.why == Why::Client);
             if by_client { LayerId::WAIT_FOR_CLIENT } else { LayerId::WAIT_IN_GUEST }
         });
         Ok(Self {
@@ -228,17 +228,36 @@ impl Parts<'_> {
     }
 
     fn disk(&mut self, work: &Work) {
+        // Those that were asked for while the guest was at this packet.
         for request in &work.disk {
             let Some(times) = request.times else { continue };
-            self.claim(request.queued, times.taken, Rank::Queue, LayerId::WAIT_FOR_DISK);
-            self.bar(Lane::Disk, LayerId::WAIT_FOR_DISK, (request.queued, times.taken), 0, request.subject);
-            self.claim(times.taken, times.done, Rank::Disk, LayerId::DISK);
-            self.bar(Lane::Disk, LayerId::DISK, (times.taken, times.done), 0, request.subject);
             let next = work.exclusive.partition_point(|stretch| stretch.from < times.done);
-            if let Some(stretch) = work.exclusive.get(next) {
-                self.claim(times.done, stretch.from, Rank::Derived, LayerId::WAIT_FOR_GUEST);
-            }
+            let resumed = work.exclusive.get(next).map_or(times.done, |stretch| stretch.from);
+            self.disk_request(request.subject, request.queued, times, resumed);
         }
+        // Those that it waited for.
+        for continued in &work.continued {
+            let Why::Disk { subject, times: Some(times) } = continued.why else { continue };
+            if work.disk.iter().any(|request| request.subject == subject) {
+                continue;
+            }
+            let before = work.exclusive.partition_point(|stretch| stretch.from < continued.tsc);
+            let Some(last) = before.checked_sub(1).and_then(|last| work.exclusive.get(last)) else {
+                continue;
+            };
+            self.disk_request(subject, last.to, times, continued.tsc);
+        }
+    }
+
+    /// A disk request that was waited for from `since` until the guest went on.
+    fn disk_request(&mut self, subject: u64, since: u64, times: DiskTimes, resumed: u64) {
+        // It may have been another's before.
+        let taken = times.taken.max(since);
+        self.claim(since, taken, Rank::Queue, LayerId::WAIT_FOR_DISK);
+        self.bar(Lane::Disk, LayerId::WAIT_FOR_DISK, (since, taken), 0, subject);
+        self.claim(taken, times.done, Rank::Disk, LayerId::DISK);
+        self.bar(Lane::Disk, LayerId::DISK, (taken, times.done), 0, subject);
+        self.claim(times.done, resumed, Rank::Derived, LayerId::WAIT_FOR_GUEST);
     }
 
     fn sent(&mut self, work: &Work, whose: Whose) {

@@ -114,6 +114,22 @@ fn read_from_the_disk_is_the_disks_time() {
 }
 
 #[test]
+fn disk_request_of_another_is_waited_for_from_when_the_guest_left_off() {
+    let mut scene = Scene::new();
+    // It was asked for, and taken, before this packet came.
+    scene.follow(0).disk_queued(1, disk(0)).disk_does(disk(0), 5, 3040);
+    scene.receives(VCPU, packet(0), [10, 20, 20]).follow(packet(0));
+    scene.enter(30, SERVICE, 0).data(30, 0).leave(40, SERVICE, 0).follow(0);
+    scene.goes_on(3100, packet(0), disk(0)).enter(3100, SERVICE, 0).requests(3105, 1);
+    scene.queued(3110, frame(0)).leave(3110, SERVICE, 0).follow(0);
+    scene.sends(VCPU, frame(0), [3120, 3120, 3130]).acknowledged(3300, packet(0));
+    let report = scene.silence_until(50_000).report();
+    assert_eq!(max_of(&report, "disk"), 3000);
+    assert_eq!(max_of(&report, "wait for the guest"), 10 + 60);
+    assert_eq!((max_of(&report, "backend read"), max_of(&report, "wait in the guest")), (10, 0));
+}
+
+#[test]
 fn request_in_two_packets_begins_with_the_first_and_waits_for_its_rest() {
     let mut scene = Scene::new();
     scene.receives(VCPU, packet(0), [0, 10, 10]).follow(packet(0));
