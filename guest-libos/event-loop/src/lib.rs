@@ -25,8 +25,8 @@ use console::{Answers, Console, Next};
 use core::net::Ipv4Addr;
 use disk::Disk;
 use exos_net::{
-    AckPolicy, Config, ConfigError, ConnId, Duration, End, Input, Instant, ListenError, MacAddress,
-    RxChecksum, RxMeta, Stack, TimerEvent, TxChecksum,
+    AckPolicy, Config, ConfigError, Duration, End, Input, Instant, ListenError, MacAddress, RxChecksum,
+    RxMeta, Stack, TimerEvent, TxChecksum,
 };
 use exos_nic::{OpenError, QueuePair};
 use exos_runtime::clock::{self, Scale};
