@@ -180,8 +180,10 @@ fn frame_pointers_that_lead_nowhere_or_round_and_round_do_nothing() {
 
 #[test]
 fn vcpus_that_are_halted_are_idle_and_are_not_woken() {
-    let guest = probe("halt-forever", 2, 1);
-    std::thread::sleep(Duration::from_millis(200));
+    let guest = Guest::image("probe").arguments(&["halt-forever"]).no_network().io(IoMode::Auto);
+    let guest = guest.vcpus(2).launch();
+    // Until they are at their halts.
+    std::thread::sleep(Duration::from_millis(500));
     let exits = || {
         let statistics = guest.machine().kvm_statistics(1).expect("KVM counts");
         statistics.into_iter().find(|(name, _)| name == "exits").map_or(0, |(_, value)| value)
@@ -267,10 +269,10 @@ fn profiler_hears_of_the_machines_end_and_has_what_was_until_then() {
 
 #[test]
 fn profiler_that_does_not_read_misses_samples_and_hears_how_many() {
-    let guest = probe("profile-frames", 1, 1);
+    let guest = probe("profile-frames", 2, 2);
     let attached = Attached::to(&guest, 10_000);
-    // A socket holds a few hundred KiB, the sampler one MiB.
-    std::thread::sleep(Duration::from_secs(8));
+    // The socket and the sampler hold a few hundred KiB each.
+    std::thread::sleep(Duration::from_secs(10));
     let profile = attached.finish();
     let counts = profile.totals();
     println!("{counts:?}, unsent {}", profile.counts.unsent);

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Most bytes that wait for the client.
-const OUTPUT_BYTES: usize = 1 << 20;
+const OUTPUT_BYTES: usize = 256 << 10;
 /// Bytes that are worth a system call of their own.
 const FLUSH_BYTES: usize = 16 << 10;
 /// How often the client hears, whatever there is.
@@ -131,10 +131,9 @@ impl Sampler {
                 self.output.flush();
             }
         };
-        self.gather();
-        for watched in &mut self.watched {
-            let waits = watched.vcpu.as_ref().is_some_and(|vcpu| vcpu.mailbox.waits());
-            watched.counts.missed += u64::from(waits);
+        for thread in 0..self.watched.len() {
+            let waits = self.gather(thread);
+            self.watched[thread].counts.missed += u64::from(waits);
         }
         self.counts.elapsed_us = begun.elapsed().as_micros() as u64;
         let counts = self.counts();
@@ -184,15 +183,15 @@ impl Sampler {
 
     /// Looks at each thread, after `skipped` moments at which nobody did.
     fn look(&mut self, skipped: u64) {
-        self.gather();
         for thread in 0..self.watched.len() {
+            let waits = self.gather(thread);
             let watched = &mut self.watched[thread];
             let Some(bucket) = watched.ledger.current() else { continue };
             watched.counts.moments += skipped + 1;
             watched.counts.missed += skipped;
             match (bucket, &watched.vcpu) {
                 (Bucket::Wait, _) => watched.counts.idle += 1,
-                (_, Some(vcpu)) if vcpu.mailbox.waits() => {
+                (_, Some(vcpu)) if waits => {
                     watched.counts.missed += 1;
                     self.shared.team.kick_one(vcpu.number);
                 }
@@ -210,22 +209,25 @@ impl Sampler {
         }
     }
 
-    /// Takes what vCPUs have seen.
-    fn gather(&mut self) {
-        for thread in 0..self.watched.len() {
-            let watched = &mut self.watched[thread];
-            let Some(seen) = watched.vcpu.as_ref().and_then(|vcpu| vcpu.mailbox.take()) else { continue };
-            self.counts.looks += 1;
-            self.counts.looking_cycles += seen.done_tsc.saturating_sub(seen.begun_tsc);
-            self.counts.asking_cycles += seen.begun_tsc.saturating_sub(seen.asked_tsc);
-            match seen.sight {
-                Sight::Halted => watched.counts.idle += 1,
-                Sight::Unknown => watched.counts.missed += 1,
-                Sight::Running { environment, ring, frames } => {
-                    self.note_running(thread, environment, ring, &frames);
-                }
+    /// Takes what a vCPU has seen. Whether it was asked and has not answered: then it is not to be asked again.
+    fn gather(&mut self, thread: usize) -> bool {
+        let watched = &mut self.watched[thread];
+        let Some(mailbox) = watched.vcpu.as_ref().map(|vcpu| &vcpu.mailbox) else { return false };
+        if mailbox.waits() {
+            return true;
+        }
+        let Some(seen) = mailbox.take() else { return false };
+        self.counts.looks += 1;
+        self.counts.looking_cycles += seen.done_tsc.saturating_sub(seen.begun_tsc);
+        self.counts.asking_cycles += seen.begun_tsc.saturating_sub(seen.asked_tsc);
+        match seen.sight {
+            Sight::Halted => watched.counts.idle += 1,
+            Sight::Unknown => watched.counts.missed += 1,
+            Sight::Running { environment, ring, frames } => {
+                self.note_running(thread, environment, ring, &frames);
             }
         }
+        false
     }
 
     fn note_bucket(&mut self, thread: usize, bucket: Bucket) {
