@@ -61,8 +61,10 @@ fn core_short_log_is_complete() {
 #[test]
 fn core_cycles_are_charged_to_the_span_that_burnt_them() {
     let probe = Probe::start(&["burn", "a", "20000000", "none", "5000000", "b", "40000000"], |_| {});
+    let accounts = probe.machine.accounts();
     probe.wait();
     let account = probe.machine.account();
+    drop(accounts);
     let log = probe.finish().held();
     let passed = |span: &str| -> u64 {
         let line = said(&log).find(|line| line.ends_with(&format!(" cycles in {span}")));

@@ -149,8 +149,12 @@ fn fault_at_stop(_: Arguments<'_>) -> Option<u32> {
     unsafe { core::arch::asm!("ud2", options(noreturn)) }
 }
 
-/// `burn (SPAN CYCLES)...`, SPAN one of `a`, `b` and `none`: spends at least so many cycles in each, one after the other.
+/// `burn (SPAN CYCLES)...`, SPAN one of `a`, `b` and `none`: spends at least so many cycles in each, one after the other, once somebody
+/// looks at the account.
 fn burn(arguments: Arguments<'_>) -> Option<u32> {
+    while pages::host().trace.mode.load(Ordering::Relaxed) & abi::trace::mode::ACCOUNT == 0 {
+        core::hint::spin_loop();
+    }
     while let Some(span) = arguments.next() {
         let cycles = number(arguments.next())?;
         let start = clock::tsc();

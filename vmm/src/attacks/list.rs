@@ -47,6 +47,7 @@ pub const NO_ATTACKS: &[&str] = &[
     "chatter",
     "fault-at-stop",
     "burn",
+    "spans",
     "costs",
     "spin",
     "halt-forever",

@@ -19,8 +19,8 @@ use crate::account::{
 use crate::channel::Clients;
 use crate::debug::Debugger;
 use crate::placement::{DeviceWork, Placement, Vcpus};
-use crate::profile::Profilers;
 use crate::probe::Probes;
+use crate::profile::Profilers;
 use crate::trace::{self, Looking, Tracing};
 use abi::boot::{Ipv4Config, VCPUS_MAX};
 use kvm_ioctls::VmFd;
