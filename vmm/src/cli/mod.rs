@@ -27,6 +27,7 @@ mod duration;
 mod exit;
 mod gdb;
 mod image;
+mod lean;
 mod log_file;
 mod logs;
 mod man;

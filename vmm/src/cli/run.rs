@@ -3,6 +3,7 @@
 use super::announce::Announcement;
 use super::disk::DiskArgument;
 use super::docroot;
+use super::lean;
 use super::net::{NetArgument, OpenNet, Reach};
 use super::print_log::{Copying, Piece, copy};
 use super::supervise::{Signals, supervise};
@@ -309,6 +310,7 @@ impl Output {
             return Ok(());
         }
         let text = announcement.wait(machine, || self.detach && detach::nobody_waits());
+        lean::give_up_what_starting_needed();
         let ended = machine.wait(Some(Duration::ZERO)).is_some();
         match text {
             // It failed, or it is done already: the parent learns that from the exit code.

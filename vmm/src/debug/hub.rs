@@ -5,7 +5,7 @@
 //! Whatever else arrives here is a fault, as if there were no debuggers.
 
 use super::memory::GuestMemory;
-use super::text::INT3;
+use super::text::{INT, INT3};
 use crate::machine::Team;
 use abi::fault::{GO_ON, TrapFrame};
 use abi::layout::KERNEL_VA;
@@ -127,7 +127,10 @@ impl Hub {
         match frame.vector {
             VECTOR_BREAKPOINT => {
                 let at = frame.rip.wrapping_sub(1);
-                let gone = self.memory.byte(root_gpa, at).is_some_and(|byte| byte != INT3);
+                let byte = |va| self.memory.byte(root_gpa, va);
+                // INT 3 in two bytes is the program's own: a breakpoint has one.
+                let is_long = byte(at) == Some(3) && byte(at.wrapping_sub(1)) == Some(INT);
+                let gone = !is_long && byte(at).is_some_and(|byte| byte != INT3);
                 if gone {
                     frame.rip = at;
                 }

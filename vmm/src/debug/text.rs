@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// INT3.
 pub(super) const INT3: u8 = 0xCC;
+/// The first byte of an INT of two bytes, whose second is the vector.
+pub(super) const INT: u8 = 0xCD;
 
 /// Why there can be no breakpoint at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
