@@ -87,7 +87,7 @@ impl Client {
     }
 
     /// Whether the other side has closed the connection, or does within its patience.
-    pub(crate) fn is_closed(mut self) -> bool {
+    pub(crate) fn closes(mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             match self.socket.read(&mut [0; 4096]) {
@@ -217,7 +217,7 @@ impl Client {
     /// Goes, and lets the guest go on.
     pub(crate) fn detach(mut self) {
         assert_eq!(self.ask("D"), "OK");
-        assert!(self.is_closed());
+        assert!(self.closes());
     }
 }
 

@@ -202,7 +202,7 @@ fn core_machine_that_ends_while_a_debugger_is_attached_tells_it() {
     assert_eq!(gdb.set_registers(1, &registers), "OK");
     gdb.go();
     assert_eq!(gdb.next(PATIENCE).expect("an end"), "W07");
-    assert!(gdb.is_closed());
+    assert!(gdb.closes());
     assert_eq!(guest.wait().0, End::PowerOff { status: 7 });
 }
 
@@ -217,7 +217,7 @@ fn core_machine_that_is_stopped_while_it_stands_still_ends() {
         let begun = Instant::now();
         assert_eq!(guest.machine().end(Duration::from_millis(100)), End::Stopped);
         assert!(begun.elapsed() < PATIENCE);
-        assert!(gdb.is_closed());
+        assert!(gdb.closes());
     }
 }
 

@@ -39,9 +39,12 @@ fn labels<'s>(sample: &'s Sample<'_>, without: &str) -> Vec<(&'s str, &'s str)> 
     labels.map(|label| (label.name, label.value.as_str())).collect()
 }
 
+/// Names and values.
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+
 /// Buckets grow to the last, which is infinite and holds what `_count` says; there is a `_sum`.
 fn assert_histogram(name: &str, samples: &[Sample<'_>]) {
-    let mut buckets: BTreeMap<Vec<(&str, &str)>, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut buckets: BTreeMap<Labels<'_>, Vec<(f64, f64)>> = BTreeMap::new();
     for sample in samples.iter().filter(|sample| sample.name() == format!("{name}_bucket")) {
         let bound = sample.labels().iter().find(|label| label.name == "le").expect("a bound");
         let bound = bound.value.replace("+Inf", "inf").parse().expect("a number");

@@ -31,7 +31,7 @@ pub(crate) struct Seen {
 pub(crate) type Harm = fn(u64) -> bool;
 
 struct State {
-    from_guest: Seen,
+    of_the_guest: Seen,
     to_guest: Seen,
     /// Highest sequence number behind each connection's segments.
     highest: HashMap<(bool, u16, u16), u32>,
@@ -47,8 +47,8 @@ impl Eyes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn from_guest(&self) -> Seen {
-        self.state().from_guest
+    pub(crate) fn of_the_guest(&self) -> Seen {
+        self.state().of_the_guest
     }
 
     pub(crate) fn to_guest(&self) -> Seen {
@@ -76,7 +76,7 @@ pub(crate) fn none(_: u64) -> bool {
 /// Puts eyes around a backend.
 pub(crate) fn watched(lost: Harm, late: Harm) -> (Eyes, impl FnOnce(Box<dyn Backend>) -> Box<dyn Backend>) {
     let state = State {
-        from_guest: Seen::default(),
+        of_the_guest: Seen::default(),
         to_guest: Seen::default(),
         highest: HashMap::new(),
         data_frames: [0; 2],
@@ -125,9 +125,9 @@ const RST: u8 = 4;
 
 impl State {
     /// Reads a frame with its virtio header. Gives the number of a frame with data.
-    fn look(&mut self, from_guest: bool, bytes: &[u8]) -> Option<u64> {
+    fn look(&mut self, of_the_guest: bool, bytes: &[u8]) -> Option<u64> {
         let (header, frame) = bytes.split_at(HEADER_BYTES);
-        let seen = if from_guest { &mut self.from_guest } else { &mut self.to_guest };
+        let seen = if of_the_guest { &mut self.of_the_guest } else { &mut self.to_guest };
         seen.frames += 1;
         seen.bytes += frame.len() as u64;
         let tcp = Tcp::parse(frame)?;
@@ -143,7 +143,7 @@ impl State {
             seen.data_bytes += u64::from(tcp.payload_bytes);
         }
         let end = tcp.sequence.wrapping_add(len);
-        let highest = self.highest.entry((from_guest, tcp.ports.0, tcp.ports.1)).or_insert(tcp.sequence);
+        let highest = self.highest.entry((of_the_guest, tcp.ports.0, tcp.ports.1)).or_insert(tcp.sequence);
         if len > 0 && tcp.flags & RST == 0 {
             let before = highest.wrapping_sub(tcp.sequence);
             if before as i32 > 0 {
@@ -156,7 +156,7 @@ impl State {
                 *highest = end;
             }
         }
-        let number = &mut self.data_frames[usize::from(from_guest)];
+        let number = &mut self.data_frames[usize::from(of_the_guest)];
         *number += u64::from(tcp.payload_bytes > 0);
         (tcp.payload_bytes > 0).then_some(*number)
     }

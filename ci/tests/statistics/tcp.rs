@@ -15,7 +15,7 @@ const MISSING: u64 = 7;
 
 /// Whether the stack and the eyes agree on everything that both count, so that nothing is under way.
 fn agree(statistics: &StatSnapshot, eyes: &super::seen::Eyes) -> Vec<(&'static str, u64, u64)> {
-    let (from, to) = (eyes.from_guest(), eyes.to_guest());
+    let (from, to) = (eyes.of_the_guest(), eyes.to_guest());
     let nic = |name| statistics.value("nic", name).unwrap_or(0);
     let backend = |name| statistics.value("backend", name).unwrap_or(0);
     [
@@ -136,7 +136,7 @@ fn lost_segments_are_counted_as_they_were_sent_again() {
         assert_eq!(client.get("/a").unwrap().text(), "a");
         assert_eq!(client.get("/large").unwrap().body.len(), 3_000_000);
         let statistics = assert_agree(&guest, &eyes);
-        let seen = eyes.from_guest();
+        let seen = eyes.of_the_guest();
         assert!(seen.repeated_segments >= 2, "something was lost: {seen:?}");
         assert!(tcp(&statistics, "timeouts") >= 1);
         assert!(tcp(&statistics, "fast_retran") >= 1, "{}", tcp(&statistics, "timeouts"));

@@ -27,10 +27,13 @@ pub struct Row {
     pub total: u64,
 }
 
+/// Whose row it is: the thread, environment, ring, name.
+type Place<'a> = (u32, Option<u32>, Option<u8>, &'a str);
+
 /// All functions, those with most samples of their own first.
 pub fn rows(profile: &Profile) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
-    let mut places: HashMap<(u32, Option<u32>, Option<u8>, &str), usize> = HashMap::new();
+    let mut places: HashMap<Place<'_>, usize> = HashMap::new();
     for (stack, &count) in &profile.stacks {
         // A function that is on the stack twice is counted once.
         let mut counted = BTreeSet::new();
