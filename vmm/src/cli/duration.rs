@@ -25,10 +25,12 @@ mod tests {
 
     #[test]
     fn time_has_a_unit_or_is_seconds() {
-        assert_eq!(parse("5s"), Ok(Duration::from_secs(5)));
-        assert_eq!(parse("0.25"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse("1m 30s"), Ok(Duration::from_secs(90)));
-        for nonsense in ["", "-1", "0", "five", "2d", "1e400", "NaN"] {
+        let times =
+            [("5", 5000), ("0.25", 250), ("5s", 5000), ("1m", 60_000), ("1m 30s", 90_000), ("250ms", 250)];
+        for (text, milliseconds) in times {
+            assert_eq!(parse(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for nonsense in ["", "x", "-1", "0", "nan", "NaN", "inf", "five", "2d", "2days", "1e300", "1e400"] {
             assert!(parse(nonsense).is_err(), "{nonsense}");
         }
     }

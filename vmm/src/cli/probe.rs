@@ -47,7 +47,7 @@ pub(super) struct ProbeArguments {
     #[arg(long)]
     args: bool,
     /// For how long: 5s, 1m, or a number of seconds. Ctrl-C ends it earlier.
-    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = super::duration::parse)]
     time: Duration,
     /// Only calls in this environment.
     #[arg(long, value_name = "N")]
@@ -58,19 +58,6 @@ pub(super) struct ProbeArguments {
     /// Print JSON (schema exovm-probe/1).
     #[arg(long)]
     json: bool,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
-    let time = match seconds {
-        Some(Ok(time)) => time,
-        Some(Err(error)) => return Err(error.to_string()),
-        None => humantime::parse_duration(text).map_err(|_| "give a time as 5s, 1m or 0.5".to_owned())?,
-    };
-    match (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(&time) {
-        true => Ok(time),
-        false => Err("give a time between 1ms and 24h".to_owned()),
-    }
 }
 
 pub(super) fn probe(arguments: &ProbeArguments) -> Result<ExitCode, Failure> {

@@ -46,7 +46,7 @@ pub(super) struct ProfileArguments {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(HZ_MAX)))]
     hz: u32,
     /// For how long: 5s, 1m, or a number of seconds. Ctrl-C ends it earlier.
-    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = super::duration::parse)]
     time: Duration,
     /// Writes to this file, all of it or nothing.
     #[arg(short, long, value_name = "FILE")]
@@ -82,19 +82,6 @@ enum Format {
     Svg,
     /// For pprof.
     Pprof,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
-    let time = match seconds {
-        Some(Ok(time)) => time,
-        Some(Err(error)) => return Err(error.to_string()),
-        None => humantime::parse_duration(text).map_err(|_| "give a time as 5s, 1m or 0.5".to_owned())?,
-    };
-    match (Duration::from_millis(1)..=Duration::from_secs(86_400)).contains(&time) {
-        true => Ok(time),
-        false => Err("give a time between 1ms and 24h".to_owned()),
-    }
 }
 
 pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode, Failure> {
@@ -307,16 +294,6 @@ fn write_whole(path: &Path, content: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_read_with_and_without_a_unit() {
-        for (text, expected) in [("5", 5000), ("0.5", 500), ("5s", 5000), ("1m", 60_000), ("250ms", 250)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(expected)), "{text}");
-        }
-        for text in ["", "x", "-1", "0", "nan", "inf", "2days", "1e300"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn file_that_cannot_be_written_is_not_there_at_all() {

@@ -41,7 +41,7 @@ impl Signals {
     }
 
     /// Takes those that came.
-    fn take(&self) {
+    pub(super) fn take(&self) {
         let mut bytes = [0; size_of::<libc::signalfd_siginfo>()];
         while rustix::io::read(self.0.as_fd(), &mut bytes).is_ok() {}
     }

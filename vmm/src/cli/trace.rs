@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// How long a machine may take for its last words.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Arguments of `trace`.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "\
@@ -127,13 +130,18 @@ fn begin(
     Ok((header, socket, behind))
 }
 
-/// Has the machine end the recording when the time is over, or Ctrl-C is typed.
+/// Has the machine end the recording when the time is over, or Ctrl-C is typed. One that does not answer to that, or a second
+/// Ctrl-C, ends it as it is.
 fn end_after(length: Duration, signals: Signals, socket: UnixStream) -> std::io::Result<()> {
     let wait = move || {
-        let mut polled = [PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)];
-        let timeout = Timespec { tv_sec: length.as_secs() as i64, tv_nsec: i64::from(length.subsec_nanos()) };
-        let _ = rustix::event::poll(&mut polled, Some(&timeout));
-        let _ = socket.shutdown(Shutdown::Write);
+        for (length, what) in [(length, Shutdown::Write), (PATIENCE, Shutdown::Both)] {
+            let mut polled = [PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)];
+            let (seconds, nanoseconds) = (length.as_secs() as i64, i64::from(length.subsec_nanos()));
+            let timeout = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+            let _ = rustix::event::poll(&mut polled, Some(&timeout));
+            signals.take();
+            let _ = socket.shutdown(what);
+        }
     };
     std::thread::Builder::new().name("exovm-end".to_owned()).spawn(wait).map(drop)
 }

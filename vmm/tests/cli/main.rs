@@ -30,6 +30,7 @@ mod stat;
 mod stop;
 mod terminal;
 mod top;
+mod trace;
 mod user_network;
 mod vcpus;
 

@@ -1,0 +1,107 @@
+//! `exovm trace`: what it writes and says, and everything that can come in between.
+
+use crate::machines::{Detached, wait_for};
+use crate::scene;
+use exovm_ci::scene::Scene;
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+fn machine(scene: &Scene) -> Detached {
+    Detached::start(scene, &["hello"])
+}
+
+/// A trace that goes on until something ends it.
+fn recording(scene: &Scene, file: &str) -> Child {
+    let mut command = scene.command(&["trace", "--for", "1h", "--json", "-o", file]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+    wait_for("the trace to begin", || Path::new(file).exists().then_some(()));
+    // It has asked by then, or is about to.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    child
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("it runs");
+}
+
+#[test]
+fn trace_of_the_only_machine_needs_no_name_and_says_what_became_of_the_records() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let dir = scene.dir();
+    let file = dir.path().join("a.pftrace");
+    let outcome = scene.play(&["trace", "--for", "1.2", "--json", "-o", file.to_str().unwrap()]);
+    assert!(outcome.status.success(), "{outcome:?}");
+    let traced: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    assert_eq!((&traced["schema"], &traced["end"]), (&"exovm-traced/1".into(), &"as asked".into()));
+    assert!(traced["records"].as_u64() > Some(0) && traced["garbage"] == 0, "{traced}");
+    assert!(std::fs::metadata(&file).unwrap().len() > 100);
+    assert!(scene.play(&["stop", &machine.name]).status.success());
+    scene.assert_clean();
+}
+
+#[test]
+fn bad_input_says_what_to_do() {
+    let scene = scene();
+    scene.play(&["trace"]).assert_error(&["no machine is running", "exovm run"]);
+    let machine = machine(&scene);
+    scene.play(&["trace", "hullo"]).assert_error(&["hullo", "did you mean hello?"]);
+    scene.play(&["trace", "-o", "no/such/place"]).assert_error(&["no/such/place"]);
+    scene.play(&["trace", "--slowest", "0"]).assert_error(&["between 1 and"]);
+    for wrong in [["--sample", "64"], ["--sample", "1/0"], ["--for", "never"]] {
+        assert_eq!(scene.play(&["trace", wrong[0], wrong[1]]).status.code(), Some(2), "{wrong:?}");
+    }
+    assert!(scene.play(&["stop", &machine.name]).status.success());
+    scene.assert_clean();
+}
+
+#[test]
+fn ctrl_c_ends_the_trace_and_not_the_machine() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let dir = scene.dir();
+    let file = dir.path().join("a.pftrace");
+    let trace = recording(&scene, file.to_str().unwrap());
+    signal(&trace, Signal::INT);
+    let ended = trace.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(String::from_utf8_lossy(&ended.stdout).contains("as asked"), "{ended:?}");
+    assert!(scene.play(&["stop", &machine.name]).status.success());
+    scene.assert_clean();
+}
+
+#[test]
+fn machine_that_is_killed_leaves_a_trace_up_to_that() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let dir = scene.dir();
+    let file = dir.path().join("a.pftrace");
+    let trace = recording(&scene, file.to_str().unwrap());
+    machine.signal(Signal::KILL);
+    let ended = trace.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("the machine is gone"), "{ended:?}");
+    assert!(std::fs::metadata(&file).unwrap().len() > 100);
+}
+
+#[test]
+fn machine_that_stands_still_is_left_by_a_second_ctrl_c() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let dir = scene.dir();
+    let file = dir.path().join("a.pftrace");
+    let trace = recording(&scene, file.to_str().unwrap());
+    machine.signal(Signal::STOP);
+    for _ in 0..2 {
+        signal(&trace, Signal::INT);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+    let begun = std::time::Instant::now();
+    let ended = trace.wait_with_output().unwrap();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "it did not wait for its patience");
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    machine.signal(Signal::CONT);
+    assert!(scene.play(&["stop", &machine.name]).status.success());
+    scene.assert_clean();
+}
