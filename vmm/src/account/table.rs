@@ -23,8 +23,15 @@ fn spans(account: &AccountSnapshot, guest_cycles: u64, row: &mut impl FnMut(&str
     for span in spans().filter(|span| span.total > 0) {
         row(&format!("  ring 3: {}", named(span)), span.total, span.count);
     }
-    let ring3: u64 = spans().map(|span| span.total).sum();
+    // The guest's numbers: they may be anything.
+    let ring3 = spans().map(|span| span.total).fold(0, u64::saturating_add);
     row("  not in ring 3 (KVM, ring 0)", guest_cycles.saturating_sub(ring3), 0);
+}
+
+/// Requests that the guest's counters tell of, in all environments.
+pub fn requests(account: &AccountSnapshot) -> u64 {
+    let counters = account.sites.iter().filter(|site| site.kind == "counter" && site.name == REQUESTS);
+    counters.map(|site| site.total).fold(0, u64::saturating_add)
 }
 
 /// Prints a difference of two snapshots: cycles by bucket, as a share of the time and per request.
@@ -32,8 +39,7 @@ pub fn print(account: &AccountSnapshot) -> String {
     let mut text = String::new();
     let elapsed = account.tsc.max(1);
     let seconds = elapsed as f64 / (account.tsc_khz.max(1) as f64 * 1000.0);
-    let requests: u64 =
-        account.sites.iter().filter(|site| site.name == REQUESTS).map(|site| site.total).sum();
+    let requests = requests(account);
     let _ = writeln!(
         text,
         "{seconds:.3} s, {:.0} requests/s, device work: {}",

@@ -124,7 +124,7 @@ fn run(name: &str, arguments: &[String]) -> Result<ExitCode, Failure> {
     let quoted = format!("'{}'", exovm.display().to_string().replace('\'', r"'\''"));
     let commands = [
         "set confirm off".to_owned(),
-        format!("add-symbol-file {}", kernel.display()),
+        format!("add-symbol-file \"{}\"", kernel.display()),
         "set confirm on".to_owned(),
         "set can-use-hw-watchpoints 0".to_owned(),
         format!("target remote | exec {quoted} gdb --stdio {name}"),

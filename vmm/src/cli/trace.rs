@@ -95,8 +95,9 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode, Failure> {
     }
     let path = arguments.output.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.pftrace")));
     // Before anything is recorded: a place that cannot be written is known at once.
-    let file = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let file = trace_requests::create(&path)?;
     let (header, socket, behind) = begin(arguments, &name, session, signals)?;
+    file.set_len(0).or_else(not_a_file).map_err(|error| format!("{}: {error}", path.display()))?;
     let only = Only::new(&arguments.only);
     let written = write(&file, &header, only, &socket, &behind);
     let (exported, end) = written.map_err(|error| format!("{}: {error}", path.display()))?;
@@ -142,6 +143,10 @@ fn end_after(length: Duration, signals: Signals, socket: UnixStream) -> std::io:
             signals.take();
             let _ = socket.shutdown(what);
         }
+        // Whatever takes this command so long now, who types Ctrl-C once more does not want to wait for it.
+        let mut polled = [PollFd::from_borrowed_fd(signals.fd(), PollFlags::IN)];
+        let _ = rustix::event::poll(&mut polled, None);
+        std::process::exit(exit::ERROR.into());
     };
     std::thread::Builder::new().name("exovm-end".to_owned()).spawn(wait).map(drop)
 }
@@ -164,7 +169,8 @@ fn write(
                 exporter.push(&piece).map_err(|error| cut(file, exporter.whole_bytes(), &error))?
             }
             Ok(None) | Err(StreamError::Io(_)) => break "the machine is gone".to_owned(),
-            Err(error @ StreamError::Garbled) => return Err(error.into()),
+            // What came until then stays.
+            Err(error @ StreamError::Garbled) => break error.to_string(),
         }
     };
     let (exported, whole_bytes) = exporter.finish();
@@ -172,8 +178,13 @@ fn write(
     Ok((exported, end))
 }
 
+/// A device or a pipe has no length to set.
+pub(super) fn not_a_file(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::InvalidInput { Ok(()) } else { Err(error) }
+}
+
 /// What was written stays, and is valid.
-fn cut(file: &File, whole_bytes: u64, error: &std::io::Error) -> Failure {
+pub(super) fn cut(file: &File, whole_bytes: u64, error: &std::io::Error) -> Failure {
     let _ = file.set_len(whole_bytes);
     format!("{error}; the first {whole_bytes} bytes are a valid trace and are kept").into()
 }

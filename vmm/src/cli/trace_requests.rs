@@ -1,7 +1,7 @@
 //! `exovm trace --requests`, `--slowest` and `--html`: where the time of requests goes.
 
 use super::style::{counted, print};
-use super::trace::TraceArguments;
+use super::trace::{TraceArguments, cut, not_a_file};
 use super::{Failure, exit};
 use crate::trace::perfetto::{Exporter, Only};
 use crate::trace::requests::{Keep, Report, Requests};
@@ -50,11 +50,16 @@ pub(super) fn open(arguments: &TraceArguments) -> Result<Files, Failure> {
                     for a trace of everything"
             .into());
     }
-    let create = |path: &Path| File::create(path).map_err(|error| format!("{}: {error}", path.display()));
     Ok(Files {
         records: arguments.output.as_deref().map(create).transpose()?,
         page: arguments.html.as_deref().map(create).transpose()?,
     })
+}
+
+/// Opens a file to write to, and leaves what is in it until there is something to write.
+pub(super) fn create(path: &Path) -> Result<File, Failure> {
+    let file = File::options().write(true).create(true).truncate(false).open(path);
+    file.map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
 /// Follows requests until the machine says that it was all, and says what became of them.
@@ -75,16 +80,15 @@ pub(super) fn follow(
             Ok(Some(Piece::End(why))) => break why,
             Ok(Some(piece)) => requests.feed(&piece),
             Ok(None) | Err(StreamError::Io(_)) => break "the machine is gone".to_owned(),
-            Err(error @ StreamError::Garbled) => return Err(error.into()),
+            Err(error @ StreamError::Garbled) => break error.to_string(),
         }
     };
     let report = requests.finish();
     if let Some(file) = &files.records {
         write_slowest(file, &report).map_err(|error| said_of(arguments.output.as_deref(), &error))?;
     }
-    if let Some(mut file) = files.page {
-        file.write_all(report.html().as_bytes())
-            .map_err(|error| said_of(arguments.html.as_deref(), &error))?;
+    if let Some(file) = &files.page {
+        write_page(file, &report).map_err(|error| said_of(arguments.html.as_deref(), &error.into()))?;
     }
     say(arguments, &report, &end)?;
     if end == "as asked" {
@@ -94,17 +98,25 @@ pub(super) fn follow(
     Ok(ExitCode::from(exit::ERROR))
 }
 
-fn said_of(path: Option<&Path>, error: &std::io::Error) -> Failure {
+fn said_of(path: Option<&Path>, error: &Failure) -> Failure {
     format!("{}: {error}", path.unwrap_or(Path::new("-")).display()).into()
 }
 
 /// A trace of nothing but the slowest requests and their time.
-fn write_slowest(file: &File, report: &Report) -> std::io::Result<()> {
+fn write_slowest(file: &File, report: &Report) -> Result<(), Failure> {
+    file.set_len(0).or_else(not_a_file)?;
     let mut exporter = Exporter::new(file, &report.header, Only::default())?;
     for piece in report.slowest_pieces() {
-        exporter.push(&piece)?;
+        exporter.push(&piece).map_err(|error| cut(file, exporter.whole_bytes(), &error))?;
     }
-    exporter.finish().0.map(drop)
+    let (exported, whole_bytes) = exporter.finish();
+    exported.map(drop).map_err(|error| cut(file, whole_bytes, &error))
+}
+
+/// All of a page or nothing: half of one draws nothing.
+fn write_page(mut file: &File, report: &Report) -> std::io::Result<()> {
+    file.set_len(0).or_else(not_a_file)?;
+    file.write_all(report.html().as_bytes()).inspect_err(|_| drop(file.set_len(0)))
 }
 
 fn say(arguments: &TraceArguments, report: &Report, end: &str) -> Result<(), Failure> {

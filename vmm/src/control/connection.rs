@@ -270,8 +270,15 @@ impl Connection {
             },
             Ok(Request::Trace(request)) => {
                 let info = served.info();
-                let (header, serving) = trace::begin(served.machine(), request, &info.name, &info.image);
-                self.hand_over_to(move |socket, _| serving.start(socket), &Answer::Tracing(Box::new(header)));
+                match trace::begin(served.machine(), request, &info.name, &info.image) {
+                    Ok((header, serving)) => {
+                        let start = move |socket, _| serving.start(socket);
+                        self.hand_over_to(start, &Answer::Tracing(Box::new(header)));
+                    }
+                    Err(message) => {
+                        self.say(&Answer::Refused(Refusal { kind: RefusalKind::Unable, message }));
+                    }
+                }
             }
             Ok(Request::Debug(request)) => match debug::grant(served.machine(), request) {
                 Ok(granted) => {

@@ -32,7 +32,6 @@ use exovm_image::container::{Files, Image};
 use exovm_image::program::Header;
 use memory::GuestMemory;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,7 +121,10 @@ impl Granted {
         };
         let machine = Arc::clone(&self.machine);
         match file {
-            Some(file) => machine.tools.start("exovm-file", move || send(&socket, &file)),
+            Some(file) => {
+                let sender = Arc::clone(&machine);
+                machine.tools.start("exovm-file", move || send(&sender, &socket, &file));
+            }
             None => machine.tools.start("exovm-debug", move || {
                 // From here on it is given back by who serves.
                 let mut granted = self;
@@ -142,9 +144,9 @@ impl Drop for Granted {
     }
 }
 
-fn send(socket: &UnixStream, file: &[u8]) {
+fn send(machine: &Shared, socket: &UnixStream, file: &[u8]) {
     let ready = socket.set_nonblocking(false).and_then(|()| socket.set_write_timeout(Some(FILE_PATIENCE)));
-    if let Err(error) = ready.and_then(|()| (&*socket).write_all(file)) {
+    if let Err(error) = ready.and_then(|()| machine.send(socket, file)) {
         tracing::debug!("a client did not take its file: {error}");
     }
 }

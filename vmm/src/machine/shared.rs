@@ -19,6 +19,8 @@ use crate::stat::StatSnapshot;
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::{Looking, Tracing};
 use abi::boot::phase;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
@@ -90,6 +92,18 @@ impl Shared {
     /// How long the machine exists.
     pub(crate) fn uptime_ms(&self) -> u64 {
         account::ledger::now_tsc().saturating_sub(self.started_tsc) / self.tsc_khz.max(1)
+    }
+
+    /// Gives bytes to a tool. Once the machine has ended, who takes them slowly does not hold up the end.
+    pub(crate) fn send(&self, mut socket: &UnixStream, bytes: &[u8]) -> std::io::Result<()> {
+        /// About what a socket takes at once.
+        const PART_BYTES: usize = 64 << 10;
+        bytes.chunks(PART_BYTES).try_for_each(|part| {
+            if self.tools.is_late(self.has_ended()) {
+                return Err(std::io::ErrorKind::TimedOut.into());
+            }
+            socket.write_all(part)
+        })
     }
 
     /// Whether the machine has ended.

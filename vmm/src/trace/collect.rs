@@ -13,7 +13,7 @@ use crate::machine::boot::pages::SharedPages;
 use abi::trace::{RECORDS, TraceRing};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 /// What a feed holds at most.
@@ -50,6 +50,11 @@ impl Tracing {
         self.on.load(Ordering::Relaxed)
     }
 
+    /// How many listen.
+    pub(super) fn listeners(&self) -> usize {
+        self.state().feeds.len()
+    }
+
     /// Begins to listen.
     pub(crate) fn listen(self: &Arc<Self>, records: Records) -> Listener {
         let feed = Arc::new(Feed::default());
@@ -70,8 +75,10 @@ impl Tracing {
 
     /// Moves what was written to the feeds. Returns at once if somebody else is at it.
     pub(crate) fn collect(&self) {
-        if let Ok(mut state) = self.state.try_lock() {
-            self.collect_into(&mut state);
+        match self.state.try_lock() {
+            Ok(mut state) => self.collect_into(&mut state),
+            Err(TryLockError::Poisoned(state)) => self.collect_into(&mut state.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
         }
     }
 
@@ -113,22 +120,21 @@ fn feed(feeds: &[Arc<Feed>], source: u16, lost: u64, records: Vec<Record>) {
 /// likes.
 fn empty(ring: &TraceRing, read: &mut u64) -> (Vec<Record>, u64) {
     let written = ring.written.load(Ordering::Acquire);
-    let there = written.wrapping_sub(*read);
+    if written < *read {
+        // Another environment has the place, and its ring begins anew.
+        *read = 0;
+    }
+    let there = written - *read;
     if there == 0 {
         return (Vec::new(), 0);
-    }
-    // A number that went back: another environment has the place, and its ring begins anew.
-    if there > i64::MAX as u64 {
-        *read = 0;
-        return if written < i64::MAX as u64 { empty(ring, read) } else { (Vec::new(), 0) };
     }
     let first = written - there.min(RECORDS as u64);
     let mut records: Vec<Record> = (first..written).map(|number| copy(ring, number)).collect();
     // What was overwritten while it was copied. The one that is being written counts as well.
-    let now = ring.written.load(Ordering::Acquire).wrapping_add(1);
+    let now = ring.written.load(Ordering::Acquire).saturating_add(1);
     let overwritten = now.saturating_sub(RECORDS as u64).saturating_sub(first).min(records.len() as u64);
     records.drain(..overwritten as usize);
-    let lost = first.wrapping_sub(*read) + overwritten;
+    let lost = (first - *read).saturating_add(overwritten);
     *read = written;
     (records, lost)
 }
@@ -199,11 +205,11 @@ impl Feed {
         if waiting.lost.len() <= place {
             waiting.lost.resize(place + 1, 0);
         }
-        let lost = lost + std::mem::take(&mut waiting.lost[place]);
+        let lost = lost.saturating_add(std::mem::take(&mut waiting.lost[place]));
         let piece = Piece::Records { source, lost, records };
         match &piece {
             Piece::Records { records, .. } if waiting.bytes + piece.bytes() > FEED_BYTES => {
-                waiting.lost[place] = lost + records.len() as u64;
+                waiting.lost[place] = lost.saturating_add(records.len() as u64);
             }
             _ => {
                 waiting.bytes += piece.bytes();
@@ -296,12 +302,26 @@ mod tests {
         ring.written.store(0, Ordering::Relaxed);
         write(&ring, 3);
         assert_eq!(stamps(&empty(&ring, &mut read).0), [0, 1, 2]);
-        // And one that no guest of ours would write.
-        ring.written.store(u64::MAX - 3, Ordering::Relaxed);
-        let _ = empty(&ring, &mut read);
-        ring.written.store(7, Ordering::Relaxed);
-        let (records, _) = empty(&ring, &mut read);
-        assert!(records.len() <= 7);
+    }
+
+    #[test]
+    fn numbers_that_no_guest_of_ours_would_write_are_read_within_the_ring() {
+        let ring = ring();
+        let numbers = [0, 1, 7, 5000, i64::MAX as u64, u64::MAX - 3, u64::MAX];
+        let feed = Feed::default();
+        for (before, after) in numbers.iter().flat_map(|&one| numbers.map(|other| (one, other))) {
+            let mut read = before;
+            ring.written.store(after, Ordering::Relaxed);
+            let (records, lost) = empty(&ring, &mut read);
+            assert!(records.len() <= RECORDS && records.len() as u64 <= after, "{before} {after}");
+            assert_eq!(read, after);
+            feed.push(0, lost, records);
+        }
+        let full = vec![Record::default(); FEED_BYTES / size_of::<Record>()];
+        for _ in 0..3 {
+            feed.push(0, u64::MAX, full.clone());
+        }
+        assert!(!feed.take(Duration::ZERO).is_empty());
     }
 
     #[test]

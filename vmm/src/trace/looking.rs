@@ -43,6 +43,8 @@ struct Holders {
     records: Vec<u32>,
     /// Number of the account that goes, or went last.
     epoch: u32,
+    /// Since when it goes, on the TSC; `None`: none does.
+    since_tsc: Option<u64>,
     /// How long accounts went, without the one that goes.
     accounted_tsc: u64,
 }
@@ -92,16 +94,13 @@ impl Looking {
     /// For how many cycles accounts have gone since the machine was made.
     pub(crate) fn accounted_tsc(&self) -> u64 {
         let holders = self.holders();
-        let wanted = &self.host.trace;
-        let running = wanted.mode.load(Ordering::Relaxed) & mode::ACCOUNT != 0;
-        let since = now_tsc().saturating_sub(wanted.since_tsc.load(Ordering::Relaxed));
-        holders.accounted_tsc + if running { since } else { 0 }
+        holders.accounted_tsc + holders.since_tsc.map_or(0, |since| now_tsc().saturating_sub(since))
     }
 
     /// Writes what the holders want.
     fn set(&self, holders: &mut Holders) {
+        // Only written: what a kernel makes of the page is not believed.
         let wanted = &self.host.trace;
-        let before = wanted.mode.load(Ordering::Relaxed);
         let mut flags = 0;
         if holders.accounts > 0 {
             flags |= mode::ACCOUNT;
@@ -110,13 +109,18 @@ impl Looking {
             wanted.sample.store(one_in, Ordering::Relaxed);
             flags |= if one_in > 1 { mode::RECORD | mode::SAMPLE } else { mode::RECORD };
         }
-        let (was, is) = (before & mode::ACCOUNT != 0, flags & mode::ACCOUNT != 0);
-        let since = wanted.since_tsc.load(Ordering::Relaxed);
-        if is && !was {
-            holders.epoch = holders.epoch.wrapping_add(1) & 0xFF_FFFF;
-            wanted.since_tsc.store(now_tsc(), Ordering::Relaxed);
-        } else if was && !is {
-            holders.accounted_tsc += now_tsc().saturating_sub(since);
+        match (holders.since_tsc, holders.accounts > 0) {
+            (None, true) => {
+                let now = now_tsc();
+                holders.epoch = holders.epoch.wrapping_add(1) & 0xFF_FFFF;
+                holders.since_tsc = Some(now);
+                wanted.since_tsc.store(now, Ordering::Relaxed);
+            }
+            (Some(since), false) => {
+                holders.since_tsc = None;
+                holders.accounted_tsc += now_tsc().saturating_sub(since);
+            }
+            _ => {}
         }
         // Who sees the mode sees since when.
         wanted.mode.store(mode::with_epoch(flags, holders.epoch), Ordering::Release);

@@ -10,7 +10,6 @@ use crate::machine::Shared;
 use abi::trace::{KIND_COUNTER, KIND_SPAN};
 use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,21 +33,27 @@ impl TraceRequest {
     }
 }
 
+/// Clients at once: each may have records of [`super::collect`]'s feed wait for it.
+const CLIENTS_MAX: usize = 4;
+
 /// A client that is served once its connection is there.
 pub(crate) struct Serving {
     listener: Listener,
     machine: Arc<Shared>,
 }
 
-/// Begins to record. What the client is answered, and who serves it.
+/// Begins to record. What the client is answered, and who serves it; or why not.
 pub(crate) fn begin(
     machine: &Arc<Shared>,
     request: TraceRequest,
     name: &str,
     image: &str,
-) -> (Header, Serving) {
+) -> Result<(Header, Serving), String> {
+    if machine.tracing.listeners() >= CLIENTS_MAX {
+        return Err(format!("{CLIENTS_MAX} others record it already; try again when one of them has ended"));
+    }
     let listener = machine.tracing.listen(request.records());
-    (header(machine, name, image), Serving { listener, machine: Arc::clone(machine) })
+    Ok((header(machine, name, image), Serving { listener, machine: Arc::clone(machine) }))
 }
 
 /// What the records of a machine are of, now that they are written.
@@ -94,8 +99,17 @@ impl Serving {
     fn run(self, mut socket: UnixStream) -> std::io::Result<()> {
         socket.set_nonblocking(false)?;
         socket.set_write_timeout(Some(PATIENCE))?;
+        let machine = Arc::clone(&self.machine);
+        let send = |socket: &mut UnixStream, pieces: Vec<Piece>| {
+            let mut bytes = Vec::new();
+            pieces.iter().try_for_each(|piece| {
+                bytes.clear();
+                piece.write(&mut bytes);
+                machine.send(socket, &bytes)
+            })
+        };
         let why = loop {
-            send(&mut socket, &self.listener.next(PERIOD))?;
+            send(&mut socket, self.listener.next(PERIOD))?;
             if self.machine.has_ended() {
                 break "the machine ended";
             }
@@ -105,16 +119,8 @@ impl Serving {
         };
         let mut last = self.listener.last();
         last.push(Piece::End(why.to_owned()));
-        send(&mut socket, &last)
+        send(&mut socket, last)
     }
-}
-
-fn send(socket: &mut UnixStream, pieces: &[Piece]) -> std::io::Result<()> {
-    let mut bytes = Vec::new();
-    for piece in pieces {
-        piece.write(&mut bytes);
-    }
-    socket.write_all(&bytes)
 }
 
 /// Whether the client has shut its side down, or is gone. What it says means nothing.

@@ -3,6 +3,8 @@
 use crate::machines::{Detached, wait_for};
 use crate::scene;
 use exovm_ci::scene::Scene;
+use exovm_ci::{Client, Site};
+use exovm_netns::in_namespace;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -104,4 +106,67 @@ fn machine_that_stands_still_is_left_by_a_second_ctrl_c() {
     machine.signal(Signal::CONT);
     assert!(scene.play(&["stop", &machine.name]).status.success());
     scene.assert_clean();
+}
+
+#[test]
+fn fifth_at_once_is_refused_and_the_machine_goes_on() {
+    let scene = scene();
+    let machine = machine(&scene);
+    let dir = scene.dir();
+    let file = |number: usize| dir.path().join(format!("{number}.pftrace"));
+    let traces: Vec<_> = (0..4).map(|number| recording(&scene, file(number).to_str().unwrap())).collect();
+    std::fs::write(file(4), "an earlier one").unwrap();
+    scene
+        .play(&["trace", "-o", file(4).to_str().unwrap()])
+        .assert_error(&["4 others record it", "try again"]);
+    assert_eq!(std::fs::read_to_string(file(4)).unwrap(), "an earlier one", "nothing was written over it");
+    for trace in traces {
+        signal(&trace, Signal::INT);
+        assert!(trace.wait_with_output().unwrap().status.success());
+    }
+    assert!(scene.play(&["trace", "--for", "0.1", "-o", file(4).to_str().unwrap()]).status.success());
+    assert!(scene.play(&["stop", &machine.name]).status.success());
+    scene.assert_clean();
+}
+
+#[test]
+fn requests_are_a_table_a_page_and_a_trace_of_the_slowest() {
+    in_namespace!(|| {
+        let scene = scene();
+        let site = Site::new().file("index.html", "home");
+        let docroot = site.path().to_str().unwrap();
+        let running = scene.start(&["run", "cheetah", "--docroot", docroot, "--net", "tap=auto"]);
+        let (dir, address) = (scene.dir(), running.address());
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let (json, table) = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut client = Client::connect(address).unwrap();
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert_eq!(client.get("/").unwrap().status(), 200);
+                }
+            });
+            let (page, slow) = (path("page.html"), path("slow.pftrace"));
+            let all = ["trace", "--for", "1", "--slowest", "3", "--html", &page, "-o", &slow, "--json"];
+            let outcomes = (scene.play(&all), scene.play(&["trace", "--for", "1", "--requests"]));
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            outcomes
+        });
+        assert!(json.status.success() && table.status.success(), "{json:?} {table:?}");
+        let said: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+        assert_eq!((&said["schema"], &said["end"]), (&"exovm-requests/1".into(), &"as asked".into()));
+        assert_eq!(said["slowest"].as_array().map(Vec::len), Some(3), "{said}");
+        for part in ["tcp input", "service", "p99"] {
+            assert!(table.stdout.contains(part), "{part}: {}", table.stdout);
+        }
+        let page = std::fs::read_to_string(path("page.html")).unwrap();
+        assert!(
+            page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"),
+            "{}",
+            page.len()
+        );
+        assert!(std::fs::metadata(path("slow.pftrace")).unwrap().len() > 500);
+        running.stop();
+        scene.assert_clean();
+    });
 }

@@ -1,7 +1,7 @@
 //! What is known of each machine that is looked at: asked once a tick, with its history. A machine that ends stays, and says so.
 
 use crate::account::AccountSnapshot;
-use crate::account::table::REQUESTS;
+use crate::account::table::requests;
 use crate::control::{Answer, ControlError, Info, Request, Session, StatRequest};
 use crate::stat::StatSnapshot;
 use std::collections::{BTreeMap, VecDeque};
@@ -160,7 +160,7 @@ impl Watched {
         let elapsed = account.tsc.max(1) as f64;
         let seconds = elapsed / (account.tsc_khz.max(1) as f64 * 1000.0);
         let sites = || account.sites.iter();
-        let requests: u64 = sites().filter(|site| site.name == REQUESTS).map(|site| site.total).sum();
+        let requests = requests(account);
         let nic = |name| account.nic_counter(name).unwrap_or(0) as f64 / seconds;
         let buckets = account.threads.iter().flat_map(|thread| {
             thread.buckets.iter().map(move |bucket| {
@@ -190,7 +190,7 @@ impl Watched {
                 history: history.iter().copied().collect(),
             });
         }
-        let cpu_ns = host.value("host", "thread_cpu").unwrap_or(0) as f64;
+        let cpu_ns = host.value("host", "process_cpu").unwrap_or(0) as f64;
         Tick {
             requests: requests as f64 / seconds,
             cpu: 100.0 * cpu_ns / 1e9 / host.seconds().max(1e-9),

@@ -5,7 +5,7 @@ use crate::debug::hub::TRAP_FLAG;
 use crate::debug::threads::{self, Held, Place};
 use crate::machine::AskError;
 use abi::fault::GO_ON;
-use abi::layout::{GATE_VA, PAGE_BYTES};
+use abi::layout::{GATE_VA, PAGE_BYTES, PAGES_VA};
 use gdbstub::common::Tid;
 use kvm_bindings::{KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_regs};
 use std::sync::atomic::Ordering;
@@ -74,7 +74,9 @@ impl Session {
 
     /// All go on until an environment comes to an address.
     pub(super) fn reach(&mut self, number: u32, va: u64) -> Result<(), AskError> {
-        if self.text.add(&self.hub.memory, va).is_ok() {
+        // The address may be the environment's own word: nothing is written where it could not go on, the kernel's text least of all.
+        let own = va < PAGES_VA && self.hub.memory.can_execute(number, va);
+        if own && self.text.add(&self.hub.memory, va).is_ok() {
             self.goal = Goal::Reach(number, va);
         }
         self.next()
@@ -161,7 +163,7 @@ impl Session {
         const IRETQ: [u8; 2] = [0x48, 0xCF];
         let memory = &self.hub.memory;
         let (root_gpa, rip, rsp) = (held.system.cr3, held.general.rip, held.general.rsp);
-        let is = [memory.byte(root_gpa, rip)?, memory.byte(root_gpa, rip + 1)?] == IRETQ;
-        (is && memory.word(root_gpa, rsp + 8)? & 3 == 3).then_some(rsp + 16)
+        let is = [memory.byte(root_gpa, rip)?, memory.byte(root_gpa, rip.wrapping_add(1))?] == IRETQ;
+        (is && memory.word(root_gpa, rsp.wrapping_add(8))? & 3 == 3).then_some(rsp.wrapping_add(16))
     }
 }

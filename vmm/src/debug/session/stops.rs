@@ -3,10 +3,12 @@
 use super::{Kind, Session, Stop, debug};
 use crate::debug::hub::{Event, TRAP_FLAG, VECTOR_BREAKPOINT, VECTOR_DEBUG};
 use crate::debug::registers;
+use crate::debug::text::INT3;
 use crate::debug::threads::Held;
 use crate::machine::AskError;
 use abi::fault::{FaultRecord, KIND_PANIC, KIND_SLICE_OVERRUN, TrapFrame};
 use gdbstub::common::Signal;
+use kvm_ioctls::VcpuFd;
 use std::sync::atomic::Ordering;
 
 impl Session {
@@ -75,8 +77,14 @@ impl Session {
                 Ok(stop(kind))
             }
             Event::KernelBreakpoint => {
-                let rip = self.pause.ask(vcpu, |fd| fd.get_regs().map_or(0, |regs| regs.rip))?;
-                Ok(stop(if self.text.has(rip) { Kind::Breakpoint(rip) } else { Kind::Leftover }))
+                let at = |fd: &VcpuFd| Some((fd.get_regs().ok()?.rip, fd.get_sregs().ok()?.cr3));
+                let (rip, root_gpa) = self.pause.ask(vcpu, at)?.ok_or(AskError::Failed)?;
+                Ok(stop(match self.hub.memory.byte(root_gpa, rip) {
+                    _ if self.text.has(rip) => Kind::Breakpoint(rip),
+                    // Its own, and it would come here again and again.
+                    Some(INT3) => Kind::Fault(Signal::SIGTRAP),
+                    _ => Kind::Leftover,
+                }))
             }
             Event::Stepped => {
                 self.pause.ask(vcpu, |fd| debug(fd, 0))?;

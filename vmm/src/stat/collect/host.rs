@@ -35,7 +35,12 @@ pub(super) fn process(_: &Shared) -> Vec<Family> {
         major.push(&own, used.major_faults);
         threads.push(&own, used.threads);
     }
-    let mut families = vec![cpu, delay, minor, major, threads];
+    // Threads end, and what they took goes with them; the process's only grows.
+    let own = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let own_ns = (own.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(own.tv_nsec as u64);
+    let process =
+        counter("process_cpu", "nanoseconds", "Time that the process was on a CPU.").with(&[], own_ns);
+    let mut families = vec![process, cpu, delay, minor, major, threads];
     if let Some((all, resident)) = memory() {
         let gauge =
             |name, help, value| Family::new("host", name, Kind::Gauge, "bytes", help).with(&[], value);

@@ -145,13 +145,14 @@ impl<W: Write> Exporter<W> {
     pub fn push(&mut self, piece: &Piece) -> std::io::Result<()> {
         match piece {
             Piece::Records { source, lost, records } => {
-                self.exported.lost += lost;
+                self.exported.lost = self.exported.lost.saturating_add(*lost);
                 self.exported.records += records.len() as u64;
                 let Some(of) = self.sources.get_mut(usize::from(*source)) else { return Ok(()) };
                 match of {
                     Of::Thread(thread) => thread.push(&mut self.sink, *lost, records),
                     Of::Environment(environment) => {
                         let garbage = environment.push(&mut self.sink, &self.sites, *lost, records)?;
+                        self.exported.records -= garbage;
                         self.exported.garbage += garbage;
                         Ok(())
                     }

@@ -2,7 +2,7 @@
 
 use super::proto::Trace;
 use super::*;
-use crate::trace::record::Happening;
+use crate::trace::record::{FIRST_NAME, Happening};
 use crate::trace::stream::Site;
 use abi::trace::{RECORD_COUNTER, RECORD_ENTER, RECORD_EVENT, RECORD_LEAVE, pack_what, subject};
 use prost::Message;
@@ -145,6 +145,39 @@ fn only_leaves_out_what_has_none_of_the_words() {
 }
 
 #[test]
+fn own_spans_and_messages_of_the_vmm_are_named_and_chosen_like_all_else() {
+    let all = |only: &[&str]| {
+        let only = Only::new(&only.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let mut file = Vec::new();
+        let mut exporter = Exporter::new(&mut file, &header(), only).expect("a vector");
+        let names = ["device register", "INFO nic.rs:7"].map(str::to_owned).to_vec();
+        exporter.push(&Piece::Names(names)).expect("a vector");
+        let records = vec![
+            record(1, 1, RECORD_ENTER, 0, 0),
+            record(2, FIRST_NAME, RECORD_ENTER, 0, 0),
+            record(3, FIRST_NAME + 1, RECORD_EVENT, 0, 0),
+            record(4, FIRST_NAME, RECORD_LEAVE, 0, 0),
+            record(5, 0, RECORD_ENTER, 0, 0),
+        ];
+        exporter.push(&Piece::Records { source: VCPU, lost: 0, records }).expect("a vector");
+        exporter.finish().0.expect("a vector");
+        events(&Trace::decode(file.as_slice()).expect("our own"))
+    };
+    let expected = [
+        "1 begin guest []",
+        "2 begin device register []",
+        "3 instant INFO nic.rs:7 []",
+        "4 end  []",
+        "5 end  []",
+        "5 begin vmm other []",
+        "5 end  []",
+    ];
+    assert_eq!(all(&[]), expected);
+    assert_eq!(all(&["guest"]), ["1 begin guest []", "5 end  []"]);
+    assert_eq!(all(&["device"]), ["2 begin device register []", "4 end  []"]);
+}
+
+#[test]
 fn gap_is_a_slice_that_ends_what_was_open() {
     let pieces = vec![
         (ENVIRONMENT, 0, vec![record(1, 1, RECORD_ENTER, 0, 0), record(2, 2, RECORD_ENTER, 0, 1)]),
@@ -200,7 +233,7 @@ fn garbage_of_the_guest_is_counted_and_left_out() {
     records.extend((0..100).map(|us| record(10 + us, 1, RECORD_ENTER, 0, 0)));
     let (trace, exported) =
         export(&[], vec![(ENVIRONMENT, 0, records), (99, 0, vec![record(1, 1, RECORD_ENTER, 0, 0)])]);
-    assert_eq!(exported.garbage, 6 + 36);
+    assert_eq!((exported.garbage, exported.records), (6 + 36, 108 - 42));
     let begins = events(&trace).iter().filter(|event| event.contains("begin")).count();
     let ends = events(&trace).iter().filter(|event| event.contains("end ")).count();
     assert_eq!((begins, ends), (64, 64));

@@ -17,15 +17,23 @@ pub(super) struct Thread {
     names: Vec<String>,
     /// The bucket whose slice is open.
     open: Option<u32>,
-    /// Spans that are open within it.
-    spans: u32,
+    /// Spans that are open within it, and whether each has a slice.
+    spans: Vec<bool>,
     last_tsc: u64,
 }
 
 impl Thread {
     pub(super) fn new(sequence: u32, track: u64, header: &Header) -> Self {
         let buckets = header.buckets.clone();
-        Self { sequence, track, buckets, names: Vec::new(), open: None, spans: 0, last_tsc: header.tsc }
+        Self {
+            sequence,
+            track,
+            buckets,
+            names: Vec::new(),
+            open: None,
+            spans: Vec::new(),
+            last_tsc: header.tsc,
+        }
     }
 
     /// Further names.
@@ -46,8 +54,7 @@ impl Thread {
                 RECORD_ENTER if site < FIRST_NAME => self.bucket(sink, record.tsc, site)?,
                 RECORD_ENTER => self.span(sink, record.tsc, site)?,
                 RECORD_LEAVE => {
-                    if self.spans > 0 {
-                        self.spans -= 1;
+                    if self.spans.pop() == Some(true) {
                         sink.end(self.sequence, self.track, record.tsc)?;
                     }
                 }
@@ -61,7 +68,7 @@ impl Thread {
 
     /// A bucket ends the one before it.
     fn bucket<W: Write>(&mut self, sink: &mut Sink<W>, tsc: u64, bucket: u32) -> Result<()> {
-        if self.open == Some(bucket) || self.spans > 0 {
+        if self.open == Some(bucket) || self.spans.contains(&true) {
             // Within a span the buckets go on below it, and slices that cross cannot be drawn.
             return Ok(());
         }
@@ -77,13 +84,20 @@ impl Thread {
 
     fn span<W: Write>(&mut self, sink: &mut Sink<W>, tsc: u64, site: u32) -> Result<()> {
         let name = self.names.get((site - FIRST_NAME) as usize).map_or("?", String::as_str);
-        self.spans += 1;
+        let wanted = sink.only.wants(name);
+        self.spans.push(wanted);
+        if !wanted {
+            return Ok(());
+        }
         let event = Event { track: self.track, name, category: "vmm", event: TrackEvent::default() };
         sink.event(self.sequence, tsc, EventType::SliceBegin, event)
     }
 
     fn message<W: Write>(&mut self, sink: &mut Sink<W>, tsc: u64, site: u32) -> Result<()> {
         let name = self.names.get(site.saturating_sub(FIRST_NAME) as usize).map_or("?", String::as_str);
+        if !sink.only.wants(name) {
+            return Ok(());
+        }
         let event = Event { track: self.track, name, category: "vmm", event: TrackEvent::default() };
         sink.event(self.sequence, tsc, EventType::Instant, event)
     }
@@ -121,9 +135,10 @@ impl Thread {
 
     /// Ends what is open.
     pub(super) fn finish<W: Write>(&mut self, sink: &mut Sink<W>) -> Result<()> {
-        while self.spans > 0 {
-            self.spans -= 1;
-            sink.end(self.sequence, self.track, self.last_tsc)?;
+        while let Some(has_slice) = self.spans.pop() {
+            if has_slice {
+                sink.end(self.sequence, self.track, self.last_tsc)?;
+            }
         }
         self.close(sink, self.last_tsc)
     }

@@ -2,14 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
-/// Gaps that are kept apart; beyond, the oldest become one.
+/// Gaps of a source that are kept apart; beyond, the oldest become one.
 const GAPS_MAX: usize = 4096;
 
 /// A stretch of time without some of its records.
 #[derive(Clone, Copy, Debug)]
 struct Gap {
-    /// `None`: of any.
-    source: Option<u16>,
     from: u64,
     to: u64,
 }
@@ -21,7 +19,7 @@ pub(super) struct Gaps {
     last: HashMap<u16, u64>,
     /// Gaps whose end is not known yet, by source: their beginning.
     open: HashMap<u16, u64>,
-    closed: VecDeque<Gap>,
+    closed: HashMap<u16, VecDeque<Gap>>,
     /// Records that are missing.
     pub(super) records: u64,
 }
@@ -37,12 +35,12 @@ impl Gaps {
     /// The next records of this source are from then on, until then.
     pub(super) fn seen(&mut self, source: u16, first: u64, last: u64) {
         if let Some(from) = self.open.remove(&source) {
-            self.closed.push_back(Gap { source: Some(source), from, to: first });
-            if self.closed.len() > GAPS_MAX
-                && let (Some(one), Some(other)) = (self.closed.pop_front(), self.closed.pop_front())
+            let closed = self.closed.entry(source).or_default();
+            closed.push_back(Gap { from, to: first });
+            if closed.len() > GAPS_MAX
+                && let (Some(one), Some(other)) = (closed.pop_front(), closed.pop_front())
             {
-                let (from, to) = (one.from.min(other.from), one.to.max(other.to));
-                self.closed.push_front(Gap { source: None, from, to });
+                closed.push_front(Gap { from: one.from.min(other.from), to: one.to.max(other.to) });
             }
         }
         self.last.insert(source, last);
@@ -50,16 +48,15 @@ impl Gaps {
 
     /// Forgets what ended before.
     pub(super) fn forget(&mut self, before: u64) {
-        self.closed.retain(|gap| gap.to >= before);
+        self.closed.values_mut().for_each(|closed| closed.retain(|gap| gap.to >= before));
     }
 
     /// Whether something is missing between two moments, of a source of which `matters` says so.
     pub(super) fn cross(&self, begin: u64, end: u64, matters: impl Fn(u16) -> bool) -> bool {
         let open = self.open.iter().any(|(source, from)| *from <= end && matters(*source));
-        let closed = self
-            .closed
-            .iter()
-            .any(|gap| gap.from <= end && begin <= gap.to && gap.source.is_none_or(&matters));
+        let crosses = |gap: &Gap| gap.from <= end && begin <= gap.to;
+        let mut closed = self.closed.iter().filter(|(source, _)| matters(**source));
+        let closed = closed.any(|(_, gaps)| gaps.iter().any(crosses));
         open || closed
     }
 }
@@ -90,7 +87,8 @@ mod tests {
             gaps.lost(0, 1);
             gaps.seen(0, n * 10 + 5, n * 10 + 8);
         }
-        assert!(gaps.closed.len() <= GAPS_MAX);
+        assert!(gaps.closed[&0].len() <= GAPS_MAX);
+        assert!(!gaps.cross(0, u64::MAX, |source| source == 1), "another source's are its own");
         assert!(
             gaps.cross(12, 13, |_| true)
                 && gaps.cross(GAPS_MAX as u64 * 19, GAPS_MAX as u64 * 19 + 9, |_| true)
