@@ -187,6 +187,12 @@ fn warn(name: &str, profile: &Profile, lost: Option<&Lost>) {
             counted(profile.counts.unsent, "sample is", "samples are")
         );
     }
+    if profile.left_out > 0 {
+        complain!(
+            "exovm: {} left out: more places or stacks than this command tells apart, or a machine of another version",
+            counted(profile.left_out, "sample is", "samples are")
+        );
+    }
 }
 
 /// One line on how much there is.

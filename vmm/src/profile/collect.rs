@@ -4,9 +4,12 @@
 use super::stream::{Begin, Counts, Frame, Item, Sample, ThreadCounts};
 use abi::layout::KERNEL_VA;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-/// Most frames that a machine is believed to have.
+/// Most frames that a machine is believed to have. One of this version has fewer.
 const FRAMES_MAX: usize = 1 << 20;
+/// Most frames in all stacks that are told apart, 128 MB: a guest's stacks may be different ones each time.
+const DEPTHS_MAX: usize = 1 << 25;
 
 /// How the samples ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,10 @@ pub struct Profile {
     pub stacks: BTreeMap<Stack, u64>,
     /// As the machine said last.
     pub counts: Counts,
+    /// Samples that came and are not among these: with more places or stacks than are kept, or not understood.
+    pub left_out: u64,
+    /// Frames in all stacks.
+    depths: usize,
     /// How it ended.
     pub ending: Ending,
 }
@@ -93,8 +100,18 @@ impl Profile {
         let Sample { thread, environment, ring, frames } = sample;
         let known = (thread as usize) < self.begin.threads.len()
             && frames.iter().all(|&frame| (frame as usize) < self.frames.len());
-        if known && !frames.is_empty() {
-            *self.stacks.entry(Stack { thread, environment, ring, frames }).or_default() += 1;
+        if !known || frames.is_empty() {
+            self.left_out += 1;
+            return;
+        }
+        let depth = frames.len();
+        match self.stacks.entry(Stack { thread, environment, ring, frames }) {
+            Entry::Occupied(mut count) => *count.get_mut() += 1,
+            Entry::Vacant(new) if self.depths + depth <= DEPTHS_MAX => {
+                self.depths += depth;
+                new.insert(1);
+            }
+            Entry::Vacant(_) => self.left_out += 1,
         }
     }
 
@@ -230,8 +247,25 @@ mod tests {
             profile.take_line(line.as_bytes());
         }
         assert_eq!((profile.samples(), profile.frames.len()), (5, 4));
+        assert_eq!(profile.left_out, 3, "samples that make no sense are counted");
         profile.take_line(br#"{"frame":{"id":4,"name":"a\u001b[2Jb"}}"#);
         assert_eq!(profile.frame(4).name, "a\u{FFFD}[2Jb");
+    }
+
+    #[test]
+    fn samples_beyond_what_is_kept_are_counted() {
+        let mut profile = Profile { depths: DEPTHS_MAX - 1, ..example() };
+        for (frames, samples, left_out) in [("[3,3]", 5, 1), ("[0,1]", 6, 1), ("[2]", 7, 1), ("[1,1]", 7, 2)]
+        {
+            let line = format!(r#"{{"sample":{{"t":0,"e":0,"r":3,"f":{frames}}}}}"#);
+            profile.take_line(line.as_bytes());
+            assert_eq!((profile.samples(), profile.left_out), (samples, left_out), "{frames}");
+        }
+        let mut profile = Profile { frames: vec![Frame::default(); FRAMES_MAX], ..example() };
+        let id = FRAMES_MAX;
+        profile.take_line(format!(r#"{{"frame":{{"id":{id},"name":"one more"}}}}"#).as_bytes());
+        profile.take_line(format!(r#"{{"sample":{{"t":0,"f":[{id}]}}}}"#).as_bytes());
+        assert_eq!((profile.frames.len(), profile.left_out), (FRAMES_MAX, 1));
     }
 
     proptest::proptest! {

@@ -85,6 +85,7 @@ pub fn json(profile: &Profile, machine: &str) -> serde_json::Value {
         "elapsed_us": counts.elapsed_us,
         "has_symbols": profile.begin.has_symbols,
         "samples": profile.samples(),
+        "left_out": profile.left_out,
         "threads": threads,
         "cost": { "looks": counts.looks, "looking_cycles": counts.looking_cycles,
             "asking_cycles": counts.asking_cycles, "sampler_ns": counts.sampler_ns, "unsent": counts.unsent,

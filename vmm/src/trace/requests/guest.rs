@@ -4,13 +4,13 @@
 use super::super::record::Record;
 use super::super::stream::Header;
 use super::device::{DiskTimes, Received, Sent};
+use super::room::Share;
 use abi::trace::{RECORD_COUNTER, RECORD_ENTER, RECORD_EVENT, RECORD_LEAVE, subject};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-/// Spans, frames or disk requests of one packet that are kept at most; beyond that it is [`Work::too_long`].
+/// Spans, frames or disk requests of one packet that are kept at most.
 const PARTS_MAX: usize = 20_000;
-/// Packets at work that are kept at most.
-const PACKETS_MAX: usize = 1 << 16;
 /// Spans in spans that are followed.
 const DEPTH_MAX: usize = 64;
 
@@ -153,7 +153,17 @@ pub(super) struct Work {
     pub(super) last: u64,
     /// When something was last heard of it.
     pub(super) heard: Clock,
-    pub(super) too_long: bool,
+    /// Not all of it is here.
+    pub(super) cut: Option<Cut>,
+}
+
+/// Why not all of a packet's work is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// It has more spans, frames or disk requests than are kept of one.
+    TooLong,
+    /// What is at work has taken all the room there is.
+    NoRoom,
 }
 
 impl Work {
@@ -177,6 +187,22 @@ impl Work {
         }
     }
 
+    /// Spans, frames and disk requests.
+    pub(super) fn parts(&self) -> usize {
+        let Self { exclusive, spans, frames, disk, continued, .. } = self;
+        exclusive.len() + spans.len() + frames.len() + disk.len() + continued.len()
+    }
+
+    /// What it takes of the [`super::room::Room`].
+    fn bytes(&self) -> usize {
+        let Self { exclusive, spans, frames, disk, continued, .. } = self;
+        WORK_BYTES
+            + (exclusive.capacity() + spans.capacity()) * size_of::<Stretch>()
+            + frames.capacity() * size_of::<FrameOut>()
+            + disk.capacity() * size_of::<DiskRequest>()
+            + continued.capacity() * size_of::<Continued>()
+    }
+
     /// Whether all that devices will say of it has been said.
     pub(super) fn is_whole(&self) -> bool {
         self.received.is_some_and(|received| received.is_whole())
@@ -186,11 +212,14 @@ impl Work {
     }
 }
 
-fn push<T>(list: &mut Vec<T>, too_long: &mut bool, part: T) {
-    if list.len() < PARTS_MAX {
-        list.push(part);
-    } else {
-        *too_long = true;
+/// A packet's work without its parts; a hash table is up to twice as large as what is in it.
+const WORK_BYTES: usize = 2 * size_of::<(u64, Work)>();
+
+fn push<T>(room: &mut Share<'_>, list: &mut Vec<T>, cut: &mut Option<Cut>, part: T) {
+    if list.len() >= PARTS_MAX {
+        cut.get_or_insert(Cut::TooLong);
+    } else if !room.push(list, part) {
+        cut.get_or_insert(Cut::NoRoom);
     }
 }
 
@@ -228,8 +257,16 @@ impl Environment {
         self.open.clear();
     }
 
+    /// What all its packets' work takes of the [`super::room::Room`]; what is over has gone by then.
+    pub(super) fn bytes(&mut self) -> usize {
+        if self.works.capacity() > 4 * self.works.len() {
+            self.works.shrink_to(2 * self.works.len());
+        }
+        self.works.values().map(Work::bytes).sum()
+    }
+
     /// The next record. `now` is when it came.
-    pub(super) fn record(&mut self, meanings: &Meanings, now: Clock, record: &Record) {
+    pub(super) fn record(&mut self, meanings: &Meanings, now: Clock, room: &mut Share<'_>, record: &Record) {
         let (site, kind, _) = record.parts();
         let meaning = match kind {
             RECORD_EVENT | RECORD_COUNTER => meanings.get(site),
@@ -260,46 +297,53 @@ impl Environment {
             if record.tsc < at.tsc {
                 self.garbled += 1;
             } else if fits && at.followed == followed {
-                self.worked(now, followed, at, record.tsc);
+                self.worked(now, room, followed, at, record.tsc);
             }
         }
         match kind {
             RECORD_ENTER if self.open.len() < DEPTH_MAX => {
                 self.open.push(Open { site, from: record.tsc, followed });
             }
-            RECORD_LEAVE => self.leave(now, site, record.tsc),
+            RECORD_LEAVE => self.leave(now, room, site, record.tsc),
             _ => {}
         }
-        self.happened(now, meaning, followed, record);
+        self.happened(now, room, meaning, followed, record);
         self.at = Some(At { tsc: record.tsc, site: current, followed });
     }
 
     /// The guest was in `at.site` until `to`, for the packet `followed`.
-    fn worked(&mut self, now: Clock, followed: u64, at: At, to: u64) {
+    fn worked(&mut self, now: Clock, room: &mut Share<'_>, followed: u64, at: At, to: u64) {
         let depth = self.open.iter().filter(|open| open.followed == followed).count().saturating_sub(1);
-        let Some(work) = self.work(now, followed, at.tsc, to) else { return };
+        let Some(work) = self.work(now, room, followed, at.tsc, to) else { return };
         match work.exclusive.last_mut() {
             Some(last) if last.site == at.site && last.to == at.tsc => last.to = to,
             _ if at.tsc == to => {}
             _ => {
                 let stretch = Stretch { site: at.site, from: at.tsc, to, depth: depth as u8 };
-                push(&mut work.exclusive, &mut work.too_long, stretch);
+                push(room, &mut work.exclusive, &mut work.cut, stretch);
             }
         }
     }
 
-    fn leave(&mut self, now: Clock, site: u32, tsc: u64) {
+    fn leave(&mut self, now: Clock, room: &mut Share<'_>, site: u32, tsc: u64) {
         let Some(open) = self.open.pop() else { return };
         if open.site != site || open.from > tsc {
             self.open.clear();
             return;
         }
         let depth = self.open.iter().filter(|around| around.followed == open.followed).count() as u8;
-        let Some(work) = self.work(now, open.followed, open.from, tsc) else { return };
-        push(&mut work.spans, &mut work.too_long, Stretch { site, from: open.from, to: tsc, depth });
+        let Some(work) = self.work(now, room, open.followed, open.from, tsc) else { return };
+        push(room, &mut work.spans, &mut work.cut, Stretch { site, from: open.from, to: tsc, depth });
     }
 
-    fn happened(&mut self, now: Clock, meaning: Meaning, followed: u64, record: &Record) {
+    fn happened(
+        &mut self,
+        now: Clock,
+        room: &mut Share<'_>,
+        meaning: Meaning,
+        followed: u64,
+        record: &Record,
+    ) {
         let (tsc, argument) = (record.tsc, record.argument);
         if meaning == Meaning::Acknowledged {
             self.acknowledge(now, record.subject, tsc);
@@ -311,23 +355,23 @@ impl Environment {
         if meaning == Meaning::Data && argument != 0 {
             self.acknowledge(now, argument, tsc);
         }
-        let Some(work) = self.work(now, followed, tsc, tsc) else { return };
+        let Some(work) = self.work(now, room, followed, tsc, tsc) else { return };
         match meaning {
             Meaning::Requests => work.requests = work.requests.saturating_add(argument),
             Meaning::FrameQueued => {
                 work.acknowledged = None;
                 let frame = FrameOut { subject: record.subject, queued: tsc, sent: None };
-                push(&mut work.frames, &mut work.too_long, frame);
+                push(room, &mut work.frames, &mut work.cut, frame);
             }
             Meaning::DiskQueued => {
                 let request = DiskRequest { subject: record.subject, queued: tsc, times: None };
-                push(&mut work.disk, &mut work.too_long, request);
+                push(room, &mut work.disk, &mut work.cut, request);
             }
             Meaning::Data => work.data_behind = Some(argument),
             Meaning::GoesOn => {
                 work.acknowledged = None;
                 let continued = Continued { tsc, why: Why::of(argument) };
-                push(&mut work.continued, &mut work.too_long, continued);
+                push(room, &mut work.continued, &mut work.cut, continued);
             }
             Meaning::Acknowledged | Meaning::Other => {}
         }
@@ -340,16 +384,28 @@ impl Environment {
         }
     }
 
-    /// The work for a packet, to which something from `from` to `to` belongs. `None`: it is no packet, or there are too many.
-    fn work(&mut self, now: Clock, packet: u64, from: u64, to: u64) -> Option<&mut Work> {
+    /// The work for a packet, to which something from `from` to `to` belongs. `None`: it is no packet, or there is no room.
+    fn work(
+        &mut self,
+        now: Clock,
+        room: &mut Share<'_>,
+        packet: u64,
+        from: u64,
+        to: u64,
+    ) -> Option<&mut Work> {
         if subject::parts(packet).0 != subject::RECEIVED {
             return None;
         }
-        if self.works.len() >= PACKETS_MAX && !self.works.contains_key(&packet) {
-            self.crowded += 1;
-            return None;
-        }
-        let work = self.works.entry(packet).or_insert_with(|| Work { first: from, ..Work::default() });
+        let work = match self.works.entry(packet) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) if room.take(WORK_BYTES) => {
+                new.insert(Work { first: from, ..Work::default() })
+            }
+            Entry::Vacant(_) => {
+                self.crowded += 1;
+                return None;
+            }
+        };
         work.first = work.first.min(from);
         work.last = work.last.max(to);
         work.heard = now;

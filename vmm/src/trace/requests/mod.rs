@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`guest`] | what an environment did for each packet |
 //! | [`device`] | what the VMM's threads did with each frame and disk request |
+//! | [`room`] | how much memory that may take |
 //! | [`gaps`] | where records are missing |
 //! | [`request`] | one request from all of that |
 //! | [`path`] | whose each moment of it is |
@@ -27,6 +28,7 @@ pub mod layers;
 pub mod path;
 pub mod report;
 pub mod request;
+mod room;
 pub mod summary;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ use kept::{Keeper, RECENT_MS};
 use layers::Layers;
 pub use report::Report;
 use request::{Incomplete, Request};
+use room::Room;
 use std::collections::BTreeMap;
 use summary::Summary;
 
@@ -74,6 +77,7 @@ pub struct Requests {
     devices: Devices,
     /// By source.
     environments: BTreeMap<u16, Environment>,
+    room: Room,
     gaps: Gaps,
     summary: Summary,
     keeper: Keeper,
@@ -97,6 +101,7 @@ impl Requests {
             meanings: Meanings::new(header),
             devices: Devices::new(header),
             environments: BTreeMap::new(),
+            room: Room::default(),
             gaps: Gaps::default(),
             summary: Summary::new(Layers::new(header)),
             keeper: Keeper::new(keep.slowest, keep.typical),
@@ -134,8 +139,9 @@ impl Requests {
         } else {
             let environment = self.environments.entry(source).or_default();
             let now = Clock { tsc: self.devices.now, looks: self.swept_at.looks };
+            let mut room = self.room.of(source);
             for record in records {
-                environment.record(&self.meanings, now, record);
+                environment.record(&self.meanings, now, &mut room, record);
             }
         }
         self.keeper.remember(source, records);
@@ -156,12 +162,12 @@ impl Requests {
         self.sweep(Sweep::Last);
         let strange: u64 = self.environments.values().map(|environment| environment.garbled).sum();
         let crowded: u64 = self.environments.values().map(|environment| environment.crowded).sum();
-        let (slowest, typical) = self.keeper.finish();
+        let (slowest, typical, left_out) = self.keeper.finish();
         self.summary.lost_records = self.gaps.records;
         self.summary.strange_records = strange;
         self.summary.crowded += crowded;
         self.summary.counts_requests = self.meanings.count_requests();
-        Report::new(self.header, self.summary, slowest, typical)
+        Report { header: self.header, summary: self.summary, slowest, typical, left_out }
     }
 
     /// Looks for requests that are over, and forgets what is old.
@@ -192,6 +198,7 @@ impl Requests {
                 self.put_together(*source, environment, packet, how);
             }
         }
+        self.room.count_anew(environments.iter_mut().map(|(source, own)| (*source, own.bytes())));
         self.environments = environments;
         self.devices.forget(khz);
         self.gaps.forget(now.saturating_sub(3 * PARTIAL_MS * khz));

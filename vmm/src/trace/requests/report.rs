@@ -2,7 +2,7 @@
 
 use super::distribution::Percentiles;
 use super::html;
-use super::kept::Kept;
+use super::kept::{Kept, LeftOut};
 use super::layers::{Kind, LayerId};
 use super::request::Request;
 use super::summary::{Incompletes, Summary};
@@ -28,6 +28,8 @@ pub struct Report {
     pub slowest: Vec<Kept>,
     /// A fair sample of all, the fastest first.
     pub typical: Vec<Kept>,
+    /// What there was no room for of both.
+    pub left_out: LeftOut,
 }
 
 /// The numbers of a report.
@@ -124,10 +126,6 @@ pub struct Microseconds {
 }
 
 impl Report {
-    pub(super) fn new(header: Header, summary: Summary, slowest: Vec<Kept>, typical: Vec<Kept>) -> Self {
-        Self { header, summary, slowest, typical }
-    }
-
     /// Cycles in microseconds.
     pub fn us(&self, cycles: u64) -> f64 {
         let us = cycles as f64 * 1000.0 / self.header.tsc_khz.max(1) as f64;
@@ -241,6 +239,10 @@ impl Report {
             (incomplete.unanswered, "nothing was sent for their packet"),
             (incomplete.unacknowledged, "the client never acknowledged all of the answer"),
             (incomplete.too_long, "longer than what is kept of one"),
+            (
+                incomplete.no_room,
+                "too much was under way at once to keep all of it: record less, with --sample",
+            ),
         ];
         for (requests, why) in reasons.iter().filter(|(requests, _)| *requests > 0) {
             lines.push(format!("not counted: {} ({why})", count(*requests, "request")));
@@ -258,6 +260,15 @@ impl Report {
                 count(summary.several_in_packet, "packet"),
                 count(summary.counted, "request")
             ));
+        }
+        let LeftOut { slowest, records, sample } = self.left_out;
+        let left_out = [
+            (slowest as u64, "of the slowest left out: there was no room for more"),
+            (records as u64, "of the slowest without records: there was no room for more of them"),
+            (sample, "left out of the sample of typical ones: there was no room for more"),
+        ];
+        for (requests, what) in left_out.iter().filter(|(requests, _)| *requests > 0) {
+            lines.push(format!("{} {what}", count(*requests, "request")));
         }
         let rest = [
             (summary.in_several_packets, "came in several packets"),

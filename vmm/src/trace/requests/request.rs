@@ -2,9 +2,13 @@
 //! from what guest and devices wrote down.
 
 use super::device::{DiskTimes, Published};
-use super::guest::{Why, Work};
+use super::guest::{Cut, Why, Work};
 use super::layers::{Kind, LayerId, Layers};
 use super::path::{Claim, Rank, Step, divide};
+use std::collections::{HashMap, HashSet};
+
+/// Spans, frames and disk requests of one request, all its packets together, that it is put together from.
+const PARTS_MAX: usize = 100_000;
 
 /// Where a [`Bar`] is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,8 @@ pub(super) enum Incomplete {
     UnderWay,
     /// Too many frames or spans to keep.
     TooLong,
+    /// Too much was under way at once to keep all of it.
+    NoRoom,
 }
 
 /// What one layer has of a request.
@@ -98,8 +104,10 @@ impl Request {
     /// The layers that have some of its time, in the order in which they first had it.
     pub fn shares(&self) -> Vec<Share> {
         let mut shares: Vec<Share> = Vec::new();
+        let mut places = HashMap::new();
         for step in &self.path {
-            match shares.iter_mut().find(|share| share.layer == step.layer) {
+            let place = *places.entry(step.layer).or_insert(shares.len());
+            match shares.get_mut(place) {
                 Some(share) => share.cycles += step.cycles(),
                 None => shares.push(Share {
                     layer: step.layer,
@@ -120,7 +128,12 @@ impl Request {
     /// Puts a request together. `works` are its packets', the last completes it; all that is known of them has been filled in.
     pub(super) fn assemble(layers: &Layers, source: u16, works: &[(u64, Work)]) -> Result<Self, Incomplete> {
         let Some(((_, own), earlier)) = works.split_last() else { return Err(Incomplete::Lost) };
-        if works.iter().any(|(_, work)| work.too_long) {
+        match works.iter().find_map(|(_, work)| work.cut) {
+            Some(Cut::TooLong) => return Err(Incomplete::TooLong),
+            Some(Cut::NoRoom) => return Err(Incomplete::NoRoom),
+            None => {}
+        }
+        if works.iter().map(|(_, work)| work.parts()).sum::<usize>() > PARTS_MAX {
             return Err(Incomplete::TooLong);
         }
         let received: Vec<_> = works.iter().filter_map(|(_, work)| work.received).collect();
@@ -152,11 +165,13 @@ impl Request {
         }
         parts.sent(own, Whose::Answer);
         let complete = last.from;
+        let mut continued = own.continued.clone();
+        continued.sort_by_key(|continued| continued.tsc);
         let path = divide(first.from, end, &parts.claims, |at| {
             if at < complete {
                 return LayerId::WAIT_FOR_REST;
             }
-            let next = own.continued.iter().find(|continued| continued.tsc >= at);
+            let next = continued.get(continued.partition_point(|continued| continued.tsc < at));
             let by_client = next.is_some_and(|continued| continued.why == Why::Client);
             if by_client { LayerId::WAIT_FOR_CLIENT } else { LayerId::WAIT_IN_GUEST }
         });
@@ -236,9 +251,10 @@ impl Parts<'_> {
             self.disk_request(request.subject, request.queued, times, resumed);
         }
         // Those that it waited for.
+        let asked: HashSet<_> = work.disk.iter().map(|request| request.subject).collect();
         for continued in &work.continued {
             let Why::Disk { subject, times: Some(times) } = continued.why else { continue };
-            if work.disk.iter().any(|request| request.subject == subject) {
+            if asked.contains(&subject) {
                 continue;
             }
             let before = work.exclusive.partition_point(|stretch| stretch.from < continued.tsc);

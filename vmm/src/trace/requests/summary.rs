@@ -20,13 +20,16 @@ pub struct Incompletes {
     pub unacknowledged: u64,
     /// They have more frames or spans than are kept.
     pub too_long: u64,
+    /// Too much was under way at once to keep all of it.
+    pub no_room: u64,
 }
 
 impl Incompletes {
     /// All of them.
     pub fn sum(&self) -> u64 {
-        let Self { begun_before, under_way, lost_records, unanswered, unacknowledged, too_long } = *self;
-        begun_before + under_way + lost_records + unanswered + unacknowledged + too_long
+        let Self { begun_before, under_way, lost_records, unanswered, unacknowledged, too_long, no_room } =
+            *self;
+        begun_before + under_way + lost_records + unanswered + unacknowledged + too_long + no_room
     }
 }
 
@@ -119,6 +122,7 @@ impl Summary {
             Incomplete::Unanswered => &mut self.incomplete.unanswered,
             Incomplete::Unacknowledged => &mut self.incomplete.unacknowledged,
             Incomplete::TooLong => &mut self.incomplete.too_long,
+            Incomplete::NoRoom => &mut self.incomplete.no_room,
         };
         *count += 1;
     }

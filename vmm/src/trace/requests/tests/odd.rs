@@ -147,6 +147,83 @@ fn stream_without_end_is_followed_in_bounded_memory() {
     assert_eq!(report.summary.complete, 20_000);
 }
 
+/// An environment that says as much as it can of as many packets as it can, at one moment.
+fn flood(source: u16, packets: u64, parts: u64) -> impl Iterator<Item = Piece> {
+    (0..packets).map(move |n| {
+        let mut scene = Scene::new();
+        scene.follow(packet(1_000_000 + n));
+        for part in 0..parts {
+            scene.disk_queued(part, disk(part)).enter(part, INPUT, LOOP).leave(part + 1, INPUT, LOOP);
+        }
+        scene.requests(parts + 1, 1);
+        Piece::Records { source, lost: 0, records: std::mem::take(&mut scene.records[usize::from(GUEST)]) }
+    })
+}
+
+#[test]
+fn guest_that_says_too_much_takes_no_more_memory_than_there_is_and_its_neighbours_requests_are_there() {
+    let mut scene = Scene::new();
+    let numbers = 1..4;
+    scene.header.sources.extend(numbers.map(|number| crate::trace::stream::Source::Environment { number }));
+    let mut requests = Requests::new(&scene.header, Keep { slowest: 5, typical: true });
+    for source in 3..6 {
+        flood(source, 500, 4000).for_each(|piece| requests.feed(&piece));
+    }
+    let max = super::super::room::Room::max();
+    assert!(requests.room.used() > max / 2 && requests.room.used() <= max, "{}", requests.room.used());
+    (0..5).for_each(|n| {
+        scene.request(n * 1000, n);
+    });
+    scene.silence_until(100_000).pieces().iter().for_each(|piece| requests.feed(piece));
+    let report = requests.finish();
+    assert_eq!(report.summary.complete, 5);
+    assert!(report.summary.crowded > 0);
+    let remarks = report.remarks().join("\n");
+    assert!(remarks.contains("left out: times go backwards, or too many packets at once"), "{remarks}");
+}
+
+#[test]
+fn request_for_which_there_was_no_room_is_counted_and_not_shown() {
+    let mut scene = Scene::new();
+    let mut requests = Requests::new(&scene.header, Keep { slowest: 5, typical: true });
+    // It has begun when others take all the room.
+    scene.request(0, 0).silence_until(100_000);
+    let mut records = std::mem::take(&mut scene.records[usize::from(GUEST)]);
+    let rest = records.split_off(4);
+    requests.feed(&Piece::Records { source: GUEST, lost: 0, records });
+    flood(GUEST, 400, 5000).for_each(|piece| requests.feed(&piece));
+    requests.feed(&Piece::Records { source: GUEST, lost: 0, records: rest });
+    scene.pieces().iter().for_each(|piece| requests.feed(piece));
+    let report = requests.finish();
+    assert_eq!((report.summary.complete, report.summary.incomplete.no_room > 0), (0, true));
+    let remarks = report.remarks().join("\n");
+    assert!(remarks.contains("too much was under way at once to keep all of it"), "{remarks}");
+    assert!(report.slowest.is_empty());
+}
+
+#[test]
+fn request_of_very_many_parts_is_put_together_soon_or_not_at_all() {
+    for (parts, complete) in [(3000, 1), (30_000, 0)] {
+        let mut scene = Scene::new();
+        scene.request(0, 0);
+        for part in 0..parts {
+            scene.disk_does(disk(part), 210 + part, 220 + part);
+            scene.follow(packet(0)).disk_queued(205, disk(part)).goes_on(
+                230 + part,
+                packet(0),
+                disk(part + parts),
+            );
+            scene.disk_does(disk(part + parts), 211 + part, 221 + part);
+        }
+        scene.acknowledged(240 + parts, packet(0));
+        let begun = std::time::Instant::now();
+        let report = scene.silence_until(100_000).report();
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+        let summary = &report.summary;
+        assert_eq!((summary.complete, summary.incomplete.too_long), (complete, 1 - complete), "{summary:?}");
+    }
+}
+
 fn any_record() -> impl proptest::strategy::Strategy<Value = Record> {
     use proptest::prelude::*;
     let subjects = prop_oneof![
