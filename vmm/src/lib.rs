@@ -11,6 +11,7 @@
 //! | [`probe`] | count and measure the calls of any function of a running machine |
 //! | [`account`] | where the cycles went |
 //! | [`trace`] | who looks at accounts and records, and how those get out |
+//! | `perf_events` | what the host's kernel counts and records: its PMU, its tracepoints |
 //! | [`profile`] | where vCPUs and threads are, sampled |
 //! | [`stat`] | what every layer has counted |
 //! | [`channel`] | who is attached to the ports of the host channel |
@@ -39,6 +40,7 @@ pub mod guest_log;
 pub mod images;
 pub mod kernel_costs;
 pub mod machine;
+pub(crate) mod perf_events;
 pub mod placement;
 pub mod probe;
 pub mod profile;

@@ -6,7 +6,7 @@ use super::{Failure, duration, exit, trace_requests};
 use crate::control::{Answer, Request, Session, resolve};
 use crate::trace::TraceRequest;
 use crate::trace::perfetto::{Exported, Exporter, Only};
-use crate::trace::stream::{Header, Piece, StreamError};
+use crate::trace::stream::{Header, Missing, Piece, StreamError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
 use std::fs::File;
@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 Open the file at https://ui.perfetto.dev (it is read in the browser and not uploaded) or with any tool that reads
 Perfetto traces. Nothing is rebuilt or restarted, and when the trace ends, or this command is killed, the machine goes on as
 before. Everything at full load is much: --sample 1/64 records one received frame in 64 with all that follows from it, at a
-small part of the cost. What could not be kept is counted, and shown as a gap.
+small part of the cost. What could not be kept is counted, and shown as a gap. Where the host lets the machine's process have KVM's
+tracepoints, they are in the file, too (not with --sample); else one line says what is missing.
 
 Examples:
   exovm trace                                      one second of the only machine that runs
@@ -76,6 +77,10 @@ struct Traced<'a> {
     records: u64,
     lost: u64,
     garbage: u64,
+    /// Of the records, those that KVM's tracepoints gave.
+    kvm: u64,
+    /// They were wanted, and this is why there are none.
+    kvm_missing: &'a Option<Missing>,
     end: &'a str,
 }
 
@@ -111,7 +116,10 @@ fn begin(
     mut session: Session,
     signals: Signals,
 ) -> Result<(Header, UnixStream, Vec<u8>), Failure> {
-    let request = TraceRequest { one_in: arguments.sample.unwrap_or(1) };
+    let one_in = arguments.sample.unwrap_or(1);
+    // A sample is for full load, and of requests KVM knows nothing.
+    let kvm = one_in == 1 && !arguments.wants_requests();
+    let request = TraceRequest { one_in, kvm };
     let header = match session.ask(&Request::Trace(request))? {
         Answer::Tracing(header) => *header,
         other => return Err(session.unexpected(&other).into()),
@@ -121,6 +129,9 @@ fn begin(
             "exovm: somebody else records one frame in {}, so this trace has those, too",
             header.one_in
         );
+    }
+    if let Some(missing) = &header.kvm.missing {
+        complain!("exovm: without KVM's own events: {}", missing.line());
     }
     let (socket, behind) = session.into_stream();
     if arguments.length > Duration::from_secs(1) && std::io::stderr().is_terminal() {
@@ -197,7 +208,7 @@ fn report(
     exported: Exported,
     end: &str,
 ) -> Result<ExitCode, Failure> {
-    let Exported { records, lost, garbage } = exported;
+    let Exported { records, lost, garbage, kvm, kvm_exits } = exported;
     if arguments.json {
         let traced = Traced {
             schema: "exovm-traced/1",
@@ -207,6 +218,8 @@ fn report(
             records,
             lost,
             garbage,
+            kvm,
+            kvm_missing: &header.kvm.missing,
             end,
         };
         print(&serde_json::to_string_pretty(&traced)?)?;
@@ -230,6 +243,12 @@ fn report(
                 counted(garbage, "record", "records")
             );
         }
+    }
+    if kvm > 0 && kvm_exits == 0 {
+        complain!(
+            "exovm: KVM on this host does not tell why the guest was left (kvm_exit), only what it emulated and when it \
+             returned to the VMM"
+        );
     }
     if end == "as asked" {
         return Ok(ExitCode::SUCCESS);

@@ -47,7 +47,7 @@ use crate::profile::ProfileRequest;
 use crate::stat::StatSnapshot;
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::stream::Header;
-use crate::trace::{self, Accounts, Listener, Records};
+use crate::trace::{self, Accounts, HostEvents, Listener, Records};
 use abi::boot::phase;
 use boot::pages::SharedPages;
 use exovm_image::container::Image;
@@ -322,7 +322,12 @@ impl Machine {
 
     /// Has guest and VMM write records of what they do, for as long as the listener is there.
     pub fn record(&self, records: Records) -> (Header, Listener) {
-        let listener = self.shared.tracing.listen(records);
+        self.record_with(records, HostEvents::Unwanted)
+    }
+
+    /// The same, and what the host's kernel says of it, if wanted.
+    pub fn record_with(&self, records: Records, host: HostEvents) -> (Header, Listener) {
+        let listener = self.shared.tracing.listen(records, host);
         (trace::header(&self.shared, "", ""), listener)
     }
 

@@ -106,8 +106,7 @@ impl Machine {
         let io_ledger = placement.needs_thread().then(|| Arc::new(Ledger::default()));
         ledgers.extend(io_ledger.iter().map(|ledger| ("io".to_owned(), Arc::clone(ledger))));
         ledgers.extend(disk_ledgers);
-        let recorded = ledgers.iter().map(|(_, ledger)| Arc::clone(ledger)).collect();
-        let tracing = Arc::new(Tracing::new(Arc::clone(&looking), recorded, &prepared.pages));
+        let tracing = Arc::new(Tracing::new(Arc::clone(&looking), &ledgers, &prepared.pages, tsc_khz));
         placement.let_collect(&tracing);
         let team = Arc::new(Team::new(vcpus.count));
         let sites = config.image.program.sites.clone();

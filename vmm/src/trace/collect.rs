@@ -4,10 +4,11 @@
 //! the I/O thread in its rounds, and the listeners' own threads every few milliseconds. A feed holds what its listener has not
 //! taken; what finds no room there, or was overwritten in a ring, is counted, by source.
 
+use super::kvm::{self, Kvm, Until};
 use super::looking::{Looking, Records};
 use super::own::{self, Listening};
 use super::record::{FIRST_NAME, Record};
-use super::stream::Piece;
+use super::stream::{KvmHeader, Piece};
 use crate::account::ledger::Ledger;
 use crate::machine::boot::pages::SharedPages;
 use abi::trace::{RECORDS, TraceRing};
@@ -25,6 +26,7 @@ pub struct Tracing {
     looking: Arc<Looking>,
     ledgers: Vec<Arc<Ledger>>,
     rings: Vec<crate::tables::shared::Shared<TraceRing>>,
+    kvm: Arc<Kvm>,
     /// Somebody listens.
     on: AtomicBool,
     state: Mutex<State>,
@@ -38,10 +40,28 @@ struct State {
 }
 
 impl Tracing {
-    /// Sources are numbered: first the threads, in the order of `ledgers`, then the environments, in the order of `pages`.
-    pub(crate) fn new(looking: Arc<Looking>, ledgers: Vec<Arc<Ledger>>, pages: &[SharedPages]) -> Self {
+    /// Sources are numbered: first the threads, in the order of `ledgers`, then the environments, in the order of `pages`, then what
+    /// KVM says of threads.
+    pub(crate) fn new(
+        looking: Arc<Looking>,
+        ledgers: &[(String, Arc<Ledger>)],
+        pages: &[SharedPages],
+        tsc_khz: u64,
+    ) -> Self {
         let rings = pages.iter().map(|pages| pages.trace.clone()).collect();
-        Self { looking, ledgers, rings, on: AtomicBool::new(false), state: Mutex::default() }
+        let kvm = Kvm::new(ledgers, tsc_khz);
+        let ledgers = ledgers.iter().map(|(_, ledger)| Arc::clone(ledger)).collect();
+        Self { looking, ledgers, rings, kvm, on: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    /// What is known of KVM's records.
+    pub(super) fn kvm_header(&self) -> KvmHeader {
+        self.kvm.header()
+    }
+
+    /// The threads of which KVM has records.
+    pub(super) fn kvm_threads(&self) -> impl Iterator<Item = &str> {
+        self.kvm.threads()
     }
 
     /// Whether anybody listens.
@@ -56,8 +76,9 @@ impl Tracing {
     }
 
     /// Begins to listen.
-    pub(crate) fn listen(self: &Arc<Self>, records: Records) -> Listener {
-        let feed = Arc::new(Feed::default());
+    pub(crate) fn listen(self: &Arc<Self>, records: Records, host: HostEvents) -> Listener {
+        let kvm = (host == HostEvents::Wanted).then(|| self.kvm.hold());
+        let feed = Arc::new(Feed { wants_kvm: kvm.is_some(), ..Feed::default() });
         let mut state = self.state();
         if state.feeds.is_empty() {
             // What was written for others before is nobody's.
@@ -70,7 +91,7 @@ impl Tracing {
         self.on.store(true, Ordering::Relaxed);
         drop(state);
         let held = self.looking.records(records, &self.ledgers);
-        Listener { tracing: Arc::clone(self), feed, _held: held, _own: Listening::new() }
+        Listener { tracing: Arc::clone(self), feed, _held: held, _own: Listening::new(), _kvm: kvm }
     }
 
     /// Moves what was written to the feeds. Returns at once if somebody else is at it.
@@ -99,9 +120,28 @@ impl Tracing {
         }
     }
 
+    /// Moves what KVM has said to the feeds.
+    fn collect_kvm(&self, until: Until) {
+        let first = (self.ledgers.len() + self.rings.len()) as u16;
+        self.kvm.read(until, |thread, lost, records| {
+            let wanting = |feed: &&Arc<Feed>| feed.wants_kvm;
+            let feeds: Vec<_> = self.state().feeds.iter().filter(wanting).cloned().collect();
+            feed(&feeds, first + thread as u16, lost, records);
+        });
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a listener wants what the host's kernel says, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostEvents {
+    /// Where the host lets us have it.
+    Wanted,
+    /// Not at all.
+    Unwanted,
 }
 
 /// Gives records to everybody.
@@ -156,18 +196,21 @@ pub struct Listener {
     feed: Arc<Feed>,
     _held: super::looking::Recording,
     _own: Listening,
+    _kvm: Option<kvm::Held>,
 }
 
 impl Listener {
     /// The next pieces, waited for at most so long.
     pub fn next(&self, timeout: Duration) -> Vec<Piece> {
         self.tracing.collect();
+        self.tracing.collect_kvm(Until::Now);
         self.feed.take(timeout)
     }
 
-    /// The last pieces: nothing is written for it from now on.
-    pub fn last(self) -> Vec<Piece> {
+    /// The last pieces: what is written from now on is not for it.
+    pub fn last(&self) -> Vec<Piece> {
         self.tracing.collect_into(&mut self.tracing.state());
+        self.tracing.collect_kvm(Until::End);
         self.feed.take(Duration::ZERO)
     }
 }
@@ -183,6 +226,7 @@ impl Drop for Listener {
 /// What one listener has not taken yet.
 #[derive(Debug, Default)]
 struct Feed {
+    wants_kvm: bool,
     waiting: Mutex<Waiting>,
     came: Condvar,
 }

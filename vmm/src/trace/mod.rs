@@ -5,6 +5,7 @@
 //! | [`looking`] | switches accounts and records on while somebody looks |
 //! | [`recorder`] | what a thread of the VMM writes down |
 //! | [`record`] | a record, of the guest or of a thread |
+//! | [`kvm`] | what KVM's tracepoints say of a machine's threads |
 //! | [`collect`] | out of rings and recorders into the feeds of listeners |
 //! | [`own`] | the VMM's `tracing` spans on the same time line |
 //! | [`perfetto`] | a stream as a file for ui.perfetto.dev |
@@ -13,6 +14,7 @@
 //! | [`requests`] | requests, put together by a tool from the stream |
 
 mod collect;
+mod kvm;
 mod looking;
 pub mod own;
 pub mod perfetto;
@@ -22,7 +24,7 @@ pub mod requests;
 mod serve;
 pub mod stream;
 
-pub use collect::{Listener, Tracing};
+pub use collect::{HostEvents, Listener, Tracing};
 pub use looking::{Accounts, Looking, Records};
 pub(crate) use record::Happening;
 pub use recorder::Recorder;

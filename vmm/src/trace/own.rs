@@ -26,8 +26,10 @@ static NAMES: Mutex<Vec<&'static Metadata<'static>>> = Mutex::new(Vec::new());
 /// Listeners to machines of this process.
 static LISTENERS: AtomicUsize = AtomicUsize::new(0);
 
-/// From now on, what this thread has to say goes into this ledger's recorder.
+/// From now on, what this thread has to say goes into this ledger's recorder, and the host knows it by its id.
 pub(crate) fn begin_thread(ledger: &Arc<Ledger>) {
+    // SAFETY: no arguments, no memory.
+    ledger.recorder().begin_thread(unsafe { libc::gettid() });
     LEDGER.with(|own| *own.borrow_mut() = Some(Arc::clone(ledger)));
 }
 

@@ -9,6 +9,8 @@
 //! | VMM thread | event | a [`Happening`] | frame or disk request | TSC of its beginning |
 //! | VMM thread | enter, leave | [`FIRST_NAME`] and more: one of the VMM's own `tracing` spans | 0 | number of the span |
 //! | VMM thread | event | [`FIRST_NAME`] and more: one of its messages | 0 | 0 |
+//! | KVM | enter, leave | an exit, by its number in the header's names | guest address | the processor's reason |
+//! | KVM | event | what happened, by the same; in place of the environment stands how often | address, vector, reason | TSC of its beginning |
 
 use crate::account::ledger::Bucket;
 use abi::trace::{RECORD_ENTER, RECORD_EVENT, pack_what, unpack_what};

@@ -7,7 +7,7 @@
 use super::record::{Happening, Record};
 use crate::account::ledger::Bucket;
 use abi::trace::subject;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 /// Most records that wait to be collected: 4 MiB.
@@ -26,12 +26,24 @@ pub struct Recorder {
     records: Mutex<Vec<Record>>,
     /// Those for which there was no room, since they were asked for last.
     lost: AtomicU64,
+    /// The thread's id; 0: it has not begun.
+    thread: AtomicI32,
 }
 
 impl Recorder {
     /// From now on: 0 nothing, 1 everything, else a sample.
     pub(super) fn set(&self, one_in: u32) {
         self.one_in.store(one_in, Relaxed);
+    }
+
+    /// The thread whose it is has begun.
+    pub(super) fn begin_thread(&self, thread: libc::pid_t) {
+        self.thread.store(thread, Relaxed);
+    }
+
+    /// Id of the thread whose it is; `None`: it has not begun.
+    pub(crate) fn thread(&self) -> Option<libc::pid_t> {
+        Some(self.thread.load(Relaxed)).filter(|&thread| thread != 0)
     }
 
     /// Whether anything is wanted.

@@ -1,7 +1,7 @@
 //! A listener at the control socket: after the answer, which is the header, the connection carries pieces of the stream until the
 //! client shuts its side down or the machine ends; then what is left, and an end.
 
-use super::collect::Listener;
+use super::collect::{HostEvents, Listener};
 use super::looking::Records;
 use super::record::Happening;
 use super::stream::{Header, Piece, SCHEMA, Site, Source};
@@ -25,11 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct TraceRequest {
     /// One received frame in so many, and what follows from it; 0 or 1: everything.
     pub one_in: u32,
+    /// Also KVM's tracepoints, where the host offers them.
+    pub kvm: bool,
 }
 
 impl TraceRequest {
     fn records(self) -> Records {
         if self.one_in > 1 { Records::OneIn(self.one_in) } else { Records::All }
+    }
+
+    fn host_events(self) -> HostEvents {
+        if self.kvm { HostEvents::Wanted } else { HostEvents::Unwanted }
     }
 }
 
@@ -52,7 +58,7 @@ pub(crate) fn begin(
     if machine.tracing.listeners() >= CLIENTS_MAX {
         return Err(format!("{CLIENTS_MAX} others record it already; try again when one of them has ended"));
     }
-    let listener = machine.tracing.listen(request.records());
+    let listener = machine.tracing.listen(request.records(), request.host_events());
     Ok((header(machine, name, image), Serving { listener, machine: Arc::clone(machine) }))
 }
 
@@ -61,6 +67,7 @@ pub(crate) fn header(machine: &Shared, name: &str, image: &str) -> Header {
     let utc = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let threads = machine.ledgers.iter().map(|(name, _)| Source::Thread { name: name.clone() });
     let environments = (0u32..).zip(&machine.pages).map(|(number, _)| Source::Environment { number });
+    let kvm = machine.tracing.kvm_threads().map(|thread| Source::Kvm { thread: thread.to_owned() });
     let sites = machine.sites.iter().map(|site| Site {
         name: site.name.clone(),
         kind: match site.kind {
@@ -78,10 +85,11 @@ pub(crate) fn header(machine: &Shared, name: &str, image: &str) -> Header {
         tsc: now_tsc(),
         utc_us: utc.as_micros() as u64,
         one_in: machine.looking.one_in().unwrap_or(1),
-        sources: threads.chain(environments).collect(),
+        sources: threads.chain(environments).chain(kvm).collect(),
         sites: sites.collect(),
         buckets: Bucket::ALL.iter().map(|bucket| bucket.name().to_owned()).collect(),
         happenings: Happening::ALL.iter().map(|what| (*what as u32, what.name().to_owned())).collect(),
+        kvm: machine.tracing.kvm_header(),
     }
 }
 

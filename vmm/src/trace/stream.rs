@@ -52,6 +52,27 @@ pub struct Header {
     pub buckets: Vec<String>,
     /// What happens to frames and requests, with its number.
     pub happenings: Vec<(u32, String)>,
+    /// KVM's tracepoints.
+    #[serde(default)]
+    pub kvm: KvmHeader,
+}
+
+/// What is known of KVM's tracepoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvmHeader {
+    /// What KVM's records are called, by number; none: there will be no records.
+    pub names: Vec<String>,
+    /// They were wanted, and this is why there are none.
+    pub missing: Option<Missing>,
+}
+
+/// Something that the host does not offer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Why, in a line.
+    pub why: String,
+    /// What to do about it; empty: nothing.
+    pub todo: String,
 }
 
 /// Who writes records.
@@ -68,6 +89,19 @@ pub enum Source {
         /// Its number.
         number: u32,
     },
+    /// KVM's tracepoints of a thread.
+    Kvm {
+        /// The thread's name.
+        thread: String,
+    },
+}
+
+impl Missing {
+    /// All of it, in a line.
+    pub fn line(&self) -> String {
+        let Self { why, todo } = self;
+        if todo.is_empty() { why.clone() } else { format!("{why}; to do: {todo}") }
+    }
 }
 
 /// A place in the guest's code.

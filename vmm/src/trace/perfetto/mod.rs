@@ -5,12 +5,14 @@
 //! | a thread of the VMM ("vcpu", "io", "disk 1.0") | the buckets of its ledger, one after the other |
 //! | an environment | its spans, nested, and its events; below it its counters |
 //! | a queue of a device | a slice for each frame or request that the device worked on |
+//! | what KVM does on a thread ("KVM, vcpu") | its exits and what it did in them, where the host tells |
 //!
 //! An arrow (a flow) leads from a received frame to what the guest did for it, and from there to the frames that answer it. Records that
 //! were lost are a slice of their own on the track from which they are missing, and everything that was open there ends at it.
 //! What the guest says is not believed: records out of order or from another time are dropped and counted.
 
 mod environment;
+mod kvm;
 mod packets;
 mod proto;
 mod queues;
@@ -19,6 +21,7 @@ mod thread;
 use super::record::Record;
 use super::stream::{Header, Piece, Source};
 use environment::Environment;
+use kvm::Kvm;
 use packets::{Event, Packets, Sequence};
 use proto::{
     BOOTTIME, Clock, ClockSnapshot, CounterDescriptor, EventType, ProcessDescriptor, REALTIME,
@@ -61,6 +64,10 @@ pub struct Exported {
     pub lost: u64,
     /// Dropped: they made no sense.
     pub garbage: u64,
+    /// Of the records, those that KVM's tracepoints gave.
+    pub kvm: u64,
+    /// Of these, exits by the processor's reasons.
+    pub kvm_exits: u64,
 }
 
 /// Writes a file.
@@ -68,6 +75,7 @@ pub struct Exporter<W> {
     sink: Sink<W>,
     sources: Vec<Of>,
     sites: Vec<(String, String)>,
+    kvm_names: Vec<String>,
     exported: Exported,
 }
 
@@ -75,6 +83,7 @@ pub struct Exporter<W> {
 enum Of {
     Thread(Thread),
     Environment(Environment),
+    Kvm(Kvm),
 }
 
 /// Where events go.
@@ -135,10 +144,12 @@ impl<W: Write> Exporter<W> {
                     let name = format!("environment {environment}");
                     Of::Environment(Environment::new(number, name))
                 }
+                Source::Kvm { thread } => Of::Kvm(Kvm::new(number, thread)),
             });
         }
         let sites = header.sites.iter().map(|site| (site.name.clone(), site.kind.clone())).collect();
-        Ok(Self { sink, sources, sites, exported: Exported::default() })
+        let kvm_names = header.kvm.names.clone();
+        Ok(Self { sink, sources, sites, kvm_names, exported: Exported::default() })
     }
 
     /// Writes what a piece holds.
@@ -154,6 +165,11 @@ impl<W: Write> Exporter<W> {
                         let garbage = environment.push(&mut self.sink, &self.sites, *lost, records)?;
                         self.exported.records -= garbage;
                         self.exported.garbage += garbage;
+                        Ok(())
+                    }
+                    Of::Kvm(kvm) => {
+                        self.exported.kvm += records.len() as u64;
+                        self.exported.kvm_exits += kvm.push(&mut self.sink, &self.kvm_names, *lost, records)?;
                         Ok(())
                     }
                 }
@@ -181,6 +197,7 @@ impl<W: Write> Exporter<W> {
             match of {
                 Of::Thread(thread) => thread.finish(&mut self.sink)?,
                 Of::Environment(environment) => environment.finish(&mut self.sink)?,
+                Of::Kvm(kvm) => kvm.finish(&mut self.sink)?,
             }
         }
         self.sink.packets.flush()

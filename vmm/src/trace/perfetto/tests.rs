@@ -3,12 +3,13 @@
 use super::proto::Trace;
 use super::*;
 use crate::trace::record::{FIRST_NAME, Happening};
-use crate::trace::stream::Site;
+use crate::trace::stream::{KvmHeader, Site};
 use abi::trace::{RECORD_COUNTER, RECORD_ENTER, RECORD_EVENT, RECORD_LEAVE, pack_what, subject};
 use prost::Message;
 
 const VCPU: u16 = 0;
 const ENVIRONMENT: u16 = 1;
+const KVM: u16 = 2;
 
 fn header() -> Header {
     let site = |name: &str, kind: &str| Site { name: name.to_owned(), kind: kind.to_owned() };
@@ -20,7 +21,11 @@ fn header() -> Header {
         tsc: 1_000_000_000_000,
         utc_us: 5_000_000,
         one_in: 1,
-        sources: vec![Source::Thread { name: "vcpu".to_owned() }, Source::Environment { number: 0 }],
+        sources: vec![
+            Source::Thread { name: "vcpu".to_owned() },
+            Source::Environment { number: 0 },
+            Source::Kvm { thread: "vcpu".to_owned() },
+        ],
         sites: vec![
             site("tcp input", "span"),
             site("service", "span"),
@@ -29,6 +34,10 @@ fn header() -> Header {
         ],
         buckets: vec!["vmm other".to_owned(), "guest".to_owned()],
         happenings: vec![],
+        kvm: KvmHeader {
+            names: ["HLT", "halted", "to the VMM: MMIO"].map(str::to_owned).to_vec(),
+            missing: None,
+        },
     }
 }
 
@@ -112,7 +121,7 @@ fn request() -> Vec<(u16, u64, Vec<Record>)> {
 #[test]
 fn request_has_slices_and_arrows_on_one_time_line() {
     let (trace, exported) = export(&[], request());
-    assert_eq!(exported, Exported { records: 10, lost: 0, garbage: 0 });
+    assert_eq!(exported, Exported { records: 10, ..Exported::default() });
     let expected = [
         "1 begin guest []".to_owned(),
         format!("2 begin frame received [{FRAME}]"),
@@ -198,6 +207,54 @@ fn gap_is_a_slice_that_ends_what_was_open() {
     assert_eq!(events(&trace), expected);
 }
 
+/// What KVM says: an exit with a halt in it, an exit to the VMM, and one that is not over.
+fn kvm() -> Vec<Record> {
+    let event = |from: u64, to, site| Record {
+        argument: record(from, 0, 0, 0, 0).tsc,
+        ..record(to, site, RECORD_EVENT, 0x40, 0)
+    };
+    vec![
+        record(1, 0, RECORD_ENTER, 0x1000, 12),
+        event(2, 8, 1),
+        record(9, 0, RECORD_LEAVE, 0, 0),
+        record(20, 99, RECORD_ENTER, 0x1000, 77),
+        record(21, 0, RECORD_LEAVE, 0, 0),
+        event(21, 21, 2),
+        record(30, 0, RECORD_ENTER, 0x1000, 12),
+    ]
+}
+
+#[test]
+fn exits_are_slices_with_what_happened_within_them() {
+    let (trace, exported) = export(&[], vec![(KVM, 0, kvm())]);
+    assert_eq!((exported.kvm, exported.kvm_exits, exported.garbage), (7, 3, 0));
+    let expected = [
+        "1 begin HLT []",
+        "2 begin halted []",
+        "8 end  []",
+        "9 end  []",
+        "20 begin ? []",
+        "21 end  []",
+        "21 instant to the VMM: MMIO []",
+        "30 begin HLT []",
+        "30 end  []",
+    ];
+    assert_eq!(events(&trace), expected);
+    let (trace, exported) = export(&["halted"], vec![(KVM, 0, kvm())]);
+    assert_eq!(events(&trace), ["2 begin halted []", "8 end  []"]);
+    assert_eq!(exported.kvm_exits, 3, "also those that nobody wants to see");
+    assert_eq!(events(&export(&["kvm"], vec![(KVM, 0, kvm())]).0), expected);
+}
+
+#[test]
+fn events_of_kvm_that_were_lost_are_a_gap_that_ends_the_exit() {
+    let later: Vec<_> = kvm().into_iter().skip(1).collect();
+    let (trace, exported) = export(&[], vec![(KVM, 0, kvm()[..1].to_vec()), (KVM, 7, later[1..3].to_vec())]);
+    assert_eq!(exported.lost, 7);
+    let expected = ["1 begin HLT []", "1 end  []", "1 begin records lost []", "9 end  []", "20 begin ? []", "20 end  []"];
+    assert_eq!(events(&trace), expected);
+}
+
 #[test]
 fn disk_requests_that_cross_have_tracks_of_their_own() {
     let request = |n, from, to| {
@@ -243,6 +300,6 @@ proptest::proptest! {
     #[test]
     fn any_records_make_a_file(words in proptest::collection::vec(proptest::array::uniform4(proptest::num::u64::ANY), 0..50)) {
         let records: Vec<_> = words.iter().map(|&[tsc, what, subject, argument]| Record { tsc, what, subject, argument }).collect();
-        export(&[], vec![(VCPU, 3, records.clone()), (ENVIRONMENT, 3, records)]);
+        export(&[], vec![(VCPU, 3, records.clone()), (KVM, 3, records.clone()), (ENVIRONMENT, 3, records)]);
     }
 }

@@ -120,6 +120,9 @@ impl Requests {
     pub fn feed(&mut self, piece: &Piece) {
         let Piece::Records { source, lost, records } = piece else { return };
         let source = *source;
+        if is_kvm(&self.header, source) {
+            return;
+        }
         let is_thread = is_thread(&self.header, source);
         if *lost > 0 {
             self.gaps.lost(source, *lost);
@@ -239,6 +242,11 @@ impl Requests {
             }
         }
     }
+}
+
+/// What KVM says is of no request.
+fn is_kvm(header: &Header, source: u16) -> bool {
+    matches!(header.sources.get(usize::from(source)), Some(Source::Kvm { .. }))
 }
 
 fn is_thread(header: &Header, source: u16) -> bool {

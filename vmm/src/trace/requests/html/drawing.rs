@@ -116,7 +116,7 @@ fn others(report: &Report, kept: &Kept) -> Vec<Other> {
             Some(Source::Environment { number }) => {
                 (format!("environment {number}"), elsewhere(report, records, kept))
             }
-            None => continue,
+            Some(Source::Kvm { .. }) | None => continue,
         };
         if !bars.is_empty() {
             others.push(Other { name, bars });

@@ -67,6 +67,7 @@ pub(super) fn header() -> Header {
         sites: SITES.map(|(name, kind)| Site { name: name.to_owned(), kind: kind.to_owned() }).to_vec(),
         buckets: Bucket::ALL.iter().map(|bucket| bucket.name().to_owned()).collect(),
         happenings: vec![],
+        kvm: Default::default(),
     }
 }
 
