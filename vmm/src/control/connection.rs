@@ -9,6 +9,7 @@ use super::server::Served;
 use crate::debug;
 use crate::probe;
 use crate::profile;
+use crate::stat::pmu::{self, Counting};
 use crate::trace::{self, Accounts};
 use rustix::event::{PollFd, PollFlags};
 use std::io::{ErrorKind, Read, Write};
@@ -85,6 +86,8 @@ pub(super) struct Connection {
     taker: Option<Taker>,
     /// The accounts go on while it is there: it has asked for them once.
     accounts: Option<Accounts>,
+    /// The same for the processor's counters.
+    counting: Option<Counting>,
     moved: Instant,
 }
 
@@ -102,6 +105,7 @@ impl Connection {
             closing: false,
             taker: None,
             accounts: None,
+            counting: None,
             moved: Instant::now(),
         })
     }
@@ -244,7 +248,12 @@ impl Connection {
                 self.accounts.get_or_insert_with(|| served.machine().looking.accounts());
                 self.say(&Answer::Account(Box::new(served.account())));
             }
-            Ok(Request::Stat(request)) => self.say(&Answer::Stat(Box::new(served.statistics(&request)))),
+            Ok(Request::Stat(request)) => {
+                if request.wants(pmu::LAYER) {
+                    self.counting.get_or_insert_with(|| served.machine().pmu.hold());
+                }
+                self.say(&Answer::Stat(Box::new(served.statistics(&request))));
+            }
             Ok(Request::Metrics) => self.say(&Answer::Metrics { text: served.metrics() }),
             Ok(Request::Logs(LogRequest { last, since_utc_us, follow })) => {
                 let seq = served.log().seek(last, since_utc_us);

@@ -65,6 +65,13 @@ pub struct StatRequest {
     pub layers: Vec<String>,
 }
 
+impl StatRequest {
+    /// Whether this layer is asked for.
+    pub(super) fn wants(&self, layer: &str) -> bool {
+        self.layers.is_empty() || self.layers.iter().any(|name| name == layer)
+    }
+}
+
 /// Which lines of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

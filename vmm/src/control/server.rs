@@ -8,7 +8,7 @@ use crate::account::AccountSnapshot;
 use crate::channel::Clients;
 use crate::guest_log::GuestLog;
 use crate::machine::{Machine, Shared};
-use crate::stat::{Family, Kind, StatSnapshot, prometheus};
+use crate::stat::{Family, Kind, StatSnapshot, pmu, prometheus};
 use event_manager::{EventOps, Events};
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -112,7 +112,11 @@ impl Served {
     }
 
     pub(super) fn statistics(&self, request: &StatRequest) -> StatSnapshot {
-        self.machine.statistics(&request.layers)
+        let mut statistics = self.machine.statistics(&request.layers);
+        if request.wants(pmu::LAYER) {
+            self.machine.pmu.tell(&mut statistics);
+        }
+        statistics
     }
 
     /// All statistics as Prometheus wants them.

@@ -16,6 +16,7 @@ use crate::placement::Placement;
 use crate::probe::Probes;
 use crate::profile::Profilers;
 use crate::stat::StatSnapshot;
+use crate::stat::pmu::Pmu;
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::{Looking, Tracing};
 use abi::boot::phase;
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) exits: Vec<Arc<Exits>>,
     /// What KVM counts.
     pub(crate) kvm: KvmStatistics,
+    /// What the processor counts of the guest, while somebody looks.
+    pub(crate) pmu: Arc<Pmu>,
     pub(crate) team: Arc<Team>,
     pub(super) end: Mutex<Option<End>>,
     pub(super) ended: Condvar,

@@ -21,6 +21,7 @@ use crate::debug::Debugger;
 use crate::placement::{DeviceWork, Placement, Vcpus};
 use crate::probe::Probes;
 use crate::profile::Profilers;
+use crate::stat::pmu::Pmu;
 use crate::trace::{self, Looking, Tracing};
 use abi::boot::{Ipv4Config, VCPUS_MAX};
 use kvm_ioctls::VmFd;
@@ -141,6 +142,7 @@ impl Machine {
             vcpus: vcpus.count,
             exits: fds.iter().map(|_| Arc::default()).collect(),
             kvm: KvmStatistics::open(&vm, &fds),
+            pmu: Pmu::new(vcpu_ledgers.clone()),
             team: Arc::clone(&team),
             end: Mutex::new(None),
             ended: Condvar::new(),

@@ -110,9 +110,8 @@ impl Attributes {
         const ANY: libc::c_int = -1;
         const CLOEXEC: libc::c_ulong = 8;
         // SAFETY: the attributes are readable for the size that they name; the rest goes by value.
-        let fd = unsafe {
-            libc::syscall(libc::SYS_perf_event_open, &raw const *self, thread, ANY, ANY, CLOEXEC)
-        };
+        let fd =
+            unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const *self, thread, ANY, ANY, CLOEXEC) };
         if fd < 0 {
             return Err(Error::last_os_error());
         }

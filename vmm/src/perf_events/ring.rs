@@ -70,9 +70,8 @@ impl Ring {
     /// Gives `each` what is new, and says how far that goes, in the numbers of the head.
     pub(crate) fn read(&mut self, mut each: impl FnMut(Entry<'_>)) -> u64 {
         // SAFETY: inside the mapping, and aligned; it outlives the borrow.
-        let (head, tail) = unsafe {
-            (self.head().as_ref(), self.page.add(TAIL_AT).cast::<AtomicU64>().as_ref())
-        };
+        let (head, tail) =
+            unsafe { (self.head().as_ref(), self.page.add(TAIL_AT).cast::<AtomicU64>().as_ref()) };
         // Whoever sees the head sees the records before it.
         let end = head.load(Ordering::Acquire);
         let mut at = tail.load(Ordering::Relaxed);

@@ -32,7 +32,9 @@ pub(crate) struct Field {
 impl Field {
     /// Its value in what was recorded; 0 if it is not there.
     pub(crate) fn read(self, recorded: &[u8]) -> u64 {
-        let Some(bytes) = recorded.get(self.offset..).and_then(|rest| rest.get(..self.bytes)) else { return 0 };
+        let Some(bytes) = recorded.get(self.offset..).and_then(|rest| rest.get(..self.bytes)) else {
+            return 0;
+        };
         let mut value = [0; 8];
         value[..self.bytes].copy_from_slice(bytes);
         u64::from_le_bytes(value)
@@ -134,7 +136,11 @@ fn tables(print: &str) -> Vec<Vec<(i64, String)>> {
         let mut rest = text;
         // Pairs follow each other, with a comma in between; whatever else comes is the table's end.
         while let Some((before, from)) = rest.split_once('{') {
-            let separator = if words.is_empty() { before.rsplit(',').next() } else { Some(before.trim_start_matches(',')) };
+            let separator = if words.is_empty() {
+                before.rsplit(',').next()
+            } else {
+                Some(before.trim_start_matches(','))
+            };
             let (true, Some((pair, behind))) =
                 (separator.is_some_and(|text| text.trim().is_empty()), from.split_once('}'))
             else {

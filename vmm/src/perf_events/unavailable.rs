@@ -14,7 +14,9 @@ const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unavailable {
     /// No counters at all.
-    #[error("this host has no PMU: it is a virtual machine without a virtual one, or its kernel has no driver for it")]
+    #[error(
+        "this host has no PMU: it is a virtual machine without a virtual one, or its kernel has no driver for it"
+    )]
     NoPmu,
     /// Counters, but none that can be had for a guest alone.
     #[error("this host's PMU cannot count a guest alone ({0})")]
@@ -56,12 +58,11 @@ impl Unavailable {
         match self {
             Self::NoPmu => "give the virtual machine one, or measure on hardware".to_owned(),
             Self::NotOfGuests(_) => String::new(),
-            Self::Busy => {
-                "end the other, or free a counter: sudo sysctl kernel.nmi_watchdog=0".to_owned()
-            }
+            Self::Busy => "end the other, or free a counter: sudo sysctl kernel.nmi_watchdog=0".to_owned(),
             Self::NoPerfEvents => "use a kernel with CONFIG_PERF_EVENTS".to_owned(),
             Self::Sandboxed => {
-                "run outside of it, or give the container CAP_PERFMON (docker run --cap-add PERFMON)".to_owned()
+                "run outside of it, or give the container CAP_PERFMON (docker run --cap-add PERFMON)"
+                    .to_owned()
             }
             Self::Permission { wanted, .. } => format!(
                 "run the machine as root or with CAP_PERFMON, or: sudo sysctl kernel.perf_event_paranoid={wanted}"
@@ -95,7 +96,8 @@ impl Unavailable {
         match error.raw_os_error() {
             Some(libc::ENOSYS) => Self::NoPerfEvents,
             Some(libc::EACCES | libc::EPERM) => {
-                let paranoid = std::fs::read_to_string(PARANOID).ok().and_then(|text| text.trim().parse().ok());
+                let paranoid =
+                    std::fs::read_to_string(PARANOID).ok().and_then(|text| text.trim().parse().ok());
                 Self::refused(paranoid, wanted, may_have_anything())
             }
             _ => Self::Other(error),

@@ -11,6 +11,7 @@
 //! | [`histogram`] | durations by powers of two |
 //! | [`snapshot`] | all families of a machine, and the difference of two moments |
 //! | `collect` | reads the layers, one room each |
+//! | `pmu` | the processor's counters, which go only while somebody looks |
 //! | [`table`] | for people |
 //! | [`prometheus`] | the text format 0.0.4 |
 
@@ -18,16 +19,18 @@ mod collect;
 pub mod family;
 pub mod histogram;
 pub(crate) mod metrics;
+pub(crate) mod pmu;
 pub mod prometheus;
 pub mod snapshot;
 pub mod table;
 
 pub use family::{Family, Kind, Sample};
 pub use metrics::Metric;
-pub use snapshot::StatSnapshot;
+pub use pmu::described as pmu_families;
+pub use snapshot::{Absent, StatSnapshot};
 
 /// The layers, from the wire up and then down to the host, with what each is.
-pub const LAYERS: [(&str, &str); 16] = [
+pub const LAYERS: [(&str, &str); 17] = [
     ("machine", "the machine as a whole, and where device work is done"),
     ("nic", "the network interface and each of its queue pairs, as the VMM sees them"),
     ("flow", "the flow table: whose is a frame, and may it be sent"),
@@ -41,6 +44,7 @@ pub const LAYERS: [(&str, &str); 16] = [
     ("kernel", "kernel calls by name, as the guest says, and what the kernel says of its environments"),
     ("vcpu", "exits from the guest to the VMM, by reason"),
     ("kvm", "what KVM itself counts of each vCPU and of the machine"),
+    ("pmu", "the processor's own counters of the guest alone, while somebody looks; not on every host"),
     ("account", "cycles of the VMM's threads, by bucket"),
     ("guest", "spans, events and counters of the guest"),
     ("host", "what the VMM's process and its threads take of the host"),

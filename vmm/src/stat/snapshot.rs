@@ -20,6 +20,20 @@ pub struct StatSnapshot {
     pub tsc_khz: u64,
     /// All statistics, by layer.
     pub families: Vec<Family>,
+    /// Layers that were asked for and that this host does not have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
+}
+
+/// A layer that the host does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absent {
+    /// Which.
+    pub layer: String,
+    /// Why, in a line.
+    pub why: String,
+    /// What to do about it; empty: nothing.
+    pub todo: String,
 }
 
 impl StatSnapshot {
@@ -27,7 +41,13 @@ impl StatSnapshot {
     pub(crate) fn take(machine: &Shared, layers: &[String]) -> Self {
         let wanted = |layer: &str| layers.is_empty() || layers.iter().any(|name| name == layer);
         let families = collect::all(machine, &wanted);
-        Self { schema: SCHEMA.to_owned(), tsc: now_tsc(), tsc_khz: machine.tsc_khz, families }
+        Self {
+            schema: SCHEMA.to_owned(),
+            tsc: now_tsc(),
+            tsc_khz: machine.tsc_khz,
+            families,
+            absent: Vec::new(),
+        }
     }
 
     /// A statistic by layer and name.

@@ -2,7 +2,7 @@
 
 use super::LAYERS;
 use super::family::{Family, Kind, Sample};
-use super::snapshot::StatSnapshot;
+use super::snapshot::{Absent, StatSnapshot};
 use std::fmt::Write;
 
 /// What a table shows.
@@ -46,6 +46,10 @@ pub fn print(snapshot: &StatSnapshot, shape: Shape) -> String {
     }
     if hidden > 0 {
         let _ = writeln!(text, "\n{hidden} more are zero; --all shows them, --explain says what each counts");
+    }
+    for Absent { layer, why, todo } in &snapshot.absent {
+        let todo = if todo.is_empty() { String::new() } else { format!("; to do: {todo}") };
+        let _ = writeln!(text, "\nno {layer}: {why}{todo}");
     }
     text
 }
@@ -155,6 +159,15 @@ mod tests {
         assert!(lines.contains(&vec!["curr", "estab", "7", "now"]), "{text}");
         assert!(text.contains("mean 1500 ns, half at most 1000 ns, 99 % at most 2000 ns"), "{text}");
         assert!(text.contains("1 more are zero") && !text.contains("[1]"), "{text}");
+    }
+
+    #[test]
+    fn layer_that_is_absent_is_one_line_that_says_what_to_do() {
+        let absent =
+            |todo: &str| Absent { layer: "pmu".to_owned(), why: "no PMU".to_owned(), todo: todo.to_owned() };
+        let snapshot = StatSnapshot { absent: vec![absent("get one"), absent("")], ..snapshot() };
+        let text = print(&snapshot, Shape { rates: true, zeros: true, explain: false });
+        assert!(text.ends_with("\nno pmu: no PMU; to do: get one\n\nno pmu: no PMU\n"), "{text}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod serve;
 pub mod stream;
 
 pub use collect::{HostEvents, Listener, Tracing};
+pub(crate) use kvm::try_tracepoints;
 pub use looking::{Accounts, Looking, Records};
 pub(crate) use record::Happening;
 pub use recorder::Recorder;

@@ -14,7 +14,6 @@ mod guest;
 mod host;
 mod kvm;
 mod network;
-mod perf;
 mod tracing;
 
 use super::style::{BAD, FAINT, GOOD, ODD, print, styled};

@@ -2,37 +2,64 @@
 //! statistics.
 
 use super::finding::Finding;
-use super::perf;
 use crate::machine::kvm;
-use std::io::ErrorKind;
-use std::path::Path;
+use crate::perf_events::Unavailable;
+use crate::perf_events::attributes::Kind;
+use crate::perf_events::counter::{Counter, Whose};
+use crate::trace::try_tracepoints;
 
 /// Additions for the counter to see.
 const WORK: u64 = 1_000_000;
-/// Where tracefs is mounted, the newer place first.
-const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+/// PERF_COUNT_HW_CPU_CYCLES.
+const CYCLES: u64 = 0;
 
 pub(super) fn pmu() -> Vec<Finding> {
-    let work = || {
-        (0..WORK).fold(0u64, |sum, number| std::hint::black_box(sum.wrapping_add(number)));
-    };
-    let means = "accounts work without it: they use the TSC";
-    let finding = match perf::cycles_of(work) {
-        Ok(cycles) if cycles > 0 => {
-            let means = "cycles, instructions and cache misses can be counted";
-            Finding::good("pmu", "the processor's counters count", means).value("works", true)
+    let finding = match cycles() {
+        Ok(cycles) if cycles > 0 => of_guests(),
+        Ok(_) => {
+            let found = "the processor's counters stand still";
+            Finding::odd("pmu", found, WITHOUT_PMU).value("works", false)
         }
-        Ok(_) => Finding::odd("pmu", "the processor's counters stand still", means).value("works", false),
         Err(error) => {
-            let finding =
-                Finding::odd("pmu", format!("no hardware counters: {error}"), means).value("works", false);
-            match error.kind() {
-                ErrorKind::PermissionDenied => finding.todo("sudo sysctl kernel.perf_event_paranoid=1"),
-                _ => finding,
-            }
+            with_todo(Finding::odd("pmu", error.to_string(), WITHOUT_PMU), &error).value("works", false)
         }
     };
     vec![finding]
+}
+
+const WITHOUT_PMU: &str = "accounts work without it: they use the TSC; exovm stat has no layer pmu";
+
+/// Cycles that some work of this thread's takes in ring 3.
+fn cycles() -> Result<u64, Unavailable> {
+    const OWN: libc::pid_t = 0;
+    let mut counter =
+        Counter::open(Kind::Hardware, CYCLES, OWN, Whose::Ring3).map_err(Unavailable::counter)?;
+    (0..WORK).fold(0u64, |sum, number| std::hint::black_box(sum.wrapping_add(number)));
+    counter.read().map(|sum| sum.value).map_err(Unavailable::Other)
+}
+
+/// It counts; whether also for a guest alone.
+fn of_guests() -> Finding {
+    const OWN: libc::pid_t = 0;
+    let open = |whose| Counter::open(Kind::Hardware, CYCLES, OWN, whose).map_err(Unavailable::counter);
+    let found = "the processor's counters count";
+    let finding = match (open(Whose::Guest), open(Whose::GuestRing3)) {
+        (Ok(_), _) => {
+            Finding::good("pmu", found, "exovm stat has the cycles, instructions and misses of a guest")
+        }
+        (Err(error), Ok(_)) => {
+            let means =
+                "exovm stat has the cycles, instructions and misses of a guest's ring 3, not of its ring 0";
+            with_todo(Finding::good("pmu", found, means), &error)
+        }
+        (Err(_), Err(error)) => with_todo(Finding::odd("pmu", error.to_string(), WITHOUT_PMU), &error),
+    };
+    finding.value("works", true)
+}
+
+fn with_todo(finding: Finding, error: &Unavailable) -> Finding {
+    let todo = error.todo();
+    if todo.is_empty() { finding } else { finding.todo(todo) }
 }
 
 pub(super) fn kvm_events() -> Vec<Finding> {
@@ -40,25 +67,18 @@ pub(super) fn kvm_events() -> Vec<Finding> {
 }
 
 fn tracepoints() -> Finding {
-    let means = "accounts work without them; exits cannot be told apart by KVM's own reasons";
-    let missing = |found: &str| Finding::odd("tracepoints", found, means).value("readable", false);
-    let mut denied = false;
-    for root in TRACEFS {
-        match std::fs::read_to_string(Path::new(root).join("events/kvm/kvm_exit/format")) {
-            Ok(_) => {
-                let found = format!("KVM's tracepoints can be read in {root}");
-                return Finding::good("tracepoints", found, "KVM says why and when it leaves a guest")
-                    .value("readable", true);
-            }
-            Err(error) => denied |= error.kind() == ErrorKind::PermissionDenied,
+    let finding = match try_tracepoints() {
+        Ok(()) => {
+            let means = "exovm trace has what KVM does: exits, emulated instructions, halts";
+            return Finding::good("tracepoints", "KVM's tracepoints can be recorded", means)
+                .value("works", true);
         }
-    }
-    if denied {
-        missing("KVM's tracepoints may not be read by this user")
-            .todo("run as root, or: sudo mount -o remount,gid=$(id -g),mode=750 /sys/kernel/tracing")
-    } else {
-        missing("KVM's tracepoints are not there").todo("sudo mount -t tracefs tracefs /sys/kernel/tracing")
-    }
+        Err(error) => {
+            let means = "accounts and traces work without them; exovm trace has nothing of what KVM does";
+            with_todo(Finding::odd("tracepoints", error.to_string(), means), &error)
+        }
+    };
+    finding.value("works", false)
 }
 
 /// KVM_GET_STATS_FD.

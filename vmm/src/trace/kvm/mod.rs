@@ -48,6 +48,12 @@ struct State {
     missing: Option<Missing>,
 }
 
+/// Whether this process may record KVM's tracepoints: those of its own thread, for a moment.
+pub(crate) fn try_tracepoints() -> Result<(), Unavailable> {
+    const OWN: libc::pid_t = 0;
+    Thread::open(OWN, &Points::find()?, 0).map(drop).map_err(Unavailable::tracepoint)
+}
+
 /// While they are recorded.
 #[derive(Debug)]
 struct Open {

@@ -198,8 +198,16 @@ mod tests {
     #[test]
     fn instructions_in_a_row_are_one_slice() {
         let failed = Step::Emulated { guest_address: 3, failed: true };
-        let steps = [(1, emulated(1)), (3, emulated(2)), (5, emulated(3)), (6, failed), (40, emulated(9)), (41, MMIO)];
-        let expected = ["1-6 emulated instructions x3", "40-40 emulated instructions x1", "41-41 to the VMM x1"];
+        let steps = [
+            (1, emulated(1)),
+            (3, emulated(2)),
+            (5, emulated(3)),
+            (6, failed),
+            (40, emulated(9)),
+            (41, MMIO),
+        ];
+        let expected =
+            ["1-6 emulated instructions x3", "40-40 emulated instructions x1", "41-41 to the VMM x1"];
         assert_eq!(told(&steps, |_, _| ()), expected);
     }
 

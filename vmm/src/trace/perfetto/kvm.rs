@@ -52,7 +52,8 @@ impl Kvm {
                     let wanted = self.wants(sink, name);
                     self.open = Some(wanted);
                     if wanted {
-                        let about = vec![address("guest address", record.subject), number("reason", record.argument)];
+                        let about =
+                            vec![address("guest address", record.subject), number("reason", record.argument)];
                         self.event(sink, record.tsc, EventType::SliceBegin, name, about)?;
                     }
                 }
@@ -117,5 +118,9 @@ fn begin(record: &Record) -> u64 {
 
 /// A number as people write addresses.
 fn address(name: &str, value: u64) -> DebugAnnotation {
-    DebugAnnotation { name: Some(name.to_owned()), uint_value: None, string_value: Some(format!("{value:#x}")) }
+    DebugAnnotation {
+        name: Some(name.to_owned()),
+        uint_value: None,
+        string_value: Some(format!("{value:#x}")),
+    }
 }

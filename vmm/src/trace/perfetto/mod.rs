@@ -169,7 +169,8 @@ impl<W: Write> Exporter<W> {
                     }
                     Of::Kvm(kvm) => {
                         self.exported.kvm += records.len() as u64;
-                        self.exported.kvm_exits += kvm.push(&mut self.sink, &self.kvm_names, *lost, records)?;
+                        self.exported.kvm_exits +=
+                            kvm.push(&mut self.sink, &self.kvm_names, *lost, records)?;
                         Ok(())
                     }
                 }

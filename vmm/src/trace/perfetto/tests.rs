@@ -251,7 +251,14 @@ fn events_of_kvm_that_were_lost_are_a_gap_that_ends_the_exit() {
     let later: Vec<_> = kvm().into_iter().skip(1).collect();
     let (trace, exported) = export(&[], vec![(KVM, 0, kvm()[..1].to_vec()), (KVM, 7, later[1..3].to_vec())]);
     assert_eq!(exported.lost, 7);
-    let expected = ["1 begin HLT []", "1 end  []", "1 begin records lost []", "9 end  []", "20 begin ? []", "20 end  []"];
+    let expected = [
+        "1 begin HLT []",
+        "1 end  []",
+        "1 begin records lost []",
+        "9 end  []",
+        "20 begin ? []",
+        "20 end  []",
+    ];
     assert_eq!(events(&trace), expected);
 }
 
