@@ -7,6 +7,7 @@
 //! | [`link_layer`] | frames put on the wire by hand |
 //! | [`pair`] | two Cheetahs in one machine |
 //! | [`scene`] | the `exovm` command, as its user meets it |
+//! | [`tracefs`] | tracefs for one test, there or not |
 //!
 //! A test wraps its body in `exovm_netns::in_namespace!`; nothing here touches the host's own network.
 
@@ -15,6 +16,7 @@ pub mod host;
 pub mod link_layer;
 pub mod pair;
 pub mod scene;
+pub mod tracefs;
 
 pub use exovm_test::guest::make_image;
 pub use exovm_test::{Client, Guest, GuestBuilder, Response, Site, guest, http, network, site};

@@ -4,4 +4,5 @@
 mod channel;
 mod faults;
 mod http;
+mod kvm_events;
 mod machines;

@@ -1,6 +1,6 @@
 //! The table in `docs/stat-and-top.md` lists what there is, no more and no less.
 
-use exovm::stat::{Family, Kind, LAYERS, StatSnapshot, prometheus};
+use exovm::stat::{Family, Kind, LAYERS, StatSnapshot, pmu_families, prometheus};
 use exovm_ci::{Guest, Site};
 use exovm_netns::in_namespace;
 use std::fs;
@@ -18,11 +18,12 @@ fn line(family: &Family) -> String {
     format!("| `{}` | {kind} | {} |", prometheus::name(family), family.help)
 }
 
-/// The table of what these machines have, KVM's own left out.
+/// The table of what these machines have, KVM's own left out. What the PMU counts is there, whatever this host has.
 fn table(machines: &[StatSnapshot]) -> String {
     let mut text = "\n| name | kind | what |\n| --- | --- | --- |\n".to_owned();
     for (layer, _) in LAYERS.iter().filter(|(layer, _)| *layer != "kvm") {
-        let families = machines.iter().flat_map(|machine| &machine.families);
+        let pmu = pmu_families();
+        let families = machines.iter().flat_map(|machine| &machine.families).chain(&pmu);
         let mut lines = Vec::new();
         for line in families.filter(|family| family.layer == *layer).map(line) {
             if !lines.contains(&line) {

@@ -130,11 +130,18 @@ mod tests {
         (event, ring)
     }
 
-    /// Touches so many pages for the first time: too few for a huge one.
+    /// Touches so many pages for the first time, each by itself.
     fn touch(pages: usize) {
-        let mut memory = vec![0u8; pages * PAGE_BYTES];
-        memory.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
-        std::hint::black_box(memory);
+        let bytes = pages * PAGE_BYTES;
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping where the kernel likes, written to within its bounds, and unmapped when nothing refers to it.
+        unsafe {
+            let memory = libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0);
+            assert_ne!(memory, libc::MAP_FAILED);
+            libc::madvise(memory, bytes, libc::MADV_NOHUGEPAGE);
+            (0..pages).for_each(|page| memory.cast::<u8>().add(page * PAGE_BYTES).write_volatile(1));
+            libc::munmap(memory, bytes);
+        }
     }
 
     #[test]

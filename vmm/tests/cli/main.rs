@@ -13,6 +13,7 @@ mod doctor;
 mod gdb;
 mod help;
 mod host;
+mod host_events;
 mod image;
 mod image_file;
 mod images;
