@@ -101,7 +101,7 @@ impl Ring {
     }
 
     fn word(&self, at: u64) -> u64 {
-        let offset = at as usize % self.data_bytes & !7;
+        let offset = (at as usize % self.data_bytes) & !7;
         // SAFETY: inside the mapping, whatever a record says of its size, and aligned. The kernel does not write there until the tail
         // is past it.
         unsafe { self.page.add(PAGE_BYTES + offset).cast::<u64>().read_volatile() }
