@@ -117,6 +117,9 @@ fn extent_attacks(_: Arguments<'_>) -> Option<u32> {
     try_("bind no extent", kernel::raw(Call::ExtentBind, [who, 0, 0, 0, 0]));
     try_("bind memory as an extent", kernel::raw(Call::ExtentBind, [who, child.given.0, 0, 0, 0]));
     try_("bind another's extent", kernel::raw(Call::ExtentBind, [who, others.0, 0, 0, 0]));
+    // Neither reading nor writing.
+    let nothing = kernel::raw(Call::CapabilityDerive, [who, extent.0, FIRST, 1, 0]).ok()?;
+    try_("bind an extent without rights", kernel::raw(Call::ExtentBind, [who, nothing, 0, 0, 0]));
     try_("unbind what is not bound", kernel::raw(Call::ExtentUnbind, [who, extent.0, 0, 0, 0]));
     let queue = Queue::of(child.environment, queues, first_queue, child.gpa(RINGS_PAGE))?;
     queue.bind().ok()?;

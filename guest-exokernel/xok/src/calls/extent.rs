@@ -16,6 +16,11 @@ impl Kernel {
         let mut tree = self.tree();
         let capability = tree.find(environment, Handle(extent), Kind::Extent)?;
         let entry = tree.entry_mut(capability);
+        let rights = u32::from(entry.rights) & (abi::extent::READ | abi::extent::WRITE);
+        // An entry without rights is a free one, and would be somebody else's while it is waited for.
+        if rights == 0 {
+            return refuse(Error::BadArgument);
+        }
         if entry.bound != 0 {
             return refuse(Error::Busy);
         }
@@ -28,7 +33,7 @@ impl Kernel {
                 blocks: entry.count,
                 environment,
                 device: entry.object,
-                rights: u32::from(entry.rights) & (abi::extent::READ | abi::extent::WRITE),
+                rights,
                 reserved: 0,
             },
         );

@@ -115,6 +115,7 @@ pub(super) const EXTENTS: Rows = &[
     ("bind no extent", "Err(NotFound)"),
     ("bind memory as an extent", "Err(NotFound)"),
     ("bind another's extent", "Err(NotFound)"),
+    ("bind an extent without rights", "Err(BadArgument)"),
     ("unbind what is not bound", "Err(NotFound)"),
     ("read before anything is bound", "status 1"),
     ("bind one's extent", "Ok(())"),
