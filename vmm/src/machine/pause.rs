@@ -57,6 +57,19 @@ impl<V: 'static> Pause<V> {
         self.wait(vcpu)
     }
 
+    /// Takes over holds that others have on vCPUs, one a number: whether or not all of them are held by this pause then, those holds
+    /// are over.
+    pub(crate) fn take_over(&mut self, vcpus: impl Iterator<Item = u32>) -> Result<(), AskError> {
+        let mut all = Ok(());
+        for vcpu in vcpus {
+            all = all.and(self.hold(vcpu));
+            if let Ok(desk) = self.team.desk(vcpu) {
+                desk.release();
+            }
+        }
+        all
+    }
+
     fn begin(&mut self, vcpu: u32) -> Result<(), AskError> {
         let desk = self.team.desk(vcpu)?;
         let held = self.held.get_mut(vcpu as usize).ok_or(AskError::NoSuchVcpu)?;
@@ -174,6 +187,21 @@ mod tests {
         assert_eq!(guest.run(), [false; 2]);
         drop(first);
         assert_eq!(guest.run(), [true; 2]);
+        guest.end();
+    }
+
+    #[test]
+    fn holds_that_are_taken_over_are_over_with_the_pause_also_where_one_cannot_be() {
+        let guest = Guest::new(3);
+        for vcpu in [0, 2, 2] {
+            guest.team.desk(vcpu).and_then(|desk| desk.hold()).expect("it runs");
+        }
+        let mut pause = guest.team.pause().expect("it runs");
+        pause.release(1);
+        assert_eq!(pause.take_over([0, 7, 2, 2].into_iter()), Err(AskError::NoSuchVcpu));
+        assert_eq!(guest.run(), [false, true, false]);
+        drop(pause);
+        assert_eq!(guest.run(), [true; 3]);
         guest.end();
     }
 

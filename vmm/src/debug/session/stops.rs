@@ -31,13 +31,15 @@ impl Session {
     /// decided.
     pub(super) fn absorb(&mut self, running: bool) -> Result<bool, AskError> {
         let mut news = false;
-        for (vcpu, event) in self.hub.take() {
-            // One hold is the event's.
-            self.pause.hold(vcpu)?;
-            if let Ok(desk) = self.machine.team.desk(vcpu) {
-                desk.release();
-            }
-            let stop = self.classify(vcpu, event)?;
+        let events = self.hub.take();
+        // Each event has a hold. All of them are this session's from here on, so that none is left when it ends, whatever fails meanwhile.
+        self.pause.take_over(events.iter().map(|(vcpu, _)| *vcpu))?;
+        for (vcpu, event) in events {
+            let stop = self.classify(vcpu, event).unwrap_or_else(|error| {
+                // The guest gets what it would get without a debugger.
+                tracing::warn!("vCPU {vcpu} came to {event:?}, which cannot be looked at: {error}");
+                Stop { event, kind: Kind::Foreign, reported: false, record: None }
+            });
             self.stops[vcpu as usize] = Some(stop);
             let passes = matches!(stop.kind, Kind::Leftover | Kind::Foreign);
             if passes && running {
