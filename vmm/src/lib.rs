@@ -21,6 +21,8 @@
 //! | [`images`] | the images embedded in this binary |
 //! | [`sample_site`] | the site that is served when none is given |
 //! | [`span_costs`] | what a span costs in the guest |
+//! | `output` | files that are there as a whole, or valid as far as they go |
+//! | `text` | numbers of things; strangers' text for terminals |
 //! | [`project`] | images of one's own: made from a template, built against the sources embedded in this binary |
 //! | [`cache_dir`](mod@cache_dir) | where what can be made again is kept |
 //! | [`cli`] | the `exovm` command |
@@ -40,6 +42,7 @@ pub mod guest_log;
 pub mod images;
 pub mod kernel_costs;
 pub mod machine;
+mod output;
 pub(crate) mod perf_events;
 pub mod placement;
 pub mod probe;
@@ -49,4 +52,5 @@ pub mod sample_site;
 pub mod span_costs;
 pub mod stat;
 pub mod tables;
+mod text;
 pub mod trace;

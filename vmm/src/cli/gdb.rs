@@ -74,6 +74,8 @@ pub(super) fn gdb(arguments: &GdbArguments) -> Result<ExitCode, Failure> {
         lend_to_stdio(&name)?;
         return Ok(ExitCode::SUCCESS);
     }
+    // Before there is a thread, another process, or a file that is to be removed. Ctrl-C is gdb's business, if it runs here.
+    let signals = Signals::block()?;
     if let Some(address) = arguments.listen {
         let listener = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
         let address = listener.local_addr()?;
@@ -81,15 +83,15 @@ pub(super) fn gdb(arguments: &GdbArguments) -> Result<ExitCode, Failure> {
             complain!("exovm: whoever can reach {address} can do with {name} what it likes");
         }
         announce(&name, &address.to_string());
-        return lend(&name, &Listener::Tcp(listener));
+        return lend(&name, &Listener::Tcp(listener), &signals);
     }
     if let Some(path) = &arguments.socket {
         let listener = UnixListener::bind(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let _removed_at_end = Removed(path);
         announce(&name, &path.display().to_string());
-        return lend(&name, &Listener::Unix(listener));
+        return lend(&name, &Listener::Unix(listener), &signals);
     }
-    run(&name, &arguments.gdb)
+    run(&name, &arguments.gdb, &signals)
 }
 
 /// Asks a machine for a connection of its debugger's.
@@ -116,7 +118,7 @@ fn write_symbols(name: &str, directory: &Path) -> Result<(), Failure> {
 }
 
 /// Runs the host's gdb, attached.
-fn run(name: &str, arguments: &[String]) -> Result<ExitCode, Failure> {
+fn run(name: &str, arguments: &[String], signals: &Signals) -> Result<ExitCode, Failure> {
     let directory = tempfile::Builder::new().prefix("exovm-gdb-").tempdir()?;
     write_symbols(name, directory.path())?;
     let [program, kernel] = FILES.map(|(_, file)| directory.path().join(file));
@@ -132,6 +134,7 @@ fn run(name: &str, arguments: &[String]) -> Result<ExitCode, Failure> {
     let mut command = Command::new("gdb");
     command.arg("-q").arg(program);
     command.args(commands.iter().flat_map(|text| ["-ex", text.as_str()])).args(arguments);
+    signals.not_blocked_in(&mut command);
     let mut gdb = match command.spawn() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(format!(
@@ -144,8 +147,7 @@ fn run(name: &str, arguments: &[String]) -> Result<ExitCode, Failure> {
         }
         started => started.map_err(|error| format!("gdb: {error}"))?,
     };
-    // Ctrl-C is gdb's business; this command stays to remove the files.
-    let _signals = Signals::block()?;
+    // This command stays to remove the files.
     let status = gdb.wait()?;
     Ok(ExitCode::from(status.code().map_or(super::exit::ERROR, |code| code as u8)))
 }
@@ -187,8 +189,7 @@ impl Listener {
 }
 
 /// Lends connections until a signal comes or the machine has gone.
-fn lend(name: &str, listener: &Listener) -> Result<ExitCode, Failure> {
-    let signals = Signals::block()?;
+fn lend(name: &str, listener: &Listener, signals: &Signals) -> Result<ExitCode, Failure> {
     loop {
         let mut polled = [
             PollFd::from_borrowed_fd(listener.fd(), PollFlags::IN),

@@ -24,6 +24,7 @@ mod disk_image;
 mod docroot;
 mod doctor;
 mod duration;
+mod ended;
 mod exit;
 mod gdb;
 mod image;

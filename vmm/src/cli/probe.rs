@@ -1,10 +1,11 @@
 //! `exovm probe`: how often a function of a running machine is called, how long it takes, and with what.
 
 use super::Failure;
+use super::ended::Ended;
 use super::style::{self, Reader, columns, print, styled};
 use super::supervise::Signals;
 use crate::control::resolve;
-use crate::probe::client::{Client, Heard};
+use crate::probe::client::{Client, ClientError, Heard};
 use crate::probe::table::Seen;
 use crate::probe::{Function, Item, ProbeRequest, Ring};
 use std::io::IsTerminal;
@@ -34,8 +35,9 @@ Examples:
   exovm probe memcpy --ret --json | jq '.by[].p99_cycles'
 
 Exit codes
-  0 the function was probed as long as wanted, or until Ctrl-C or the machine's
-  end; 1 there is no such machine or function, or it cannot be probed")]
+  0 the function was probed as long as wanted, until Ctrl-C, or until the machine
+  ended, and a line says so; 1 there is no such machine or function, it cannot be
+  probed, or the machine is gone without a word or does not answer")]
 pub(super) struct ProbeArguments {
     /// Name of the machine, which is not needed if only one runs; and the function.
     #[arg(value_names = ["VM", "FUNCTION"], num_args = 0..=2)]
@@ -104,14 +106,17 @@ pub(super) fn probe(arguments: &ProbeArguments) -> Result<ExitCode, Failure> {
         let time = humantime::format_duration(arguments.time);
         complain!("exovm: probing {} for {time}; Ctrl-C ends it earlier", seen.1.function.name);
     }
-    let result = watch(&mut client, &mut seen, &signals, arguments);
+    let watched = watch(&mut client, &mut seen, &signals, arguments);
     let seen = seen.1;
-    if let Err(error) = &result {
-        if seen.by.is_empty() {
-            return Err(error.to_string().into());
-        }
-        complain!("exovm: {error}; this is what came until then");
-    }
+    let ended = match watched {
+        Ok(ended) => ended,
+        Err(error) if seen.by.is_empty() => return Err(error.into()),
+        Err(ClientError::Gone(_)) => Ended::Gone,
+        Err(ClientError::Silent(_)) => Ended::Silent,
+        Err(ClientError::Misunderstood(_)) => Ended::Garbled,
+    };
+    let seconds = seen.cycles as f64 / 1000.0 / seen.tsc_khz.max(1) as f64;
+    ended.say(&machine, Duration::try_from_secs_f64(seconds).unwrap_or_default());
     if let Some(number) = arguments.environment
         && seen.by.is_empty()
     {
@@ -121,7 +126,7 @@ pub(super) fn probe(arguments: &ProbeArguments) -> Result<ExitCode, Failure> {
         true => print(&serde_json::to_string_pretty(&seen.json())?)?,
         false => print(seen.text().trim_end())?,
     };
-    Ok(ExitCode::from(if result.is_err() { super::exit::ERROR } else { super::exit::SUCCESS }))
+    Ok(ended.code())
 }
 
 /// Takes the numbers until the time is over, a signal comes, or the machine ends.
@@ -130,7 +135,7 @@ fn watch(
     (begun_tsc, seen): &mut (u64, Seen),
     signals: &Signals,
     arguments: &ProbeArguments,
-) -> Result<(), crate::probe::client::ClientError> {
+) -> Result<Ended, ClientError> {
     let until = Instant::now().checked_add(arguments.time);
     loop {
         match client.next(until, Some(signals.fd()))? {
@@ -144,11 +149,7 @@ fn watch(
             }
             Heard::Item(Item::End { machine_ended }) => {
                 seen.complete = !machine_ended;
-                if machine_ended {
-                    let seconds = seen.cycles as f64 / 1000.0 / seen.tsc_khz.max(1) as f64;
-                    complain!("exovm: machine {} ended after {seconds:.1} s", seen.machine);
-                }
-                return Ok(());
+                return Ok(if machine_ended { Ended::Machine } else { Ended::Asked });
             }
             Heard::Item(_) | Heard::Enough => {}
         }

@@ -1,19 +1,18 @@
 //! `exovm profile`: where a running machine's time goes, by samples of its call stacks.
 
-mod receive;
-
 use super::Failure;
+use super::ended::Ended;
 use super::style::{self, counted, print, styled};
 use super::supervise::Signals;
-use crate::control::{Answer, Request, Session, resolve};
+use crate::control::{Answer, Heard, Lines, Request, Session, resolve};
+use crate::output::{check_whole, write_whole};
 use crate::profile::collect::{Ending, Filter, Profile};
 use crate::profile::table::{percent, rows};
 use crate::profile::{HZ_MAX, ProfileRequest, flame_graph, folded, pprof, table};
-use receive::{Lost, receive};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Arguments of `profile`.
 #[derive(clap::Args, Debug)]
@@ -37,8 +36,9 @@ Examples:
   exovm profile --json | jq '.functions[:5]'     for scripts
 
 Exit codes
-  0 samples were taken, also if the machine ended meanwhile or Ctrl-C did it;
-  1 there is no such machine, it does not answer, or the file cannot be written")]
+  0 samples were taken as long as wanted, until Ctrl-C, or until the machine
+  ended, and a line says so; 1 there is no such machine, it is gone without a
+  word or does not answer, or the file cannot be written")]
 pub(super) struct ProfileArguments {
     /// Name of the machine, as `exovm run` printed it; not needed if only one runs.
     machine: Option<String>,
@@ -87,6 +87,9 @@ enum Format {
 pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode, Failure> {
     let format = format(arguments)?;
     let name = resolve(arguments.machine.as_deref())?;
+    if let Some(path) = &arguments.output {
+        check_whole(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     let signals = Signals::block()?;
     let mut session = Session::open(&name)?;
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -100,15 +103,16 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode, Failure>
     }
     let (socket, first) = session.into_stream();
     let mut profile = Profile::default();
-    let lost = receive(&socket, first, &signals, arguments.time, &mut profile).err();
-    warn(&name, &profile, lost.as_ref());
+    let ended = receive(Lines::new(socket, first), &signals, arguments.time, &mut profile);
+    ended.say(&name, Duration::from_micros(profile.counts.elapsed_us));
+    warn(&profile);
     if arguments.idle {
         profile.add_idle();
     }
     let ring = arguments.ring.as_deref().and_then(|ring| ring.parse().ok());
     profile.keep(Filter { environment: arguments.environment, ring });
-    if profile.samples() == 0 && lost.is_some() {
-        return Err(format!("machine {name} said nothing").into());
+    if profile.samples() == 0 && matches!(ended, Ended::Gone | Ended::Silent | Ended::Garbled) {
+        return Err(format!("machine {name} has said nothing of what it does").into());
     }
     let content = match format {
         None => format!("{:#}\n", table::json(&profile, &name)).into_bytes(),
@@ -135,7 +139,24 @@ pub(super) fn profile(arguments: &ProfileArguments) -> Result<ExitCode, Failure>
             Err(bytes) => std::io::stdout().lock().write_all(bytes.as_bytes())?,
         },
     }
-    Ok(ExitCode::from(if lost.is_some() { super::exit::ERROR } else { super::exit::SUCCESS }))
+    Ok(ended.code())
+}
+
+/// Takes what the machine says for so long, or until a signal, or the machine's end.
+fn receive(mut lines: Lines, signals: &Signals, time: Duration, profile: &mut Profile) -> Ended {
+    let until = Instant::now().checked_add(time);
+    loop {
+        match lines.next(until, Some(signals.fd())) {
+            Ok(Heard::Line(line)) => profile.take_line(line),
+            Ok(Heard::Enough) => {}
+            Err(error) => return error.into(),
+        }
+        match profile.ending {
+            Ending::Open => {}
+            Ending::Wanted => return Ended::Asked,
+            Ending::MachineEnded => return Ended::Machine,
+        }
+    }
 }
 
 /// What is wanted; `None`: JSON.
@@ -164,20 +185,7 @@ fn format(arguments: &ProfileArguments) -> Result<Option<Format>, Failure> {
 }
 
 /// What the user must know of the samples.
-fn warn(name: &str, profile: &Profile, lost: Option<&Lost>) {
-    let seconds = profile.counts.elapsed_us as f64 / 1e6;
-    match (lost, profile.ending) {
-        (Some(Lost::Gone), _) => {
-            complain!("exovm: machine {name} has gone without a word; this is what came until then");
-        }
-        (Some(Lost::Silent), _) => {
-            complain!("exovm: machine {name} says nothing any more; this is what came until then");
-        }
-        (None, Ending::MachineEnded) => {
-            complain!("exovm: machine {name} ended after {seconds:.1} s; this is what came until then");
-        }
-        (None, _) => {}
-    }
+fn warn(profile: &Profile) {
     if !profile.begin.has_symbols && !profile.begin.threads.is_empty() {
         complain!("exovm: the image has no names of functions (it was stripped): addresses are printed");
     }
@@ -278,38 +286,4 @@ fn text(profile: &Profile, name: &str, top: usize) -> String {
     lines.push(String::new());
     lines.push(styled(&cost(profile), style::FAINT));
     lines.join("\n")
-}
-
-/// Writes a file as a whole or not at all; a pipe or a device gets the bytes as they are.
-fn write_whole(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
-        return file.write_all(content);
-    }
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".exovm-profile-")
-        .permissions(std::fs::Permissions::from_mode(0o666)) // less what the user's umask takes
-        .tempfile_in(dir)?;
-    file.write_all(content)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn file_that_cannot_be_written_is_not_there_at_all() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("a.svg");
-        write_whole(&path, b"first").expect("room");
-        write_whole(&path, b"second").expect("room");
-        assert_eq!(std::fs::read(&path).expect("there"), b"second");
-        assert!(write_whole(Path::new("/dev/full"), b"x").is_err());
-        assert!(write_whole(&dir.path().join("no/such/dir.svg"), b"x").is_err());
-        assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 1);
-    }
 }

@@ -1,6 +1,7 @@
 //! How output looks: colours (on a terminal only, and not where `NO_COLOR` is set), numbers of things, and columns.
 
 use super::Failure;
+pub(super) use crate::text::counted;
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
@@ -43,11 +44,6 @@ pub(super) fn print(text: &str) -> Result<Reader, Failure> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
         Err(error) => Err(format!("standard output: {error}").into()),
     }
-}
-
-/// A number of things: `1 file`, `2 files`.
-pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Rows under a heading, in columns as wide as their content.

@@ -18,13 +18,9 @@ pub(super) struct Signals(OwnedFd);
 impl Signals {
     /// For this thread and all started from now on.
     pub(super) fn block() -> Result<Self, Failure> {
-        // SAFETY: an all-zero set is a value that sigemptyset overwrites; the calls only touch the set given.
+        let set = Self::set();
+        // SAFETY: the calls only read the set given.
         let fd = unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&mut set);
-            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-                libc::sigaddset(&mut set, signal);
-            }
             libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
             libc::signalfd(-1, &set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC)
         };
@@ -33,6 +29,32 @@ impl Signals {
         }
         // SAFETY: signalfd returned a descriptor that nobody else owns.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    fn set() -> libc::sigset_t {
+        // SAFETY: an all-zero set is a value that sigemptyset overwrites; the calls only touch the set given.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                libc::sigaddset(&mut set, signal);
+            }
+            set
+        }
+    }
+
+    /// They end a process that is started, or are what it makes of them.
+    pub(super) fn not_blocked_in(&self, command: &mut std::process::Command) {
+        let set = Self::set();
+        let unblock = move || {
+            // SAFETY: reads the set given, and is async-signal-safe.
+            match unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) } {
+                0 => Ok(()),
+                error => Err(std::io::Error::from_raw_os_error(error)),
+            }
+        };
+        // SAFETY: it allocates nothing and takes no lock.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(command, unblock) };
     }
 
     /// Readable when one has come.

@@ -1,21 +1,22 @@
 //! `exovm trace`: records of everything that guest and VMM do, as a file for ui.perfetto.dev.
 
+use super::ended::Ended;
 use super::style::{counted, print};
 use super::supervise::Signals;
 use super::{Failure, duration, exit, trace_requests};
 use crate::control::{Answer, Request, Session, resolve};
+use crate::output::Growing;
 use crate::trace::TraceRequest;
 use crate::trace::perfetto::{Exported, Exporter, Only};
-use crate::trace::stream::{Header, Missing, Piece, StreamError};
+use crate::trace::stream::{End, Header, Missing, Piece, StreamError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
-use std::fs::File;
 use std::io::{BufReader, IsTerminal, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a machine may take for its last words.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,7 +38,12 @@ Examples:
   exovm trace --json | jq .lost                    what became of the records, for scripts
   exovm trace --requests --for 5s                  where the time of requests goes: percentiles of each layer
   exovm trace --slowest 20 -o slow.pftrace         the requests that took longest, and a trace of just these
-  exovm trace --html requests.html                 a page that draws typical and slow requests")]
+  exovm trace --html requests.html                 a page that draws typical and slow requests
+
+Exit codes
+  0 it was recorded as long as wanted, until Ctrl-C, or until the machine ended,
+  and a line says so; 1 there is no such machine, it is gone without a word or
+  does not answer, or the file cannot be written. What is written is valid")]
 pub(super) struct TraceArguments {
     /// Name of the machine; not needed if only one runs.
     machine: Option<String>,
@@ -99,14 +105,16 @@ pub(super) fn trace(arguments: &TraceArguments) -> Result<ExitCode, Failure> {
         return trace_requests::follow(arguments, files, &header, &socket, &behind);
     }
     let path = arguments.output.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.pftrace")));
+    let of_file = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     // Before anything is recorded: a place that cannot be written is known at once.
-    let file = trace_requests::create(&path)?;
+    let mut file = Growing::open(&path).map_err(|error| of_file(&error))?;
     let (header, socket, behind) = begin(arguments, &name, session, signals)?;
-    file.set_len(0).or_else(not_a_file).map_err(|error| format!("{}: {error}", path.display()))?;
-    let only = Only::new(&arguments.only);
-    let written = write(&file, &header, only, &socket, &behind);
-    let (exported, end) = written.map_err(|error| format!("{}: {error}", path.display()))?;
-    report(arguments, &name, &path, &header, exported, &end)
+    let begun = Instant::now();
+    let written = write(&mut file, &header, Only::new(&arguments.only), &socket, &behind);
+    let (exported, ended) = written.map_err(|error| of_file(&error))?;
+    report(arguments, &name, &path, &header, exported, ended)?;
+    ended.say(&name, begun.elapsed());
+    Ok(ended.code())
 }
 
 /// Has the machine record for as long as is asked for. What it sends comes from the socket, behind what has come already.
@@ -162,42 +170,57 @@ fn end_after(length: Duration, signals: Signals, socket: UnixStream) -> std::io:
     std::thread::Builder::new().name("exovm-end".to_owned()).spawn(wait).map(drop)
 }
 
-/// Writes what comes, until the machine says that it was all. Why it was.
+/// Hands on what comes, until the machine says that it was all, or says nothing more.
+pub(super) fn receive(
+    socket: &UnixStream,
+    behind: &[u8],
+    mut each: impl FnMut(&Piece) -> Result<(), Failure>,
+) -> Result<Ended, Failure> {
+    socket.set_read_timeout(None)?;
+    let mut stream = BufReader::with_capacity(1 << 20, behind.chain(socket));
+    loop {
+        match Piece::read(&mut stream) {
+            Ok(Some(Piece::End(End::Asked))) => return Ok(Ended::Asked),
+            Ok(Some(Piece::End(End::MachineEnded))) => return Ok(Ended::Machine),
+            Ok(Some(piece)) => each(&piece)?,
+            Ok(None) | Err(StreamError::Io(_)) => return Ok(Ended::Gone),
+            Err(StreamError::Garbled) => return Ok(Ended::Garbled),
+        }
+    }
+}
+
+/// Writes a trace of what `feed` feeds. Where that fails, what was written up to then stays, and is valid.
+pub(super) fn export<T>(
+    file: &mut Growing,
+    header: &Header,
+    only: Only,
+    feed: impl FnOnce(&mut dyn FnMut(&Piece) -> Result<(), Failure>) -> Result<T, Failure>,
+) -> Result<(Exported, T), Failure> {
+    let mut exporter = Exporter::new(file.begin()?, header, only)?;
+    let fed = feed(&mut |piece| exporter.push(piece).map_err(Failure::from));
+    let (written, whole_bytes) = match fed {
+        Ok(fed) => {
+            let (exported, whole_bytes) = exporter.finish();
+            (exported.map(|exported| (exported, fed)).map_err(Failure::from), whole_bytes)
+        }
+        // Nothing more behind half of a packet.
+        Err(error) => (Err(error), exporter.whole_bytes()),
+    };
+    written.map_err(|error| {
+        file.cut(whole_bytes);
+        format!("{error}; the first {whole_bytes} bytes are a valid trace and are kept").into()
+    })
+}
+
+/// Writes what comes, until it ends.
 fn write(
-    file: &File,
+    file: &mut Growing,
     header: &Header,
     only: Only,
     socket: &UnixStream,
     behind: &[u8],
-) -> Result<(Exported, String), Failure> {
-    let mut exporter = Exporter::new(file, header, only)?;
-    socket.set_read_timeout(None)?;
-    let mut stream = BufReader::with_capacity(1 << 20, behind.chain(socket));
-    let end = loop {
-        match Piece::read(&mut stream) {
-            Ok(Some(Piece::End(why))) => break why,
-            Ok(Some(piece)) => {
-                exporter.push(&piece).map_err(|error| cut(file, exporter.whole_bytes(), &error))?
-            }
-            Ok(None) | Err(StreamError::Io(_)) => break "the machine is gone".to_owned(),
-            // What came until then stays.
-            Err(error @ StreamError::Garbled) => break error.to_string(),
-        }
-    };
-    let (exported, whole_bytes) = exporter.finish();
-    let exported = exported.map_err(|error| cut(file, whole_bytes, &error))?;
-    Ok((exported, end))
-}
-
-/// A device or a pipe has no length to set.
-pub(super) fn not_a_file(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::InvalidInput { Ok(()) } else { Err(error) }
-}
-
-/// What was written stays, and is valid.
-pub(super) fn cut(file: &File, whole_bytes: u64, error: &std::io::Error) -> Failure {
-    let _ = file.set_len(whole_bytes);
-    format!("{error}; the first {whole_bytes} bytes are a valid trace and are kept").into()
+) -> Result<(Exported, Ended), Failure> {
+    export(file, header, only, |push| receive(socket, behind, push))
 }
 
 fn report(
@@ -206,8 +229,8 @@ fn report(
     path: &Path,
     header: &Header,
     exported: Exported,
-    end: &str,
-) -> Result<ExitCode, Failure> {
+    ended: Ended,
+) -> Result<(), Failure> {
     let Exported { records, lost, garbage, kvm, kvm_exits } = exported;
     if arguments.json {
         let traced = Traced {
@@ -220,7 +243,7 @@ fn report(
             garbage,
             kvm,
             kvm_missing: &header.kvm.missing,
-            end,
+            end: ended.name(),
         };
         print(&serde_json::to_string_pretty(&traced)?)?;
     } else {
@@ -250,11 +273,7 @@ fn report(
              returned to the VMM"
         );
     }
-    if end == "as asked" {
-        return Ok(ExitCode::SUCCESS);
-    }
-    complain!("exovm: {name}: {end}; the trace goes up to that");
-    Ok(ExitCode::from(exit::ERROR))
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,28 +1,23 @@
 //! `exovm trace --requests`, `--slowest` and `--html`: where the time of requests goes.
 
+use super::Failure;
+use super::ended::Ended;
 use super::style::{counted, print};
-use super::trace::{TraceArguments, cut, not_a_file};
-use super::{Failure, exit};
-use crate::trace::perfetto::{Exporter, Only};
+use super::trace::{TraceArguments, export, receive};
+use crate::output::{Growing, check_whole, write_whole};
+use crate::trace::perfetto::Only;
 use crate::trace::requests::{Keep, Report, Requests};
-use crate::trace::stream::{Header, Piece, StreamError};
+use crate::trace::stream::Header;
 use serde::Serialize;
-use std::fs::File;
-use std::io::{BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// Most of the slowest that are kept.
 const SLOWEST_MAX: usize = 1000;
 /// Those that a page has if nobody says how many.
 const SLOWEST_OF_PAGE: usize = 5;
-
-/// Files that are written when the recording is over: a place that cannot be written is known before.
-pub(super) struct Files {
-    records: Option<File>,
-    page: Option<File>,
-}
 
 /// The JSON form.
 #[derive(Serialize)]
@@ -40,8 +35,8 @@ impl TraceArguments {
     }
 }
 
-/// Opens what will be written.
-pub(super) fn open(arguments: &TraceArguments) -> Result<Files, Failure> {
+/// Opens what will be written when the recording is over: a place that cannot be written is known before. The records' file.
+pub(super) fn open(arguments: &TraceArguments) -> Result<Option<Growing>, Failure> {
     if arguments.slowest.is_some_and(|slowest| slowest == 0 || slowest > SLOWEST_MAX) {
         return Err(format!("--slowest takes a number between 1 and {SLOWEST_MAX}").into());
     }
@@ -50,22 +45,17 @@ pub(super) fn open(arguments: &TraceArguments) -> Result<Files, Failure> {
                     for a trace of everything"
             .into());
     }
-    Ok(Files {
-        records: arguments.output.as_deref().map(create).transpose()?,
-        page: arguments.html.as_deref().map(create).transpose()?,
-    })
-}
-
-/// Opens a file to write to, and leaves what is in it until there is something to write.
-pub(super) fn create(path: &Path) -> Result<File, Failure> {
-    let file = File::options().write(true).create(true).truncate(false).open(path);
-    file.map_err(|error| format!("{}: {error}", path.display()).into())
+    if let Some(page) = &arguments.html {
+        check_whole(page).map_err(|error| said_of(page, &error))?;
+    }
+    let records = arguments.output.as_deref();
+    records.map(|path| Growing::open(path).map_err(|error| said_of(path, &error))).transpose()
 }
 
 /// Follows requests until the machine says that it was all, and says what became of them.
 pub(super) fn follow(
     arguments: &TraceArguments,
-    files: Files,
+    records: Option<Growing>,
     header: &Header,
     socket: &UnixStream,
     behind: &[u8],
@@ -73,55 +63,36 @@ pub(super) fn follow(
     let page = arguments.html.is_some();
     let slowest = arguments.slowest.unwrap_or(if page { SLOWEST_OF_PAGE } else { 0 });
     let mut requests = Requests::new(header, Keep { slowest, typical: page });
-    socket.set_read_timeout(None)?;
-    let mut stream = BufReader::with_capacity(1 << 20, behind.chain(socket));
-    let end = loop {
-        match Piece::read(&mut stream) {
-            Ok(Some(Piece::End(why))) => break why,
-            Ok(Some(piece)) => requests.feed(&piece),
-            Ok(None) | Err(StreamError::Io(_)) => break "the machine is gone".to_owned(),
-            Err(error @ StreamError::Garbled) => break error.to_string(),
-        }
-    };
+    let begun = Instant::now();
+    let ended = receive(socket, behind, |piece| {
+        requests.feed(piece);
+        Ok(())
+    })?;
+    let after = begun.elapsed();
     let report = requests.finish();
-    if let Some(file) = &files.records {
-        write_slowest(file, &report).map_err(|error| said_of(arguments.output.as_deref(), &error))?;
+    if let (Some(mut file), Some(path)) = (records, &arguments.output) {
+        // A trace of nothing but the slowest requests and their time.
+        let pieces = report.slowest_pieces();
+        let written =
+            export(&mut file, &report.header, Only::default(), |push| pieces.iter().try_for_each(push));
+        written.map_err(|error| said_of(path, &error))?;
     }
-    if let Some(file) = &files.page {
-        write_page(file, &report).map_err(|error| said_of(arguments.html.as_deref(), &error.into()))?;
+    if let Some(path) = &arguments.html {
+        // All of a page or nothing: half of one draws nothing.
+        write_whole(path, report.html().as_bytes()).map_err(|error| said_of(path, &error))?;
     }
-    say(arguments, &report, &end)?;
-    if end == "as asked" {
-        return Ok(ExitCode::SUCCESS);
-    }
-    complain!("exovm: {}: {end}; the requests are those up to that", header.machine);
-    Ok(ExitCode::from(exit::ERROR))
+    say(arguments, &report, ended)?;
+    ended.say(&header.machine, after);
+    Ok(ended.code())
 }
 
-fn said_of(path: Option<&Path>, error: &Failure) -> Failure {
-    format!("{}: {error}", path.unwrap_or(Path::new("-")).display()).into()
+fn said_of(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    format!("{}: {error}", path.display()).into()
 }
 
-/// A trace of nothing but the slowest requests and their time.
-fn write_slowest(file: &File, report: &Report) -> Result<(), Failure> {
-    file.set_len(0).or_else(not_a_file)?;
-    let mut exporter = Exporter::new(file, &report.header, Only::default())?;
-    for piece in report.slowest_pieces() {
-        exporter.push(&piece).map_err(|error| cut(file, exporter.whole_bytes(), &error))?;
-    }
-    let (exported, whole_bytes) = exporter.finish();
-    exported.map(drop).map_err(|error| cut(file, whole_bytes, &error))
-}
-
-/// All of a page or nothing: half of one draws nothing.
-fn write_page(mut file: &File, report: &Report) -> std::io::Result<()> {
-    file.set_len(0).or_else(not_a_file)?;
-    file.write_all(report.html().as_bytes()).inspect_err(|_| drop(file.set_len(0)))
-}
-
-fn say(arguments: &TraceArguments, report: &Report, end: &str) -> Result<(), Failure> {
+fn say(arguments: &TraceArguments, report: &Report, ended: Ended) -> Result<(), Failure> {
     if arguments.json {
-        let said = Said { figures: report.figures(), slowest: report.slowest_figures(), end };
+        let said = Said { figures: report.figures(), slowest: report.slowest_figures(), end: ended.name() };
         print(&serde_json::to_string_pretty(&said)?)?;
         return Ok(());
     }

@@ -11,16 +11,19 @@
 //! | [`server`] | the machine's side |
 //! | `http` | `GET /metrics` |
 //! | [`client`] | the tools' side |
+//! | `lines` | what comes over a connection that a tool has taken over |
 
 pub mod client;
 mod connection;
 pub mod directory;
 mod http;
+mod lines;
 pub mod protocol;
 pub mod server;
 
 pub use client::{Session, resolve};
 pub use directory::{checked_name, machines, runtime_dir};
+pub use lines::{Heard, Lines, LinesError};
 pub use protocol::{Answer, Ending, Info, LogRequest, Refusal, RefusalKind, Request, StatRequest, State};
 pub use server::{Control, ControlSocket, Served};
 

@@ -16,6 +16,7 @@ use crate::machine;
 use crate::probe::ProbeRequest;
 use crate::profile::ProfileRequest;
 use crate::stat::StatSnapshot;
+use crate::text::make_harmless;
 use crate::trace::TraceRequest;
 use crate::trace::stream::Header;
 use serde::{Deserialize, Serialize};
@@ -330,18 +331,6 @@ impl Answer {
     /// The line that answers this, with its end.
     pub fn to_line(&self) -> Vec<u8> {
         to_line(&AnswerLine { v: VERSION, answer: self })
-    }
-}
-
-/// Of control characters, only line ends and tabs stay.
-pub(crate) fn make_harmless(value: &mut serde_json::Value) {
-    use serde_json::Value;
-    let is_obeyed = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
-    match value {
-        Value::String(text) if text.contains(is_obeyed) => *text = text.replace(is_obeyed, "\u{FFFD}"),
-        Value::Array(values) => values.iter_mut().for_each(make_harmless),
-        Value::Object(map) => map.values_mut().for_each(make_harmless),
-        _ => {}
     }
 }
 

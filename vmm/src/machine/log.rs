@@ -110,10 +110,7 @@ impl Drain {
     fn flush(&mut self, sink: &mut LogSink) {
         if !self.line.is_empty() {
             // A guest must not be able to play with the terminal of whoever reads this.
-            let text: String = String::from_utf8_lossy(&self.line)
-                .chars()
-                .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
-                .collect();
+            let text = crate::text::harmless(&String::from_utf8_lossy(&self.line));
             // The level stays first: by it a line is filtered.
             let (_, rest) = Level::split(&text);
             let level = &text[..text.len() - rest.len()];

@@ -2,6 +2,7 @@
 //! make no sense are passed over, names are made harmless for terminals.
 
 use super::stream::{Begin, Counts, Frame, Item, Sample, ThreadCounts};
+use crate::text::harmless;
 use abi::layout::KERNEL_VA;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -170,11 +171,6 @@ impl Frame {
     pub fn is_kernel(&self) -> bool {
         self.va >= KERNEL_VA
     }
-}
-
-/// Without what a terminal would obey.
-fn harmless(text: &str) -> String {
-    text.replace(char::is_control, "\u{FFFD}")
 }
 
 /// A profile of two threads, for tests of what is made of one.

@@ -8,6 +8,7 @@ pub use error::ProjectError;
 pub use exovm_image::build::Messages;
 pub use exovm_image::template::ProjectName;
 
+use crate::output::write_whole;
 use exovm_image::{build, template};
 use sources::Link;
 use std::fs;
@@ -91,23 +92,6 @@ pub fn build(dir: &Path, dependencies: Dependencies, messages: Messages) -> Resu
     }
     .build()?;
     let path = dir.join(format!("{}.image", built.name));
-    write_whole(&path, &built.file)?;
+    write_whole(&path, &built.file).map_err(ProjectError::at(&path))?;
     Ok(Packed { name: built.name, path, image_bytes: built.file.len() as u64, link })
-}
-
-/// Writes a file so that it is there as a whole or not at all.
-fn write_whole(path: &Path, content: &[u8]) -> Result<(), ProjectError> {
-    use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(".exovm-build-")
-            .permissions(fs::Permissions::from_mode(0o666)) // less what the user's umask takes
-            .tempfile_in(dir)?;
-        file.write_all(content)?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(ProjectError::at(path))
 }

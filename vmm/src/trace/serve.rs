@@ -4,7 +4,7 @@
 use super::collect::{HostEvents, Listener};
 use super::looking::Records;
 use super::record::Happening;
-use super::stream::{Header, Piece, SCHEMA, Site, Source};
+use super::stream::{End, Header, Piece, SCHEMA, Site, Source};
 use crate::account::ledger::{Bucket, now_tsc};
 use crate::machine::Shared;
 use abi::trace::{KIND_COUNTER, KIND_SPAN};
@@ -119,14 +119,14 @@ impl Serving {
         let why = loop {
             send(&mut socket, self.listener.next(PERIOD))?;
             if self.machine.has_ended() {
-                break "the machine ended";
+                break End::MachineEnded;
             }
             if said_all(&socket) {
-                break "as asked";
+                break End::Asked;
             }
         };
         let mut last = self.listener.last();
-        last.push(Piece::End(why.to_owned()));
+        last.push(Piece::End(why));
         send(&mut socket, last)
     }
 }

@@ -9,7 +9,7 @@
 //! | 8 | records of this source that were lost before these |
 //!
 //! Records follow as they are in memory ([`Record`]); names (of sites from [`super::record::FIRST_NAME`] on, more of them
-//! as they turn up) as JSON; the end with a line for people. Records of a source come in the order in which they were written,
+//! as they turn up) as JSON; the end with its reason ([`End`]). Records of a source come in the order in which they were written,
 //! those of different sources do not.
 
 use super::record::Record;
@@ -128,7 +128,27 @@ pub enum Piece {
     /// Further names, the first has number `FIRST_NAME` and however many came before.
     Names(Vec<String>),
     /// Why there is no more.
-    End(String),
+    End(End),
+}
+
+/// Why a stream ends. All that was recorded until then has been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The client wanted no more.
+    Asked,
+    /// The machine ended.
+    MachineEnded,
+}
+
+impl End {
+    const ALL: [Self; 2] = [Self::Asked, Self::MachineEnded];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::MachineEnded => "machine-ended",
+        }
+    }
 }
 
 impl Piece {
@@ -145,7 +165,7 @@ impl Piece {
             Self::Records { source, lost, records } => piece(RECORDS, *source, *lost, records.as_bytes()),
             // A list of strings has nothing that JSON could not say.
             Self::Names(names) => piece(NAMES, 0, 0, &serde_json::to_vec(names).unwrap_or_default()),
-            Self::End(why) => piece(END, 0, 0, why.as_bytes()),
+            Self::End(why) => piece(END, 0, 0, why.name().as_bytes()),
         }
     }
 
@@ -154,7 +174,7 @@ impl Piece {
         match self {
             Self::Records { records, .. } => HEAD_BYTES + size_of_val(records.as_slice()),
             Self::Names(names) => names.iter().map(String::len).sum(),
-            Self::End(why) => why.len(),
+            Self::End(why) => why.name().len(),
         }
     }
 
@@ -183,7 +203,10 @@ impl Piece {
             NAMES => serde_json::from_slice(&body)
                 .map(|names| Some(Self::Names(names)))
                 .or(Err(StreamError::Garbled)),
-            END => Ok(Some(Self::End(String::from_utf8_lossy(&body).into_owned()))),
+            END => {
+                let end = End::ALL.into_iter().find(|end| end.name().as_bytes() == body);
+                end.map(|end| Some(Self::End(end))).ok_or(StreamError::Garbled)
+            }
             _ => Err(StreamError::Garbled),
         }
     }
@@ -210,7 +233,8 @@ mod tests {
         let pieces = [
             Piece::Records { source: 2, lost: 1 << 40, records },
             Piece::Names(vec!["\"a\"".to_owned()]),
-            Piece::End("that was all".to_owned()),
+            Piece::End(End::Asked),
+            Piece::End(End::MachineEnded),
         ];
         let mut bytes = Vec::new();
         pieces.iter().for_each(|piece| piece.write(&mut bytes));
@@ -224,9 +248,12 @@ mod tests {
     #[test]
     fn cut_or_garbled_stream_is_an_error() {
         let mut bytes = Vec::new();
-        Piece::End("why".to_owned()).write(&mut bytes);
+        Piece::End(End::Asked).write(&mut bytes);
         assert!(matches!(Piece::read(&mut &bytes[..bytes.len() - 1]), Err(StreamError::Io(_))));
         assert!(matches!(Piece::read(&mut &[0xFF; 64][..]), Err(StreamError::Garbled)));
+        let mut other = bytes.clone();
+        *other.last_mut().expect("a reason") = b'?';
+        assert!(matches!(Piece::read(&mut other.as_slice()), Err(StreamError::Garbled)));
         bytes[0] = 9;
         assert!(matches!(Piece::read(&mut bytes.as_slice()), Err(StreamError::Garbled)));
     }

@@ -6,6 +6,7 @@ use super::kept::{Kept, LeftOut};
 use super::layers::{Kind, LayerId};
 use super::request::Request;
 use super::summary::{Incompletes, Summary};
+use crate::text::{counted, harmless};
 use crate::trace::stream::{Header, Piece};
 use abi::trace::subject;
 use serde::Serialize;
@@ -220,7 +221,8 @@ impl Report {
             );
             return lines;
         }
-        let mut first = format!("{} with a complete record", count(summary.complete, "request"));
+        let mut first =
+            format!("{} with a complete record", counted(summary.complete, "request", "requests"));
         if self.header.one_in > 1 {
             let _ = write!(first, ", of one received frame in {}", self.header.one_in);
         }
@@ -245,20 +247,20 @@ impl Report {
             ),
         ];
         for (requests, why) in reasons.iter().filter(|(requests, _)| *requests > 0) {
-            lines.push(format!("not counted: {} ({why})", count(*requests, "request")));
+            lines.push(format!("not counted: {} ({why})", counted(*requests, "request", "requests")));
         }
         if summary.lost_records > 0 {
-            lines.push(format!("{} missing", count(summary.lost_records, "record")));
+            lines.push(format!("{} missing", counted(summary.lost_records, "record", "records")));
         }
         if summary.strange_records + summary.crowded > 0 {
-            let strange = count(summary.strange_records + summary.crowded, "record");
+            let strange = counted(summary.strange_records + summary.crowded, "record", "records");
             lines.push(format!("{strange} left out: times go backwards, or too many packets at once"));
         }
         if summary.several_in_packet > 0 {
             lines.push(format!(
                 "{} held several requests, {} together with the others: such a packet counts as one",
-                count(summary.several_in_packet, "packet"),
-                count(summary.counted, "request")
+                counted(summary.several_in_packet, "packet", "packets"),
+                counted(summary.counted, "request", "requests")
             ));
         }
         let LeftOut { slowest, records, sample } = self.left_out;
@@ -268,7 +270,7 @@ impl Report {
             (sample, "left out of the sample of typical ones: there was no room for more"),
         ];
         for (requests, what) in left_out.iter().filter(|(requests, _)| *requests > 0) {
-            lines.push(format!("{} {what}", count(*requests, "request")));
+            lines.push(format!("{} {what}", counted(*requests, "request", "requests")));
         }
         let rest = [
             (summary.in_several_packets, "came in several packets"),
@@ -276,7 +278,7 @@ impl Report {
             (summary.continued, "went on after a disk read or an acknowledgment"),
         ];
         for (requests, what) in rest.iter().filter(|(requests, _)| *requests > 0) {
-            lines.push(format!("{} {what}", count(*requests, "request")));
+            lines.push(format!("{} {what}", counted(*requests, "request", "requests")));
         }
         lines
     }
@@ -329,7 +331,7 @@ impl Report {
         shares.sort_by_key(|share| std::cmp::Reverse(share.cycles));
         let name = |share: &super::request::Share| {
             let percent = share.cycles as f64 * 100.0 / request.cycles().max(1) as f64;
-            format!("{} {percent:.0} %", printable(&self.summary.layers.get(share.layer).name))
+            format!("{} {percent:.0} %", harmless(&self.summary.layers.get(share.layer).name))
         };
         shares.iter().take(NAMED).map(name).collect()
     }
@@ -365,7 +367,7 @@ fn rows(figures: &Figures, unit: &str, cells: impl Fn(&Spread) -> [String; 5]) -
     rows.push(heading);
     let mut row = |name: &str, share: f64, requests: u64, spread: &Spread| {
         let [p50, p90, p99, p99_9, max] = cells(spread);
-        let (name, share) = (printable(name), format!("{:.1} %", share * 100.0));
+        let (name, share) = (harmless(name), format!("{:.1} %", share * 100.0));
         rows.push([name, share, requests.to_string(), p50, p90, p99, p99_9, max]);
     };
     for layer in &figures.layers {
@@ -388,10 +390,6 @@ fn rows(figures: &Figures, unit: &str, cells: impl Fn(&Spread) -> [String; 5]) -
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn count(number: u64, one: &str) -> String {
-    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
-}
-
 /// A frame or disk request, for people.
 pub(super) fn subject_name(number: u64) -> String {
     let (kind, device, queue, n) = subject::parts(number);
@@ -402,9 +400,4 @@ pub(super) fn subject_name(number: u64) -> String {
         _ => return format!("{number:#x}"),
     };
     format!("{what} {device}.{queue} #{n}")
-}
-
-/// Names come from the image: what would move a terminal's cursor is not printed.
-fn printable(name: &str) -> String {
-    name.chars().map(|letter| if letter.is_control() { '\u{FFFD}' } else { letter }).collect()
 }
