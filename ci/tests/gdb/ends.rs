@@ -1,6 +1,6 @@
 //! Whatever ends a session: text and registers are as they were, and the guest goes on.
 
-use crate::client::{Client, RBX, RIP};
+use crate::client::{Client, RBX, RIP, Registers};
 use crate::program::{COUNT, code_va, guest, text};
 use exovm::debug::DebugError;
 use exovm::machine::{End, Machine};
@@ -37,6 +37,15 @@ fn assert_counts(machine: &Machine) {
     assert_ne!(count(machine), before, "it goes on");
 }
 
+/// Once the end of a debugger has been noticed, the text is as it was before it, and the program counts.
+fn assert_is_as_it_was(machine: &Machine, before: &[u8], after: &str) {
+    let begun = Instant::now();
+    while text(machine, &image()) != before {
+        assert!(begun.elapsed() < PATIENCE, "the text is not as it was, after {after}");
+    }
+    assert_counts(machine);
+}
+
 /// Attaches, once the end of the one before has been noticed.
 fn attach_again(machine: &Machine) -> Client {
     let begun = Instant::now();
@@ -48,6 +57,24 @@ fn attach_again(machine: &Machine) -> Client {
         assert!(begun.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Attaches to a machine, and stops it at the first instruction of its program, a jump to itself.
+fn stopped_at_begin(machine: &Machine) -> Client {
+    let mut gdb = Client::attach(machine);
+    assert_eq!(gdb.break_at(code_va()), "OK");
+    gdb.go();
+    gdb.stop();
+    gdb
+}
+
+/// Has it go on behind that jump. The registers that it was given.
+fn go_behind_jump(gdb: &mut Client) -> Registers {
+    let mut registers = gdb.registers(1);
+    registers.set(RIP, code_va() + 2);
+    assert_eq!(gdb.set_registers(1, &registers), "OK");
+    gdb.go();
+    registers
 }
 
 #[test]
@@ -95,16 +122,7 @@ fn core_debugger_that_goes_in_whatever_state_leaves_nothing() {
                 }
             }
             drop(gdb);
-            let begun = Instant::now();
-            // Until its end has been noticed.
-            loop {
-                let now = text(machine, &image());
-                if now == before {
-                    break;
-                }
-                assert!(begun.elapsed() < PATIENCE, "the text is not as it was, after {how}");
-            }
-            assert_counts(machine);
+            assert_is_as_it_was(machine, &before, &how.to_string());
             assert!(machine.wait(Some(Duration::ZERO)).is_none());
         }
     }
@@ -120,14 +138,8 @@ fn core_int3_of_the_programs_own_is_a_fault_that_a_debugger_sees_before() {
     // Waits for its debugger: jmp to itself; then int3.
     let code = [0xEB, 0xFE, 0xCC, 0x0F, 0x0B];
     let guest = guest(&code).launch();
-    let mut gdb = Client::attach(guest.machine());
-    assert_eq!(gdb.break_at(code_va()), "OK");
-    gdb.go();
-    gdb.stop();
-    let mut registers = gdb.registers(1);
-    registers.set(RIP, code_va() + 2);
-    assert_eq!(gdb.set_registers(1, &registers), "OK");
-    gdb.go();
+    let mut gdb = stopped_at_begin(guest.machine());
+    let registers = go_behind_jump(&mut gdb);
     let stop = gdb.stop();
     assert_eq!((stop.signal, stop.thread, stop.breakpoint), (5, 1, false));
     assert_eq!(gdb.registers(1).get(RIP), code_va() + 3);
@@ -177,11 +189,7 @@ fn core_garbage_ends_the_session_and_nothing_else() {
         assert_eq!(gdb.break_at(code_va()), "OK");
         gdb.write(packet);
         drop(gdb);
-        let begun = Instant::now();
-        while text(machine, &image()) != before {
-            assert!(begun.elapsed() < PATIENCE, "{packet:02x?}");
-        }
-        assert_counts(machine);
+        assert_is_as_it_was(machine, &before, &format!("{packet:02x?}"));
     }
 }
 
@@ -193,14 +201,8 @@ fn core_machine_that_ends_while_a_debugger_is_attached_tells_it() {
     let code =
         [&[0xEB, 0xFE, 0xB8][..], &exit, &[0xBF, 7, 0, 0, 0, 0x48, 0xB9], &gate, &[0xFF, 0xE1]].concat();
     let guest = guest(&code).launch();
-    let mut gdb = Client::attach(guest.machine());
-    assert_eq!(gdb.break_at(code_va()), "OK");
-    gdb.go();
-    gdb.stop();
-    let mut registers = gdb.registers(1);
-    registers.set(RIP, code_va() + 2);
-    assert_eq!(gdb.set_registers(1, &registers), "OK");
-    gdb.go();
+    let mut gdb = stopped_at_begin(guest.machine());
+    go_behind_jump(&mut gdb);
     assert_eq!(gdb.next(PATIENCE).expect("an end"), "W07");
     assert!(gdb.closes());
     assert_eq!(guest.wait().0, End::PowerOff { status: 7 });
@@ -210,10 +212,7 @@ fn core_machine_that_ends_while_a_debugger_is_attached_tells_it() {
 fn core_machine_that_is_stopped_while_it_stands_still_ends() {
     for vcpus in [1, 2] {
         let guest = guest(&COUNT).vcpus(vcpus).io(IoMode::Auto).launch();
-        let mut gdb = Client::attach(guest.machine());
-        assert_eq!(gdb.break_at(code_va()), "OK");
-        gdb.go();
-        gdb.stop();
+        let gdb = stopped_at_begin(guest.machine());
         let begun = Instant::now();
         assert_eq!(guest.machine().end(Duration::from_millis(100)), End::Stopped);
         assert!(begun.elapsed() < PATIENCE);

@@ -1,6 +1,7 @@
 //! The text for Prometheus, read by a parser that is not ours, and by the rules of the format (prometheus.io, exposition formats 0.0.4).
 
 use exovm::stat::prometheus::render;
+use exovm::stat::{Kind, StatSnapshot, family};
 use exovm_ci::{Guest, Site};
 use exovm_netns::in_namespace;
 use nom_openmetrics::parser::prometheus;
@@ -67,6 +68,115 @@ fn assert_histogram(name: &str, samples: &[Sample<'_>]) {
     }
 }
 
+/// What the parser finds, which must be all of it and by the rules: HELP and TYPE once a family, no family in two places, no series
+/// twice.
+fn checked(text: &str) -> Vec<Family<'_>> {
+    let (rest, families) = prometheus(text).unwrap_or_else(|error| panic!("{error}"));
+    assert!(rest.is_empty(), "not understood: {rest}");
+    let (mut names, mut series) = (BTreeSet::new(), BTreeSet::new());
+    for family in &families {
+        let (name, kind) = described(family);
+        assert!(name.starts_with("exovm_") && names.insert(name), "{name} is there twice");
+        assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+        for sample in &family.samples {
+            let known = match kind {
+                "histogram" => ["_bucket", "_sum", "_count"].map(|suffix| format!("{name}{suffix}")).to_vec(),
+                _ => vec![name.to_owned()],
+            };
+            assert!(known.iter().any(|known| known == sample.name()), "{} under {name}", sample.name());
+            let mut own = labels(sample, "");
+            own.sort_unstable();
+            let is_new = series.insert((sample.name().to_owned(), format!("{own:?}")));
+            assert!(is_new, "{name} {own:?} is there twice");
+            assert!(sample.number().is_finite() && sample.number() >= 0.0, "{sample:?}");
+        }
+        if kind == "histogram" {
+            assert_histogram(name, &family.samples);
+        }
+    }
+    families
+}
+
+/// Names as an image may choose them.
+const NAMES: [&str; 7] = [
+    "plain",
+    "a\"quoted\" one",
+    "back\\slash\\",
+    "two\nlines",
+    "\\n is no line's end",
+    "{a=\"b\"} 7",
+    "wörter, µs\t#",
+];
+
+#[test]
+fn names_of_every_kind_come_back_as_they_were() {
+    let help = "A help with a \\ in it,\nand a line's end, and a # HELP that is none.";
+    let mut spans = family::Family::new("guest", "span_cycles", Kind::Counter, "cycles", help);
+    let mut times = family::Family::new("disk", "request_time", Kind::Histogram, "nanoseconds", help);
+    for (number, name) in (1..).zip(NAMES) {
+        spans.push(&[("span", name), ("environment", "0")], number);
+        let counts = [(1_000, number), (2_000, 0), (4_000, 1)].into_iter();
+        times.push_histogram(&[("disk", name)], 1_500_000_001 * number, counts);
+    }
+    times.push_histogram(&[("disk", "that nobody used")], 0, [(1_000, 0), (2_000, 0)].into_iter());
+    let empty = family::Family::new("tcp", "nobody", Kind::Gauge, "", "Without samples it is not there.");
+    let snapshot = StatSnapshot { families: vec![spans, empty, times], ..StatSnapshot::default() };
+    let text = render(&snapshot);
+    let families = checked(&text);
+    assert_eq!(families.len(), 2, "{text}");
+    for family in &families {
+        let helps: Vec<_> = family
+            .descriptors
+            .iter()
+            .filter_map(|descriptor| match descriptor {
+                MetricDescriptor::Help { help, .. } => Some(help.to_string()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(helps, [help]);
+    }
+    let of = |name: &str, label: &str| -> BTreeMap<String, f64> {
+        let samples =
+            families.iter().flat_map(|family| &family.samples).filter(|sample| sample.name() == name);
+        let value = |sample: &Sample<'_>| {
+            let label = sample.labels().iter().find(|own| own.name == label).expect("its label");
+            (label.value.clone(), sample.number())
+        };
+        samples.map(value).collect()
+    };
+    let spans = of("exovm_guest_span_cycles_total", "span");
+    let sums = of("exovm_disk_request_time_seconds_sum", "disk");
+    let counts = of("exovm_disk_request_time_seconds_count", "disk");
+    for (number, name) in (1..).zip(NAMES) {
+        assert_eq!(spans.get(name), Some(&f64::from(number)), "{name:?}: {spans:?}");
+        assert_eq!(counts.get(name), Some(&f64::from(number + 1)), "{name:?}");
+        assert!((sums[name] - 1.500000001 * f64::from(number)).abs() < 1e-9, "{name:?}: {}", sums[name]);
+    }
+    assert_eq!((spans.len(), counts.len(), counts["that nobody used"]), (NAMES.len(), NAMES.len() + 1, 0.0));
+}
+
+/// The check itself notices what it is for.
+#[test]
+fn text_with_a_family_or_a_series_twice_or_a_histogram_that_shrinks_is_noticed() {
+    let family = |name: &str, lines: &str| format!("# HELP {name} Some help.\n# TYPE {name} {lines}");
+    let counter = family("exovm_a_total", "counter\nexovm_a_total{x=\"1\"} 1\n");
+    let wrong = [
+        format!("{counter}{counter}"),
+        format!("{counter}exovm_a_total{{x=\"1\"}} 2\n"),
+        format!("{counter}{}", family("exovm_b_total", "counter\nexovm_c_total 1\n")),
+        family(
+            "exovm_h",
+            "histogram\nexovm_h_bucket{le=\"1\"} 2\nexovm_h_bucket{le=\"+Inf\"} 1\nexovm_h_sum 1\nexovm_h_count 1\n",
+        ),
+        family("exovm_h", "histogram\nexovm_h_bucket{le=\"+Inf\"} 1\nexovm_h_sum 1\nexovm_h_count 2\n"),
+    ];
+    checked(&counter);
+    for text in wrong {
+        let found = std::panic::catch_unwind(|| drop(checked(&text)));
+        assert!(found.is_err(), "not noticed: {text}");
+    }
+}
+
 #[test]
 fn text_is_what_prometheus_reads_and_says_what_happened() {
     in_namespace!(|| {
@@ -74,33 +184,8 @@ fn text_is_what_prometheus_reads_and_says_what_happened() {
         let _accounts = guest.machine().accounts();
         (0..3).for_each(|_| drop(guest.get("/a")));
         let text = render(&guest.statistics());
-        let (rest, families) = prometheus(&text).unwrap_or_else(|error| panic!("{error}"));
-        assert!(rest.is_empty() && families.len() > 100, "{} families", families.len());
-        let (mut names, mut series) = (BTreeSet::new(), BTreeSet::new());
-        for family in &families {
-            let (name, kind) = described(family);
-            assert!(name.starts_with("exovm_") && names.insert(name), "{name} is there twice");
-            assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
-            for sample in &family.samples {
-                let known = match kind {
-                    "histogram" => {
-                        ["_bucket", "_sum", "_count"].map(|suffix| format!("{name}{suffix}")).to_vec()
-                    }
-                    _ => vec![name.to_owned()],
-                };
-                assert!(known.iter().any(|known| known == sample.name()), "{} under {name}", sample.name());
-                let mut own = labels(sample, "");
-                own.sort_unstable();
-                assert!(
-                    series.insert((sample.name().to_owned(), format!("{own:?}"))),
-                    "{name} {own:?} is there twice"
-                );
-                assert!(sample.number().is_finite() && sample.number() >= 0.0, "{sample:?}");
-            }
-            if kind == "histogram" {
-                assert_histogram(name, &family.samples);
-            }
-        }
+        let families = checked(&text);
+        assert!(families.len() > 100, "{} families", families.len());
         let value = |name: &str, own: &[(&str, &str)]| {
             let samples =
                 families.iter().flat_map(|family| &family.samples).filter(|sample| sample.name() == name);

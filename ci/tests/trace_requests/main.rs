@@ -61,6 +61,13 @@ fn follow(
     })
 }
 
+/// The same of so many requests, of each of which everything is known.
+fn figures_of(guest: &Guest, requests: u64, context: &str, client: impl FnOnce()) -> Figures {
+    let figures = follow(guest, Records::All, |_| {}, client).figures();
+    assert_eq!((figures.complete, figures.incomplete.sum()), (requests, 0), "{context}: {figures:#?}");
+    figures
+}
+
 /// The delay is in this layer of nearly all requests, and nowhere else.
 fn assert_only_in(figures: &Figures, name: &str, context: &str) {
     let delay_us = DELAY.as_secs_f64() * 1e6;
@@ -176,17 +183,10 @@ fn delay_of_the_disk_is_in_the_disks_layer_only() {
             // Directories are at hand, the files are not.
             guest.get("/0");
             on.store(true, Ordering::Relaxed);
-            let report = follow(
-                &guest,
-                Records::All,
-                |_| {},
-                || {
-                    let mut client = guest.connect();
-                    (1..30).for_each(|n| assert_eq!(client.get(&format!("/{n}")).unwrap().status(), 200));
-                },
-            );
-            let figures = report.figures();
-            assert_eq!((figures.complete, figures.incomplete.sum()), (29, 0), "{io:?} {figures:#?}");
+            let figures = figures_of(&guest, 29, &format!("{io:?}"), || {
+                let mut client = guest.connect();
+                (1..30).for_each(|n| assert_eq!(client.get(&format!("/{n}")).unwrap().status(), 200));
+            });
             assert_only_in(&figures, "disk", &format!("{io:?}"));
             on.store(false, Ordering::Relaxed);
             guest.stop();
@@ -207,21 +207,14 @@ fn delay_of_the_backend_is_in_its_layer_only_and_end_to_end_is_what_the_client_m
             guest.get("/a");
             on.store(true, Ordering::Relaxed);
             let mut measured_us = Vec::new();
-            let report = follow(
-                &guest,
-                Records::All,
-                |_| {},
-                || {
-                    let mut client = guest.connect();
-                    for _ in 0..40 {
-                        let begin = Instant::now();
-                        assert_eq!(client.get("/a").unwrap().status(), 200);
-                        measured_us.push(begin.elapsed().as_secs_f64() * 1e6);
-                    }
-                },
-            );
-            let figures = report.figures();
-            assert_eq!((figures.complete, figures.incomplete.sum()), (40, 0), "{which:?} {figures:#?}");
+            let figures = figures_of(&guest, 40, &format!("{which:?}"), || {
+                let mut client = guest.connect();
+                for _ in 0..40 {
+                    let begin = Instant::now();
+                    assert_eq!(client.get("/a").unwrap().status(), 200);
+                    measured_us.push(begin.elapsed().as_secs_f64() * 1e6);
+                }
+            });
             assert_only_in(&figures, name, &format!("{which:?}"));
             // The client's own side: its system calls, its TCP, and that the VMM's thread has to wake up.
             measured_us.sort_by(f64::total_cmp);
@@ -239,23 +232,16 @@ fn pause_within_a_request_is_the_clients_and_nobody_elses() {
     in_namespace!(|| {
         let guest = Guest::serving(&Site::new().pattern_file("a", 1, 1000));
         guest.get("/a");
-        let report = follow(
-            &guest,
-            Records::All,
-            |_| {},
-            || {
-                let mut client = guest.connect();
-                client.socket().set_nodelay(true).unwrap();
-                for _ in 0..30 {
-                    client.send(b"GET /a HTTP/1.1\r\nHo").unwrap();
-                    std::thread::sleep(DELAY);
-                    client.send(b"st: a\r\n\r\n").unwrap();
-                    assert_eq!(client.response(Content::Follows).unwrap().status(), 200);
-                }
-            },
-        );
-        let figures = report.figures();
-        assert_eq!((figures.complete, figures.incomplete.sum()), (30, 0), "{figures:#?}");
+        let figures = figures_of(&guest, 30, "two packets", || {
+            let mut client = guest.connect();
+            client.socket().set_nodelay(true).unwrap();
+            for _ in 0..30 {
+                client.send(b"GET /a HTTP/1.1\r\nHo").unwrap();
+                std::thread::sleep(DELAY);
+                client.send(b"st: a\r\n\r\n").unwrap();
+                assert_eq!(client.response(Content::Follows).unwrap().status(), 200);
+            }
+        });
         assert_eq!(figures.in_several_packets, 30);
         assert_only_in(&figures, "wait for the request's rest", "two packets");
         assert!(figures.without_client.us.p50 < REST_US, "{figures:#?}");
@@ -268,24 +254,14 @@ fn pipelined_requests_in_one_packet_are_said_to_be() {
     in_namespace!(|| {
         let guest = Guest::serving(&Site::new().pattern_file("a", 1, 100));
         guest.get("/a");
-        let report = follow(
-            &guest,
-            Records::All,
-            |_| {},
-            || {
-                let mut client = guest.connect();
-                for _ in 0..10 {
-                    client.send(&b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n".repeat(4)).unwrap();
-                    (0..4).for_each(|_| assert_eq!(client.response(Content::Follows).unwrap().status(), 200));
-                }
-            },
-        );
-        let figures = report.figures();
-        assert_eq!(
-            (figures.complete, figures.counted, figures.several_in_packet),
-            (10, 40, 10),
-            "{figures:#?}"
-        );
+        let figures = figures_of(&guest, 10, "pipelined", || {
+            let mut client = guest.connect();
+            for _ in 0..10 {
+                client.send(&b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n".repeat(4)).unwrap();
+                (0..4).for_each(|_| assert_eq!(client.response(Content::Follows).unwrap().status(), 200));
+            }
+        });
+        assert_eq!((figures.counted, figures.several_in_packet), (40, 10), "{figures:#?}");
         guest.stop();
     });
 }

@@ -2,11 +2,12 @@
 //! nothing had been.
 
 use crate::kernel::{Act, Bare};
+use crate::serving::{Done, cheetah_serves_while};
 use abi::layout::{IMAGE_VA, KERNEL_VA, WINDOW_VA};
 use exovm::account::ledger::now_tsc;
 use exovm::machine::{AskError, End, Machine};
 use exovm::placement::IoMode;
-use exovm_ci::{Guest, Site};
+use exovm_ci::Guest;
 use exovm_netns::in_namespace;
 use kvm_bindings::kvm_regs;
 use std::time::{Duration, Instant};
@@ -62,12 +63,7 @@ fn vcpu_that_waits_in_a_turn_answers_behind_the_instruction_that_took_it() {
     // The turn has no deadline and nothing comes: who asks is all that ends it, and behind it the guest ends the machine.
     let mut first = None;
     for _ in 0..20 {
-        let bare = Bare::start(1, 0, Act::Turn);
-        let begun = Instant::now();
-        while bare.machine.placement().turns() == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(20));
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let bare = Bare::in_a_turn();
         // Polling is over, it waits.
         std::thread::sleep(Duration::from_millis(5));
         let (registers, _, time) = registers(&bare.machine, 0);
@@ -120,26 +116,11 @@ fn vcpus_that_compute_in_ring_3_answer_where_they_are() {
 
 #[test]
 fn cheetah_that_is_asked_all_the_time_serves_every_request() {
-    in_namespace!(|| {
-        for (io, vcpus) in [(IoMode::Turn, 1), (IoMode::Auto, 1), (IoMode::Thread, 2)] {
-            let site = Site::new().pattern_file("page", 1, 10_000);
-            let guest = Guest::image("cheetah").site(&site).io(io).vcpus(vcpus).start();
-            let mut client = guest.connect();
-            std::thread::scope(|scope| {
-                let serving = scope.spawn(|| {
-                    for _ in 0..1000 {
-                        assert_eq!(client.get("/page").unwrap().body.len(), 10_000);
-                    }
-                });
-                let (mut asks, mut longest) = (0u32, Duration::ZERO);
-                while !serving.is_finished() {
-                    let (_, _, time) = registers(guest.machine(), asks % vcpus);
-                    (asks, longest) = (asks + 1, longest.max(time));
-                }
-                println!("{io:?}: {asks} asks, the longest {longest:?}");
-                assert!(asks > 100 && longest < 4 * SOON, "{asks} asks, the longest {longest:?}");
-            });
-            guest.stop();
-        }
-    });
+    let ask = |machine: &Machine, vcpu| {
+        registers(machine, vcpu);
+    };
+    let judge = |Done { times, longest }: &Done| {
+        assert!(*times > 100 && *longest < 4 * SOON, "{times} asks, the longest {longest:?}");
+    };
+    in_namespace!(|| cheetah_serves_while(ask, judge));
 }

@@ -328,6 +328,17 @@ impl Bare {
         Self { machine: machine.unwrap_or_else(|error| panic!("{error}")), header }
     }
 
+    /// One that waits in a turn without a deadline: if anything ends that, it ends the machine with status 9.
+    pub(crate) fn in_a_turn() -> Self {
+        let bare = Self::start(1, 0, Act::Turn);
+        let started = Instant::now();
+        while bare.machine.placement().turns() == 0 {
+            assert!(started.elapsed() < PATIENCE, "{:x?}", bare.found());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        bare
+    }
+
     /// How it ended, by itself.
     pub(crate) fn end(&self) -> End {
         self.machine.wait(Some(PATIENCE)).unwrap_or_else(|| panic!("still running: {:x?}", self.found()))

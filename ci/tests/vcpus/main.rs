@@ -8,4 +8,5 @@ mod images;
 mod kernel;
 mod pause;
 mod routes;
+mod serving;
 mod start;

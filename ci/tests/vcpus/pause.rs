@@ -1,9 +1,10 @@
 //! Pauses of real vCPUs: wherever they are, they stay out of the guest until the pause is over, and go on as if nothing had been.
 
-use crate::kernel::{Act, Bare};
+use crate::kernel::Bare;
+use crate::serving::{Done, cheetah_serves_while};
 use exovm::machine::{AskError, End, Machine, Pause};
 use exovm::placement::IoMode;
-use exovm_ci::{Guest, Site};
+use exovm_ci::Guest;
 use exovm_netns::in_namespace;
 use std::time::{Duration, Instant};
 
@@ -47,12 +48,7 @@ fn vcpus_that_compute_are_halted_or_wait_in_a_turn_stay_where_they_are_paused() 
         }
         assert!(counts.len() > 1, "in between it goes on: {counts:x?}");
     }
-    let bare = Bare::start(1, 0, Act::Turn);
-    let begun = Instant::now();
-    while bare.machine.placement().turns() == 0 {
-        assert!(begun.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let bare = Bare::in_a_turn();
     let pause = bare.machine.pause().expect("it runs");
     assert!(bare.machine.wait(Some(A_WHILE)).is_none(), "behind its turn it would have ended");
     drop(pause);
@@ -76,29 +72,11 @@ fn paused_machine_that_is_stopped_ends() {
 
 #[test]
 fn cheetah_that_is_paused_again_and_again_serves_every_request() {
-    in_namespace!(|| {
-        for (io, vcpus) in [(IoMode::Turn, 1), (IoMode::Auto, 1), (IoMode::Thread, 2)] {
-            let site = Site::new().pattern_file("page", 1, 10_000);
-            let guest = Guest::image("cheetah").site(&site).io(io).vcpus(vcpus).start();
-            let mut client = guest.connect();
-            std::thread::scope(|scope| {
-                let serving = scope.spawn(|| {
-                    for _ in 0..1000 {
-                        assert_eq!(client.get("/page").unwrap().body.len(), 10_000);
-                    }
-                });
-                let (mut pauses, mut longest) = (0, Duration::ZERO);
-                while !serving.is_finished() {
-                    let begun = Instant::now();
-                    let pause = guest.machine().pause().expect("it runs");
-                    (pauses, longest) = (pauses + 1, longest.max(begun.elapsed()));
-                    std::thread::sleep(Duration::from_micros(500));
-                    drop(pause);
-                }
-                println!("{io:?}: {pauses} pauses, the longest until all stood still {longest:?}");
-                assert!(pauses > 20, "{pauses}");
-            });
-            guest.stop();
-        }
-    });
+    let pause = |machine: &Machine, _| {
+        let pause = machine.pause().expect("it runs");
+        std::thread::sleep(Duration::from_micros(500));
+        drop(pause);
+    };
+    let judge = |Done { times, .. }: &Done| assert!(*times > 20, "{times} pauses");
+    in_namespace!(|| cheetah_serves_while(pause, judge));
 }

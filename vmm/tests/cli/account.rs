@@ -1,8 +1,9 @@
 //! `exovm account`: of one machine, of one among several, of none.
 
+use crate::machines::cheetah_that_served;
 use crate::scene;
 use exovm::account::AccountSnapshot;
-use exovm_ci::{Client, Site};
+use exovm_ci::Client;
 use exovm_netns::in_namespace;
 
 #[test]
@@ -28,18 +29,12 @@ fn account_for_an_impossible_time_is_refused() {
 fn account_of_the_only_machine_needs_no_name() {
     in_namespace!(|| {
         let scene = scene();
-        let site = Site::new().file("index.html", "home");
-        let docroot = site.path().to_str().unwrap();
-        let running = scene.start(&["run", "cheetah", "--docroot", docroot, "--net", "tap=auto"]);
-        let mut client = Client::connect(running.address()).unwrap();
-        (0..25).for_each(|_| assert_eq!(client.get("/").unwrap().status(), 200));
+        let (running, _client) = cheetah_that_served(&scene, 25);
 
         let table = scene.play(&["account", "--for", "0.1"]);
         assert!(table.status.success(), "{table:?}");
-        for part in ["requests/s", "bucket", "vcpu: guest", "ring 3:", "sent frames"] {
-            // Nothing was sent in that tenth of a second.
-            let missing = !table.stdout.contains(part) && part != "sent frames";
-            assert!(!missing, "{part}: {}", table.stdout);
+        for part in ["requests/s", "bucket", "vcpu: guest", "ring 3:"] {
+            assert!(table.stdout.contains(part), "{part}: {}", table.stdout);
         }
         let json = scene.play(&["account", "cheetah", "--for", "0", "--json"]);
         let account: AccountSnapshot = serde_json::from_str(&json.stdout).unwrap();

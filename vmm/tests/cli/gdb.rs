@@ -184,3 +184,30 @@ fn debugger_of_nothing_is_refused_and_no_gdb_is_said() {
     machine.stop();
     scene.assert_clean();
 }
+
+/// Ctrl-C and other signals are gdb's, and whatever they do to it, no file stays.
+#[test]
+fn signals_reach_gdb_and_leave_no_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let scene = scene();
+    let machine = crate::machines::Detached::start(&scene, &["hello"]);
+    let dir = scene.dir();
+    let temporary = dir.path().join("tmp");
+    std::fs::create_dir(&temporary).expect("room");
+    let script = dir.path().join("gdb");
+    // One that has Ctrl-C typed as soon as it is there.
+    let text = "#!/bin/sh\ngrep SigBlk /proc/self/status\nls \"$TMPDIR\"\nkill -INT $PPID $$\nsleep 20\n";
+    std::fs::write(&script, text).expect("room");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a file");
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").expect("set"));
+    let begun = Instant::now();
+    let outcome =
+        finish_within(PATIENCE, scene.command(&["gdb"]).env("PATH", path).env("TMPDIR", &temporary));
+    assert!(outcome.stdout.contains("SigBlk:\t0000000000000000"), "nothing is blocked in gdb: {outcome:?}");
+    assert!(outcome.stdout.contains("exovm-gdb-"), "{outcome:?}");
+    assert!(begun.elapsed() < Duration::from_secs(15), "Ctrl-C ended it");
+    assert_eq!(outcome.status.code(), Some(1), "it waited for gdb, which a signal ended: {outcome:?}");
+    assert_eq!(std::fs::read_dir(&temporary).expect("there").count(), 0, "the files are gone");
+    assert!(scene.play(&["stop", &machine.name]).status.success());
+    scene.assert_clean();
+}

@@ -2,7 +2,8 @@
 //! conversations with their control sockets.
 
 use exovm::control::{Answer, Request};
-use exovm_ci::scene::Scene;
+use exovm_ci::scene::{Running, Scene};
+use exovm_ci::{Client, Site};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -106,4 +107,14 @@ impl RawClient {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// A Cheetah that has answered so many requests on one connection, which is still there.
+pub(crate) fn cheetah_that_served(scene: &Scene, requests: u64) -> (Running, Client) {
+    let site = Site::new().file("index.html", "home");
+    let docroot = site.path().to_str().expect("plain");
+    let running = scene.start(&["run", "cheetah", "--docroot", docroot, "--net", "tap=auto"]);
+    let mut client = Client::connect(running.address()).expect("it serves");
+    (0..requests).for_each(|_| assert_eq!(client.get("/").expect("an answer").status(), 200));
+    (running, client)
 }

@@ -135,6 +135,23 @@ fn machine_that_ends_while_it_is_probed_ends_the_probe_with_its_numbers() {
 }
 
 #[test]
+fn machine_whose_process_is_killed_while_it_is_probed_is_an_error_with_the_numbers_until_then() {
+    let scene = scene();
+    let machine =
+        crate::machines::Detached::start(&scene, &["probe", "--net", "none", "--", "profile-shares"]);
+    let probe = begin(&scene, &["probe", "probe::profile::outer", "--for", "1h", "--json"]);
+    std::thread::sleep(Duration::from_secs(2));
+    machine.signal(rustix::process::Signal::KILL);
+    let output = probe.wait_with_output().expect("it ends");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr.contains("has gone without a word") && stderr.contains("until then"), "{stderr}");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(json["calls"].as_u64() > Some(10) && json["complete"] == false, "{json}");
+    machine.assert_ends();
+}
+
+#[test]
 fn list_prints_functions_and_bad_input_says_what_to_do() {
     in_namespace!(|| {
         let scene = scene();

@@ -1,9 +1,9 @@
 //! `exovm stat`, and the metrics on the control socket as Prometheus asks for them.
 
+use crate::machines::cheetah_that_served;
 use crate::scene;
 use exovm::stat::StatSnapshot;
 use exovm_ci::scene::Scene;
-use exovm_ci::{Client, Site};
 use exovm_netns::in_namespace;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -40,11 +40,7 @@ fn ask(scene: &Scene, request: &[u8]) -> String {
 fn stat_says_what_was_served_and_prometheus_gets_the_same() {
     in_namespace!(|| {
         let scene = scene();
-        let site = Site::new().file("index.html", "home");
-        let docroot = site.path().to_str().unwrap();
-        let running = scene.start(&["run", "cheetah", "--docroot", docroot, "--net", "tap=auto"]);
-        let mut client = Client::connect(running.address()).unwrap();
-        (0..25).for_each(|_| assert_eq!(client.get("/").unwrap().status(), 200));
+        let (running, _client) = cheetah_that_served(&scene, 25);
 
         let table = scene.play(&["stat", "--total", "--explain"]);
         assert!(table.status.success(), "{table:?}");

@@ -36,7 +36,7 @@ fn trace_of_the_only_machine_needs_no_name_and_says_what_became_of_the_records()
     let outcome = scene.play(&["trace", "--for", "1.2", "--json", "-o", file.to_str().unwrap()]);
     assert!(outcome.status.success(), "{outcome:?}");
     let traced: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
-    assert_eq!((&traced["schema"], &traced["end"]), (&"exovm-traced/1".into(), &"as asked".into()));
+    assert_eq!((&traced["schema"], &traced["end"]), (&"exovm-traced/1".into(), &"asked".into()));
     assert!(traced["records"].as_u64() > Some(0) && traced["garbage"] == 0, "{traced}");
     assert!(std::fs::metadata(&file).unwrap().len() > 100);
     assert!(scene.play(&["stop", &machine.name]).status.success());
@@ -49,7 +49,15 @@ fn bad_input_says_what_to_do() {
     scene.play(&["trace"]).assert_error(&["no machine is running", "exovm run"]);
     let machine = machine(&scene);
     scene.play(&["trace", "hullo"]).assert_error(&["hullo", "did you mean hello?"]);
-    scene.play(&["trace", "-o", "no/such/place"]).assert_error(&["no/such/place"]);
+    for place in [
+        &["-o", "no/such/place"][..],
+        &["--html", "no/such/place"],
+        &["--slowest", "3", "-o", "no/such/place"],
+    ] {
+        let begun = std::time::Instant::now();
+        scene.play(&[&["trace", "--for", "1m"], place].concat()).assert_error(&["no/such/place"]);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{place:?}");
+    }
     scene.play(&["trace", "--slowest", "0"]).assert_error(&["between 1 and"]);
     for wrong in [["--sample", "64"], ["--sample", "1/0"], ["--for", "never"]] {
         assert_eq!(scene.play(&["trace", wrong[0], wrong[1]]).status.code(), Some(2), "{wrong:?}");
@@ -68,9 +76,40 @@ fn ctrl_c_ends_the_trace_and_not_the_machine() {
     signal(&trace, Signal::INT);
     let ended = trace.wait_with_output().unwrap();
     assert!(ended.status.success(), "{ended:?}");
-    assert!(String::from_utf8_lossy(&ended.stdout).contains("as asked"), "{ended:?}");
+    assert!(String::from_utf8_lossy(&ended.stdout).contains("\"end\": \"asked\""), "{ended:?}");
     assert!(scene.play(&["stop", &machine.name]).status.success());
     scene.assert_clean();
+}
+
+#[test]
+fn machine_that_ends_leaves_a_whole_trace_and_that_is_a_success_and_said() {
+    for requests in [false, true] {
+        let scene = scene();
+        let machine = machine(&scene);
+        let dir = scene.dir();
+        let file = dir.path().join("a.pftrace");
+        let path = file.to_str().unwrap();
+        let trace = if requests {
+            let arguments = ["trace", "--for", "1h", "--json", "--slowest", "2", "-o", path];
+            let mut command = scene.command(&arguments);
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+            wait_for("it to begin", || file.exists().then_some(()));
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            child
+        } else {
+            recording(&scene, path)
+        };
+        assert!(scene.play(&["stop", &machine.name]).status.success());
+        let ended = trace.wait_with_output().unwrap();
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        assert!(stderr.contains("machine hello ended after") && stderr.contains("until then"), "{stderr}");
+        let said: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
+        assert_eq!(said["end"], "machine-ended");
+        assert!(std::fs::metadata(&file).unwrap().len() > if requests { 0 } else { 100 });
+        scene.assert_clean();
+    }
 }
 
 #[test]
@@ -83,7 +122,7 @@ fn machine_that_is_killed_leaves_a_trace_up_to_that() {
     machine.signal(Signal::KILL);
     let ended = trace.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("the machine is gone"), "{ended:?}");
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("has gone without a word"), "{ended:?}");
     assert!(std::fs::metadata(&file).unwrap().len() > 100);
 }
 
@@ -154,7 +193,7 @@ fn requests_are_a_table_a_page_and_a_trace_of_the_slowest() {
         });
         assert!(json.status.success() && table.status.success(), "{json:?} {table:?}");
         let said: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
-        assert_eq!((&said["schema"], &said["end"]), (&"exovm-requests/1".into(), &"as asked".into()));
+        assert_eq!((&said["schema"], &said["end"]), (&"exovm-requests/1".into(), &"asked".into()));
         assert_eq!(said["slowest"].as_array().map(Vec::len), Some(3), "{said}");
         for part in ["tcp input", "service", "p99"] {
             assert!(table.stdout.contains(part), "{part}: {}", table.stdout);

@@ -259,7 +259,7 @@ impl Environment {
 
     /// What all its packets' work takes of the [`super::room::Room`]; what is over has gone by then.
     pub(super) fn bytes(&mut self) -> usize {
-        if self.works.capacity() > 4 * self.works.len() {
+        if self.works.capacity() > 1024.max(4 * self.works.len()) {
             self.works.shrink_to(2 * self.works.len());
         }
         self.works.values().map(Work::bytes).sum()
