@@ -219,7 +219,7 @@ fn garbage_of_a_guest_is_counted_and_left_out() {
         let mut sum = Exported::default();
         // Garbage in its rings, and numbers that jump, again and again.
         while sum.garbage < 1000 || sum.lost == 0 {
-            let Exported { records, lost, garbage } =
+            let Exported { records, lost, garbage, .. } =
                 exported(&header, &listener.next(Duration::from_millis(2)));
             sum.records += records;
             sum.lost = sum.lost.saturating_add(lost);

@@ -101,7 +101,7 @@ fn functions_take_the_time_that_they_take() {
     });
     for (which, part) in [(1, 0.5), (2, 0.2)] {
         let found = means[which] / means[0];
-        assert!((part * 0.95..part * 1.05).contains(&found), "{which}: {found}, and not {part}: {means:?}");
+        assert!((part * 0.85..part * 1.15).contains(&found), "{which}: {found}, and not {part}: {means:?}");
     }
     drop(probes);
     guest.stop();

@@ -124,7 +124,7 @@ fn trace_without_tracefs_says_so_in_a_line_and_is_there() {
         let scene = scene();
         let (traced, said) = trace(&scene, &[]);
         assert!(traced["records"].as_u64() > Some(100) && traced["kvm"] == 0, "{traced}");
-        assert_eq!(traced["end"], "as asked");
+        assert_eq!(traced["end"], "asked");
         let [line] = &said[..] else { panic!("{said:?}") };
         let [why, todo] = ["why", "todo"].map(|part| traced["kvm_missing"][part].as_str().expect("said"));
         assert!(line.contains(why) && line.ends_with(todo) && !todo.is_empty(), "{line}");
