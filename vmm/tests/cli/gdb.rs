@@ -195,8 +195,10 @@ fn signals_reach_gdb_and_leave_no_files() {
     let temporary = dir.path().join("tmp");
     std::fs::create_dir(&temporary).expect("room");
     let script = dir.path().join("gdb");
-    // One that has Ctrl-C typed as soon as it is there.
-    let text = "#!/bin/sh\ngrep SigBlk /proc/self/status\nls \"$TMPDIR\"\nkill -INT $PPID $$\nsleep 20\n";
+    // One that has Ctrl-C typed as soon as it is there. No shell: those set the mask that they are started with anew.
+    let text = "#!/usr/bin/perl\n$| = 1; open(my $own, '<', '/proc/self/status'); print(grep(/SigBlk/, <$own>));\n\
+                opendir(my $files, $ENV{TMPDIR}); print(join(' ', readdir($files)), \"\\n\");\n\
+                kill('INT', getppid(), $$); sleep(20);\n";
     std::fs::write(&script, text).expect("room");
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a file");
     let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").expect("set"));
