@@ -187,34 +187,57 @@ impl Thread {
         names: &Names,
         tsc_khz: u64,
         until: Until,
-        mut each: impl FnMut(u64, Vec<Record>),
+        each: impl FnMut(u64, Vec<Record>),
     ) {
         let clock = Clock::now(tsc_khz);
         let story = &mut self.story;
-        let mut records = Vec::new();
-        let mut lost_before = 0;
-        self.ring.read(|entry| match entry {
+        let mut telling = Telling { points, names, clock, story, records: Vec::new(), lost: 0, each };
+        self.ring.read(|entry| telling.entry(entry));
+        telling.end(until);
+    }
+}
+
+/// What is read of a ring at once, on its way to who listens.
+struct Telling<'a, F> {
+    points: &'a Points,
+    names: &'a Names,
+    clock: Clock,
+    story: &'a mut Story,
+    records: Vec<Record>,
+    /// Events that were lost before these records.
+    lost: u64,
+    each: F,
+}
+
+impl<F: FnMut(u64, Vec<Record>)> Telling<'_, F> {
+    fn entry(&mut self, entry: Entry<'_>) {
+        match entry {
             Entry::Record(SAMPLE, _, words) => {
-                if let Some((ns, step)) = points.step(words) {
-                    story.step(clock.tsc(ns), step, names, &mut records);
+                if let Some((ns, step)) = self.points.step(words) {
+                    self.story.step(self.clock.tsc(ns), step, self.names, &mut self.records);
                 }
             }
             Entry::Record(..) => {}
             Entry::Lost(lost) => {
-                story.interrupt(&mut records);
-                if !records.is_empty() {
-                    each(std::mem::take(&mut lost_before), std::mem::take(&mut records));
-                }
-                lost_before += lost;
+                self.story.interrupt(&mut self.records);
+                self.tell();
+                self.lost = self.lost.saturating_add(lost);
             }
-        });
+        }
+    }
+
+    fn tell(&mut self) {
+        if self.lost > 0 || !self.records.is_empty() {
+            (self.each)(std::mem::take(&mut self.lost), std::mem::take(&mut self.records));
+        }
+    }
+
+    fn end(mut self, until: Until) {
         match until {
-            Until::Now => story.pause(now_tsc(), &mut records),
-            Until::End => story.interrupt(&mut records),
+            Until::Now => self.story.pause(now_tsc(), &mut self.records),
+            Until::End => self.story.interrupt(&mut self.records),
         }
-        if lost_before > 0 || !records.is_empty() {
-            each(lost_before, records);
-        }
+        self.tell();
     }
 }
 
@@ -228,4 +251,56 @@ fn large_ring(event: &File) -> std::io::Result<Ring> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use abi::trace::{RECORD_ENTER, RECORD_LEAVE};
+    use points::What;
+
+    const EXIT: &str = "ID: 1\nfield:unsigned int exit_reason; offset:8; size:4; signed:0;\n";
+
+    /// An exit as the ring has it: time, length and what was recorded.
+    fn exit(ns: u64) -> [u64; 4] {
+        [ns, 16 | 1 << 32, 12 << 32, 0]
+    }
+
+    /// What is told of these entries: how many were lost, and the kinds of records that follow.
+    fn told(entries: &[Entry<'_>], until: Until) -> Vec<(u64, Vec<u16>)> {
+        let points = Points::described(&[(What::Exit, EXIT)]);
+        let (names, clock, mut story) = (Names::new(&points), Clock::now(1_000_000), Story::new(1_000_000));
+        let mut told = Vec::new();
+        let each = |lost, records: Vec<Record>| {
+            told.push((lost, records.iter().map(|record| record.parts().1).collect()));
+        };
+        let mut telling = Telling {
+            points: &points,
+            names: &names,
+            clock,
+            story: &mut story,
+            records: Vec::new(),
+            lost: 0,
+            each,
+        };
+        entries.iter().for_each(|&entry| telling.entry(entry));
+        telling.end(until);
+        told
+    }
+
+    #[test]
+    fn what_was_lost_is_told_before_what_follows_and_ends_what_was_open() {
+        let (first, second) = (exit(1000), exit(2000));
+        let [first, second] = [&first, &second].map(|words| Entry::Record(SAMPLE, 0, words));
+        let open = vec![RECORD_ENTER];
+        let ended = vec![RECORD_ENTER, RECORD_LEAVE];
+        assert_eq!(told(&[first], Until::Now), [(0, open.clone())]);
+        assert_eq!(told(&[first], Until::End), [(0, ended.clone())]);
+        assert_eq!(told(&[first, Entry::Lost(7), second], Until::Now), [(0, ended.clone()), (7, open)]);
+        assert_eq!(
+            told(&[first, Entry::Lost(7), Entry::Lost(2)], Until::Now),
+            [(0, ended), (7, vec![]), (2, vec![])]
+        );
+        assert_eq!(told(&[Entry::Record(99, 0, &[1])], Until::End), []);
+    }
 }
