@@ -3,9 +3,11 @@ show: slices that nest, one time line for guest and VMM, and arrows that lead fr
 that answers it. Prints what it found; ends with status 1 and a reason if something is not so.
 
     read.py FILE [--requests N] [--cut]     at least N requests can be followed; a file that was cut off has less
+    read.py FILE --kvm                      what KVM says is there, and lies within the guest's time
 """
 
 import argparse
+import bisect
 import sys
 from collections import Counter, defaultdict
 
@@ -81,11 +83,31 @@ def requests(events):
     return whole
 
 
+def kvm(tracks, events, slices):
+    """Returns of KVM_RUN, as KVM says; complains if one is not within the guest's time as the VMM stamped it."""
+    CLOSE_NS = 20_000
+    uuid = {name: uuid for uuid, (name, _) in tracks.items()}
+    if "KVM, vcpu" not in uuid:
+        fail("there is no track of what KVM does")
+    guest = sorted((begin, end) for begin, end, name, _ in slices[uuid["vcpu"]] if name == "guest")
+    returns = [time for time, event, name in events if event.track_uuid == uuid["KVM, vcpu"] and name.startswith("to the VMM")]
+    # Where the VMM's side begins and ends.
+    returns = [time for time in returns if guest[0][0] < time < guest[-1][1]]
+    for time in returns:
+        begin, end = guest[max(bisect.bisect_right(guest, (time + CLOSE_NS,)) - 1, 0)]
+        if not begin - CLOSE_NS <= time <= end + CLOSE_NS:
+            fail(f"KVM_RUN returns at {time}, and the guest had {begin} to {end}")
+    if not returns:
+        fail("KVM_RUN never returned")
+    print(f"{len(returns)} returns of KVM_RUN within the guest's time")
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("file")
     arguments.add_argument("--requests", type=int, default=1)
     arguments.add_argument("--cut", action="store_true")
+    arguments.add_argument("--kvm", action="store_true")
     arguments = arguments.parse_args()
     tracks, events = read(arguments.file)
     slices, still_open, unmatched = nested(tracks, events)
@@ -101,6 +123,8 @@ def main():
         if uuid in slices:
             seconds = sum(end - begin for begin, end, _, _ in slices[uuid]) / 1e9
             print(f"{tracks.get(parent, ('',))[0]:24} {name:28} {len(slices[uuid]):8} slices {seconds:9.6f} s")
+    if arguments.kvm:
+        kvm(tracks, events, slices)
     took = sorted(way[-1] - way[0] for way in whole)
     if took:
         print(f"{len(whole)} requests from frame to frame, median {took[len(took) // 2] / 1000:.1f} us")
