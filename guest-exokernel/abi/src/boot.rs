@@ -120,6 +120,8 @@ pub struct BootPage {
     pub host_gpa: u64,
     /// The turn registers' page.
     pub turn_gpa: u64,
+    /// [`crate::vcpu::VcpuTime`] × [`VCPUS_MAX`].
+    pub vcpu_times_gpa: u64,
     /// Places for environments, [`crate::environment::Place`] × [`Self::places`].
     pub places_gpa: u64,
     /// Their capabilities, [`crate::capability::Capability`] × [`crate::capability::CAPABILITIES`] × [`crate::domain::DOMAINS`].

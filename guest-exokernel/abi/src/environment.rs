@@ -57,14 +57,18 @@ pub struct KernelPage {
     pub waiting: AtomicU64,
     /// A bit for each of [`Self::asks`] that stands.
     pub asked: AtomicU32,
-    /// Zero.
-    pub reserved: AtomicU32,
+    /// The vCPU on which it runs, or ran last.
+    pub vcpu: AtomicU32,
     /// What it is asked to give back.
     pub asks: [Ask; ASKS],
     /// How often something was taken from it.
     pub lost: AtomicU64,
     /// What, the last times.
     pub losses: [Loss; LOSSES],
+    /// TSC when it left its vCPU last.
+    pub left_tsc: AtomicU64,
+    /// TSC when its last sleep ended: from then on it waited for a vCPU.
+    pub roused_tsc: AtomicU64,
 }
 
 const _: () = assert!(size_of::<KernelPage>() <= 4096);

@@ -54,6 +54,8 @@ pub const KERNEL_PAGE_VA: u64 = PAGES_VA + 0x6000;
 pub const RESUME_VA: u64 = PAGES_VA + 0x7000;
 /// [`crate::upcall::UpcallPage`], the environment's own.
 pub const UPCALL_VA: u64 = PAGES_VA + 0x8000;
+/// [`crate::vcpu::VcpuTime`] × [`crate::boot::VCPUS_MAX`], written by KVM, the VMM and the kernel, read-only here.
+pub const VCPUS_VA: u64 = PAGES_VA + 0x9000;
 /// [`crate::trace::AccountArea`], written by the environment.
 pub const ACCOUNT_VA: u64 = PAGES_VA + 0x10_0000;
 /// [`crate::statistics::StatisticsArea`], written by the environment.

@@ -20,6 +20,7 @@
 //! | [`extent`] | disk extents |
 //! | [`upcall`] | how the kernel tells an environment of a fault or the end of its slice |
 //! | [`revocation`] | what an environment is asked to give back, and what was taken from it |
+//! | [`vcpu`] | what a vCPU's time went to while no environment had it |
 //! | [`time`] | the page that maps TSC to UTC |
 //! | [`fault`] | what the kernel reports of a fatal fault |
 //! | [`trace`] | spans, events, counters: sites, accumulators, records |
@@ -47,6 +48,7 @@ pub mod statistics;
 pub mod time;
 pub mod trace;
 pub mod upcall;
+pub mod vcpu;
 
 /// Version of every shape in this crate. The VMM, the kernel and each image carry it; all three must be equal.
 pub const VERSION: u32 = 8;

@@ -72,8 +72,40 @@ pub struct AccountArea {
     pub epoch: AtomicU32,
     /// What the environment works on ([`subject`]), if that is recorded; otherwise 0.
     pub followed: AtomicU64,
+    /// What was taken out of spans, because it was not theirs.
+    pub taken: Taken,
     /// One for each site.
     pub sites: [Accumulator; SITES],
+}
+
+/// Cycles that passed while a span ran and somebody else had the vCPU: [`crate::vcpu`].
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Taken {
+    /// The sum of the three words below; something else if there is a debt. So one comparison says whether there is anything to do.
+    pub seen: AtomicU64,
+    /// [`crate::vcpu::VcpuTime::steal_ns`] of its vCPU when it last looked.
+    pub seen_steal_ns: AtomicU64,
+    /// [`crate::vcpu::VcpuTime::outside_cycles`] then.
+    pub seen_outside_cycles: AtomicU64,
+    /// [`Self::waited_cycles`] then.
+    pub seen_waited_cycles: AtomicU64,
+    /// How many cycles the ends of its slices took, and waiting for the next.
+    pub waited_cycles: AtomicU64,
+    /// What is known to be taken and not yet taken out of any span.
+    pub debt_cycles: AtomicU64,
+    /// Taken because another thread of the host had the CPU: how often, and cycles.
+    pub off_cpu: Accumulator,
+    /// Taken because the VMM had the vCPU, in an exit that no span is about.
+    pub outside: Accumulator,
+    /// Cycles for which it had each vCPU, from getting it to leaving it, whoever else took of them.
+    pub ran: [AtomicU64; crate::boot::VCPUS_MAX],
+    /// TSC when it got its vCPU, or since when that is counted.
+    pub got_tsc: AtomicU64,
+    /// Which vCPU that is.
+    pub got_vcpu: AtomicU32,
+    /// Zero.
+    pub reserved: AtomicU32,
 }
 
 /// [`Record::kind`]: a span was entered.

@@ -42,4 +42,6 @@ pub struct UpcallPage {
     pub frame: [AtomicU64; 5],
     /// Where it goes on to answer an ask ([`crate::revocation`]) that it has not been told of; 0: it finds that by itself.
     pub revoke_va: AtomicU64,
+    /// TSC when the timer's interrupt came that led to [`SLICE_END`].
+    pub tsc: AtomicU64,
 }

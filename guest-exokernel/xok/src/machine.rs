@@ -2,10 +2,11 @@
 //! it relies on what the VMM promises of the boot page and on the kernel being alone with its vCPU.
 
 use crate::arch::probe::Gate;
-use abi::boot::{BOOT_MAGIC, BootPage, Device, HostPage, MemoryRange, StatusPage, control};
+use abi::boot::{BOOT_MAGIC, BootPage, Device, HostPage, MemoryRange, StatusPage, VCPUS_MAX, control};
 use abi::call::gate;
 use abi::environment::Place;
 use abi::layout::{DIRECT_MAP_VA, PAGE_BYTES};
+use abi::vcpu::VcpuTime;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
 static BOOT: AtomicPtr<BootPage> = AtomicPtr::new(core::ptr::null_mut());
@@ -57,6 +58,14 @@ impl Machine {
     pub(crate) fn host(self) -> &'static HostPage {
         // SAFETY: RAM reserved by the VMM for this page; all its fields are atomics.
         unsafe { &*direct_map::<HostPage>(self.boot.host_gpa) }
+    }
+
+    /// What is told of a vCPU's time.
+    #[inline(always)]
+    pub(crate) fn vcpu_time(self, vcpu: u32) -> &'static VcpuTime {
+        let first = direct_map::<VcpuTime>(self.boot.vcpu_times_gpa);
+        // SAFETY: a page of RAM with as many of them, reserved by the VMM; all fields are atomics.
+        unsafe { &*first.add(vcpu as usize % VCPUS_MAX) }
     }
 
     /// What each environment tells of itself; the kernel adds its own part.

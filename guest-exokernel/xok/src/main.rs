@@ -22,6 +22,7 @@
 #![no_std]
 #![no_main]
 
+mod account;
 mod arch;
 mod calls;
 mod drain;

@@ -95,6 +95,8 @@ pub(crate) fn is_user(va: u64) -> bool {
 pub(crate) extern "sysv64" fn slice_end(frame: &TrapFrame) {
     // SAFETY: ring 3 ran until now, and the lock is taken.
     let kernel = unsafe { crate::kernel::lock() };
+    // Should it end in an upcall: what passes from here on is not the program's.
+    kernel.upcall_page().tsc.store(tsc(), Ordering::Relaxed);
     kernel.at_slice_end(frame);
     vcpu::unlock();
 }
@@ -245,6 +247,7 @@ impl Kernel {
         }
         // Said about this one, and of no meaning for whoever comes into the kernel next.
         entry::set_left(false);
+        self.account_leaving(was);
         if self.several {
             self.own().running = NOBODY;
             vcpu::set_current(NOBODY);
@@ -321,6 +324,7 @@ impl Kernel {
         self.own().last = number;
         self.enter_environment(number);
         self.begin_slice();
+        self.account_entering();
         entry::resume(self.environment(number).root_gpa)
     }
 
@@ -344,6 +348,7 @@ impl Kernel {
                 self.notify_vcpus(current);
             }
         }
+        self.account_handing_over();
         self.enter_environment(number);
         if self.own().slice_end_tsc == 0 {
             // Who gave it was alone here and had it without limit.
@@ -360,6 +365,7 @@ impl Kernel {
             self.own().running = number;
             self.running |= 1 << number;
             vcpu::set_current(number);
+            self.kernel_page(number).vcpu.store(self.vcpu, Ordering::Relaxed);
         }
         self.environment(number).told = 0;
     }

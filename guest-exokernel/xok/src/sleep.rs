@@ -74,6 +74,7 @@ impl Kernel {
         let environment = self.environment(sleeper);
         environment.state = State::Runnable;
         environment.woken = false;
+        self.kernel_page(sleeper).roused_tsc.store(tsc(), Ordering::Relaxed);
         self.asleep &= !(1 << sleeper);
         self.runnable |= 1 << sleeper;
         self.offer(sleeper);

@@ -10,6 +10,11 @@ use core::arch::asm;
 /// What a call answers.
 fn call(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
     let _span = exos_trace::span!("kernel call");
+    pass(number, arguments)
+}
+
+/// Through the gate and back, on the same vCPU.
+fn pass(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
     count_call(number);
     let [a, b, c, d, e] = arguments;
     let (status, value): (u64, u64);
@@ -75,6 +80,7 @@ fn give_way(number: Call, arguments: [u64; 5]) -> Result<u64, Error> {
             clobber_abi("sysv64"),
         );
     }
+    exos_trace::guest::ledger().back(exos_trace::parts!("kernel call", "asleep", "waiting for a vCPU"));
     count_error(number, status);
     Error::from_status(status).map_or(Ok(0), Err)
 }
@@ -99,7 +105,8 @@ pub fn halt(deadline_tsc: u64) {
         return crate::sleep::Watch::nap(deadline_tsc);
     }
     // The call has no error that a sleeper could do anything about.
-    let _ = call(Call::Halt, [deadline_tsc, 0, 0, 0, 0]);
+    let _span = exos_trace::span!("halt");
+    let _ = pass(Call::Halt, [deadline_tsc, 0, 0, 0, 0]);
 }
 
 /// Gives the CPU to others until a term of [`abi::call::sleep`] holds, somebody wakes us, or the TSC reaches the deadline

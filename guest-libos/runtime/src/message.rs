@@ -93,6 +93,7 @@ fn gate(number: Call, first: u64, words: Words) -> Result<Message, Error> {
             clobber_abi("sysv64"),
         );
     }
+    exos_trace::guest::ledger().back(exos_trace::parts!("message", "asleep", "waiting for a vCPU"));
     crate::kernel::count_error(number, status);
     match Error::from_status(status) {
         None if status == 0 => Ok(Message { from: Sender(from), words }),

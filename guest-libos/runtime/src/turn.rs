@@ -29,4 +29,9 @@ pub fn take(deadline_tsc: u64) {
     // SAFETY: the turn register is mapped for this environment; the write has no effect on its memory but what devices
     // may write anyway.
     unsafe { (TURN_VA as *mut u64).write_volatile(deadline_tsc) }
+    exos_trace::guest::ledger().turn_over(exos_trace::parts!(
+        "leaving the guest",
+        "turn",
+        "entering the guest"
+    ));
 }

@@ -35,10 +35,12 @@ global_asm!(
     "mov eax, -1",
     "mov edx, -1",
     "xsave64 [rip + EXOS_EXTENDED_REGISTERS]",
+    "call {slice_is_over}",
     "mov eax, {yield_}",
     "xor edi, edi",
     "movabs rcx, {gate}",
     "call rcx",
+    "call {slice_begins}",
     "exos_upcall_return:",
     "mov eax, -1",
     "mov edx, -1",
@@ -82,6 +84,8 @@ global_asm!(
     "call {handle_fault}",
     "jmp exos_upcall_return",
     handle_fault = sym handle_fault,
+    slice_is_over = sym slice_is_over,
+    slice_begins = sym slice_begins,
     yield_ = const Call::Yield as u64,
     gate = const GATE_VA,
     page = const UPCALL_VA,
@@ -124,7 +128,19 @@ pub fn on_fault(handler: FaultHandler) {
     page().fault_va.store(entry as usize as u64, Ordering::Relaxed);
 }
 
+extern "sysv64" fn slice_is_over() {
+    exos_trace::guest::ledger().slice_is_over();
+}
+
+/// Back on a vCPU: what passed belongs to nothing that the program does.
+extern "sysv64" fn slice_begins() {
+    let stopped_tsc = page().tsc.load(Ordering::Relaxed);
+    let parts = exos_trace::parts!("end of a slice", "asleep", "waiting for a vCPU");
+    exos_trace::guest::ledger().slice_begins(stopped_tsc, parts);
+}
+
 extern "sysv64" fn handle_fault() {
+    let _span = exos_trace::span!("page fault");
     let page = page();
     let fault = Fault {
         vector: page.vector.load(Ordering::Relaxed),

@@ -4,12 +4,15 @@
 #[cfg(not(exovm_without_spans))]
 use crate::Span;
 use crate::ledger::{Ledger, Machine, SiteId};
-use abi::boot::{EnvironmentPage, HostPage};
-use abi::layout::{ACCOUNT_VA, ENVIRONMENT_VA, HOST_VA, TRACE_VA};
+use abi::boot::{EnvironmentPage, HostPage, VCPUS_MAX};
+use abi::environment::KernelPage;
+use abi::layout::{ACCOUNT_VA, ENVIRONMENT_VA, HOST_VA, KERNEL_PAGE_VA, TRACE_VA, VCPUS_VA};
 use abi::trace::{AccountArea, Site, TraceRing};
+use abi::vcpu::VcpuTime;
 #[cfg(not(exovm_without_spans))]
 use core::marker::PhantomData;
 use core::ptr::with_exposed_provenance;
+use core::sync::atomic::Ordering::Relaxed;
 
 unsafe extern "C" {
     /// Start of the section: defined by the linker for every section whose name is a C identifier.
@@ -31,6 +34,32 @@ impl Machine for Environment {
     fn environment(&self) -> u16 {
         // SAFETY: the page is mapped read-only before the environment starts and its number does not change.
         unsafe { (*with_exposed_provenance::<EnvironmentPage>(ENVIRONMENT_VA as usize)).environment as u16 }
+    }
+
+    #[inline(always)]
+    fn vcpu_number(&self) -> u32 {
+        self.kernel().vcpu.load(Relaxed) % VCPUS_MAX as u32
+    }
+
+    #[inline(always)]
+    fn vcpu(&self) -> &VcpuTime {
+        // SAFETY: mapped read-only from the start, one for each number below VCPUS_MAX; consists of atomics.
+        unsafe { &*with_exposed_provenance::<VcpuTime>(VCPUS_VA as usize).add(self.vcpu_number() as usize) }
+    }
+
+    #[inline(always)]
+    fn kernel(&self) -> &KernelPage {
+        // SAFETY: as above.
+        unsafe { &*with_exposed_provenance::<KernelPage>(KERNEL_PAGE_VA as usize) }
+    }
+
+    fn ticks(&self, ns: u64) -> u64 {
+        // SAFETY: as for `environment`.
+        let khz = unsafe { (*with_exposed_provenance::<EnvironmentPage>(ENVIRONMENT_VA as usize)).tsc_khz };
+        // An hour at most, so that it fits.
+        const LONGEST_NS: u64 = 3_600_000_000_000;
+        let (seconds, ns) = (ns.min(LONGEST_NS) / 1_000_000_000, ns.min(LONGEST_NS) % 1_000_000_000);
+        seconds * khz * 1000 + ns * khz / 1_000_000
     }
 }
 
@@ -87,4 +116,10 @@ pub fn follow(subject: u64) -> crate::Following {
 #[cfg(not(exovm_without_spans))]
 pub fn follow_again(followed: u64) -> crate::Following {
     crate::Following { before: ledger().follow_again(followed), _not_send: PhantomData }
+}
+
+/// Sites of one another's time, for the macros.
+#[inline(always)]
+pub fn parts(going: &'static Site, away: &'static Site, back: &'static Site) -> crate::away::Parts {
+    crate::away::Parts { going: id(going), away: id(away), back: id(back) }
 }

@@ -4,10 +4,12 @@
 //! An environment runs on one vCPU at a time and has one thread, so each update is a plain load and store. A reader in
 //! the VMM may be one update behind. Of the areas' contents the ledger believes nothing that could lead it outside them.
 
+use abi::environment::KernelPage;
 use abi::trace::{
     AccountArea, RECORD_COUNTER, RECORD_ENTER, RECORD_EVENT, RECORD_LEAVE, RECORDS, SITES, Site, TraceRing,
     Wanted, mode, pack_what, subject,
 };
+use abi::vcpu::VcpuTime;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 
 /// Modes in which a transition is more than a change of [`AccountArea::current`].
@@ -45,15 +47,23 @@ pub trait Machine {
     fn tsc(&self) -> u64;
     /// Number of this environment, for records.
     fn environment(&self) -> u16;
+    /// The vCPU that it is on, and its times.
+    fn vcpu_number(&self) -> u32;
+    /// See [`Self::vcpu_number`].
+    fn vcpu(&self) -> &VcpuTime;
+    /// What the kernel tells the environment.
+    fn kernel(&self) -> &KernelPage;
+    /// Nanoseconds in ticks of the TSC.
+    fn ticks(&self, ns: u64) -> u64;
 }
 
 /// The account area and the trace ring of one environment with their clock.
 #[derive(Debug)]
 pub struct Ledger<'a, M> {
-    account: &'a AccountArea,
+    pub(crate) account: &'a AccountArea,
     ring: &'a TraceRing,
-    wanted: &'a Wanted,
-    machine: M,
+    pub(crate) wanted: &'a Wanted,
+    pub(crate) machine: M,
 }
 
 impl<'a, M: Machine> Ledger<'a, M> {
@@ -65,7 +75,9 @@ impl<'a, M: Machine> Ledger<'a, M> {
 
     /// The account begins now, under id 0.
     pub fn start(&self) {
-        self.account.last_tsc.store(self.machine.tsc(), Relaxed);
+        let now = self.machine.tsc();
+        self.account.last_tsc.store(now, Relaxed);
+        self.begin_taken(now);
         self.account.epoch.store(mode::epoch(self.wanted.mode.load(Relaxed)), Relaxed);
         self.account.current.store(SiteId::NONE.0, Relaxed);
         self.account.followed.store(0, Relaxed);
@@ -180,18 +192,32 @@ impl<'a, M: Machine> Ledger<'a, M> {
 
     /// One time stamp ends a bucket and begins the next.
     #[inline(always)]
-    fn account_to(&self, mode: u32, now: u64, ended: SiteId) {
+    pub(crate) fn account_to(&self, mode: u32, now: u64, ended: SiteId) {
+        let account = self.account;
+        let since = self.since(mode, now);
+        let mut cycles = now.saturating_sub(since);
+        if self.taken() != account.taken.seen.load(Relaxed) {
+            cycles = self.without_taken(cycles);
+        }
+        add(&account.sites[ended.0 as usize].total, cycles);
+        // Not back in time, should the end of a slice have come in between.
+        account.last_tsc.store(now.max(since), Relaxed);
+    }
+
+    /// Since when the running span is to be accounted.
+    #[inline(always)]
+    pub(crate) fn since(&self, mode: u32, now: u64) -> u64 {
         let account = self.account;
         let epoch = mode::epoch(mode);
-        let since = if account.epoch.load(Relaxed) == epoch {
-            account.last_tsc.load(Relaxed)
-        } else {
-            // The first transition since somebody began to look, which was in this span.
-            account.epoch.store(epoch, Relaxed);
-            self.wanted.since_tsc.load(Relaxed).min(now)
-        };
-        add(&account.sites[ended.0 as usize].total, now.wrapping_sub(since));
-        account.last_tsc.store(now, Relaxed);
+        if account.epoch.load(Relaxed) == epoch {
+            return account.last_tsc.load(Relaxed);
+        }
+        // The first transition since somebody began to look, which was in this span.
+        account.epoch.store(epoch, Relaxed);
+        let since = self.wanted.since_tsc.load(Relaxed).min(now);
+        account.last_tsc.store(since, Relaxed);
+        self.begin_taken(since);
+        since
     }
 
     /// Whether what happens now is to be recorded.
@@ -217,10 +243,10 @@ impl<'a, M: Machine> Ledger<'a, M> {
 }
 
 #[inline(always)]
-fn add(word: &AtomicU64, n: u64) {
+pub(crate) fn add(word: &AtomicU64, n: u64) {
     word.store(word.load(Relaxed).wrapping_add(n), Relaxed);
 }
 
 #[cfg(test)]
 #[path = "ledger_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -8,8 +8,10 @@ use core::sync::atomic::AtomicU32;
 extern crate std;
 use std::boxed::Box;
 
-struct FakeMachine<'a> {
+pub(crate) struct FakeMachine<'a> {
     now: &'a Cell<u64>,
+    vcpu: &'a VcpuTime,
+    kernel: &'a KernelPage,
 }
 
 impl Machine for FakeMachine<'_> {
@@ -19,23 +21,39 @@ impl Machine for FakeMachine<'_> {
     fn environment(&self) -> u16 {
         3
     }
+    fn vcpu_number(&self) -> u32 {
+        1
+    }
+    fn vcpu(&self) -> &VcpuTime {
+        self.vcpu
+    }
+    fn kernel(&self) -> &KernelPage {
+        self.kernel
+    }
+    /// Two ticks a nanosecond.
+    fn ticks(&self, ns: u64) -> u64 {
+        2 * ns
+    }
 }
 
-struct Areas {
-    account: Box<AccountArea>,
+pub(crate) struct Areas {
+    pub(crate) account: Box<AccountArea>,
     ring: Box<TraceRing>,
-    wanted: Wanted,
-    now: Cell<u64>,
+    pub(crate) wanted: Wanted,
+    pub(crate) now: Cell<u64>,
+    pub(crate) vcpu: VcpuTime,
+    pub(crate) kernel: KernelPage,
 }
 
 impl Areas {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             account: Box::new(AccountArea {
                 last_tsc: AtomicU64::new(0),
                 current: AtomicU32::new(0),
                 epoch: AtomicU32::new(0),
                 followed: AtomicU64::new(0),
+                taken: abi::trace::Taken::default(),
                 sites: [const { Accumulator { count: AtomicU64::new(0), total: AtomicU64::new(0) } }; SITES],
             }),
             ring: Box::new(TraceRing {
@@ -45,34 +63,37 @@ impl Areas {
             }),
             wanted: Wanted { mode: AtomicU32::new(mode::ACCOUNT), ..Wanted::default() },
             now: Cell::new(1_000_000),
+            vcpu: VcpuTime::default(),
+            kernel: KernelPage::default(),
         }
     }
 
-    fn ledger(&self) -> Ledger<'_, FakeMachine<'_>> {
-        let ledger = Ledger::new(&self.account, &self.ring, &self.wanted, FakeMachine { now: &self.now });
+    pub(crate) fn ledger(&self) -> Ledger<'_, FakeMachine<'_>> {
+        let machine = FakeMachine { now: &self.now, vcpu: &self.vcpu, kernel: &self.kernel };
+        let ledger = Ledger::new(&self.account, &self.ring, &self.wanted, machine);
         ledger.start();
         ledger
     }
 
-    fn pass(&self, cycles: u64) {
+    pub(crate) fn pass(&self, cycles: u64) {
         self.now.set(self.now.get() + cycles);
     }
 
-    fn count(&self, site: SiteId) -> u64 {
+    pub(crate) fn count(&self, site: SiteId) -> u64 {
         self.account.sites[site.0 as usize].count.load(Relaxed)
     }
 
-    fn total(&self, site: SiteId) -> u64 {
+    pub(crate) fn total(&self, site: SiteId) -> u64 {
         self.account.sites[site.0 as usize].total.load(Relaxed)
     }
 
-    fn sum(&self) -> u64 {
+    pub(crate) fn sum(&self) -> u64 {
         self.account.sites.iter().map(|a| a.total.load(Relaxed)).sum()
     }
 }
 
 /// The id of the `k`th site of the section.
-fn site(k: usize) -> SiteId {
+pub(crate) fn site(k: usize) -> SiteId {
     SiteId::at(k * size_of::<Site>())
 }
 

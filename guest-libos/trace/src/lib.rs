@@ -14,12 +14,14 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`ledger`] | the accounting itself, over any area, ring and clock; safe code |
+//! | [`away`] | what passed while a span ran and was not its |
 //! | `guest` | the edge: fixed addresses, the TSC, the section's start |
 #![no_std]
 
 #[doc(hidden)]
 pub use abi;
 
+pub mod away;
 pub mod ledger;
 mod macros;
 

@@ -92,3 +92,16 @@ macro_rules! counter {
         }
     }};
 }
+
+/// The sites of a stretch of time in which somebody else had the vCPU, for [`crate::ledger::Ledger::turn_over`] and the like:
+/// `parts!("going", "away", "back")`.
+#[cfg(feature = "guest")]
+#[macro_export]
+macro_rules! parts {
+    ($going:literal, $away:literal, $back:literal) => {{
+        $crate::__site!(GOING, KIND_SPAN, $going);
+        $crate::__site!(AWAY, KIND_SPAN, $away);
+        $crate::__site!(BACK, KIND_SPAN, $back);
+        $crate::guest::parts(&GOING, &AWAY, &BACK)
+    }};
+}

@@ -2,7 +2,7 @@
 //! forbids unsafe code uses them (`service`), and the linker lays out the section.
 
 use abi::boot::{EnvironmentPage, HostPage};
-use abi::layout::{ACCOUNT_VA, ENVIRONMENT_VA, HOST_VA, TRACE_VA};
+use abi::layout::{ACCOUNT_VA, ENVIRONMENT_VA, HOST_VA, KERNEL_PAGE_VA, TRACE_VA, VCPUS_VA};
 use abi::trace::{
     AccountArea, KIND_COUNTER, KIND_EVENT, KIND_SPAN, RECORD_ENTER, Site, TraceRing, mode, unpack_what,
 };
@@ -44,6 +44,8 @@ fn macros_account_to_their_sites_in_the_section() {
     map(TRACE_VA, size_of::<TraceRing>());
     map(ENVIRONMENT_VA, size_of::<EnvironmentPage>());
     map(HOST_VA, size_of::<HostPage>());
+    map(KERNEL_PAGE_VA, 4096);
+    map(VCPUS_VA, 4096);
     // SAFETY: just mapped, zero, and zero is a valid value of both.
     let (account, ring) = unsafe { (&*(ACCOUNT_VA as *const AccountArea), &*(TRACE_VA as *const TraceRing)) };
     // SAFETY: as above.

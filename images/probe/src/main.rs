@@ -30,6 +30,7 @@
 //! | [`arbitrary`] | every call with arbitrary arguments, and every table filled |
 //! | [`storm`] | sleeping and being woken, many times |
 //! | [`profile`] | no arguments: what a profiler should see |
+//! | [`attribution`] | cycles burnt in known places |
 //! | [`load`] | work: heap, log, spans, endless loops |
 //!
 //! Whoever adds a case adds it to its module's table; an argument that no table knows ends with [`NO_SUCH_CASE`].
@@ -40,6 +41,7 @@ extern crate alloc;
 
 mod arbitrary;
 mod attacks;
+mod attribution;
 mod binding;
 mod calls;
 mod channel;
@@ -105,6 +107,7 @@ const TABLES: &[&[Case]] = &[
     revocation::CASES,
     paging::CASES,
     profile::CASES,
+    attribution::CASES,
 ];
 
 /// Says all cases, so that a test knows them all.

@@ -1,99 +1,35 @@
 //! Where the cycles of one VMM thread go. Every transition takes one time stamp that ends a bucket and begins the next,
 //! so the buckets add up to the thread's whole life and none is a remainder.
+//!
+//! A thread does not notice when it is not on a CPU; the host's kernel does ([`switches`](super::switches)). A transition asks
+//! with one load whether there was such a stretch of time since the last, and if so takes it out of the bucket that ended.
 
+use super::away::Away;
+pub use super::bucket::Bucket;
+use super::switches::{Delay, Head, Switches};
 use crate::trace::Recorder;
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-/// What a VMM thread can be doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Bucket {
-    /// Starting, stopping, and whatever is not named below.
-    Other,
-    /// Inside KVM_RUN: guest code, and what KVM does for it.
-    Guest,
-    /// Handling an exit that is not a turn.
-    Exit,
-    /// Device work of the NIC, transmit side: rings, translation, checks.
-    NetTransmit,
-    /// Device work of the NIC, receive side: rings, translation, checks, flow look-up.
-    NetReceive,
-    /// System calls that write to the backend.
-    BackendWrite,
-    /// System calls that read from the backend.
-    BackendRead,
-    /// Device work of the host channel, both ways.
-    Channel,
-    /// Device work of the disks: rings, translation, checks, completions.
-    Disk,
-    /// System calls that read from a disk image.
-    DiskRead,
-    /// System calls that write to a disk image, or discard.
-    DiskWrite,
-    /// System calls that make a disk image durable.
-    DiskFlush,
-    /// Polling: ready to work and nothing there.
-    Poll,
-    /// Blocked until something happens.
-    Wait,
-    /// What tools that look at the machine cost it.
-    Tools,
-}
-
-impl Bucket {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Bucket; 15] = [
-        Bucket::Other,
-        Bucket::Guest,
-        Bucket::Exit,
-        Bucket::NetTransmit,
-        Bucket::NetReceive,
-        Bucket::BackendWrite,
-        Bucket::BackendRead,
-        Bucket::Channel,
-        Bucket::Disk,
-        Bucket::DiskRead,
-        Bucket::DiskWrite,
-        Bucket::DiskFlush,
-        Bucket::Poll,
-        Bucket::Wait,
-        Bucket::Tools,
-    ];
-
-    /// Name in tables and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Bucket::Other => "vmm other",
-            Bucket::Guest => "guest",
-            Bucket::Exit => "exit handling",
-            Bucket::NetTransmit => "net transmit",
-            Bucket::NetReceive => "net receive",
-            Bucket::BackendWrite => "backend write",
-            Bucket::BackendRead => "backend read",
-            Bucket::Channel => "channel",
-            Bucket::Disk => "disk requests",
-            Bucket::DiskRead => "disk read",
-            Bucket::DiskWrite => "disk write",
-            Bucket::DiskFlush => "disk flush",
-            Bucket::Poll => "poll",
-            Bucket::Wait => "wait",
-            Bucket::Tools => "tools",
-        }
-    }
-}
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The ledger of one thread. Only that thread calls [`Ledger::enter`]; anybody may read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
     last_tsc: AtomicU64,
     current: AtomicUsize,
     /// What it does is written down there, while somebody wants that.
     recorder: Recorder,
-    buckets: [Tally; Bucket::ALL.len()],
+    /// Up to which head of the records the buckets are right.
+    seen: AtomicU64,
+    head: Head,
+    tsc_khz: AtomicU64,
+    delay: OnceLock<Delay>,
+    away: Mutex<Option<Away>>,
+    buckets: [Tally; Bucket::COUNT],
 }
 
 /// One bucket.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tally {
     cycles: AtomicU64,
     entries: AtomicU64,
@@ -108,25 +44,154 @@ pub struct Sum {
     pub entries: u64,
 }
 
+/// All buckets of a thread at one moment.
+pub type Sums = [Sum; Bucket::COUNT];
+
+/// What a ledger knows of the time in which its thread was not on a CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Insight {
+    /// Its context switches are recorded, and taken out of the buckets.
+    pub switches: bool,
+    /// Switches that were not read in time; what they took is in the bucket that ran.
+    pub lost: u64,
+    /// For how many cycles the thread could have run and had no CPU, in all its life, by the host's own count.
+    pub delay_cycles: Option<u64>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        const EMPTY: Tally = Tally { cycles: AtomicU64::new(0), entries: AtomicU64::new(0) };
+        Self {
+            last_tsc: AtomicU64::new(0),
+            current: AtomicUsize::new(0),
+            seen: AtomicU64::new(0),
+            head: Head::default(),
+            tsc_khz: AtomicU64::new(0),
+            delay: OnceLock::new(),
+            away: Mutex::new(None),
+            recorder: Recorder::default(),
+            buckets: [EMPTY; Bucket::COUNT],
+        }
+    }
+}
+
+impl Tally {
+    /// One writer: a plain add is enough, and cheaper than a locked one.
+    #[inline]
+    fn add(&self, cycles: u64, entries: u64) {
+        self.cycles.store(self.cycles.load(Ordering::Relaxed) + cycles, Ordering::Relaxed);
+        self.entries.store(self.entries.load(Ordering::Relaxed) + entries, Ordering::Relaxed);
+    }
+}
+
 impl Ledger {
     /// Ends the current bucket and begins `bucket`. Returns the one that ended, to go back to it.
     #[inline]
     pub fn enter(&self, bucket: Bucket) -> Bucket {
+        self.enter_at(bucket).0
+    }
+
+    /// The same, and the time stamp.
+    #[inline]
+    pub fn enter_at(&self, bucket: Bucket) -> (Bucket, u64) {
+        // In this order: what happens in between is found by the next transition.
         let now = now_tsc();
-        let last = self.last_tsc.swap_relaxed(now);
+        if self.head.read() != self.seen.load(Ordering::Relaxed) {
+            return (self.enter_after_switches(bucket, now), now);
+        }
+        let last = self.last_tsc.load(Ordering::Relaxed);
+        self.last_tsc.store(now, Ordering::Relaxed);
         let current = self.current.load(Ordering::Relaxed);
         if last != 0 {
-            let tally = &self.buckets[current];
-            // One writer: a plain add is enough, and cheaper than a locked one.
-            tally
-                .cycles
-                .store(tally.cycles.load(Ordering::Relaxed) + now.saturating_sub(last), Ordering::Relaxed);
+            self.buckets[current].add(now.saturating_sub(last), 0);
         }
-        let tally = &self.buckets[bucket as usize];
-        tally.entries.store(tally.entries.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        self.current.store(bucket as usize, Ordering::Relaxed);
+        self.buckets[bucket.index()].add(0, 1);
+        self.current.store(bucket.index(), Ordering::Relaxed);
         self.recorder.transition(now, bucket);
-        Bucket::ALL[current]
+        (Bucket::at(current), now)
+    }
+
+    /// The thread was not on a CPU for a part of the time.
+    #[cold]
+    #[inline(never)]
+    fn enter_after_switches(&self, bucket: Bucket, now: u64) -> Bucket {
+        let mut away = self.away();
+        let current = Bucket::at(self.current.load(Ordering::Relaxed));
+        let last = self.last_tsc.load(Ordering::Relaxed);
+        let elapsed = if last == 0 { 0 } else { now.saturating_sub(last) };
+        let mut left = elapsed;
+        if let Some(away) = away.as_mut() {
+            let head = away.take_records();
+            away.read_delay(now);
+            let seen = if away.leave(current, now, &mut left, |bucket, cycles, entries| {
+                self.buckets[bucket.index()].add(cycles, entries);
+            }) {
+                // Something lies behind `now`: the next transition has to look again.
+                !head
+            } else {
+                head
+            };
+            self.seen.store(seen, Ordering::Relaxed);
+        }
+        self.buckets[current.index()].add(left, 0);
+        self.buckets[bucket.index()].add(0, 1);
+        self.last_tsc.store(now, Ordering::Relaxed);
+        self.current.store(bucket.index(), Ordering::Relaxed);
+        self.recorder.transition(now, bucket);
+        current
+    }
+
+    /// Said before its thread begins: TSC ticks per millisecond.
+    pub fn set_clock(&self, tsc_khz: u64) {
+        self.tsc_khz.store(tsc_khz, Ordering::Relaxed);
+    }
+
+    /// Called once by the ledger's thread, as the first: from now on the time in which it is not on a CPU is taken out of the buckets.
+    /// Where the host does not permit that, or no clock was set, it stays in them, and [`Self::insight`] says so.
+    pub fn begin_thread(&self) {
+        let tsc_khz = self.tsc_khz.load(Ordering::Relaxed);
+        if tsc_khz == 0 {
+            return;
+        }
+        if let Ok(delay) = Delay::of_this_thread(tsc_khz) {
+            let _ = self.delay.set(delay);
+        }
+        if let Err(error) = self.watch_switches(tsc_khz) {
+            tracing::debug!("this thread's context switches are not recorded: {error}");
+        }
+    }
+
+    fn watch_switches(&self, tsc_khz: u64) -> io::Result<()> {
+        let switches = Switches::of_this_thread(tsc_khz)?;
+        let mut away = self.away();
+        if away.is_none() {
+            let away = away.insert(Away::new(switches));
+            self.head.set(away.switches());
+        }
+        Ok(())
+    }
+
+    /// Reads what was recorded, so that there is room for more. By anybody, now and then.
+    pub fn make_room(&self) {
+        if let Some(away) = self.away().as_mut() {
+            away.take_records();
+        }
+    }
+
+    /// Cycles in [`Bucket::OffCpu`] up to the last transition.
+    #[inline]
+    pub(crate) fn off_cpu_cycles(&self) -> u64 {
+        self.buckets[const { Bucket::OffCpu.index() }].cycles.load(Ordering::Relaxed)
+    }
+
+    /// What it knows of the time in which its thread was not on a CPU.
+    pub fn insight(&self) -> Insight {
+        let away = self.away();
+        Insight {
+            switches: away.is_some(),
+            lost: away.as_ref().map_or(0, Away::lost),
+            delay_cycles: self.delay.get().and_then(Delay::read),
+        }
     }
 
     /// When the current bucket began.
@@ -144,35 +209,49 @@ impl Ledger {
     /// What the thread is at; `None`: it has not begun.
     pub fn current(&self) -> Option<Bucket> {
         let begun = self.last_tsc.load(Ordering::Relaxed) != 0;
-        begun.then(|| Bucket::ALL[self.current.load(Ordering::Relaxed)])
+        begun.then(|| Bucket::at(self.current.load(Ordering::Relaxed)))
     }
 
     /// What lies in each bucket now, the running one included.
-    pub fn read(&self) -> [Sum; Bucket::ALL.len()] {
-        let mut sums = [Sum::default(); Bucket::ALL.len()];
-        for (sum, tally) in sums.iter_mut().zip(&self.buckets) {
-            sum.cycles = tally.cycles.load(Ordering::Relaxed);
-            sum.entries = tally.entries.load(Ordering::Relaxed);
+    pub fn read(&self) -> Sums {
+        // While this is locked the thread goes through no transition of which something is to be taken out.
+        let mut away = self.away();
+        if let Some(away) = away.as_mut() {
+            away.take_records();
         }
-        let last = self.last_tsc.load(Ordering::Relaxed);
-        if last != 0 {
-            sums[self.current.load(Ordering::Relaxed)].cycles += now_tsc().saturating_sub(last);
+        let (mut sums, current, last) = self.consistent();
+        let now = now_tsc();
+        let mut left = if last == 0 { 0 } else { now.saturating_sub(last) };
+        if let Some(away) = away.as_ref() {
+            let mut until_now = away.copy_until(now);
+            until_now.leave(current, now, &mut left, |bucket, cycles, entries| {
+                sums[bucket.index()].cycles += cycles;
+                sums[bucket.index()].entries += entries;
+            });
         }
+        sums[current.index()].cycles += left;
         sums
     }
-}
 
-/// A store by the only writer that gives back what was there.
-trait SwapRelaxed {
-    fn swap_relaxed(&self, value: u64) -> u64;
-}
+    /// The buckets between two transitions, if one can be had in between.
+    fn consistent(&self) -> (Sums, Bucket, u64) {
+        let mut sums = [Sum::default(); Bucket::COUNT];
+        for _ in 0..16 {
+            let last = self.last_tsc.load(Ordering::Acquire);
+            let current = self.current.load(Ordering::Acquire);
+            for (sum, tally) in sums.iter_mut().zip(&self.buckets) {
+                sum.cycles = tally.cycles.load(Ordering::Acquire);
+                sum.entries = tally.entries.load(Ordering::Acquire);
+            }
+            if self.last_tsc.load(Ordering::Acquire) == last {
+                return (sums, Bucket::at(current), last);
+            }
+        }
+        (sums, Bucket::at(self.current.load(Ordering::Relaxed)), self.last_tsc.load(Ordering::Relaxed))
+    }
 
-impl SwapRelaxed for AtomicU64 {
-    #[inline]
-    fn swap_relaxed(&self, value: u64) -> u64 {
-        let old = self.load(Ordering::Relaxed);
-        self.store(value, Ordering::Relaxed);
-        old
+    fn away(&self) -> MutexGuard<'_, Option<Away>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -184,21 +263,5 @@ pub fn now_tsc() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cycles_land_in_the_bucket_that_ran() {
-        let ledger = Ledger::default();
-        ledger.enter(Bucket::NetReceive);
-        let start = now_tsc();
-        while now_tsc() - start < 2_000_000 {}
-        let before = ledger.enter(Bucket::Wait);
-        let sums = ledger.read();
-        assert_eq!(before, Bucket::NetReceive);
-        let cycles = sums[Bucket::NetReceive as usize].cycles;
-        assert!((2_000_000..40_000_000).contains(&cycles), "{cycles}");
-        assert_eq!(sums[Bucket::NetTransmit as usize], Sum::default());
-        assert_eq!(sums[Bucket::Wait as usize].entries, 1);
-    }
-}
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -4,8 +4,12 @@
 //! writes and the VMM reads; both share the TSC, so they lie on one time line. [`snapshot`] takes both at one moment,
 //! [`table`] prints the difference of two.
 
+mod away;
+mod bucket;
+pub mod guest;
 pub mod ledger;
 pub mod snapshot;
+mod switches;
 pub mod table;
 
 pub use snapshot::AccountSnapshot;

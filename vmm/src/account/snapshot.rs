@@ -1,14 +1,13 @@
 //! The state of all accounts at one moment, and the difference of two such moments.
 
+use super::guest::{self, BetweenSum, EnvironmentSum};
 use super::ledger::{Bucket, Ledger, now_tsc};
 use crate::machine::boot::pages::SharedPages;
 use crate::placement::Placement;
 use crate::stat::metrics::Metric;
-use abi::trace::{KIND_COUNTER, KIND_SPAN, SITES, mode};
 use exovm_image::program::Site;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Version of the JSON form.
 pub const SCHEMA: &str = "exovm-account/1";
@@ -18,6 +17,9 @@ pub const SCHEMA: &str = "exovm-account/1";
 pub struct BucketSum {
     /// Name.
     pub name: String,
+    /// For which device, where there can be several like it: its number in the device table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<u8>,
     /// Cycles spent in it.
     pub cycles: u64,
     /// How often it was entered.
@@ -31,6 +33,15 @@ pub struct ThreadSum {
     pub name: String,
     /// All buckets; they add up to the thread's life.
     pub buckets: Vec<BucketSum>,
+    /// Whether its context switches are known: then what it had no CPU for is in "off CPU" and "halted", and else in whatever ran.
+    #[serde(default)]
+    pub switches: bool,
+    /// Switches that nobody read in time.
+    #[serde(default)]
+    pub lost_switches: u64,
+    /// For how many cycles it could have run and had no CPU, by the host's own count (schedstat).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_for_cpu_cycles: Option<u64>,
 }
 
 impl ThreadSum {
@@ -85,6 +96,15 @@ pub struct AccountSnapshot {
     pub threads: Vec<ThreadSum>,
     /// The guest's spans, events and counters. Untrusted.
     pub sites: Vec<SiteSum>,
+    /// Which environment had which vCPU for how long. Untrusted.
+    #[serde(default)]
+    pub environments: Vec<EnvironmentSum>,
+    /// What the kernel did on each vCPU while no environment had it.
+    #[serde(default)]
+    pub between: Vec<BetweenSum>,
+    /// Of a difference: cycles in the guest of which nothing is known, and those of ring 3 that no span covers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unattributed: Option<Unattributed>,
     /// The NIC's counters, and those of the placement of device work.
     pub nic: Vec<Counter>,
     /// The counters of each disk.
@@ -95,13 +115,15 @@ pub struct AccountSnapshot {
     pub channel: Vec<Counter>,
 }
 
-/// The kind's name in JSON.
-fn kind_name(kind: u32) -> &'static str {
-    match kind {
-        KIND_SPAN => "span",
-        KIND_COUNTER => "counter",
-        _ => "event",
-    }
+/// Cycles that the account does not explain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unattributed {
+    /// In KVM_RUN and on a CPU, and in nobody's account. Less than nothing if two claim the same.
+    pub in_guest_cycles: i64,
+    /// In ring 3, in no span.
+    pub in_no_span_cycles: u64,
+    /// In the VMM, in no named bucket.
+    pub in_vmm_cycles: u64,
 }
 
 impl AccountSnapshot {
@@ -114,9 +136,13 @@ impl AccountSnapshot {
         placement: &Placement,
         accounted_tsc: u64,
     ) -> Self {
-        let (threads, tsc, sites) = at_once(tsc_khz, || {
+        let (threads, tsc, (sites, environments), between) = at_once(tsc_khz, || {
             let threads = read_ledgers(ledgers);
-            (threads, now_tsc(), read_all_sites(sites, pages))
+            let between = pages.first().map_or_else(Vec::new, |pages| {
+                let vcpus = threads.iter().filter(|thread| thread.is_vcpu()).count();
+                guest::read_between(&pages.vcpus[..vcpus.min(pages.vcpus.len())], tsc_khz)
+            });
+            (threads, now_tsc(), guest::read(sites, pages, tsc_khz), between)
         });
         let mut nic = Vec::new();
         if let Some(device) = placement.nic() {
@@ -133,6 +159,9 @@ impl AccountSnapshot {
             io: format!("{:?}", placement.mode()).to_lowercase(),
             threads,
             sites,
+            environments,
+            between,
+            unattributed: None,
             nic,
             disks: placement.disks().map(|disk| counters(named(disk.metrics().entries()))).collect(),
             channel: counters(named(placement.channel().metrics().entries())),
@@ -141,7 +170,9 @@ impl AccountSnapshot {
 
     /// What happened since the machine was made.
     pub fn since_start(&self) -> Self {
-        Self { tsc: self.tsc.saturating_sub(self.started_tsc), ..self.clone() }
+        let mut account = Self { tsc: self.tsc.saturating_sub(self.started_tsc), ..self.clone() };
+        account.unattributed = account.find_unattributed();
+        account
     }
 
     /// What happened since an earlier snapshot of the same machine.
@@ -150,7 +181,16 @@ impl AccountSnapshot {
         difference.tsc = self.tsc.saturating_sub(earlier.tsc);
         difference.accounted_tsc = self.accounted_tsc.saturating_sub(earlier.accounted_tsc);
         for (thread, before) in difference.threads.iter_mut().zip(&earlier.threads) {
-            for (bucket, before) in thread.buckets.iter_mut().zip(&before.buckets) {
+            thread.lost_switches -= before.lost_switches.min(thread.lost_switches);
+            if let (Some(cycles), Some(before)) =
+                (&mut thread.waited_for_cpu_cycles, before.waited_for_cpu_cycles)
+            {
+                *cycles = cycles.saturating_sub(before);
+            }
+            for bucket in &mut thread.buckets {
+                let same =
+                    |before: &&BucketSum| (&before.name, before.device) == (&bucket.name, bucket.device);
+                let Some(before) = before.buckets.iter().find(same) else { continue };
                 bucket.cycles = bucket.cycles.saturating_sub(before.cycles);
                 bucket.entries = bucket.entries.saturating_sub(before.entries);
             }
@@ -166,13 +206,70 @@ impl AccountSnapshot {
                 site.total = site.total.wrapping_sub(before.total);
             }
         }
+        for environment in &mut difference.environments {
+            let before = earlier.environments.iter().find(|before| before.number == environment.number);
+            let before = before.map_or(&[][..], |before| &before.ran_cycles);
+            for (cycles, before) in environment.ran_cycles.iter_mut().zip(before) {
+                *cycles = cycles.saturating_sub(*before);
+            }
+        }
+        for (between, before) in difference.between.iter_mut().zip(&earlier.between) {
+            between.cycles = between.cycles.saturating_sub(before.cycles);
+        }
         let of_disks = difference.disks.iter_mut().zip(&earlier.disks);
         let of_others = [(&mut difference.nic, &earlier.nic), (&mut difference.channel, &earlier.channel)];
         let of_all = of_disks.chain(of_others);
         for (counter, before) in of_all.flat_map(|(counters, before)| counters.iter_mut().zip(before)) {
             counter.value = counter.value.saturating_sub(before.value);
         }
+        difference.unattributed = difference.find_unattributed();
         difference
+    }
+
+    /// Sum of a bucket over the vCPUs' threads.
+    pub(super) fn of_vcpus(&self, bucket: &str) -> BucketSum {
+        let vcpus = self.threads.iter().filter(|thread| thread.is_vcpu());
+        let buckets = vcpus.flat_map(|thread| &thread.buckets).filter(|sum| sum.name == bucket);
+        buckets.fold(BucketSum::default(), |sum, bucket| BucketSum {
+            cycles: sum.cycles + bucket.cycles,
+            entries: sum.entries + bucket.entries,
+            ..sum
+        })
+    }
+
+    /// Cycles of the kernel and of KVM that are spent in halting and in choosing who runs, on a CPU.
+    pub(super) fn kernel_cycles(&self) -> i64 {
+        let halts = self.sites.iter().filter(|site| site.kind == "span" && site.name == guest::HALT);
+        let halts: u64 = halts.map(|site| site.total).sum();
+        let between: u64 = self.between.iter().map(|between| between.cycles).sum();
+        // Of both, what was not on a CPU is what the host saw blocked.
+        (halts + between) as i64 - self.of_vcpus(Bucket::Halted.name()).cycles as i64
+    }
+
+    /// Spans whose cycles are spent in the guest and on a CPU.
+    pub(super) fn spans_in_guest(&self) -> impl Iterator<Item = &SiteSum> {
+        let is_away = |name: &str| name == guest::HALT || guest::AWAY.contains(&name);
+        self.sites.iter().filter(move |site| site.kind == "span" && !is_away(&site.name))
+    }
+
+    /// `None`: the guest's spans were not accounted all the time.
+    fn find_unattributed(&self) -> Option<Unattributed> {
+        if self.accounted_tsc < self.tsc / 1000 * 999 || self.tsc == 0 {
+            return None;
+        }
+        let spans: u64 = self.spans_in_guest().map(|site| site.total).sum();
+        let in_guest =
+            self.of_vcpus(Bucket::Guest.name()).cycles as i64 - spans as i64 - self.kernel_cycles();
+        let no_span = self.spans_in_guest().filter(|site| site.name == guest::NO_SPAN);
+        let other = |thread: &ThreadSum| -> u64 {
+            let others = thread.buckets.iter().filter(|sum| sum.name == Bucket::Other.name());
+            others.map(|sum| sum.cycles).sum()
+        };
+        Some(Unattributed {
+            in_guest_cycles: in_guest,
+            in_no_span_cycles: no_span.map(|site| site.total).sum(),
+            in_vmm_cycles: self.threads.iter().filter(|thread| thread.is_vcpu()).map(other).sum(),
+        })
     }
 
     /// A counter or event of the guest, by name; that of the first environment which has it.
@@ -184,6 +281,12 @@ impl AccountSnapshot {
     pub fn bucket(&self, thread: &str, bucket: &str) -> Option<&BucketSum> {
         let thread = self.threads.iter().find(|sum| sum.name == thread)?;
         thread.buckets.iter().find(|sum| sum.name == bucket)
+    }
+
+    /// The same for one of several devices, by its number in the device table.
+    pub fn bucket_of(&self, thread: &str, bucket: &str, device: u8) -> Option<&BucketSum> {
+        let thread = self.threads.iter().find(|sum| sum.name == thread)?;
+        thread.buckets.iter().find(|sum| sum.name == bucket && sum.device == Some(device))
     }
 
     /// A counter of the NIC, by name.
@@ -221,74 +324,26 @@ fn at_once<T>(tsc_khz: u64, mut read: impl FnMut() -> T) -> T {
 
 /// The VMM's threads.
 fn read_ledgers(ledgers: &[(String, Arc<Ledger>)]) -> Vec<ThreadSum> {
-    let sums = |ledger: &Ledger| {
-        let buckets = Bucket::ALL.iter().zip(ledger.read());
-        buckets
-            .map(|(bucket, sum)| BucketSum {
-                name: bucket.name().to_owned(),
-                cycles: sum.cycles,
-                entries: sum.entries,
-            })
-            .collect()
-    };
-    ledgers.iter().map(|(name, ledger)| ThreadSum { name: name.clone(), buckets: sums(ledger) }).collect()
+    ledgers.iter().map(|(name, ledger)| read_ledger(name, ledger)).collect()
 }
 
-/// The accumulators of every environment that was ever there.
-fn read_all_sites(sites: &[Site], pages: &[SharedPages]) -> Vec<SiteSum> {
-    if let [only] = pages {
-        return read_sites(sites, only);
+fn read_ledger(name: &str, ledger: &Ledger) -> ThreadSum {
+    let buckets = Bucket::all().zip(ledger.read());
+    // Of devices that there are not, nothing.
+    let buckets = buckets.filter(|(bucket, sum)| bucket.device().is_none() || sum.entries > 0);
+    let buckets = buckets.map(|(bucket, sum)| BucketSum {
+        name: bucket.name().to_owned(),
+        device: bucket.device(),
+        cycles: sum.cycles,
+        entries: sum.entries,
+    });
+    let buckets = buckets.collect();
+    let insight = ledger.insight();
+    ThreadSum {
+        name: name.to_owned(),
+        buckets,
+        switches: insight.switches,
+        lost_switches: insight.lost,
+        waited_for_cpu_cycles: insight.delay_cycles,
     }
-    let mut all = Vec::new();
-    for (environment, pages) in (0u32..).zip(pages) {
-        let sums = read_sites(sites, pages);
-        if sums.iter().any(|sum| sum.count > 0 || sum.total > 0) {
-            all.extend(sums.into_iter().map(|sum| SiteSum { environment: Some(environment), ..sum }));
-        }
-    }
-    all
-}
-
-/// The guest's accumulators by name; sites of one name (in several places of the code) are added up. What the running
-/// span has taken since its last transition is added to it.
-fn read_sites(sites: &[Site], pages: &SharedPages) -> Vec<SiteSum> {
-    let mut sums: Vec<SiteSum> = Vec::new();
-    let area = &pages.account;
-    let running = area.current.load(Ordering::Relaxed) as usize;
-    let since = unfinished(pages);
-    for id in 0..=sites.len().min(SITES - 1) {
-        let (name, kind) = match id.checked_sub(1).map(|index| &sites[index]) {
-            None => ("no span", KIND_SPAN),
-            Some(site) => (site.name.as_str(), site.kind),
-        };
-        let accumulator = &area.sites[id];
-        let count = accumulator.count.load(Ordering::Relaxed);
-        let mut total = accumulator.total.load(Ordering::Relaxed);
-        if id == running {
-            total = total.wrapping_add(since);
-        }
-        match sums.iter_mut().find(|sum| sum.name == name && sum.kind == kind_name(kind)) {
-            Some(sum) => {
-                sum.count = sum.count.wrapping_add(count);
-                sum.total = sum.total.wrapping_add(total);
-            }
-            None => {
-                let (name, kind) = (name.to_owned(), kind_name(kind).to_owned());
-                sums.push(SiteSum { name, kind, count, total, environment: None });
-            }
-        }
-    }
-    sums
-}
-
-/// How long the running span has run since what was added up last. 0: no account goes, or the environment has not begun.
-fn unfinished(pages: &SharedPages) -> u64 {
-    let (area, wanted) = (&pages.account, &pages.host.trace);
-    let mode = wanted.mode.load(Ordering::Acquire);
-    let last_tsc = area.last_tsc.load(Ordering::Relaxed);
-    if mode & mode::ACCOUNT == 0 || last_tsc == 0 {
-        return 0;
-    }
-    let is_of_this = area.epoch.load(Ordering::Relaxed) == mode::epoch(mode);
-    now_tsc().saturating_sub(if is_of_this { last_tsc } else { wanted.since_tsc.load(Ordering::Relaxed) })
 }

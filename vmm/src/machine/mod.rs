@@ -25,6 +25,7 @@ pub(crate) mod statistics;
 mod team;
 mod tools;
 mod vcpu;
+mod vcpu_time;
 
 pub use desk::AskError;
 pub use disk::DiskSetup;

@@ -57,6 +57,7 @@ impl MutEventSubscriber for Housekeeping {
             }
         }
         self.shared.logs.drain();
+        self.shared.ledgers.iter().for_each(|(_, ledger)| ledger.make_room());
         if self.shared.has_ended() {
             self.shared.logs.flush();
         }

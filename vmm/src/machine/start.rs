@@ -11,6 +11,7 @@ use super::statistics::KvmStatistics;
 use super::team::{Team, TeamEnd, register_kick_signal};
 use super::tools::Tools;
 use super::vcpu::{self, Vcpu, VcpuEnd};
+use super::vcpu_time::{OwnTime, ask_for_steal_time};
 use super::{Machine, MachineConfig, MachineError, PhaseStamp, channel, disk, kvm, nic, service};
 use crate::account::{
     self,
@@ -91,11 +92,15 @@ impl Machine {
         for ((vcpu, fd), extended) in (0u32..).zip(&fds).zip(extended) {
             let start = Start { vcpu, root_gpa, boot_page_gpa: prepared.boot_page_gpa, extended };
             prepared.descriptors.load(fd, &prepared.kernel, start)?;
+            if !ask_for_steal_time(fd, vcpu, prepared.vcpu_times_gpa)? {
+                tracing::debug!("KVM does not tell the guest when it has no CPU");
+            }
         }
         let first = prepared.pages.first().ok_or(MachineError::Internal("no place"))?;
         service::refresh_time(&first.time, tsc_khz);
         let host = first.host.clone();
-        let looking = Looking::new(host.clone());
+        let looking = Looking::new(host.clone(), first.vcpus.clone());
+        let vcpu_times = first.vcpus.clone();
 
         let disk_ledgers = work.disk_ledgers();
         let clients = Clients::new(channel::host_ports(&work.channel));
@@ -107,6 +112,7 @@ impl Machine {
         let io_ledger = placement.needs_thread().then(|| Arc::new(Ledger::default()));
         ledgers.extend(io_ledger.iter().map(|ledger| ("io".to_owned(), Arc::clone(ledger))));
         ledgers.extend(disk_ledgers);
+        ledgers.iter().for_each(|(_, ledger)| ledger.set_clock(tsc_khz));
         let tracing = Arc::new(Tracing::new(Arc::clone(&looking), &ledgers, &prepared.pages, tsc_khz));
         placement.let_collect(&tracing);
         let team = Arc::new(Team::new(vcpus.count));
@@ -164,9 +170,10 @@ impl Machine {
             let desk = team.desk(number).map_err(|_| MachineError::Internal("a vCPU without a desk"))?;
             let team = (Arc::clone(&team), Arc::clone(desk));
             let control = control.of_vcpu(number);
+            let time = OwnTime::new(vcpu_times.clone(), number);
+            let own = (number, Arc::clone(&hub), time);
             let exits = machine.shared.exits.get(number as usize).map(Arc::clone).unwrap_or_default();
-            let debug = (number, Arc::clone(&hub));
-            let vcpu = Vcpu::new(fd, bus, placement, (ledger, exits), team, control, debug);
+            let vcpu = Vcpu::new(fd, bus, placement, (ledger, exits), team, control, own);
             members.push(Member {
                 number,
                 vcpu,
@@ -200,6 +207,7 @@ impl Machine {
         if let Some(ledger) = io_ledger {
             let placement = Arc::clone(&self.shared.placement);
             self.others.push(spawn("exovm-io", move || {
+                ledger.begin_thread();
                 trace::own::begin_thread(&ledger);
                 ledger.enter(Bucket::Other);
                 placement.run_thread(&ledger);
@@ -240,6 +248,7 @@ impl Member {
             crate::placement::pin_this_thread(&[cpu]);
         }
         let end = shared.team.live(number, move || {
+            vcpu.begin_thread();
             let end = vcpu.run();
             // The VM goes before the memory that it maps.
             drop(vcpu);

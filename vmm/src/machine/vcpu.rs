@@ -6,6 +6,7 @@ use super::control::Control;
 use super::desk::Desk;
 use super::exits::{Exit, Exits};
 use super::team::Team;
+use super::vcpu_time::OwnTime;
 use crate::account::ledger::{Bucket, Ledger};
 use crate::debug::Hub;
 use crate::device::pci::{Bus, MmioWrite};
@@ -58,6 +59,7 @@ pub(crate) struct Vcpu {
     control: Control,
     number: u32,
     hub: Arc<Hub>,
+    time: OwnTime,
     exits: Arc<Exits>,
 }
 
@@ -160,9 +162,16 @@ impl Vcpu {
         (ledger, exits): (Arc<Ledger>, Arc<Exits>),
         (team, desk): (Arc<Team>, Arc<Desk<VcpuFd>>),
         control: Control,
-        (number, hub): (u32, Arc<Hub>),
+        (number, hub, time): (u32, Arc<Hub>, OwnTime),
     ) -> Self {
-        Self { fd, bus, placement, ledger, team, desk, control, number, hub, exits }
+        Self { fd, bus, placement, ledger, team, desk, control, number, hub, time, exits }
+    }
+
+    /// Called first on the thread that is the vCPU.
+    pub(crate) fn begin_thread(&mut self) {
+        self.ledger.begin_thread();
+        self.ledger.enter(Bucket::Other);
+        self.time.begin();
     }
 
     /// Runs until the machine ends, on the thread that is the vCPU.
@@ -174,9 +183,9 @@ impl Vcpu {
             }
             // Then KVM completes what the last exit began, and does not enter the guest.
             self.fd.set_kvm_immediate_exit(self.desk.is_asked().into());
-            self.ledger.enter(Bucket::Guest);
+            self.time.enter(&self.ledger);
             let exit = self.fd.run();
-            self.ledger.enter(Bucket::Exit);
+            self.time.leave(&self.ledger);
             match exit {
                 Ok(VcpuExit::MmioWrite(TURN_GPA, data)) => {
                     self.exits.count(Exit::Turn);

@@ -75,6 +75,8 @@ unsafe impl Words for abi::time::TimePage {}
 // SAFETY: as above.
 unsafe impl Words for abi::trace::AccountArea {}
 // SAFETY: as above.
+unsafe impl Words for abi::vcpu::VcpuTime {}
+// SAFETY: as above.
 unsafe impl Words for abi::statistics::StatisticsArea {}
 // SAFETY: as above.
 unsafe impl Words for abi::trace::TraceRing {}

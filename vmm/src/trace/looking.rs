@@ -5,6 +5,7 @@ use crate::account::ledger::{Ledger, now_tsc};
 use crate::tables::shared::Shared;
 use abi::boot::HostPage;
 use abi::trace::mode;
+use abi::vcpu::VcpuTime;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +32,7 @@ impl Records {
 #[derive(Debug)]
 pub struct Looking {
     host: Shared<HostPage>,
+    vcpus: Shared<[VcpuTime]>,
     holders: Mutex<Holders>,
 }
 
@@ -63,8 +65,8 @@ pub(super) struct Recording {
 
 impl Looking {
     /// Nobody looks.
-    pub(crate) fn new(host: Shared<HostPage>) -> Arc<Self> {
-        Arc::new(Self { host, holders: Mutex::default() })
+    pub(crate) fn new(host: Shared<HostPage>, vcpus: Shared<[VcpuTime]>) -> Arc<Self> {
+        Arc::new(Self { host, vcpus, holders: Mutex::default() })
     }
 
     /// Has the accounts go for as long as the guard lives.
@@ -115,6 +117,12 @@ impl Looking {
                 holders.epoch = holders.epoch.wrapping_add(1) & 0xFF_FFFF;
                 holders.since_tsc = Some(now);
                 wanted.since_tsc.store(now, Ordering::Relaxed);
+                for time in self.vcpus.iter() {
+                    // What was taken before is not taken out of what is counted from now on.
+                    let outside = time.outside_cycles.load(Ordering::Acquire);
+                    time.since_outside_cycles.store(outside, Ordering::Relaxed);
+                    time.since_steal_ns.store(time.steal_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
             }
             (Some(since), false) => {
                 holders.since_tsc = None;

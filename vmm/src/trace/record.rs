@@ -61,7 +61,7 @@ pub struct Record {
 
 impl Record {
     pub(super) fn bucket(tsc: u64, bucket: Bucket) -> Self {
-        Self { tsc, what: pack_what(bucket as u32, RECORD_ENTER, 0), subject: 0, argument: 0 }
+        Self { tsc, what: pack_what(bucket.index() as u32, RECORD_ENTER, 0), subject: 0, argument: 0 }
     }
 
     pub(super) fn happening(what: Happening, subject: u64, from_tsc: u64, to_tsc: u64) -> Self {

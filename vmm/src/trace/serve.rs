@@ -87,7 +87,7 @@ pub(crate) fn header(machine: &Shared, name: &str, image: &str) -> Header {
         one_in: machine.looking.one_in().unwrap_or(1),
         sources: threads.chain(environments).chain(kvm).collect(),
         sites: sites.collect(),
-        buckets: Bucket::ALL.iter().map(|bucket| bucket.name().to_owned()).collect(),
+        buckets: Bucket::all().map(Bucket::title).collect(),
         happenings: Happening::ALL.iter().map(|what| (*what as u32, what.name().to_owned())).collect(),
         kvm: machine.tracing.kvm_header(),
     }

@@ -127,6 +127,8 @@ pub struct Prepared {
     pub roots_gpa: Vec<u64>,
     /// Goes into `rdi`.
     pub boot_page_gpa: u64,
+    /// [`abi::vcpu::VcpuTime`] of vCPU 0; those of the others follow.
+    pub vcpu_times_gpa: u64,
     /// For each vCPU.
     pub descriptors: Descriptors,
     /// The kernel's header.
@@ -347,6 +349,7 @@ pub fn prepare(
     boot.gate_gpa = common.gate_gpa;
     boot.host_gpa = common.host_gpa;
     boot.turn_gpa = TURN_GPA;
+    boot.vcpu_times_gpa = common.vcpu_times_gpa;
     boot.places_gpa = places_gpa;
     boot.capabilities_gpa = capabilities_gpa;
     boot.table_pool = table_pool;
@@ -366,6 +369,7 @@ pub fn prepare(
         fault_gpa,
         roots_gpa,
         boot_page_gpa,
+        vcpu_times_gpa: common.vcpu_times_gpa,
         descriptors,
         kernel: (**kernel),
         tables_at,

@@ -3,13 +3,14 @@
 use crate::machine::MachineError;
 use crate::machine::memory::Placer;
 use crate::tables::{Memory, TableError, shared::Shared};
-use abi::boot::{HostPage, MemoryRange, StatusPage};
+use abi::boot::{HostPage, MemoryRange, StatusPage, VCPUS_MAX};
 use abi::environment::KernelPage;
 use abi::layout::PAGE_BYTES;
 use abi::log::LogRing;
 use abi::statistics::StatisticsArea;
 use abi::time::TimePage;
 use abi::trace::{AccountArea, TraceRing};
+use abi::vcpu::VcpuTime;
 use std::sync::Arc;
 
 /// Pages that are there once and seen by every environment.
@@ -23,6 +24,8 @@ pub struct CommonPages {
     pub host_gpa: u64,
     /// [`abi::environment::resume`].
     pub resume_gpa: u64,
+    /// [`VcpuTime`] of each vCPU.
+    pub vcpu_times_gpa: u64,
 }
 
 impl CommonPages {
@@ -33,6 +36,7 @@ impl CommonPages {
             time_gpa: placer.pages(PAGE_BYTES)?,
             host_gpa: placer.pages(PAGE_BYTES)?,
             resume_gpa: placer.pages(PAGE_BYTES)?,
+            vcpu_times_gpa: placer.pages(PAGE_BYTES)?,
         })
     }
 }
@@ -88,6 +92,8 @@ pub struct SharedPages {
     pub time: Shared<TimePage>,
     /// Written by the VMM; of all environments.
     pub host: Shared<HostPage>,
+    /// Written by KVM, the VMM and the kernel; of all environments.
+    pub vcpus: Shared<[VcpuTime]>,
     /// Written by the kernel.
     pub kernel: Shared<KernelPage>,
     /// Written by kernel and environment.
@@ -108,6 +114,7 @@ impl SharedPages {
         Ok(Self {
             time: Shared::open(memory, "the time page", common.time_gpa)?,
             host: Shared::open(memory, "the host page", common.host_gpa)?,
+            vcpus: Shared::slice(memory, "the vCPUs' times", common.vcpu_times_gpa, VCPUS_MAX)?,
             kernel: Shared::open(memory, "the kernel's page", own.kernel_page_gpa)?,
             status: Shared::open(memory, "the status page", own.status_gpa)?,
             account: Shared::open(memory, "the account area", own.account_gpa)?,

@@ -51,6 +51,7 @@ impl<'m> Place<'m> {
             (UPCALL_VA, pages.upcall_gpa, PAGE_BYTES, Access::Write),
             (KERNEL_PAGE_VA, pages.kernel_page_gpa, PAGE_BYTES, Access::Read),
             (RESUME_VA, common.resume_gpa, PAGE_BYTES, Access::Execute),
+            (VCPUS_VA, common.vcpu_times_gpa, PAGE_BYTES, Access::Read),
             (ACCOUNT_VA, pages.account_gpa, size_of::<AccountArea>() as u64, Access::Write),
             (STATISTICS_VA, pages.statistics_gpa, size_of::<StatisticsArea>() as u64, Access::Write),
             (LOG_VA, pages.log_gpa, size_of::<LogRing>() as u64, Access::Write),

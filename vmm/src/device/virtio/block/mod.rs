@@ -214,7 +214,7 @@ impl<M: PinnedMemory + Clone> Block<M> {
         let mut clock = Clock::new(ledger);
         let stopped_before = self.metrics.queues_stopped;
         if self.workers.has_finished() {
-            clock.enter(Bucket::Disk);
+            clock.enter(Bucket::Disk(self.config.device_index as u8));
             self.complete_finished(&clock, &mut worked);
         }
         let count = self.queues.len();

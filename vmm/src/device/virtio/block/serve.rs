@@ -75,7 +75,7 @@ impl<M: PinnedMemory + Clone> Service<'_, '_, '_, M> {
         if !queue.begin()? {
             return Ok(Left::Empty);
         }
-        self.clock.enter(Bucket::Disk);
+        self.clock.enter(Bucket::Disk(self.device_index as u8));
         loop {
             if budget.requests == 0 || budget.bytes == 0 {
                 return Ok(Left::Budget);
@@ -129,9 +129,9 @@ impl<M: PinnedMemory + Clone> Service<'_, '_, '_, M> {
         match task {
             Task::Read(blocks) if blocks.len_bytes() <= AT_ONCE_BYTES_MAX => {
                 budget.bytes = budget.bytes.saturating_sub(blocks.len_bytes());
-                self.clock.enter(Bucket::DiskRead);
+                self.clock.enter(Bucket::DiskRead(self.device_index as u8));
                 let read = self.store.read_at_once(blocks.offset(), self.input.list());
-                self.clock.enter(Bucket::Disk);
+                self.clock.enter(Bucket::Disk(self.device_index as u8));
                 match read {
                     Ok(Some(len)) if len as u64 == blocks.len_bytes() => {
                         self.metrics.reads_at_once += 1;

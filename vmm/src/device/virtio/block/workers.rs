@@ -251,11 +251,12 @@ impl<M> Drop for Workers<M> {
 impl<M: PinnedMemory> Shared<M> {
     /// A thread's life.
     fn run(&self, ledger: &Ledger) {
-        ledger.enter(Bucket::Disk);
+        ledger.begin_thread();
+        ledger.enter(Bucket::Disk(self.device_index as u8));
         while let Some((number, job)) = self.next_job(ledger) {
             let queue = job.queue;
             let result = self.execute(&job, ledger);
-            ledger.enter(Bucket::Disk);
+            ledger.enter(Bucket::Disk(self.device_index as u8));
             let mut state = self.lock();
             state.running.retain(|running| running.number != number);
             if state.forgotten[usize::from(queue)] {
@@ -275,7 +276,7 @@ impl<M: PinnedMemory> Shared<M> {
         if let Some((blocks, rights)) = job.task.needs() {
             self.extents.check(job.environment, self.device_index, blocks.start, blocks.count, rights)?;
         }
-        execute(&*self.store, job, ledger)
+        execute(&*self.store, self.device_index as u8, job, ledger)
     }
 
     /// Waits for a job, and counts it; `None`: the end.
@@ -294,7 +295,7 @@ impl<M: PinnedMemory> Shared<M> {
             state.idle += 1;
             ledger.enter(Bucket::Wait);
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-            ledger.enter(Bucket::Disk);
+            ledger.enter(Bucket::Disk(self.device_index as u8));
             state.idle -= 1;
         }
     }
@@ -320,12 +321,17 @@ impl<M> InFlight<M> {
 }
 
 /// Does a job, however long it takes.
-fn execute<M: PinnedMemory>(store: &dyn Store, job: &Job<M>, ledger: &Ledger) -> Result<(), Failure> {
+fn execute<M: PinnedMemory>(
+    store: &dyn Store,
+    device: u8,
+    job: &Job<M>,
+    ledger: &Ledger,
+) -> Result<(), Failure> {
     let revoked = |(gpa, _)| Failure::Revoked { gpa };
     match job.task {
         Task::Read(blocks) => {
             job.input.check(&job.memory).map_err(revoked)?;
-            ledger.enter(Bucket::DiskRead);
+            ledger.enter(Bucket::DiskRead(device));
             let end = blocks.offset() + blocks.len_bytes();
             let mut input = job.input.clone();
             while input.bytes() > 0 {
@@ -337,7 +343,7 @@ fn execute<M: PinnedMemory>(store: &dyn Store, job: &Job<M>, ledger: &Ledger) ->
         }
         Task::Write(blocks) => {
             job.output.check(&job.memory).map_err(revoked)?;
-            ledger.enter(Bucket::DiskWrite);
+            ledger.enter(Bucket::DiskWrite(device));
             let end = blocks.offset() + blocks.len_bytes();
             let mut output = job.output.clone();
             while output.bytes() > 0 {
@@ -348,15 +354,15 @@ fn execute<M: PinnedMemory>(store: &dyn Store, job: &Job<M>, ledger: &Ledger) ->
             }
         }
         Task::Flush => {
-            ledger.enter(Bucket::DiskFlush);
+            ledger.enter(Bucket::DiskFlush(device));
             store.flush()?;
         }
         Task::Discard(blocks) => {
-            ledger.enter(Bucket::DiskWrite);
+            ledger.enter(Bucket::DiskWrite(device));
             store.discard(blocks.offset(), blocks.len_bytes())?;
         }
         Task::WriteZeroes(blocks, zeroing) => {
-            ledger.enter(Bucket::DiskWrite);
+            ledger.enter(Bucket::DiskWrite(device));
             store.write_zeroes(blocks.offset(), blocks.len_bytes(), zeroing)?;
         }
         // Answered at once.

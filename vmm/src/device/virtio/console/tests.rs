@@ -106,19 +106,19 @@ fn idle_work_does_nothing_and_leaves_the_ledger_where_it_was() {
     let (mut channel, _control, mut receive, _transmit) = opened();
     receive.give(8);
     channel.ledger.enter(Bucket::Poll);
-    let before = channel.ledger.read()[Bucket::Channel as usize].entries;
+    let before = channel.ledger.read()[Bucket::Channel.index()].entries;
     assert_eq!(channel.work(), Worked::default());
     assert_eq!(channel.ledger.enter(Bucket::Other), Bucket::Poll);
-    assert_eq!(channel.ledger.read()[Bucket::Channel as usize].entries, before);
+    assert_eq!(channel.ledger.read()[Bucket::Channel.index()].entries, before);
 }
 
 #[test]
 fn work_is_accounted_to_its_bucket() {
     let (mut channel, _control, _receive, mut transmit) = opened();
     channel.ledger.enter(Bucket::Exit);
-    let before = channel.ledger.read()[Bucket::Channel as usize].entries;
+    let before = channel.ledger.read()[Bucket::Channel.index()].entries;
     transmit.send(&channel, b"hello");
     channel.work();
-    assert!(channel.ledger.read()[Bucket::Channel as usize].entries > before);
+    assert!(channel.ledger.read()[Bucket::Channel.index()].entries > before);
     assert_eq!(channel.ledger.enter(Bucket::Other), Bucket::Exit);
 }

@@ -82,7 +82,7 @@ fn idle_work_does_nothing_and_leaves_the_ledger_where_it_was() {
     let worked = nic.work();
     assert_eq!(worked, Worked { receive_starved: true, ..Worked::default() }, "no buffers were given");
     assert_eq!(nic.ledger.enter(Bucket::Other), Bucket::Poll);
-    assert_eq!(nic.ledger.read()[Bucket::NetTransmit as usize].entries, 0);
+    assert_eq!(nic.ledger.read()[Bucket::NetTransmit.index()].entries, 0);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn work_is_accounted_to_its_buckets() {
     nic.ledger.enter(Bucket::Exit);
     nic.work();
     let sums = nic.ledger.read();
-    let entries = |bucket: Bucket| sums[bucket as usize].entries;
+    let entries = |bucket: Bucket| sums[bucket.index()].entries;
     assert_eq!(entries(Bucket::BackendWrite), 1);
     assert_eq!(entries(Bucket::NetTransmit), 2);
     assert_eq!(entries(Bucket::BackendRead), 2, "one frame, and that there is no second");

@@ -65,7 +65,7 @@ pub(super) fn header() -> Header {
         one_in: 1,
         sources: vec![thread("vcpu"), thread("io"), Source::Environment { number: 0 }],
         sites: SITES.map(|(name, kind)| Site { name: name.to_owned(), kind: kind.to_owned() }).to_vec(),
-        buckets: Bucket::ALL.iter().map(|bucket| bucket.name().to_owned()).collect(),
+        buckets: Bucket::all().map(Bucket::title).collect(),
         happenings: vec![],
         kvm: Default::default(),
     }

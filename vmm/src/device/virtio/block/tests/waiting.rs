@@ -253,10 +253,10 @@ fn waiting_is_not_charged_to_whoever_does_the_device_work() {
     disk.work();
     disk.work_until_completed(2);
     let sums = disk.ledger.read();
-    assert!(sums[Bucket::Disk as usize].cycles > 0);
-    assert_eq!(sums[Bucket::DiskFlush as usize].entries, 0);
+    assert!(sums[Bucket::Disk(0).index()].cycles > 0);
+    assert_eq!(sums[Bucket::DiskFlush(0).index()].entries, 0);
     let threads = disk.function.ledgers().iter().map(|ledger| ledger.read());
-    let flushes: u64 = threads.map(|sums| sums[Bucket::DiskFlush as usize].entries).sum();
+    let flushes: u64 = threads.map(|sums| sums[Bucket::DiskFlush(0).index()].entries).sum();
     assert_eq!(flushes, 1);
 }
 

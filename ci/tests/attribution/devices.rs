@@ -1,0 +1,61 @@
+//! Burnt by what is behind a device, in each placement of the device work.
+
+use crate::fixture::{Sink, assert_near, config, disk, net, run};
+use exovm::placement::IoMode;
+use std::sync::Arc;
+
+/// Each placement, and the thread that does the work there.
+const PLACEMENTS: [(IoMode, &str); 3] =
+    [(IoMode::Turn, "vcpu"), (IoMode::Thread, "io"), (IoMode::Poll, "io")];
+const CYCLES: u64 = 1_000_000;
+
+#[test]
+fn nic_has_what_its_backend_burnt_in_each_placement() {
+    for (io, thread) in PLACEMENTS {
+        let sink = Arc::new(Sink::default());
+        let mut config = config(&["send:0:100"]);
+        (config.io, config.net) = (io, Some(net(&sink, CYCLES)));
+        let run = run(config);
+        assert_near(&format!("{io:?}, writes"), run.bucket(thread, "backend write"), Sink::of(&sink.writes));
+        if io != IoMode::Poll {
+            // There most reads find nothing, and take their time all the same.
+            assert_near(&format!("{io:?}, reads"), run.bucket(thread, "backend read"), Sink::of(&sink.reads));
+        }
+        let other = if thread == "io" { "vcpu" } else { "io" };
+        assert_eq!(run.bucket(other, "backend write"), 0, "{io:?}: {other}");
+    }
+}
+
+#[test]
+fn each_disk_has_what_it_burnt_in_each_placement() {
+    for (io, thread) in PLACEMENTS {
+        let sinks = [Arc::new(Sink::default()), Arc::new(Sink::default())];
+        let mut config = config(&["read:0:60", "read:1:60"]);
+        config.io = io;
+        config.disks = vec![disk(&sinks[0], CYCLES, true), disk(&sinks[1], 2 * CYCLES, true)];
+        let run = run(config);
+        for (device, sink) in sinks.iter().enumerate() {
+            let found = run.account.bucket_of(thread, "disk read", device as u8).expect("it was read");
+            assert_near(&format!("{io:?}, disk {device}"), found.cycles, Sink::of(&sink.reads));
+        }
+    }
+}
+
+#[test]
+fn threads_of_a_disk_have_what_waits() {
+    for (io, _) in PLACEMENTS {
+        let sink = Arc::new(Sink::default());
+        let mut config = config(&["read:0:40", "write:0:40", "flush:0:40"]);
+        config.io = io;
+        config.disks = vec![disk(&sink, 2 * CYCLES, false)];
+        let run = run(config);
+        for (bucket, burnt) in
+            [("disk read", &sink.reads), ("disk write", &sink.writes), ("disk flush", &sink.flushes)]
+        {
+            assert_near(&format!("{io:?}, {bucket}"), run.bucket("disk 0.", bucket), Sink::of(burnt));
+            // Whether it is at hand is tried by the device work.
+            let others = run.bucket("vcpu", bucket) + run.bucket("io", bucket);
+            assert!(others < Sink::of(burnt) / 50, "{io:?}, {bucket}: {others}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! A probe that burns, a NIC's other end and a disk that burn, and the account of all of it.
+
+use exovm::account::AccountSnapshot;
+use exovm::account::ledger::now_tsc;
+use exovm::backend::disk::{Access, Store, Zeroing};
+use exovm::backend::iovec::{gather, scatter};
+use exovm::backend::{Backend, BackendError, IoVec, IoVecMut, Offloads, Written};
+use exovm::machine::{DiskSetup, End, Machine, MachineConfig, NetSetup};
+use exovm::placement::IoMode;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the steps may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How far the account may be from what was burnt.
+pub(crate) const TOLERANCE: f64 = 0.02;
+/// A longer gap between two looks at the clock is not our own; the probe says the same.
+const GAP_CYCLES: u64 = 3_000_000;
+
+/// Burns so many cycles on a CPU; how many it was.
+pub(crate) fn burn(cycles: u64) -> u64 {
+    let (mut own, mut last) = (0, now_tsc());
+    while own < cycles {
+        let now = now_tsc();
+        if now - last < GAP_CYCLES {
+            own += now - last;
+        }
+        last = now;
+    }
+    own
+}
+
+/// A step's own cycles, as the probe said, and the gaps in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Burnt {
+    pub(crate) own: u64,
+    pub(crate) gaps: u64,
+}
+
+/// What came of a run.
+pub(crate) struct Run {
+    pub(crate) account: AccountSnapshot,
+    log: Vec<String>,
+}
+
+impl Run {
+    /// The `number`th step of that word: that of environment `number`, if several do the same.
+    pub(crate) fn burnt_by(&self, step: &str, number: usize) -> Burnt {
+        let mark = format!("probe: {step} own ");
+        let text = self.log.iter().filter_map(|line| line.split_once(&mark)).nth(number);
+        let text = text.unwrap_or_else(|| panic!("{step} was not done: {:#?}", self.log)).1;
+        let (own, gaps) = text.split_once(" gaps ").expect("two numbers");
+        Burnt { own: own.parse().expect("a number"), gaps: gaps.trim().parse().expect("a number") }
+    }
+
+    pub(crate) fn burnt(&self, step: &str) -> Burnt {
+        self.burnt_by(step, 0)
+    }
+
+    /// Cycles of a span, of all environments together.
+    pub(crate) fn span(&self, name: &str) -> u64 {
+        let spans = self.account.sites.iter().filter(|site| site.kind == "span" && site.name == name);
+        spans.map(|site| site.total).sum()
+    }
+
+    /// The same of one environment.
+    pub(crate) fn span_of(&self, environment: u32, name: &str) -> u64 {
+        let mut sites = self.account.sites.iter();
+        let is_it = |site: &&exovm::account::snapshot::SiteSum| {
+            site.kind == "span" && site.name == name && site.environment == Some(environment)
+        };
+        sites.find(is_it).map_or(0, |site| site.total)
+    }
+
+    /// Cycles of a bucket, of all threads whose names begin so.
+    pub(crate) fn bucket(&self, threads: &str, name: &str) -> u64 {
+        let threads = self.account.threads.iter().filter(|thread| thread.name.starts_with(threads));
+        let buckets = threads.flat_map(|thread| &thread.buckets).filter(|bucket| bucket.name == name);
+        buckets.map(|bucket| bucket.cycles).sum()
+    }
+
+    /// The unattributed share of the vCPUs' time in the guest.
+    pub(crate) fn unattributed(&self) -> f64 {
+        let unattributed = self.account.unattributed.expect("accounted all the time");
+        unattributed.in_guest_cycles as f64 / self.account.tsc as f64
+    }
+}
+
+/// Fails unless `found` is `expected` within the tolerance.
+pub(crate) fn assert_near(what: &str, found: u64, expected: u64) {
+    let error = found as f64 / expected.max(1) as f64 - 1.0;
+    assert!(
+        error.abs() <= TOLERANCE,
+        "{what}: {found} cycles found, {expected} burnt: {:.2} %",
+        100.0 * error
+    );
+}
+
+/// Fails unless `least` and `most`, which is as much and what may belong to it besides, have `expected` between them, within the
+/// tolerance.
+pub(crate) fn assert_between(what: &str, least: u64, most: u64, expected: u64) {
+    let (low, high) = (least as f64 * (1.0 - TOLERANCE), most as f64 * (1.0 + TOLERANCE));
+    assert!(
+        (low..=high).contains(&(expected as f64)),
+        "{what}: {least} to {most} cycles found, {expected} passed"
+    );
+}
+
+/// A machine's configuration for these steps.
+pub(crate) fn config(steps: &[&str]) -> MachineConfig {
+    MachineConfig {
+        image: exovm::images::load("probe").expect("built in"),
+        memory_bytes: None,
+        net: None,
+        disks: Vec::new(),
+        io: IoMode::Turn,
+        vcpus: None,
+        vcpu_cpus: Vec::new(),
+        arguments: std::iter::once("attribution").chain(steps.iter().copied()).map(str::to_owned).collect(),
+        environments: None,
+        spare_environments: None,
+        log: Box::new(|_| ()),
+    }
+}
+
+/// Does the steps, and gives the account of the time between. `during` runs meanwhile, with what was logged so far.
+pub(crate) fn run_beside(mut config: MachineConfig, during: impl FnOnce(&Machine)) -> Run {
+    let log = Arc::new(Mutex::new(Vec::<String>::new()));
+    let sink = Arc::clone(&log);
+    config.log = Box::new(move |line| lock(&sink).push(line.to_owned()));
+    let environments = config.environments.unwrap_or(1) as usize;
+    let mut machine = Machine::start(config).expect("the machine starts");
+    let looking = machine.accounts();
+    let before = machine.account();
+    during(&machine);
+    let end = Instant::now() + PATIENCE;
+    let done = || lock(&log).iter().filter(|line| line.ends_with("probe: attribution done")).count();
+    while done() < environments {
+        assert!(Instant::now() < end && machine.wait(Some(Duration::ZERO)).is_none(), "{:#?}", lock(&log));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let account = machine.account().since(&before);
+    drop(looking);
+    let ended = machine.stop(Duration::from_secs(5));
+    assert_eq!(ended, End::PowerOff { status: 0 }, "{:#?}", lock(&log));
+    drop(machine);
+    let log = lock(&log).clone();
+    if std::env::var_os("EXOVM_TEST_SHOW").is_some() {
+        eprintln!("{log:#?}\n{}", exovm::account::table::print(&account));
+    }
+    Run { account, log }
+}
+
+/// The same, with nothing beside.
+pub(crate) fn run(config: MachineConfig) -> Run {
+    run_beside(config, |_| ())
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a device's other end has burnt, by the call that did it.
+#[derive(Debug, Default)]
+pub(crate) struct Sink {
+    pub(crate) writes: AtomicU64,
+    pub(crate) reads: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+}
+
+impl Sink {
+    fn burn(of: &AtomicU64, cycles: u64) {
+        of.fetch_add(burn(cycles), Ordering::Relaxed);
+    }
+
+    pub(crate) fn of(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+}
+
+/// A NIC's other end that takes its time.
+pub(crate) struct BurningWire {
+    pub(crate) sink: Arc<Sink>,
+    pub(crate) cycles: u64,
+    /// Frames that it has for the guest: one for each that came.
+    pub(crate) frames: u32,
+}
+
+impl Backend for BurningWire {
+    fn write_frame(&mut self, _: &[IoVec<'_>]) -> Written {
+        Sink::burn(&self.sink.writes, self.cycles);
+        self.frames += 1;
+        Written::Sent
+    }
+
+    fn read_frame(&mut self, buffers: &[IoVecMut<'_>]) -> Result<Option<usize>, BackendError> {
+        let Some(left) = self.frames.checked_sub(1) else { return Ok(None) };
+        self.frames = left;
+        Sink::burn(&self.sink.reads, self.cycles / 2);
+        let mut frame = [0u8; 12 + 64];
+        frame[12..18].fill(0xFF);
+        frame[24..26].copy_from_slice(&[0x88, 0xB5]);
+        Ok(Some(scatter(buffers, 0, &frame)))
+    }
+
+    fn set_offloads(&mut self, _: Offloads) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn event_fd(&self) -> Option<RawFd> {
+        None
+    }
+}
+
+/// A NIC on such a wire.
+pub(crate) fn net(sink: &Arc<Sink>, cycles: u64) -> NetSetup {
+    NetSetup {
+        backend: Box::new(BurningWire { sink: Arc::clone(sink), cycles, frames: 0 }),
+        ipv4: abi::boot::Ipv4Config::default(),
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu_bytes: 1500,
+        queue_pairs: 1,
+    }
+}
+
+/// A disk that takes its time.
+pub(crate) struct BurningStore {
+    pub(crate) sink: Arc<Sink>,
+    pub(crate) cycles: u64,
+    /// Reads are at hand: the device work does them itself.
+    pub(crate) at_hand: bool,
+}
+
+impl Store for BurningStore {
+    fn len_bytes(&self) -> u64 {
+        64 * 4096
+    }
+
+    fn access(&self) -> Access {
+        Access::ReadWrite
+    }
+
+    fn read_at_once(&self, offset: u64, pieces: &[IoVecMut<'_>]) -> io::Result<Option<usize>> {
+        if self.at_hand { self.read(offset, pieces).map(Some) } else { Ok(None) }
+    }
+
+    fn read(&self, _: u64, pieces: &[IoVecMut<'_>]) -> io::Result<usize> {
+        Sink::burn(&self.sink.reads, self.cycles);
+        Ok(scatter(pieces, 0, &[7; 4096]))
+    }
+
+    fn write(&self, _: u64, pieces: &[IoVec<'_>]) -> io::Result<usize> {
+        Sink::burn(&self.sink.writes, self.cycles);
+        let mut bytes = [0; 4096];
+        Ok(gather(pieces, 0, &mut bytes))
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Sink::burn(&self.sink.flushes, self.cycles);
+        Ok(())
+    }
+
+    fn discard(&self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_zeroes(&self, _: u64, _: u64, _: Zeroing) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Such a disk.
+pub(crate) fn disk(sink: &Arc<Sink>, cycles: u64, at_hand: bool) -> DiskSetup {
+    DiskSetup { store: Arc::new(BurningStore { sink: Arc::clone(sink), cycles, at_hand }) }
+}

@@ -1,0 +1,70 @@
+//! Burnt by the guest, alone on its vCPU.
+
+use crate::fixture::{assert_between, assert_near, config, run};
+use exovm::placement::IoMode;
+
+/// Cycles in a span, and how many of them.
+const SPANS: &str = "span:100:1000000";
+
+#[test]
+fn span_and_nested_span_have_what_was_burnt_in_them() {
+    let run = run(config(&[SPANS, "nested:100:1000000"]));
+    assert_near("span", run.span("burn a"), run.burnt(SPANS).own);
+    let nested = run.burnt("nested:100:1000000").own;
+    assert_near("inner span", run.span("burn inner"), nested);
+    assert_near("outer span", run.span("burn outer"), nested);
+    assert!(run.unattributed().abs() < 0.01, "unattributed: {}", run.unattributed());
+}
+
+#[test]
+fn what_no_span_covers_is_in_no_span() {
+    let run = run(config(&["none:100:2000000"]));
+    assert_near("no span", run.span("no span"), run.burnt("none:100:2000000").own);
+}
+
+#[test]
+fn kernel_call_has_what_it_took() {
+    let run = run(config(&["call:2000"]));
+    assert_near("kernel calls", run.span("kernel call"), run.burnt("call:2000").own);
+    assert!(run.unattributed().abs() < 0.01, "unattributed: {}", run.unattributed());
+}
+
+#[test]
+fn page_fault_has_what_its_handler_burnt() {
+    let run = run(config(&["fault:100:2000000"]));
+    assert_near("page faults", run.span("page fault"), run.burnt("fault:100:2000000").own);
+}
+
+#[test]
+fn turn_is_divided_into_the_ways_and_what_the_vmm_did_and_waited() {
+    let steps = "turn:60:5000";
+    let run = run(config(&[steps]));
+    let ways = run.span("leaving the guest") + run.span("entering the guest");
+    let turns = run.span("turn");
+    let known = run.burnt(steps).own;
+    let off_cpu_in_guest = run.span("off CPU");
+    assert_between("turns and the ways", turns + ways, turns + ways + off_cpu_in_guest, known);
+    assert!(ways > 0 && ways < known / 10, "{ways} cycles of {known} on the way");
+    // The same time, by the VMM's own stamps.
+    let vmm: u64 = ["poll", "wait", "exit handling", "off CPU", "channel", "blocked", "tools"]
+        .iter()
+        .map(|bucket| run.bucket("vcpu", bucket))
+        .sum();
+    assert_between("turns, told by the VMM", vmm.saturating_sub(run.bucket("vcpu", "off CPU")), vmm, turns);
+    // 50 us of each are polled.
+    assert!(run.bucket("vcpu", "wait") > known / 2, "{} cycles waited", run.bucket("vcpu", "wait"));
+    assert!(run.unattributed().abs() < 0.01, "unattributed: {}", run.unattributed());
+}
+
+#[test]
+fn halt_is_halted_and_what_kernel_and_kvm_take_for_it_is_apart() {
+    let steps = "halt:60:5000";
+    let mut config = config(&[steps]);
+    config.io = IoMode::Thread;
+    let run = run(config);
+    let known = run.burnt(steps).own;
+    assert_between("halts", run.span("halt"), run.span("halt") + run.span("off CPU"), known);
+    let halted = run.bucket("vcpu", "halted");
+    assert!(halted > known / 10 * 6 && halted <= known / 100 * 102, "halted {halted} of {known}");
+    assert!(run.unattributed().abs() < 0.01, "unattributed: {}", run.unattributed());
+}

@@ -1,0 +1,244 @@
+//! Cycles burnt where the test says, so that the account can be held against what is known: how many, and where.
+//!
+//! What is burnt is counted as it passes, without the gaps in which somebody else must have had the CPU; so what is known does not
+//! depend on what else runs on the host.
+
+use crate::{Case, HELD, number};
+use abi::trace::mode;
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+use exos_block::{Arming, DiskQueue};
+use exos_nic::{Offload, QueuePair};
+use exos_runtime::sleep::{Watch, alone};
+use exos_runtime::upcall::{self, Fault, Verdict};
+use exos_runtime::{clock, kernel, pages, turn};
+use exos_virtqueue::guest::GuestHal;
+
+type Arguments<'a> = &'a mut dyn Iterator<Item = &'static str>;
+
+pub(crate) const CASES: &[Case] = &[("attribution", attribution)];
+
+/// A gap between two looks at the clock that is longer is not our own: a scheduler gives others more than that, and a host that is
+/// itself a guest loses its CPUs for less, which nobody but its own host knows.
+const GAP_CYCLES: u64 = 3_000_000;
+/// Burnt before the first step.
+const BESIDE_NS: u64 = 50_000_000;
+/// A kernel call takes less, wherever ring 0 is interpreted.
+const CALL_CYCLES: u64 = 2_000_000;
+/// An address at which nothing is mapped, and what reads it.
+const NOWHERE_VA: u64 = 1 << 43;
+const READ_BYTES: u64 = 2;
+
+/// What was burnt, and what passed meanwhile.
+#[derive(Clone, Copy, Default)]
+struct Burnt {
+    own: u64,
+    gaps: u64,
+}
+
+impl Burnt {
+    fn add(&mut self, other: Burnt) {
+        self.own += other.own;
+        self.gaps += other.gaps;
+    }
+}
+
+/// Burns so many cycles.
+#[inline(always)]
+fn burn(cycles: u64) -> Burnt {
+    let mut burnt = Burnt::default();
+    let mut last = clock::tsc();
+    while burnt.own < cycles {
+        let now = clock::tsc();
+        let passed = now - last;
+        if passed < GAP_CYCLES {
+            burnt.own += passed;
+        } else {
+            burnt.gaps += passed;
+        }
+        last = now;
+    }
+    burnt
+}
+
+/// `attribution STEP...`: waits until somebody looks at the accounts, does the steps, and waits for the end. A step is a word of
+/// parts: `span:ROUNDS:CYCLES`, `nested:..`, `none:..`, `fault:..`; `call:ROUNDS`; `turn:ROUNDS:US`, `halt:..`, `sleep:..`;
+/// `send:DEVICE:ROUNDS`; `read:DEVICE:ROUNDS`, `write:..`, `flush:..`.
+fn attribution(arguments: Arguments<'_>) -> Option<u32> {
+    upcall::on_fault(burn_in_fault);
+    while pages::host().trace.mode.load(Ordering::Acquire) & mode::ACCOUNT == 0 {
+        core::hint::spin_loop();
+    }
+    // Until whoever looks has looked for the first time.
+    {
+        let _span = exos_trace::span!("burn beside");
+        burn(clock::Scale::new().ticks(BESIDE_NS));
+    }
+    for word in arguments {
+        let mut parts = word.split(':');
+        let name = parts.next()?;
+        let (first, second) = (number(parts.next())?, number(parts.next()).unwrap_or(0));
+        let burnt = match name {
+            "span" | "nested" | "none" | "fault" => in_place(name, first, second)?,
+            "call" => calls(first),
+            "turn" | "halt" | "sleep" => waits(name, first, second)?,
+            "send" => send(first, second)?,
+            "read" | "write" | "flush" => disk(name, first, second)?,
+            _ => return None,
+        };
+        log::info!("probe: {word} own {} gaps {}", burnt.own, burnt.gaps);
+    }
+    log::info!("probe: attribution done");
+    let _span = exos_trace::span!("burn beside");
+    while !turn::stop_wanted() {
+        core::hint::spin_loop();
+    }
+    Some(HELD)
+}
+
+fn in_place(name: &str, rounds: u64, cycles: u64) -> Option<Burnt> {
+    let mut burnt = Burnt::default();
+    for _ in 0..rounds {
+        match name {
+            "span" => {
+                let _span = exos_trace::span!("burn a");
+                burnt.add(burn(cycles));
+            }
+            // What is known is the inner one's; the outer one has as much before and behind.
+            "nested" => {
+                let _span = exos_trace::span!("burn outer");
+                burn(cycles / 2);
+                {
+                    let _span = exos_trace::span!("burn inner");
+                    burnt.add(burn(cycles));
+                }
+                burn(cycles / 2);
+            }
+            "none" => burnt.add(burn(cycles)),
+            "fault" => {
+                FAULT_CYCLES.store(cycles, Ordering::Relaxed);
+                // SAFETY: nothing is mapped there; the handler has the instruction skipped.
+                unsafe { asm!("mov al, [rdi]", in("rdi") NOWHERE_VA, out("al") _, options(nostack)) };
+                burnt.add(Burnt {
+                    own: FAULT_OWN.swap(0, Ordering::Relaxed),
+                    gaps: FAULT_GAPS.swap(0, Ordering::Relaxed),
+                });
+            }
+            _ => return None,
+        }
+    }
+    Some(burnt)
+}
+
+static FAULT_CYCLES: AtomicU64 = AtomicU64::new(0);
+static FAULT_OWN: AtomicU64 = AtomicU64::new(0);
+static FAULT_GAPS: AtomicU64 = AtomicU64::new(0);
+
+fn burn_in_fault(fault: &Fault) -> Verdict {
+    if fault.address != NOWHERE_VA {
+        return Verdict::End;
+    }
+    let burnt = burn(FAULT_CYCLES.load(Ordering::Relaxed));
+    FAULT_OWN.fetch_add(burnt.own, Ordering::Relaxed);
+    FAULT_GAPS.fetch_add(burnt.gaps, Ordering::Relaxed);
+    upcall::page().frame[0].fetch_add(READ_BYTES, Ordering::Relaxed);
+    Verdict::GoOn
+}
+
+fn calls(rounds: u64) -> Burnt {
+    let mut burnt = Burnt::default();
+    for _ in 0..rounds {
+        let start = clock::tsc();
+        kernel::version();
+        let passed = clock::tsc() - start;
+        if passed < CALL_CYCLES { burnt.own += passed } else { burnt.gaps += passed }
+    }
+    burnt
+}
+
+/// What passes is known, whoever has the CPU.
+fn waits(name: &str, rounds: u64, us: u64) -> Option<Burnt> {
+    let mut burnt = Burnt::default();
+    for _ in 0..rounds {
+        let start = clock::tsc();
+        let end = start + clock::Scale::new().ticks(us * 1000);
+        while clock::tsc() < end {
+            match name {
+                "turn" => turn::take(end),
+                "halt" => kernel::halt(end),
+                "sleep" => kernel::sleep(end, [0; 4]),
+                _ => return None,
+            }
+        }
+        burnt.own += clock::tsc() - start;
+    }
+    Some(burnt)
+}
+
+/// Gives the CPU away until then, as the VMM wants it.
+fn pause(ticks: u64) {
+    let end = clock::tsc() + ticks;
+    if !alone() {
+        Watch::now().sleep(end);
+    } else if turn::wanted() {
+        turn::take(end);
+    } else {
+        kernel::halt(end);
+    }
+}
+
+/// Frames to nowhere, each of which is sent before the next. What the backend burns the test knows.
+fn send(device: u64, rounds: u64) -> Option<Burnt> {
+    let entry = pages::environment().devices.get(device as usize)?;
+    let config = exos_nic::Config::default();
+    let mut nic: QueuePair<GuestHal, ()> =
+        QueuePair::open(GuestHal, device as u32, entry, 0, &config).ok()?;
+    // To everybody, of an experimental type (IEEE 802).
+    let mut header = [0xFF; 14];
+    header[6..12].copy_from_slice(&entry.mac[..6]);
+    header[12..].copy_from_slice(&[0x88, 0xB5]);
+    let body = vec![0u8; 64];
+    let frame: Vec<u8> = header.iter().chain(&body).copied().collect();
+    for _ in 0..rounds {
+        nic.transmit.transmit(&frame, &[], Offload::None, ()).ok()?;
+        nic.transmit.publish();
+        while nic.transmit.pending() > 0 {
+            nic.transmit.reclaim();
+            while nic.receive.poll().is_some() {}
+            if turn::wanted() && alone() {
+                turn::take(1);
+            } else if !alone() {
+                pause(clock::Scale::new().ticks(100_000));
+            }
+        }
+        while nic.receive.poll().is_some() {}
+    }
+    Some(Burnt::default())
+}
+
+fn disk(name: &str, device: u64, rounds: u64) -> Option<Burnt> {
+    let entry = pages::environment().devices.get(device as usize)?;
+    let mut disk: DiskQueue<GuestHal, Vec<Box<[u8]>>, u32> =
+        DiskQueue::open(GuestHal, device as u32, entry, 0, 16).ok()?;
+    for round in 0..rounds {
+        let buffer = vec![vec![0; 4096].into_boxed_slice()];
+        match name {
+            "read" => disk.read(round % 8, buffer, 0).ok()?,
+            "write" => disk.write(round % 8, buffer, 0).ok()?,
+            _ => disk.flush(0).ok()?,
+        }
+        disk.publish();
+        while disk.poll().is_none() {
+            if turn::wanted() && alone() {
+                turn::take(0);
+            } else if disk.request_interrupts() == Arming::Sleep {
+                pause(clock::Scale::new().ticks(1_000_000));
+            }
+            disk.suppress_interrupts();
+        }
+    }
+    Some(Burnt::default())
+}

@@ -1,0 +1,129 @@
+//! The ledger against burnt cycles, and against the host's own counts of what a thread had of the CPU.
+
+use super::super::switches::ticks;
+use super::*;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// Ticks of a millisecond, near enough for times that are compared with themselves.
+fn tsc_khz() -> u64 {
+    let (start, tsc) = (std::time::Instant::now(), now_tsc());
+    std::thread::sleep(Duration::from_millis(50));
+    (u128::from(now_tsc() - tsc) * 1_000_000 / start.elapsed().as_nanos()) as u64
+}
+
+fn burn(cycles: u64) {
+    let start = now_tsc();
+    while now_tsc() - start < cycles {}
+}
+
+fn of(sums: &Sums, bucket: Bucket) -> Sum {
+    sums[bucket.index()]
+}
+
+/// CPU time of the calling thread.
+fn cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the result is writable.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[test]
+fn cycles_land_in_the_bucket_that_ran() {
+    let ledger = Ledger::default();
+    ledger.enter(Bucket::NetReceive);
+    burn(2_000_000);
+    let before = ledger.enter(Bucket::Wait);
+    let sums = ledger.read();
+    assert_eq!(before, Bucket::NetReceive);
+    let cycles = of(&sums, Bucket::NetReceive).cycles;
+    assert!((2_000_000..40_000_000).contains(&cycles), "{cycles}");
+    assert_eq!(of(&sums, Bucket::NetTransmit), Sum::default());
+    assert_eq!(of(&sums, Bucket::Wait).entries, 1);
+}
+
+#[test]
+fn what_a_competitor_has_of_the_cpu_is_off_cpu_and_nothing_else() {
+    let khz = tsc_khz();
+    let ledger = Ledger::default();
+    let over = AtomicBool::new(false);
+    let cpu = crate::placement::allowed_cpus()[0];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            crate::placement::pin_this_thread(&[cpu]);
+            while !over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        crate::placement::pin_this_thread(&[cpu]);
+        ledger.set_clock(khz);
+        ledger.begin_thread();
+        let (start, cpu_start) = (now_tsc(), cpu_ns());
+        ledger.enter(Bucket::Poll);
+        // The host's clock interrupts, so that the competitor gets its share.
+        burn(400 * khz);
+        ledger.enter(Bucket::Wait);
+        std::thread::sleep(Duration::from_millis(50));
+        ledger.enter(Bucket::Other);
+        let (sums, wall) = (ledger.read(), now_tsc() - start);
+        over.store(true, Ordering::Relaxed);
+        let on_cpu = ticks(cpu_ns() - cpu_start, khz);
+
+        let (poll, off) = (of(&sums, Bucket::Poll), of(&sums, Bucket::OffCpu));
+        assert!(off.entries > 5 && off.cycles > 50 * khz, "a competitor had the CPU: {off:?}");
+        let difference = poll.cycles.abs_diff(on_cpu);
+        assert!(difference < on_cpu / 50, "polled {} cycles, had {on_cpu}", poll.cycles);
+        let waited = of(&sums, Bucket::Wait).cycles;
+        assert!((49 * khz..53 * khz).contains(&waited), "what came late after a wait is off CPU: {waited}");
+        let sum: u64 = sums.iter().map(|sum| sum.cycles).sum();
+        assert!(sum.abs_diff(wall) < wall / 100, "{sum} of {wall}");
+    });
+}
+
+#[test]
+fn thread_that_waits_is_read_as_waiting_by_another() {
+    let khz = tsc_khz();
+    let ledger = Ledger::default();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            ledger.set_clock(khz);
+            ledger.begin_thread();
+            // As a vCPU that halts: one system call, many switches, nobody who looks.
+            ledger.enter(Bucket::Guest);
+            while !done.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        let before = ledger.read();
+        std::thread::sleep(Duration::from_millis(300));
+        let after = ledger.read();
+        done.store(true, Ordering::Relaxed);
+        let of = |bucket: Bucket| after[bucket.index()].cycles - before[bucket.index()].cycles;
+        let (halted, guest, off) = (of(Bucket::Halted), of(Bucket::Guest), of(Bucket::OffCpu));
+        assert!(halted > 150 * khz && halted > 2 * guest, "halted {halted}, guest {guest}, off {off}");
+        assert!(after[Bucket::Halted.index()].entries - before[Bucket::Halted.index()].entries > 100);
+    });
+}
+
+#[test]
+fn records_that_nobody_reads_in_time_are_counted_as_lost() {
+    let khz = tsc_khz();
+    let ledger = Ledger::default();
+    ledger.set_clock(khz);
+    ledger.begin_thread();
+    ledger.enter(Bucket::Wait);
+    for _ in 0..3000 {
+        std::thread::sleep(Duration::from_micros(1));
+    }
+    ledger.enter(Bucket::Other);
+    let before = of(&ledger.read(), Bucket::Blocked).cycles;
+    std::thread::sleep(Duration::from_millis(20));
+    ledger.enter(Bucket::Exit);
+    let blocked = of(&ledger.read(), Bucket::Blocked).cycles - before;
+    assert!(blocked > 15 * khz, "it goes on after that: {blocked}");
+    let insight = ledger.insight();
+    assert!(insight.switches && insight.lost > 0, "{insight:?}");
+}
