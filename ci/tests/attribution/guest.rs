@@ -1,6 +1,6 @@
 //! Burnt by the guest, alone on its vCPU.
 
-use crate::fixture::{assert_between, assert_near, config, run};
+use crate::fixture::{assert_between, config, run};
 use exovm::placement::IoMode;
 
 /// Cycles in a span, and how many of them.
@@ -9,30 +9,29 @@ const SPANS: &str = "span:100:1000000";
 #[test]
 fn span_and_nested_span_have_what_was_burnt_in_them() {
     let run = run(config(&[SPANS, "nested:100:1000000"]));
-    assert_near("span", run.span("burn a"), run.burnt(SPANS).own);
-    let nested = run.burnt("nested:100:1000000").own;
-    assert_near("inner span", run.span("burn inner"), nested);
-    assert_near("outer span", run.span("burn outer"), nested);
-    assert!(run.unattributed().abs() < 0.01, "unattributed: {}", run.unattributed());
+    run.assert_burnt("span", run.span("burn a"), SPANS);
+    run.assert_burnt("inner span", run.span("burn inner"), "nested:100:1000000");
+    run.assert_burnt("outer span", run.span("burn outer"), "outer");
+    run.assert_explained();
 }
 
 #[test]
 fn what_no_span_covers_is_in_no_span() {
     let run = run(config(&["none:100:2000000"]));
-    assert_near("no span", run.span("no span"), run.burnt("none:100:2000000").own);
+    run.assert_burnt("no span", run.span("no span"), "none:100:2000000");
 }
 
 #[test]
 fn kernel_call_has_what_it_took() {
     let run = run(config(&["call:2000"]));
-    assert_near("kernel calls", run.span("kernel call"), run.burnt("call:2000").own);
-    assert!(run.unattributed().abs() < 0.01, "unattributed: {}", run.unattributed());
+    run.assert_burnt("kernel calls", run.span("kernel call"), "call:2000");
+    run.assert_explained();
 }
 
 #[test]
 fn page_fault_has_what_its_handler_burnt() {
     let run = run(config(&["fault:100:2000000"]));
-    assert_near("page faults", run.span("page fault"), run.burnt("fault:100:2000000").own);
+    run.assert_burnt("page faults", run.span("page fault"), "fault:100:2000000");
 }
 
 #[test]
@@ -43,17 +42,23 @@ fn turn_is_divided_into_the_ways_and_what_the_vmm_did_and_waited() {
     let turns = run.span("turn");
     let known = run.burnt(steps).own;
     let off_cpu_in_guest = run.span("off CPU");
-    assert_between("turns and the ways", turns + ways, turns + ways + off_cpu_in_guest, known);
+    assert_between("turns and the ways", turns + ways, turns + ways + off_cpu_in_guest, known, known);
     assert!(ways > 0 && ways < known / 10, "{ways} cycles of {known} on the way");
     // The same time, by the VMM's own stamps.
     let vmm: u64 = ["poll", "wait", "exit handling", "off CPU", "channel", "blocked", "tools"]
         .iter()
         .map(|bucket| run.bucket("vcpu", bucket))
         .sum();
-    assert_between("turns, told by the VMM", vmm.saturating_sub(run.bucket("vcpu", "off CPU")), vmm, turns);
+    assert_between(
+        "turns, told by the VMM",
+        vmm.saturating_sub(run.bucket("vcpu", "off CPU")),
+        vmm,
+        turns,
+        turns,
+    );
     // 50 us of each are polled.
     assert!(run.bucket("vcpu", "wait") > known / 2, "{} cycles waited", run.bucket("vcpu", "wait"));
-    assert!(run.unattributed().abs() < 0.01, "unattributed: {}", run.unattributed());
+    run.assert_explained();
 }
 
 #[test]
@@ -63,8 +68,8 @@ fn halt_is_halted_and_what_kernel_and_kvm_take_for_it_is_apart() {
     config.io = IoMode::Thread;
     let run = run(config);
     let known = run.burnt(steps).own;
-    assert_between("halts", run.span("halt"), run.span("halt") + run.span("off CPU"), known);
+    assert_between("halts", run.span("halt"), run.span("halt") + run.span("off CPU"), known, known);
     let halted = run.bucket("vcpu", "halted");
     assert!(halted > known / 10 * 6 && halted <= known / 100 * 102, "halted {halted} of {known}");
-    assert!(run.unattributed().abs() < 0.01, "unattributed: {}", run.unattributed());
+    run.assert_explained();
 }

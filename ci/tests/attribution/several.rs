@@ -1,9 +1,25 @@
 //! Several environments on a vCPU, and several vCPUs: what one has is not in another's spans.
 
-use crate::fixture::{assert_between, assert_near, config, run};
+use crate::fixture::{Run, assert_between, config, run};
 use exovm::placement::IoMode;
 
 const STEPS: &str = "span:150:2000000";
+
+/// Fails unless an environment's span is what it burnt. Its gaps are mostly the other one's; of those below, which may be its own, it has
+/// no more than so much.
+fn assert_burnt(run: &Run, environment: u32, what: &str) -> u64 {
+    const GAPS_PERCENT: u64 = 10;
+    let own = run.burnt_by(STEPS, environment as usize).own;
+    let found = run.span_of(environment, "burn a");
+    assert_between(
+        &format!("{what}, environment {environment}"),
+        found,
+        found,
+        own,
+        own / 100 * (100 + GAPS_PERCENT),
+    );
+    own
+}
 
 #[test]
 fn environments_that_share_a_vcpu_have_what_each_burnt() {
@@ -11,21 +27,20 @@ fn environments_that_share_a_vcpu_have_what_each_burnt() {
         let mut config = config(&[STEPS]);
         (config.environments, config.memory_bytes, config.io) = (Some(2), Some(64 << 20), io);
         let run = run(config);
-        let burnt = [0, 1].map(|number| run.burnt_by(STEPS, number).own);
         for environment in 0..2u32 {
             let name = format!("{io:?}, environment {environment}");
-            assert_near(&name, run.span_of(environment, "burn a"), burnt[environment as usize]);
+            let burnt = assert_burnt(&run, environment, &format!("{io:?}"));
             let waited = run.span_of(environment, "waiting for a vCPU");
-            assert!(waited > burnt[0] / 4, "{name}: the other one had the vCPU, too: {waited}");
+            assert!(waited > burnt / 4, "{name}: the other one had the vCPU, too: {waited}");
             let ran = run.account.environments[environment as usize].ran_cycles[0];
-            assert!(ran > burnt[0], "{name}: had the vCPU for {ran}");
+            assert!(ran > burnt, "{name}: had the vCPU for {ran}");
         }
         let ran: u64 = run.account.environments.iter().map(|environment| environment.ran_cycles[0]).sum();
         assert!(
             ran <= run.account.tsc / 100 * 101,
             "one vCPU cannot be had for longer than there is time: {ran}"
         );
-        assert!(run.unattributed().abs() < 0.01, "{io:?}: unattributed: {}", run.unattributed());
+        run.assert_explained();
     }
 }
 
@@ -40,10 +55,10 @@ fn sleep_beside_another_environment_is_asleep() {
         let of = |name| run.span_of(environment, name);
         // It waits for a vCPU beside its sleeps, too, while the other one burns.
         let (least, waiting) = (of("asleep") + of("kernel call"), of("waiting for a vCPU"));
-        assert_between(&format!("environment {environment}"), least, least + waiting, known);
+        assert_between(&format!("environment {environment}"), least, least + waiting, known, known);
         assert!(of("asleep") > known / 2, "asleep {} of {known}", of("asleep"));
     }
-    assert!(run.unattributed().abs() < 0.01, "unattributed: {}", run.unattributed());
+    run.assert_explained();
 }
 
 #[test]
@@ -53,11 +68,10 @@ fn environments_on_vcpus_of_their_own_have_what_each_burnt() {
     (config.vcpus, config.io) = (Some(2), IoMode::Thread);
     let run = run(config);
     for environment in 0..2u32 {
-        let burnt = run.burnt_by(STEPS, environment as usize).own;
-        assert_near(&format!("environment {environment}"), run.span_of(environment, "burn a"), burnt);
+        let burnt = assert_burnt(&run, environment, "two vCPUs");
         let ran = &run.account.environments[environment as usize].ran_cycles;
         let (own, other) = (ran[environment as usize], ran[1 - environment as usize]);
         assert!(own > burnt && other == 0, "environment {environment} ran {ran:?}");
     }
-    assert!(run.unattributed().abs() < 0.02, "unattributed: {}", run.unattributed());
+    run.assert_explained();
 }

@@ -1,6 +1,6 @@
 //! What tools cost a machine that is looked at.
 
-use crate::fixture::{assert_near, burn, config, run_beside};
+use crate::fixture::{assert_between, assert_near, burn, config, run_beside};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,5 +19,7 @@ fn what_a_tool_has_a_vcpu_do_is_its_and_not_the_spans() {
     let burnt = burnt.load(Ordering::Relaxed);
     assert_near("tools", run.bucket("vcpu", "tools"), burnt);
     assert_near("in the VMM, by the guest", run.span("in the VMM"), burnt);
-    assert_near("span", run.span("burn a"), run.burnt(STEPS).own);
+    let (span, own) = (run.span("burn a"), run.burnt(STEPS).own);
+    // A tenth of it is ways out and in, where the host emulates KVM, and what the host's host takes.
+    assert_between("span", span, span, own, own / 10 * 11);
 }

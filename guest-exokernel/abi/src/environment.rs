@@ -65,7 +65,7 @@ pub struct KernelPage {
     pub lost: AtomicU64,
     /// What, the last times.
     pub losses: [Loss; LOSSES],
-    /// TSC when it left its vCPU last.
+    /// TSC when it left its vCPU last, but for one that gave it to the next at once by a message.
     pub left_tsc: AtomicU64,
     /// TSC when its last sleep ended: from then on it waited for a vCPU.
     pub roused_tsc: AtomicU64,

@@ -35,7 +35,7 @@ pub struct VcpuTime {
 
     /// The kernel's: TSC when an environment left the vCPU and the kernel began to look for another one.
     pub left_tsc: AtomicU64,
-    /// The kernel's: TSC when it gave the vCPU to an environment.
+    /// The kernel's: TSC when it gave the vCPU to an environment, after a search.
     pub entered_tsc: AtomicU64,
     /// The kernel's: cycles from leaving to entering, halts and turns included.
     pub between_cycles: AtomicU64,
@@ -47,12 +47,21 @@ pub struct VcpuTime {
     pub left_outside_cycles: AtomicU64,
     /// The kernel's: [`Self::steal_ns`] then.
     pub left_steal_ns: AtomicU64,
+    /// The kernel's: the lower half of the TSC when it gave the vCPU to an environment, in whatever way. See [`full_tsc`].
+    pub entered_low: AtomicU32,
     /// Zero.
-    pub reserved_kernel: AtomicU64,
+    pub reserved_kernel: AtomicU32,
+}
+
+/// The last moment up to `now` whose lower half is that. Right if it was no more than 2^32 ticks ago, which is more than a second.
+pub const fn full_tsc(low: u32, now: u64) -> u64 {
+    now.wrapping_sub((now as u32).wrapping_sub(low) as u64)
 }
 
 /// The register that tells KVM where a [`VcpuTime`] lies; its lowest bit switches it on.
 pub const MSR_KVM_STEAL_TIME: u32 = 0x4B56_4D03;
 
 const _: () = assert!(size_of::<VcpuTime>() == 192);
+const _: () = assert!(full_tsc(0xFFFF_FFFF, 0x5_0000_0001) == 0x4_FFFF_FFFF);
+const _: () = assert!(full_tsc(1, 0x5_0000_0001) == 0x5_0000_0001);
 const _: () = assert!(size_of::<VcpuTime>() * crate::boot::VCPUS_MAX <= 4096);

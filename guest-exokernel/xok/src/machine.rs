@@ -10,6 +10,7 @@ use abi::vcpu::VcpuTime;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
 static BOOT: AtomicPtr<BootPage> = AtomicPtr::new(core::ptr::null_mut());
+static FIRST_VCPU_TIME: AtomicPtr<VcpuTime> = AtomicPtr::new(core::ptr::null_mut());
 static WAKE: AtomicU32 = AtomicU32::new(0);
 
 /// The machine as the VMM described it.
@@ -24,6 +25,8 @@ impl Machine {
         let boot = direct_map::<BootPage>(boot_gpa);
         BOOT.store(boot.cast_mut(), Ordering::Relaxed);
         let machine = Self::get();
+        FIRST_VCPU_TIME
+            .store(direct_map::<VcpuTime>(machine.boot.vcpu_times_gpa).cast_mut(), Ordering::Relaxed);
         if machine.boot.magic != BOOT_MAGIC || machine.boot.abi_version != abi::VERSION {
             crate::fault::give_up("the VMM's boot page is of another version than this kernel; rebuild both");
         }
@@ -66,6 +69,13 @@ impl Machine {
         let first = direct_map::<VcpuTime>(self.boot.vcpu_times_gpa);
         // SAFETY: a page of RAM with as many of them, reserved by the VMM; all fields are atomics.
         unsafe { &*first.add(vcpu as usize % VCPUS_MAX) }
+    }
+
+    /// The same of the first, sooner.
+    #[inline(always)]
+    pub(crate) fn first_vcpu_time() -> &'static VcpuTime {
+        // SAFETY: `init` stored the address of what [`Self::vcpu_time`] gives for number 0.
+        unsafe { &*FIRST_VCPU_TIME.load(Ordering::Relaxed) }
     }
 
     /// What each environment tells of itself; the kernel adds its own part.

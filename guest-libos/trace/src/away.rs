@@ -7,7 +7,7 @@
 
 use crate::ledger::{Ledger, Machine, SiteId, add};
 use abi::trace::mode;
-use abi::vcpu::VcpuTime;
+use abi::vcpu::{VcpuTime, full_tsc};
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Sites for the parts of the time in which somebody else had the vCPU.
@@ -105,6 +105,11 @@ impl<M: Machine> Ledger<'_, M> {
         taken.got_tsc.store(tsc, Relaxed);
     }
 
+    /// When it got its vCPU last, which was a moment ago.
+    fn entered(&self, now: u64) -> u64 {
+        full_tsc(self.machine.vcpu().entered_low.load(Relaxed), now)
+    }
+
     /// It had the vCPU until `left_tsc`, and has one again since `entered_tsc`.
     fn was_away(&self, left_tsc: u64, entered_tsc: u64) {
         let taken = &self.account.taken;
@@ -165,12 +170,14 @@ impl<M: Machine> Ledger<'_, M> {
         let now = self.machine.tsc();
         let since = self.since(mode, now);
         let kernel = self.machine.kernel();
-        let entered = self.machine.vcpu().entered_tsc.load(Relaxed);
+        let entered = self.entered(now);
         if entered <= since {
             // Nobody else had it.
             return self.account_to(mode, now, parts.going);
         }
-        let (left, roused) = (kernel.left_tsc.load(Relaxed), kernel.roused_tsc.load(Relaxed));
+        // Who gave its vCPU to the next by a message has no stamp of that: then it is when it called.
+        let left = kernel.left_tsc.load(Relaxed).max(since);
+        let roused = kernel.roused_tsc.load(Relaxed);
         self.up_to(left, now, parts.going);
         if roused > left && roused < entered {
             self.up_to(roused, now, parts.away);
@@ -200,7 +207,7 @@ impl<M: Machine> Ledger<'_, M> {
             return;
         }
         let now = self.machine.tsc();
-        let entered = self.machine.vcpu().entered_tsc.load(Relaxed);
+        let entered = self.entered(now);
         let left = self.machine.kernel().left_tsc.load(Relaxed);
         let away = entered.saturating_sub(left);
         let all = now.saturating_sub(stopped_tsc).max(away);

@@ -31,7 +31,7 @@ impl Areas {
         self.pass(asleep);
         self.kernel.roused_tsc.store(self.now.get(), Relaxed);
         self.pass(waiting);
-        self.vcpu.entered_tsc.store(self.now.get(), Relaxed);
+        self.vcpu.entered_low.store(self.now.get() as u32, Relaxed);
     }
 
     /// Everything that was counted.
@@ -145,6 +145,23 @@ fn sleep_is_divided_by_the_kernels_stamps() {
 }
 
 #[test]
+fn vcpu_that_was_given_to_the_next_by_a_message_is_away_from_the_call_on() {
+    let areas = Areas::new();
+    let ledger = areas.ledger();
+    areas.switch(10, 0);
+    areas.pass(1000);
+    let none = ledger.enter(parts().going, 0);
+    areas.pass(5000);
+    areas.vcpu.entered_low.store(areas.now.get() as u32, Relaxed);
+    areas.pass(60);
+    ledger.back(parts());
+    ledger.leave(none);
+    assert_eq!((areas.total(parts().going), areas.total(parts().away)), (60, 5000));
+    assert_eq!(areas.account.taken.ran[1].load(Relaxed), 1010);
+    assert_eq!(areas.all(), areas.passed());
+}
+
+#[test]
 fn call_that_is_refused_is_a_call() {
     let areas = Areas::new();
     let ledger = areas.ledger();
@@ -215,7 +232,7 @@ fn account_that_begins_in_a_sleep_has_the_rest_of_it() {
     areas.pass(40);
     areas.kernel.roused_tsc.store(areas.now.get(), Relaxed);
     areas.pass(3);
-    areas.vcpu.entered_tsc.store(areas.now.get(), Relaxed);
+    areas.vcpu.entered_low.store(areas.now.get() as u32, Relaxed);
     areas.pass(2);
     ledger.back(parts());
     ledger.leave(none);

@@ -4,6 +4,7 @@
 //! depend on what else runs on the host.
 
 use crate::{Case, HELD, number};
+use abi::boot::phase;
 use abi::trace::mode;
 use alloc::boxed::Box;
 use alloc::vec;
@@ -21,9 +22,9 @@ type Arguments<'a> = &'a mut dyn Iterator<Item = &'static str>;
 
 pub(crate) const CASES: &[Case] = &[("attribution", attribution)];
 
-/// A gap between two looks at the clock that is longer is not our own: a scheduler gives others more than that, and a host that is
-/// itself a guest loses its CPUs for less, which nobody but its own host knows.
-const GAP_CYCLES: u64 = 3_000_000;
+/// A gap between two looks at the clock that is longer may not be our own: another thread had the CPU, or another environment, or
+/// the VMM; or the host, itself a guest, lost its CPU, which nobody is told.
+const GAP_CYCLES: u64 = 100_000;
 /// Burnt before the first step.
 const BESIDE_NS: u64 = 50_000_000;
 /// A kernel call takes less, wherever ring 0 is interpreted.
@@ -75,7 +76,8 @@ fn attribution(arguments: Arguments<'_>) -> Option<u32> {
     // Until whoever looks has looked for the first time.
     {
         let _span = exos_trace::span!("burn beside");
-        burn(clock::Scale::new().ticks(BESIDE_NS));
+        let burnt = burn(clock::Scale::new().ticks(BESIDE_NS));
+        log::info!("probe: beside own {} gaps {}", burnt.own, burnt.gaps);
     }
     for word in arguments {
         let mut parts = word.split(':');
@@ -91,8 +93,9 @@ fn attribution(arguments: Arguments<'_>) -> Option<u32> {
         };
         log::info!("probe: {word} own {} gaps {}", burnt.own, burnt.gaps);
     }
-    log::info!("probe: attribution done");
     let _span = exos_trace::span!("burn beside");
+    // The test looks for this, and not into the log, which comes later.
+    pages::stamp(phase::READY);
     while !turn::stop_wanted() {
         core::hint::spin_loop();
     }
@@ -100,7 +103,7 @@ fn attribution(arguments: Arguments<'_>) -> Option<u32> {
 }
 
 fn in_place(name: &str, rounds: u64, cycles: u64) -> Option<Burnt> {
-    let mut burnt = Burnt::default();
+    let (mut burnt, mut outer) = (Burnt::default(), Burnt::default());
     for _ in 0..rounds {
         match name {
             "span" => {
@@ -110,12 +113,12 @@ fn in_place(name: &str, rounds: u64, cycles: u64) -> Option<Burnt> {
             // What is known is the inner one's; the outer one has as much before and behind.
             "nested" => {
                 let _span = exos_trace::span!("burn outer");
-                burn(cycles / 2);
+                outer.add(burn(cycles / 2));
                 {
                     let _span = exos_trace::span!("burn inner");
                     burnt.add(burn(cycles));
                 }
-                burn(cycles / 2);
+                outer.add(burn(cycles / 2));
             }
             "none" => burnt.add(burn(cycles)),
             "fault" => {
@@ -129,6 +132,9 @@ fn in_place(name: &str, rounds: u64, cycles: u64) -> Option<Burnt> {
             }
             _ => return None,
         }
+    }
+    if outer.own > 0 {
+        log::info!("probe: outer own {} gaps {}", outer.own, outer.gaps);
     }
     Some(burnt)
 }

@@ -137,15 +137,15 @@ impl Open {
         let running = (area.current.load(Relaxed) as usize).checked_sub(1).and_then(|index| sites.get(index));
         let gives_away = running.is_some_and(|site| GUARDS.contains(&site.name.as_str()));
         let vcpu = pages.kernel.vcpu.load(Relaxed) as usize % pages.vcpus.len().max(1);
-        if left > got || (!is_of_this && gives_away) {
+        if left > got || gives_away {
             // It has no vCPU.
             let away = now.saturating_sub(left.max(last)).min(elapsed);
             let waiting = if gives_away { 0 } else { away };
+            let left = if left > got { left } else { last };
             return Self { running: elapsed - waiting, waiting, ran: left.saturating_sub(got), vcpu, ..none };
         }
         let ran = now.saturating_sub(got);
-        let in_turn = running.is_some_and(|site| site.name == "turn");
-        let Some(time) = pages.vcpus.get(vcpu).filter(|_| !in_turn) else {
+        let Some(time) = pages.vcpus.get(vcpu) else {
             return Self { running: elapsed, ran, vcpu, ..none };
         };
         let (seen_steal_ns, seen_outside, debt) = match is_of_this {

@@ -203,7 +203,8 @@ impl AccountSnapshot {
             if let Some(before) = earlier.sites.iter().find(same).filter(|before| before.count <= site.count)
             {
                 site.count -= before.count;
-                site.total = site.total.wrapping_sub(before.total);
+                // Of what is in the middle of something the end is an estimate, which the next one may correct.
+                site.total = site.total.saturating_sub(before.total);
             }
         }
         for environment in &mut difference.environments {
@@ -231,19 +232,19 @@ impl AccountSnapshot {
         let vcpus = self.threads.iter().filter(|thread| thread.is_vcpu());
         let buckets = vcpus.flat_map(|thread| &thread.buckets).filter(|sum| sum.name == bucket);
         buckets.fold(BucketSum::default(), |sum, bucket| BucketSum {
-            cycles: sum.cycles + bucket.cycles,
-            entries: sum.entries + bucket.entries,
+            cycles: sum.cycles.saturating_add(bucket.cycles),
+            entries: sum.entries.saturating_add(bucket.entries),
             ..sum
         })
     }
 
     /// Cycles of the kernel and of KVM that are spent in halting and in choosing who runs, on a CPU.
-    pub(super) fn kernel_cycles(&self) -> i64 {
+    pub(super) fn kernel_cycles(&self) -> i128 {
         let halts = self.sites.iter().filter(|site| site.kind == "span" && site.name == guest::HALT);
-        let halts: u64 = halts.map(|site| site.total).sum();
-        let between: u64 = self.between.iter().map(|between| between.cycles).sum();
+        let halts: i128 = halts.map(|site| i128::from(site.total)).sum();
+        let between: i128 = self.between.iter().map(|between| i128::from(between.cycles)).sum();
         // Of both, what was not on a CPU is what the host saw blocked.
-        (halts + between) as i64 - self.of_vcpus(Bucket::Halted.name()).cycles as i64
+        halts + between - i128::from(self.of_vcpus(Bucket::Halted.name()).cycles)
     }
 
     /// Spans whose cycles are spent in the guest and on a CPU.
@@ -257,17 +258,17 @@ impl AccountSnapshot {
         if self.accounted_tsc < self.tsc / 1000 * 999 || self.tsc == 0 {
             return None;
         }
-        let spans: u64 = self.spans_in_guest().map(|site| site.total).sum();
-        let in_guest =
-            self.of_vcpus(Bucket::Guest.name()).cycles as i64 - spans as i64 - self.kernel_cycles();
+        // The guest may write what it likes: a sum of its numbers may be larger than any of ours.
+        let spans: i128 = self.spans_in_guest().map(|site| i128::from(site.total)).sum();
+        let in_guest = i128::from(self.of_vcpus(Bucket::Guest.name()).cycles) - spans - self.kernel_cycles();
         let no_span = self.spans_in_guest().filter(|site| site.name == guest::NO_SPAN);
         let other = |thread: &ThreadSum| -> u64 {
             let others = thread.buckets.iter().filter(|sum| sum.name == Bucket::Other.name());
             others.map(|sum| sum.cycles).sum()
         };
         Some(Unattributed {
-            in_guest_cycles: in_guest,
-            in_no_span_cycles: no_span.map(|site| site.total).sum(),
+            in_guest_cycles: in_guest.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
+            in_no_span_cycles: no_span.fold(0, |sum: u64, site| sum.saturating_add(site.total)),
             in_vmm_cycles: self.threads.iter().filter(|thread| thread.is_vcpu()).map(other).sum(),
         })
     }

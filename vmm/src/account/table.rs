@@ -48,8 +48,8 @@ impl Frame {
         if let [only] = small.as_slice() {
             self.row(text, only, whole);
         } else if !small.is_empty() {
-            let cycles = small.iter().map(|row| row.cycles).sum();
-            let entries = small.iter().map(|row| row.entries).sum();
+            let cycles = total(small.iter().map(|row| row.cycles));
+            let entries = total(small.iter().map(|row| row.entries));
             let name = format!("{} more", small.len());
             self.row(text, &Row { name, cycles, entries }, whole);
         }
@@ -71,6 +71,11 @@ impl Frame {
             row.entries as f64 / self.seconds
         );
     }
+}
+
+/// The guest may write what it likes into its account: a sum of it ends at the largest number.
+fn total(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }
 
 /// A bucket's name in the table.
@@ -106,7 +111,7 @@ fn in_guest(account: &AccountSnapshot) -> Vec<Row> {
         Row { name, cycles: site.total, entries: site.count }
     };
     let mut rows: Vec<Row> = account.spans_in_guest().map(of_span).collect();
-    let kernel = account.kernel_cycles().max(0) as u64;
+    let kernel = account.kernel_cycles().clamp(0, u64::MAX.into()) as u64;
     rows.push(Row { name: "kernel: choosing, halting".to_owned(), cycles: kernel, entries: 0 });
     if let Some(unattributed) = account.unattributed {
         let cycles = unattributed.in_guest_cycles.max(0) as u64;
@@ -118,7 +123,7 @@ fn in_guest(account: &AccountSnapshot) -> Vec<Row> {
 /// Requests that the guest's counters tell of, in all environments.
 pub fn requests(account: &AccountSnapshot) -> u64 {
     let counters = account.sites.iter().filter(|site| site.kind == "counter" && site.name == REQUESTS);
-    counters.map(|site| site.total).fold(0, u64::saturating_add)
+    total(counters.map(|site| site.total))
 }
 
 /// Prints a difference of two snapshots: cycles by bucket, as a share of the time and per request.
@@ -185,7 +190,7 @@ fn environments(text: &mut String, frame: &Frame, account: &AccountSnapshot, vcp
             let own = |site: &&SiteSum| {
                 site.name == name && site.environment.is_none_or(|number| number == environment.number)
             };
-            account.sites.iter().filter(own).map(|site| site.total).sum::<u64>()
+            total(account.sites.iter().filter(own).map(|site| site.total))
         };
         let _ = write!(text, "  {:<12}", format!("[{}]", environment.number));
         for &ran in environment.ran_cycles.iter().take(vcpus) {
@@ -217,15 +222,15 @@ fn explanation(text: &mut String, frame: &Frame, account: &AccountSnapshot) {
             );
         }
     }
-    let spans: u64 = account.spans_in_guest().map(|site| 2 * site.count).sum();
+    let spans = total(account.spans_in_guest().map(|site| site.count.saturating_mul(2)));
     let of_threads = account.threads.iter().flat_map(|thread| &thread.buckets);
-    let stamps = spans + of_threads.map(|bucket| bucket.entries).sum::<u64>();
+    let stamps = spans.saturating_add(total(of_threads.map(|bucket| bucket.entries)));
     let cycles = stamp_cycles();
     let _ = writeln!(
         text,
         "the account itself: {:.0} time stamps/s of some {cycles} cycles, {:.2}% of a CPU, in the rows above",
         stamps as f64 / frame.seconds,
-        100.0 * (stamps * cycles) as f64 / frame.elapsed as f64
+        100.0 * stamps as f64 * cycles as f64 / frame.elapsed as f64
     );
     for thread in account.threads.iter().filter(|thread| !thread.buckets.is_empty()) {
         let began = thread.buckets.iter().any(|bucket| bucket.cycles > 0);
@@ -379,6 +384,21 @@ mod tests {
         (vcpu.switches, vcpu.waited_for_cpu_cycles) = (false, Some(2500));
         let text = print(&account(vec![vcpu], Vec::new()));
         assert!(text.contains("vcpu: had no CPU for 25.00% of the time (schedstat)"), "{text}");
+    }
+
+    #[test]
+    fn nonsense_in_the_guests_account_is_a_table_all_the_same() {
+        let sites =
+            vec![span("a", u64::MAX), span("b", u64::MAX), span("halt", u64::MAX), span("no span", 7)];
+        let mut nonsense = account(vec![thread("vcpu", vec![bucket("guest", 10_000)])], sites);
+        for name in [REQUESTS, REQUESTS] {
+            let counter = SiteSum { kind: "counter".to_owned(), ..span(name, u64::MAX) };
+            nonsense.sites.push(counter);
+        }
+        nonsense.sites.iter_mut().for_each(|site| site.count = u64::MAX);
+        assert!(print(&nonsense).contains("unattributed:"));
+        let unattributed = nonsense.since(&AccountSnapshot::default()).unattributed;
+        assert!(unattributed.is_some_and(|unattributed| unattributed.in_guest_cycles < 0));
     }
 
     #[test]

@@ -97,7 +97,8 @@ fn several_vcpus_serve_are_told_of_and_end_on_request() {
             assert_eq!(names, expected);
             let table = scene.play(&["account", "--for", "0"]).stdout;
             assert!(
-                table.contains("vcpu1: guest") && table.contains(&format!("guest, all {vcpus} vCPUs")),
+                table.contains("vcpu1: where its time went")
+                    && table.contains(&format!("in the guest, all {vcpus} vCPUs")),
                 "{table}"
             );
             end(running, number);
