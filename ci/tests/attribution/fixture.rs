@@ -157,7 +157,7 @@ pub(crate) fn run_beside(mut config: MachineConfig, during: impl FnOnce(&Machine
     let log = Arc::new(Mutex::new(Vec::<String>::new()));
     let sink = Arc::clone(&log);
     config.log = Box::new(move |line| lock(&sink).push(line.to_owned()));
-    let environments = config.environments.unwrap_or(1);
+    let environments = config.environments.unwrap_or(1) as usize;
     let mut machine = Machine::start(config).expect("the machine starts");
     let looking = machine.accounts();
     let before = machine.account();
