@@ -106,7 +106,7 @@ impl<M: Machine> Ledger<'_, M> {
     }
 
     /// When it got its vCPU last, which was a moment ago.
-    fn entered(&self, now: u64) -> u64 {
+    fn vcpu_since(&self, now: u64) -> u64 {
         full_tsc(self.machine.vcpu().entered_low.load(Relaxed), now)
     }
 
@@ -170,7 +170,7 @@ impl<M: Machine> Ledger<'_, M> {
         let now = self.machine.tsc();
         let since = self.since(mode, now);
         let kernel = self.machine.kernel();
-        let entered = self.entered(now);
+        let entered = self.vcpu_since(now);
         if entered <= since {
             // Nobody else had it.
             return self.account_to(mode, now, parts.going);
@@ -207,7 +207,7 @@ impl<M: Machine> Ledger<'_, M> {
             return;
         }
         let now = self.machine.tsc();
-        let entered = self.entered(now);
+        let entered = self.vcpu_since(now);
         let left = self.machine.kernel().left_tsc.load(Relaxed);
         let away = entered.saturating_sub(left);
         let all = now.saturating_sub(stopped_tsc).max(away);
