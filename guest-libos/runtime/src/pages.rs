@@ -1,10 +1,11 @@
 //! The fixed pages of an environment, as references.
 
-use abi::boot::{EnvironmentPage, HostPage, StatusPage};
+use abi::boot::{EnvironmentPage, HostPage, StatusPage, VCPUS_MAX};
 use abi::environment::KernelPage;
-use abi::layout::{ENVIRONMENT_VA, HOST_VA, KERNEL_PAGE_VA, STATISTICS_VA, STATUS_VA, TIME_VA};
+use abi::layout::{ENVIRONMENT_VA, HOST_VA, KERNEL_PAGE_VA, STATISTICS_VA, STATUS_VA, TIME_VA, VCPUS_VA};
 use abi::statistics::StatisticsArea;
 use abi::time::TimePage;
+use abi::vcpu::VcpuTime;
 use core::sync::atomic::Ordering;
 
 /// What this environment has.
@@ -28,6 +29,13 @@ pub fn host() -> &'static HostPage {
 pub fn kernel() -> &'static KernelPage {
     // SAFETY: as for `host`; the kernel writes it.
     unsafe { &*(KERNEL_PAGE_VA as *const KernelPage) }
+}
+
+/// What was taken of the time of the vCPU that the environment is on.
+pub fn vcpu_time() -> &'static VcpuTime {
+    let vcpu = kernel().vcpu.load(Ordering::Relaxed) as usize % VCPUS_MAX;
+    // SAFETY: as for `host`; there is one for each number below `VCPUS_MAX`.
+    unsafe { &*(VCPUS_VA as *const VcpuTime).add(vcpu) }
 }
 
 /// What the environment says.

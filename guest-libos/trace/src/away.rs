@@ -99,6 +99,13 @@ impl<M: Machine> Ledger<'_, M> {
         self.got_vcpu(since_tsc);
     }
 
+    /// The account begins now: what was taken before is nothing to it.
+    pub(crate) fn begin_now(&self, now: u64) {
+        self.account.taken.debt_cycles.store(0, Relaxed);
+        self.forget();
+        self.got_vcpu(now);
+    }
+
     fn got_vcpu(&self, tsc: u64) {
         let taken = &self.account.taken;
         taken.got_vcpu.store(self.machine.vcpu_number(), Relaxed);

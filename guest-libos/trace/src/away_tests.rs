@@ -240,3 +240,15 @@ fn account_that_begins_in_a_sleep_has_the_rest_of_it() {
     assert_eq!((of(parts().going), of(parts().away), of(parts().back)), (2, 40, 3));
     assert_eq!(areas.account.taken.ran[1].load(Relaxed), 0);
 }
+
+#[test]
+fn environment_that_begins_owes_nothing_of_what_was_taken_before() {
+    let areas = Areas::new();
+    areas.lose_cpu(5000);
+    areas.exit(700);
+    let ledger = areas.ledger();
+    let none = ledger.enter(site(SPAN), 0);
+    areas.pass(100_000);
+    ledger.leave(none);
+    assert_eq!(areas.total(site(SPAN)), 100_000);
+}

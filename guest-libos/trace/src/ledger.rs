@@ -77,7 +77,7 @@ impl<'a, M: Machine> Ledger<'a, M> {
     pub fn start(&self) {
         let now = self.machine.tsc();
         self.account.last_tsc.store(now, Relaxed);
-        self.begin_taken(now);
+        self.begin_now(now);
         self.account.epoch.store(mode::epoch(self.wanted.mode.load(Relaxed)), Relaxed);
         self.account.current.store(SiteId::NONE.0, Relaxed);
         self.account.followed.store(0, Relaxed);

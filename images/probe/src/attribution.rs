@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::arch::asm;
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use exos_block::{Arming, DiskQueue};
 use exos_nic::{Offload, QueuePair};
@@ -38,19 +39,36 @@ const READ_BYTES: u64 = 2;
 struct Burnt {
     own: u64,
     gaps: u64,
+    /// What KVM and the VMM say that they took of it.
+    taken: u64,
 }
 
 impl Burnt {
     fn add(&mut self, other: Burnt) {
         self.own += other.own;
         self.gaps += other.gaps;
+        self.taken += other.taken;
     }
+}
+
+impl fmt::Display for Burnt {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(text, "own {} gaps {} taken {}", self.own, self.gaps, self.taken)
+    }
+}
+
+/// What was taken of the vCPU's time in its life, in cycles.
+fn taken() -> u64 {
+    let time = pages::vcpu_time();
+    let steal = clock::Scale::new().ticks(time.steal_ns.load(Ordering::Relaxed));
+    steal + time.outside_cycles.load(Ordering::Relaxed)
 }
 
 /// Burns so many cycles.
 #[inline(always)]
 fn burn(cycles: u64) -> Burnt {
     let mut burnt = Burnt::default();
+    let before = taken();
     let mut last = clock::tsc();
     while burnt.own < cycles {
         let now = clock::tsc();
@@ -62,6 +80,7 @@ fn burn(cycles: u64) -> Burnt {
         }
         last = now;
     }
+    burnt.taken = taken() - before;
     burnt
 }
 
@@ -70,6 +89,7 @@ fn burn(cycles: u64) -> Burnt {
 /// `send:DEVICE:ROUNDS`; `read:DEVICE:ROUNDS`, `write:..`, `flush:..`.
 fn attribution(arguments: Arguments<'_>) -> Option<u32> {
     upcall::on_fault(burn_in_fault);
+    log::info!("probe: waits to be looked at");
     while pages::host().trace.mode.load(Ordering::Acquire) & mode::ACCOUNT == 0 {
         core::hint::spin_loop();
     }
@@ -77,7 +97,7 @@ fn attribution(arguments: Arguments<'_>) -> Option<u32> {
     {
         let _span = exos_trace::span!("burn beside");
         let burnt = burn(clock::Scale::new().ticks(BESIDE_NS));
-        log::info!("probe: beside own {} gaps {}", burnt.own, burnt.gaps);
+        log::info!("probe: beside {burnt}");
     }
     for word in arguments {
         let mut parts = word.split(':');
@@ -91,7 +111,7 @@ fn attribution(arguments: Arguments<'_>) -> Option<u32> {
             "read" | "write" | "flush" => disk(name, first, second)?,
             _ => return None,
         };
-        log::info!("probe: {word} own {} gaps {}", burnt.own, burnt.gaps);
+        log::info!("probe: {word} {burnt}");
     }
     let _span = exos_trace::span!("burn beside");
     // The test looks for this, and not into the log, which comes later.
@@ -125,31 +145,30 @@ fn in_place(name: &str, rounds: u64, cycles: u64) -> Option<Burnt> {
                 FAULT_CYCLES.store(cycles, Ordering::Relaxed);
                 // SAFETY: nothing is mapped there; the handler has the instruction skipped.
                 unsafe { asm!("mov al, [rdi]", in("rdi") NOWHERE_VA, out("al") _, options(nostack)) };
-                burnt.add(Burnt {
-                    own: FAULT_OWN.swap(0, Ordering::Relaxed),
-                    gaps: FAULT_GAPS.swap(0, Ordering::Relaxed),
-                });
+                let of = |part: &AtomicU64| part.swap(0, Ordering::Relaxed);
+                burnt.add(Burnt { own: of(&FAULT[0]), gaps: of(&FAULT[1]), taken: of(&FAULT[2]) });
             }
             _ => return None,
         }
     }
     if outer.own > 0 {
-        log::info!("probe: outer own {} gaps {}", outer.own, outer.gaps);
+        log::info!("probe: outer {outer}");
     }
     Some(burnt)
 }
 
 static FAULT_CYCLES: AtomicU64 = AtomicU64::new(0);
-static FAULT_OWN: AtomicU64 = AtomicU64::new(0);
-static FAULT_GAPS: AtomicU64 = AtomicU64::new(0);
+/// Own, gaps and taken.
+static FAULT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
 fn burn_in_fault(fault: &Fault) -> Verdict {
     if fault.address != NOWHERE_VA {
         return Verdict::End;
     }
     let burnt = burn(FAULT_CYCLES.load(Ordering::Relaxed));
-    FAULT_OWN.fetch_add(burnt.own, Ordering::Relaxed);
-    FAULT_GAPS.fetch_add(burnt.gaps, Ordering::Relaxed);
+    for (part, cycles) in FAULT.iter().zip([burnt.own, burnt.gaps, burnt.taken]) {
+        part.fetch_add(cycles, Ordering::Relaxed);
+    }
     upcall::page().frame[0].fetch_add(READ_BYTES, Ordering::Relaxed);
     Verdict::GoOn
 }
@@ -157,9 +176,10 @@ fn burn_in_fault(fault: &Fault) -> Verdict {
 fn calls(rounds: u64) -> Burnt {
     let mut burnt = Burnt::default();
     for _ in 0..rounds {
-        let start = clock::tsc();
+        let (start, before) = (clock::tsc(), taken());
         kernel::version();
         let passed = clock::tsc() - start;
+        burnt.taken += taken() - before;
         if passed < CALL_CYCLES { burnt.own += passed } else { burnt.gaps += passed }
     }
     burnt

@@ -77,6 +77,11 @@ impl Away {
         self.pending.leave(ended, now, left, add)
     }
 
+    /// Since when its thread has been able to run and had no CPU, if that is so as far as it was read.
+    pub(super) fn preempted_since(&self) -> Option<u64> {
+        self.switches.out().and_then(|(since, preempted)| preempted.then_some(since))
+    }
+
     /// What would be taken out of a bucket that ended now. Of a thread that may be off the CPU at this moment.
     pub(super) fn copy_until(&self, now: u64) -> Pending {
         let mut pending = self.pending;

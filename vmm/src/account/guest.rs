@@ -4,6 +4,7 @@
 use super::ledger::now_tsc;
 use super::snapshot::SiteSum;
 use super::switches::ticks;
+use super::taken::Taken;
 use crate::machine::boot::pages::SharedPages;
 use abi::trace::{Accumulator, KIND_COUNTER, KIND_SPAN, SITES, mode};
 use abi::vcpu::VcpuTime;
@@ -58,11 +59,12 @@ fn kind_name(kind: u32) -> &'static str {
 pub(super) fn read(
     sites: &[Site],
     pages: &[SharedPages],
+    vcpus: &[Taken],
     tsc_khz: u64,
 ) -> (Vec<SiteSum>, Vec<EnvironmentSum>) {
     let (mut all, mut environments) = (Vec::new(), Vec::new());
     for (number, own) in (0u32..).zip(pages) {
-        let open = Open::of(sites, own, tsc_khz);
+        let open = Open::of(sites, own, vcpus, tsc_khz);
         let sums = read_sites(sites, own, &open);
         if pages.len() > 1 && sums.iter().all(|sum| sum.count == 0 && sum.total == 0) {
             continue;
@@ -75,31 +77,23 @@ pub(super) fn read(
 }
 
 /// What the kernel did between environments, by vCPU.
-pub(super) fn read_between(vcpus: &[VcpuTime], tsc_khz: u64) -> Vec<BetweenSum> {
-    let between = |time: &VcpuTime| {
+pub(super) fn read_between(times: &[VcpuTime], vcpus: &[Taken], tsc_khz: u64) -> Vec<BetweenSum> {
+    let between = |(time, now_taken): (&VcpuTime, &Taken)| {
         let mut cycles = time.between_cycles.load(Relaxed);
-        let mut outside = time.between_outside_cycles.load(Relaxed);
-        let mut steal_ns = time.between_steal_ns.load(Relaxed);
+        let outside = time.between_outside_cycles.load(Relaxed);
+        let mut taken = ticks(time.between_steal_ns.load(Relaxed), tsc_khz).saturating_add(outside);
         let (left, entered) = (time.left_tsc.load(Relaxed), time.entered_tsc.load(Relaxed));
         if left > entered {
             // It goes on.
             cycles = cycles.wrapping_add(now_tsc().saturating_sub(left));
-            let since = |now: u64, then: u64| now.saturating_sub(then);
-            outside = outside.wrapping_add(since(
-                time.outside_cycles.load(Relaxed),
-                time.left_outside_cycles.load(Relaxed),
-            ));
-            steal_ns =
-                steal_ns.wrapping_add(since(time.steal_ns.load(Relaxed), time.left_steal_ns.load(Relaxed)));
-            let (exit, entry) = (time.exit_tsc.load(Relaxed), time.entry_tsc.load(Relaxed));
-            if exit > entry {
-                outside = outside.wrapping_add(now_tsc().saturating_sub(exit));
-            }
+            let (then_ns, then_outside) =
+                (time.left_steal_ns.load(Relaxed), time.left_outside_cycles.load(Relaxed));
+            let (off_cpu, outside) = now_taken.since(then_ns, then_outside, tsc_khz);
+            taken = taken.saturating_add(off_cpu).saturating_add(outside);
         }
-        let cycles = cycles.saturating_sub(outside).saturating_sub(ticks(steal_ns, tsc_khz));
-        BetweenSum { cycles }
+        BetweenSum { cycles: cycles.saturating_sub(taken) }
     };
-    vcpus.iter().map(between).collect()
+    times.iter().zip(vcpus).map(between).collect()
 }
 
 /// What an environment has not accounted yet, because it is in the middle of it.
@@ -117,7 +111,7 @@ struct Open {
 }
 
 impl Open {
-    fn of(sites: &[Site], pages: &SharedPages, tsc_khz: u64) -> Self {
+    fn of(sites: &[Site], pages: &SharedPages, vcpus: &[Taken], tsc_khz: u64) -> Self {
         let none = Self { running: 0, waiting: 0, off_cpu: 0, outside: 0, ran: 0, vcpu: 0 };
         let (area, wanted) = (&pages.account, &pages.host.trace);
         let mode = wanted.mode.load(Acquire);
@@ -145,16 +139,15 @@ impl Open {
             return Self { running: elapsed - waiting, waiting, ran: left.saturating_sub(got), vcpu, ..none };
         }
         let ran = now.saturating_sub(got);
-        let Some(time) = pages.vcpus.get(vcpu) else {
+        let (Some(time), Some(&now_taken)) = (pages.vcpus.get(vcpu), vcpus.get(vcpu)) else {
             return Self { running: elapsed, ran, vcpu, ..none };
         };
         let (seen_steal_ns, seen_outside, debt) = match is_of_this {
             true => (&taken.seen_steal_ns, &taken.seen_outside_cycles, taken.debt_cycles.load(Relaxed)),
             false => (&time.since_steal_ns, &time.since_outside_cycles, 0),
         };
-        let steal_ns = time.steal_ns.load(Relaxed).saturating_sub(seen_steal_ns.load(Relaxed));
-        let off_cpu = ticks(steal_ns, tsc_khz);
-        let outside = time.outside_cycles.load(Relaxed).saturating_sub(seen_outside.load(Relaxed));
+        let (off_cpu, outside) =
+            now_taken.since(seen_steal_ns.load(Relaxed), seen_outside.load(Relaxed), tsc_khz);
         let running = elapsed.saturating_sub(off_cpu).saturating_sub(outside).saturating_sub(debt);
         Self { running, waiting: 0, off_cpu, outside, ran, vcpu }
     }

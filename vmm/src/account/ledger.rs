@@ -194,6 +194,19 @@ impl Ledger {
         }
     }
 
+    /// Since when its thread has been able to run and had no CPU, if that is so now.
+    pub(super) fn preempted_since(&self) -> Option<u64> {
+        let mut away = self.away();
+        let away = away.as_mut()?;
+        away.take_records();
+        away.preempted_since()
+    }
+
+    /// TSC ticks per millisecond; 0: nobody said.
+    pub(super) fn tsc_khz(&self) -> u64 {
+        self.tsc_khz.load(Ordering::Relaxed)
+    }
+
     /// When the current bucket began.
     #[inline]
     pub fn since_tsc(&self) -> u64 {

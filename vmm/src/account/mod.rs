@@ -11,5 +11,6 @@ pub mod ledger;
 pub mod snapshot;
 mod switches;
 pub mod table;
+pub(crate) mod taken;
 
 pub use snapshot::AccountSnapshot;

@@ -297,6 +297,11 @@ pub(super) fn ticks(ns: u64, tsc_khz: u64) -> u64 {
     (u128::from(ns) * u128::from(tsc_khz) / 1_000_000) as u64
 }
 
+/// Ticks as nanoseconds.
+pub(super) fn nanoseconds(ticks: u64, tsc_khz: u64) -> u64 {
+    (u128::from(ticks) * 1_000_000 / u128::from(tsc_khz.max(1))) as u64
+}
+
 fn raw_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the result is writable.

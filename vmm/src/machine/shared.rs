@@ -173,7 +173,7 @@ impl Shared {
             &self.pages,
             (self.started_tsc, self.tsc_khz),
             &self.placement,
-            self.looking.accounted_tsc(),
+            &self.looking,
         )
     }
 }

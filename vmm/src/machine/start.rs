@@ -99,7 +99,6 @@ impl Machine {
         let first = prepared.pages.first().ok_or(MachineError::Internal("no place"))?;
         service::refresh_time(&first.time, tsc_khz);
         let host = first.host.clone();
-        let looking = Looking::new(host.clone(), first.vcpus.clone());
         let vcpu_times = first.vcpus.clone();
 
         let disk_ledgers = work.disk_ledgers();
@@ -109,6 +108,7 @@ impl Machine {
         let mut ledgers: Vec<_> =
             (0..vcpus.count).map(|number| (vcpu_name(number), Arc::<Ledger>::default())).collect();
         let vcpu_ledgers: Vec<_> = ledgers.iter().map(|(_, ledger)| Arc::clone(ledger)).collect();
+        let looking = Looking::new(first.host.clone(), first.vcpus.clone(), vcpu_ledgers.clone());
         let io_ledger = placement.needs_thread().then(|| Arc::new(Ledger::default()));
         ledgers.extend(io_ledger.iter().map(|ledger| ("io".to_owned(), Arc::clone(ledger))));
         ledgers.extend(disk_ledgers);

@@ -2,6 +2,7 @@
 //! are added up and records written. Nobody looks: spans cost a load and a branch.
 
 use crate::account::ledger::{Ledger, now_tsc};
+use crate::account::taken::Taken;
 use crate::tables::shared::Shared;
 use abi::boot::HostPage;
 use abi::trace::mode;
@@ -33,6 +34,7 @@ impl Records {
 pub struct Looking {
     host: Shared<HostPage>,
     vcpus: Shared<[VcpuTime]>,
+    ledgers: Vec<Arc<Ledger>>,
     holders: Mutex<Holders>,
 }
 
@@ -64,9 +66,18 @@ pub(super) struct Recording {
 }
 
 impl Looking {
-    /// Nobody looks.
-    pub(crate) fn new(host: Shared<HostPage>, vcpus: Shared<[VcpuTime]>) -> Arc<Self> {
-        Arc::new(Self { host, vcpus, holders: Mutex::default() })
+    /// Nobody looks. The ledgers are those of the vCPUs' threads.
+    pub(crate) fn new(
+        host: Shared<HostPage>,
+        vcpus: Shared<[VcpuTime]>,
+        ledgers: Vec<Arc<Ledger>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { host, vcpus, ledgers, holders: Mutex::default() })
+    }
+
+    /// What was taken of each vCPU's time up to now.
+    pub(crate) fn taken(&self) -> Vec<Taken> {
+        self.vcpus.iter().zip(&self.ledgers).map(|(time, ledger)| Taken::now(time, ledger)).collect()
     }
 
     /// Has the accounts go for as long as the guard lives.
@@ -117,11 +128,10 @@ impl Looking {
                 holders.epoch = holders.epoch.wrapping_add(1) & 0xFF_FFFF;
                 holders.since_tsc = Some(now);
                 wanted.since_tsc.store(now, Ordering::Relaxed);
-                for time in self.vcpus.iter() {
+                for (time, taken) in self.vcpus.iter().zip(self.taken()) {
                     // What was taken before is not taken out of what is counted from now on.
-                    let outside = time.outside_cycles.load(Ordering::Acquire);
-                    time.since_outside_cycles.store(outside, Ordering::Relaxed);
-                    time.since_steal_ns.store(time.steal_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+                    time.since_outside_cycles.store(taken.outside_cycles, Ordering::Relaxed);
+                    time.since_steal_ns.store(taken.steal_ns, Ordering::Relaxed);
                 }
             }
             (Some(since), false) => {
