@@ -21,12 +21,17 @@ pub(crate) const TOLERANCE: f64 = 0.02;
 /// One machine at a time: two would have the CPUs from each other all the time, and a test looks closely at one.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Burns about so many cycles; how many of them the calling thread had a CPU for, by the host's own count.
+/// Burns about so many cycles, without those in which others had the CPU; how many the calling thread had it for, by the host's own
+/// count.
 pub(crate) fn burn(cycles: u64) -> u64 {
     // What asking the host takes is burnt, too.
     let before = Waited::now();
-    let start = now_tsc();
-    while now_tsc() - start < cycles {}
+    let (mut own, mut last) = (0, now_tsc());
+    while own < cycles {
+        let passed = now_tsc() - last;
+        last += passed;
+        own += if passed < tsc_khz() / 20 { passed } else { 0 };
+    }
     let after = Waited::now();
     (after.until - before.since).saturating_sub(after.cycles - before.cycles)
 }
@@ -81,10 +86,12 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The `number`th step of that word: that of environment `number`, if several do the same.
+    /// The step of that word of environment `number`.
     pub(crate) fn burnt_by(&self, step: &str, number: usize) -> Burnt {
-        let mark = format!("probe: {step} own ");
-        let text = self.log.iter().filter_map(|line| line.split_once(&mark)).nth(number);
+        let several = self.account.environments.len() > 1;
+        let whose = if several { format!("[{number}] ") } else { String::new() };
+        let mark = format!("{whose}probe: {step} own ");
+        let text = self.log.iter().find_map(|line| line.split_once(&mark));
         let text = text.unwrap_or_else(|| panic!("{step} was not done: {:#?}", self.log)).1;
         let mut numbers = text.split_whitespace().step_by(2).map(|word| word.parse().expect("a number"));
         let mut next = || numbers.next().expect("three numbers");

@@ -67,6 +67,10 @@ pub struct KernelPage {
     pub losses: [Loss; LOSSES],
     /// TSC when it left its vCPU last, but for one that gave it to the next at once by a message.
     pub left_tsc: AtomicU64,
+    /// [`crate::vcpu::VcpuTime::steal_ns`] of that vCPU then.
+    pub left_steal_ns: AtomicU64,
+    /// [`crate::vcpu::VcpuTime::outside_cycles`] then.
+    pub left_outside_cycles: AtomicU64,
     /// TSC when its last sleep ended: from then on it waited for a vCPU.
     pub roused_tsc: AtomicU64,
 }

@@ -51,6 +51,12 @@ pub struct VcpuTime {
     pub entered_low: AtomicU32,
     /// Zero.
     pub reserved_kernel: AtomicU32,
+    /// The kernel's: [`Self::outside_cycles`] at [`Self::entered_tsc`].
+    pub entered_outside_cycles: AtomicU64,
+    /// The kernel's: [`Self::steal_ns`] then.
+    pub entered_steal_ns: AtomicU64,
+    /// Zero.
+    pub reserved_end: [AtomicU64; 6],
 }
 
 /// The last moment up to `now` whose lower half is that. Right if it was no more than 2^32 ticks ago, which is more than a second.
@@ -61,7 +67,7 @@ pub const fn full_tsc(low: u32, now: u64) -> u64 {
 /// The register that tells KVM where a [`VcpuTime`] lies; its lowest bit switches it on.
 pub const MSR_KVM_STEAL_TIME: u32 = 0x4B56_4D03;
 
-const _: () = assert!(size_of::<VcpuTime>() == 192);
+const _: () = assert!(size_of::<VcpuTime>() == 256);
 const _: () = assert!(full_tsc(0xFFFF_FFFF, 0x5_0000_0001) == 0x4_FFFF_FFFF);
 const _: () = assert!(full_tsc(1, 0x5_0000_0001) == 0x5_0000_0001);
 const _: () = assert!(size_of::<VcpuTime>() * crate::boot::VCPUS_MAX <= 4096);

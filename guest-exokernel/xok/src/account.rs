@@ -10,25 +10,32 @@ impl Kernel {
     /// An environment has left this vCPU.
     pub(crate) fn account_leaving(&mut self, number: u32) {
         let now = tsc();
-        self.kernel_page(number).left_tsc.store(now, Relaxed);
         let time = Machine::get().vcpu_time(self.vcpu);
+        let (outside, steal_ns) = (time.outside_cycles.load(Relaxed), time.steal_ns.load(Relaxed));
         time.left_tsc.store(now, Relaxed);
-        time.left_outside_cycles.store(time.outside_cycles.load(Relaxed), Relaxed);
-        time.left_steal_ns.store(time.steal_ns.load(Relaxed), Relaxed);
+        time.left_outside_cycles.store(outside, Relaxed);
+        time.left_steal_ns.store(steal_ns, Relaxed);
+        let page = self.kernel_page(number);
+        page.left_tsc.store(now, Relaxed);
+        page.left_outside_cycles.store(outside, Relaxed);
+        page.left_steal_ns.store(steal_ns, Relaxed);
     }
 
     /// This vCPU is given to one, after a search.
     pub(crate) fn account_entering(&mut self) {
         let now = tsc();
         let time = Machine::get().vcpu_time(self.vcpu);
+        let (outside, steal_ns) = (time.outside_cycles.load(Relaxed), time.steal_ns.load(Relaxed));
         let add = |sum: &AtomicU64, end: u64, start: &AtomicU64| {
             sum.store(sum.load(Relaxed).wrapping_add(end.wrapping_sub(start.load(Relaxed))), Relaxed);
         };
         add(&time.between_cycles, now, &time.left_tsc);
-        add(&time.between_outside_cycles, time.outside_cycles.load(Relaxed), &time.left_outside_cycles);
-        add(&time.between_steal_ns, time.steal_ns.load(Relaxed), &time.left_steal_ns);
+        add(&time.between_outside_cycles, outside, &time.left_outside_cycles);
+        add(&time.between_steal_ns, steal_ns, &time.left_steal_ns);
         time.entered_tsc.store(now, Relaxed);
         time.entered_low.store(now as u32, Relaxed);
+        time.entered_outside_cycles.store(outside, Relaxed);
+        time.entered_steal_ns.store(steal_ns, Relaxed);
     }
 
     /// This vCPU is given from one to the next, at once. Three instructions where there is one vCPU: messages have none to spare.

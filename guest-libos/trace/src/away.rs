@@ -21,6 +21,20 @@ pub struct Parts {
     pub back: SiteId,
 }
 
+/// What host and VMM had of a stretch of time.
+#[derive(Clone, Copy, Default)]
+struct Had {
+    off_cpu: u64,
+    outside: u64,
+}
+
+impl Had {
+    fn at_most(self, cycles: u64) -> Self {
+        let off_cpu = self.off_cpu.min(cycles);
+        Self { off_cpu, outside: self.outside.min(cycles - off_cpu) }
+    }
+}
+
 impl<M: Machine> Ledger<'_, M> {
     /// What was taken since the account last looked, as one number that only grows; it is compared and not understood.
     #[inline(always)]
@@ -52,13 +66,8 @@ impl<M: Machine> Ledger<'_, M> {
         let off_cpu = self.machine.ticks(steal_ns.saturating_sub(taken.seen_steal_ns.load(Relaxed)));
         let in_vmm = outside.saturating_sub(taken.seen_outside_cycles.load(Relaxed));
         let others = waited.saturating_sub(taken.seen_waited_cycles.load(Relaxed));
-        for (accumulator, cycles) in [(&taken.off_cpu, off_cpu), (&taken.outside, in_vmm)] {
-            if cycles > 0 {
-                add(&accumulator.count, 1);
-                add(&accumulator.total, cycles);
-            }
-        }
-        add(&taken.debt_cycles, off_cpu + in_vmm + others);
+        let told = self.tell(Had { off_cpu, outside: in_vmm });
+        add(&taken.debt_cycles, told + others);
         self.seen_until(steal_ns, outside, waited);
     }
 
@@ -127,6 +136,51 @@ impl<M: Machine> Ledger<'_, M> {
         self.got_vcpu(entered_tsc);
     }
 
+    /// What host and VMM had of a stretch of time, by what they had had in all when it began and when it ended: `(steal_ns, outside)`.
+    fn had(&self, start: (u64, u64), end: (u64, u64)) -> Had {
+        Had {
+            off_cpu: self.machine.ticks(end.0.saturating_sub(start.0)),
+            outside: end.1.saturating_sub(start.1),
+        }
+    }
+
+    /// What they had between the last look and its leaving the vCPU, if it left since then and the kernel saw that.
+    fn had_before_leaving(&self) -> Had {
+        let (taken, kernel) = (&self.account.taken, self.machine.kernel());
+        let seen = (taken.seen_steal_ns.load(Relaxed), taken.seen_outside_cycles.load(Relaxed));
+        self.had(seen, (kernel.left_steal_ns.load(Relaxed), kernel.left_outside_cycles.load(Relaxed)))
+    }
+
+    /// What they had since it got its vCPU, if the kernel found it in a search.
+    fn had_since_entering(&self) -> Had {
+        let time = self.machine.vcpu();
+        if time.entered_tsc.load(Relaxed) as u32 != time.entered_low.load(Relaxed) {
+            return Had::default();
+        }
+        let entered = (time.entered_steal_ns.load(Relaxed), time.entered_outside_cycles.load(Relaxed));
+        self.had(entered, (time.steal_ns.load(Relaxed), time.outside_cycles.load(Relaxed)))
+    }
+
+    /// Adds it to what is told of host and VMM. How much it is.
+    fn tell(&self, had: Had) -> u64 {
+        let taken = &self.account.taken;
+        for (accumulator, cycles) in [(&taken.off_cpu, had.off_cpu), (&taken.outside, had.outside)] {
+            if cycles > 0 {
+                add(&accumulator.count, 1);
+                add(&accumulator.total, cycles);
+            }
+        }
+        had.off_cpu + had.outside
+    }
+
+    /// What passed from the last transition to `tsc` is `site`'s, but for what host and VMM had of it.
+    fn up_to_without(&self, tsc: u64, now: u64, site: SiteId, had: Had) {
+        let last = self.account.last_tsc.load(Relaxed);
+        let cycles = self.tell(had.at_most(tsc.saturating_sub(last)));
+        self.account.last_tsc.store(last + cycles, Relaxed);
+        self.up_to(tsc, now, site);
+    }
+
     /// What passed from the last transition to `tsc` is `site`'s.
     fn up_to(&self, tsc: u64, now: u64, site: SiteId) {
         let last = self.account.last_tsc.load(Relaxed);
@@ -157,14 +211,8 @@ impl<M: Machine> Ledger<'_, M> {
         // What the VMM had no CPU for it tells itself; the rest was on the way.
         let in_turn = entry.saturating_sub(exit).saturating_sub(outside);
         let on_the_way = self.machine.ticks(steal_ns).saturating_sub(in_turn);
-        let left = now.saturating_sub(self.account.last_tsc.load(Relaxed));
-        let off_cpu = on_the_way.min(left);
-        if off_cpu > 0 {
-            add(&taken.off_cpu.count, 1);
-            add(&taken.off_cpu.total, off_cpu);
-            self.account.last_tsc.store(now - (left - off_cpu), Relaxed);
-        }
-        self.up_to(now, now, parts.back);
+        let had = Had { off_cpu: on_the_way, outside: 0 };
+        self.up_to_without(now, now, parts.back, had);
         self.forget();
     }
 
@@ -183,16 +231,18 @@ impl<M: Machine> Ledger<'_, M> {
             return self.account_to(mode, now, parts.going);
         }
         // Who gave its vCPU to the next by a message has no stamp of that: then it is when it called.
-        let left = kernel.left_tsc.load(Relaxed).max(since);
+        let left = kernel.left_tsc.load(Relaxed);
+        let (left, had) =
+            if left > since { (left, self.had_before_leaving()) } else { (since, Had::default()) };
         let roused = kernel.roused_tsc.load(Relaxed);
-        self.up_to(left, now, parts.going);
+        self.up_to_without(left, now, parts.going, had);
         if roused > left && roused < entered {
             self.up_to(roused, now, parts.away);
             self.up_to(entered, now, parts.back);
         } else {
             self.up_to(entered, now, parts.away);
         }
-        self.up_to(now, now, parts.going);
+        self.up_to_without(now, now, parts.going, self.had_since_entering());
         self.was_away(left, entered);
         self.forget();
     }
@@ -208,17 +258,18 @@ impl<M: Machine> Ledger<'_, M> {
     /// touched but the debt.
     pub fn slice_begins(&self, stopped_tsc: u64, parts: Parts) {
         let mode = self.wanted.mode.load(Relaxed);
-        let account = self.account;
-        let epoch = account.epoch.load(Relaxed);
-        if cfg!(exovm_without_spans) || mode & mode::ACCOUNT == 0 || epoch != mode::epoch(mode) {
+        if cfg!(exovm_without_spans) || mode & mode::ACCOUNT == 0 {
             return;
         }
-        let now = self.machine.tsc();
+        let (account, now) = (self.account, self.machine.tsc());
+        // The account may have begun meanwhile: what passed before is not in it.
+        let began = if account.epoch.load(Relaxed) == mode::epoch(mode) { 0 } else { self.since(mode, now) };
         let entered = self.vcpu_since(now);
-        let left = self.machine.kernel().left_tsc.load(Relaxed);
+        let left = self.machine.kernel().left_tsc.load(Relaxed).max(began);
         let away = entered.saturating_sub(left);
-        let all = now.saturating_sub(stopped_tsc).max(away);
-        for (site, cycles) in [(parts.back, away), (parts.going, all - away)] {
+        let all = now.saturating_sub(stopped_tsc.max(began)).max(away);
+        let had = self.tell(self.had_before_leaving()) + self.tell(self.had_since_entering());
+        for (site, cycles) in [(parts.back, away), (parts.going, (all - away).saturating_sub(had))] {
             let accumulator = &account.sites[site.number() as usize];
             add(&accumulator.count, 1);
             add(&accumulator.total, cycles);

@@ -26,12 +26,22 @@ impl Areas {
     }
 
     /// The kernel has it, and gives it to others, for so long before and after the sleeper is roused.
-    fn switch(&self, asleep: u64, waiting: u64) {
-        self.kernel.left_tsc.store(self.now.get(), Relaxed);
+    fn switch(&self, asleep: u64, waiting: u64, stolen_from_others_ns: u64) {
+        let taken =
+            || (self.vcpu.steal_ns.load(Relaxed), self.vcpu.outside_cycles.load(Relaxed), self.now.get());
+        let (steal_ns, outside, now) = taken();
+        self.kernel.left_tsc.store(now, Relaxed);
+        self.kernel.left_steal_ns.store(steal_ns, Relaxed);
+        self.kernel.left_outside_cycles.store(outside, Relaxed);
         self.pass(asleep);
         self.kernel.roused_tsc.store(self.now.get(), Relaxed);
         self.pass(waiting);
-        self.vcpu.entered_low.store(self.now.get() as u32, Relaxed);
+        add(&self.vcpu.steal_ns, stolen_from_others_ns);
+        let (steal_ns, outside, now) = taken();
+        self.vcpu.entered_low.store(now as u32, Relaxed);
+        self.vcpu.entered_tsc.store(now, Relaxed);
+        self.vcpu.entered_steal_ns.store(steal_ns, Relaxed);
+        self.vcpu.entered_outside_cycles.store(outside, Relaxed);
     }
 
     /// Everything that was counted.
@@ -126,9 +136,8 @@ fn sleep_is_divided_by_the_kernels_stamps() {
     areas.pass(1000);
     let none = ledger.enter(parts().away, 0);
     areas.pass(40);
-    areas.switch(5000, 600);
     // What happened to others meanwhile is not ours.
-    add(&areas.vcpu.steal_ns, 77_000);
+    areas.switch(5000, 600, 77_000);
     areas.pass(60);
     ledger.back(parts());
     ledger.leave(none);
@@ -148,7 +157,7 @@ fn sleep_is_divided_by_the_kernels_stamps() {
 fn vcpu_that_was_given_to_the_next_by_a_message_is_away_from_the_call_on() {
     let areas = Areas::new();
     let ledger = areas.ledger();
-    areas.switch(10, 0);
+    areas.switch(10, 0, 0);
     areas.pass(1000);
     let none = ledger.enter(parts().going, 0);
     areas.pass(5000);
@@ -165,7 +174,7 @@ fn vcpu_that_was_given_to_the_next_by_a_message_is_away_from_the_call_on() {
 fn call_that_is_refused_is_a_call() {
     let areas = Areas::new();
     let ledger = areas.ledger();
-    areas.switch(10, 0);
+    areas.switch(10, 0, 0);
     areas.pass(500);
     let none = ledger.enter(parts().away, 0);
     areas.pass(40);
@@ -185,8 +194,7 @@ fn end_of_a_slice_takes_nothing_from_the_span_that_it_came_in() {
     areas.pass(10);
     ledger.slice_is_over();
     areas.pass(20);
-    areas.switch(0, 9000);
-    add(&areas.vcpu.steal_ns, 1234);
+    areas.switch(0, 9000, 1234);
     areas.pass(30);
     ledger.slice_begins(stopped, parts());
     areas.pass(7);
@@ -251,4 +259,71 @@ fn environment_that_begins_owes_nothing_of_what_was_taken_before() {
     areas.pass(100_000);
     ledger.leave(none);
     assert_eq!(areas.total(site(SPAN)), 100_000);
+}
+
+/// Areas in which the kernel's way there and back was interrupted, and the ways' own cycles.
+fn interrupted_switch(areas: &Areas) -> u64 {
+    areas.pass(40);
+    areas.lose_cpu(5000);
+    areas.exit(300);
+    areas.switch(100_000, 20_000, 9000);
+    areas.pass(60);
+    areas.lose_cpu(7000);
+    areas.exit(200);
+    40 + 60
+}
+
+#[test]
+fn what_is_taken_on_the_ways_of_a_sleep_is_not_the_ways() {
+    let areas = Areas::new();
+    let ledger = areas.ledger();
+    let none = ledger.enter(parts().away, 0);
+    let ways = interrupted_switch(&areas);
+    ledger.back(parts());
+    ledger.leave(none);
+    assert_eq!(areas.total(parts().going), ways);
+    assert_eq!((areas.total(parts().away), areas.total(parts().back)), (100_000, 20_000));
+    let taken = &areas.account.taken;
+    assert_eq!((taken.off_cpu.total.load(Relaxed), taken.outside.total.load(Relaxed)), (24_000, 500));
+    assert_eq!(areas.all(), areas.passed());
+}
+
+#[test]
+fn what_is_taken_on_the_ways_between_two_slices_is_not_the_ways() {
+    let areas = Areas::new();
+    let ledger = areas.ledger();
+    let none = ledger.enter(site(SPAN), 0);
+    areas.pass(500);
+    let stopped = areas.now.get();
+    ledger.slice_is_over();
+    let ways = interrupted_switch(&areas);
+    ledger.slice_begins(stopped, parts());
+    areas.pass(70);
+    ledger.leave(none);
+    assert_eq!(areas.total(site(SPAN)), 570);
+    assert_eq!((areas.total(parts().going), areas.total(parts().back)), (ways, 120_000));
+    assert_eq!(areas.all(), areas.passed());
+}
+
+#[test]
+fn account_that_begins_while_others_have_the_vcpu_has_none_of_that_in_a_span() {
+    let areas = Areas::new();
+    areas.wanted.mode.store(0, Relaxed);
+    let ledger = areas.ledger();
+    let none = ledger.enter(site(SPAN), 0);
+    areas.pass(500);
+    let stopped = areas.now.get();
+    ledger.slice_is_over();
+    areas.kernel.left_tsc.store(areas.now.get(), Relaxed);
+    areas.pass(40_000);
+    areas.wanted.since_tsc.store(areas.now.get(), Relaxed);
+    areas.wanted.mode.store(mode::with_epoch(mode::ACCOUNT, 1), Relaxed);
+    areas.pass(60_000);
+    areas.vcpu.entered_low.store(areas.now.get() as u32, Relaxed);
+    areas.pass(80);
+    ledger.slice_begins(stopped, parts());
+    areas.pass(70);
+    ledger.leave(none);
+    assert_eq!(areas.total(site(SPAN)), 70);
+    assert_eq!((areas.total(parts().going), areas.total(parts().back)), (80, 60_000));
 }

@@ -131,25 +131,36 @@ impl Open {
         let running = (area.current.load(Relaxed) as usize).checked_sub(1).and_then(|index| sites.get(index));
         let gives_away = running.is_some_and(|site| GUARDS.contains(&site.name.as_str()));
         let vcpu = pages.kernel.vcpu.load(Relaxed) as usize % pages.vcpus.len().max(1);
-        if left > got || gives_away {
-            // It has no vCPU.
-            let away = now.saturating_sub(left.max(last)).min(elapsed);
-            let waiting = if gives_away { 0 } else { away };
-            let left = if left > got { left } else { last };
-            return Self { running: elapsed - waiting, waiting, ran: left.saturating_sub(got), vcpu, ..none };
-        }
-        let ran = now.saturating_sub(got);
-        let (Some(time), Some(&now_taken)) = (pages.vcpus.get(vcpu), vcpus.get(vcpu)) else {
-            return Self { running: elapsed, ran, vcpu, ..none };
+        let (Some(time), Some(&now_taken)) = (pages.vcpus.get(vcpu), vcpus.get(vcpu)) else { return none };
+        let (seen_steal_ns, seen_outside) = match is_of_this {
+            true => (&taken.seen_steal_ns, &taken.seen_outside_cycles),
+            false => (&time.since_steal_ns, &time.since_outside_cycles),
         };
-        let (seen_steal_ns, seen_outside, debt) = match is_of_this {
-            true => (&taken.seen_steal_ns, &taken.seen_outside_cycles, taken.debt_cycles.load(Relaxed)),
-            false => (&time.since_steal_ns, &time.since_outside_cycles, 0),
+        // What the running span will pay at the next transition.
+        let owed = match is_of_this {
+            true => {
+                let others = taken.waited_cycles.load(Relaxed);
+                let others = others.saturating_sub(taken.seen_waited_cycles.load(Relaxed));
+                taken.debt_cycles.load(Relaxed).saturating_add(others)
+            }
+            false => 0,
+        };
+        // It has no vCPU if it left it, or does not say so and is about to.
+        let (until, waiting, taken_until) = if left > got {
+            let away = now.saturating_sub(left.max(last)).min(elapsed);
+            let steal_ns = pages.kernel.left_steal_ns.load(Relaxed);
+            let outside_cycles = pages.kernel.left_outside_cycles.load(Relaxed);
+            (left, if gives_away { 0 } else { away }, Taken { steal_ns, outside_cycles })
+        } else if gives_away {
+            (last, 0, Taken::default())
+        } else {
+            (now, 0, now_taken)
         };
         let (off_cpu, outside) =
-            now_taken.since(seen_steal_ns.load(Relaxed), seen_outside.load(Relaxed), tsc_khz);
-        let running = elapsed.saturating_sub(off_cpu).saturating_sub(outside).saturating_sub(debt);
-        Self { running, waiting: 0, off_cpu, outside, ran, vcpu }
+            taken_until.since(seen_steal_ns.load(Relaxed), seen_outside.load(Relaxed), tsc_khz);
+        let running =
+            [waiting, off_cpu, outside, owed].iter().fold(elapsed, |left, &part| left.saturating_sub(part));
+        Self { running, waiting, off_cpu, outside, ran: until.saturating_sub(got), vcpu }
     }
 
     fn ran(&self, pages: &SharedPages) -> Vec<u64> {
