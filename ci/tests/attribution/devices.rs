@@ -1,6 +1,6 @@
 //! Burnt by what is behind a device, in each placement of the device work.
 
-use crate::fixture::{Sink, assert_near, config, disk, net, run};
+use crate::fixture::{Sink, config, disk, net, run};
 use exovm::placement::IoMode;
 use std::sync::Arc;
 
@@ -17,10 +17,12 @@ fn nic_has_what_its_backend_burnt_in_each_placement() {
         let mut config = config(&["send:0:25"]);
         (config.io, config.net) = (io, Some(net(&sink, CYCLES)));
         let run = run(config);
-        assert_near(&format!("{io:?}, writes"), run.bucket(thread, "backend write"), Sink::of(&sink.writes));
+        let found = run.bucket(thread, "backend write");
+        run.assert_burnt_in(&format!("{io:?}, writes"), thread, found, Sink::of(&sink.writes));
         if io != IoMode::Poll {
             // There most reads find nothing, and take their time all the same.
-            assert_near(&format!("{io:?}, reads"), run.bucket(thread, "backend read"), Sink::of(&sink.reads));
+            let found = run.bucket(thread, "backend read");
+            run.assert_burnt_in(&format!("{io:?}, reads"), thread, found, Sink::of(&sink.reads));
         }
         let other = if thread == "io" { "vcpu" } else { "io" };
         assert_eq!(run.bucket(other, "backend write"), 0, "{io:?}: {other}");
@@ -37,7 +39,8 @@ fn each_disk_has_what_it_burnt_in_each_placement() {
         let run = run(config);
         for (device, sink) in sinks.iter().enumerate() {
             let found = run.account.bucket_of(thread, "disk read", device as u8).expect("it was read");
-            assert_near(&format!("{io:?}, disk {device}"), found.cycles, Sink::of(&sink.reads));
+            let what = format!("{io:?}, disk {device}");
+            run.assert_burnt_in(&what, thread, found.cycles, Sink::of(&sink.reads));
         }
     }
 }
@@ -53,7 +56,8 @@ fn threads_of_a_disk_have_what_waits() {
         for (bucket, burnt) in
             [("disk read", &sink.reads), ("disk write", &sink.writes), ("disk flush", &sink.flushes)]
         {
-            assert_near(&format!("{io:?}, {bucket}"), run.bucket("disk 0.", bucket), Sink::of(burnt));
+            let found = run.bucket("disk 0.", bucket);
+            run.assert_burnt_in(&format!("{io:?}, {bucket}"), "disk 0.", found, Sink::of(burnt));
             // Whether it is at hand is tried by the device work.
             let others = run.bucket("vcpu", bucket) + run.bucket("io", bucket);
             assert!(others < Sink::of(burnt) / 50, "{io:?}, {bucket}: {others}");

@@ -133,6 +133,23 @@ impl Run {
         buckets.map(|bucket| bucket.cycles).sum()
     }
 
+    /// Cycles of which the test itself is not sure, when the host had others run in the place of the threads whose names begin so: test
+    /// and account know what that took by different counts of the host's, which may differ by a tenth.
+    pub(crate) fn unsure(&self, threads: &str) -> u64 {
+        let threads = self.account.threads.iter().filter(|thread| thread.name.starts_with(threads));
+        threads.filter_map(|thread| thread.waited_for_cpu_cycles).sum::<u64>() / 10
+    }
+
+    /// Fails unless a bucket of the threads whose names begin so has what the test burnt in it.
+    pub(crate) fn assert_burnt_in(&self, what: &str, threads: &str, found: u64, burnt: u64) {
+        let unsure = self.unsure(threads);
+        let allowed = (burnt as f64 * TOLERANCE) as u64 + unsure;
+        assert!(
+            found.abs_diff(burnt) <= allowed,
+            "{what}: {found} cycles found, {burnt} burnt, unsure of {unsure}"
+        );
+    }
+
     /// Fails if more than a little of the vCPUs' time in the guest is in nobody's account, or in two. How little it is under load `load`
     /// says; here a machine is looked at for half a second, and one slice that the host gives to others in the wrong moment is a percent.
     pub(crate) fn assert_explained(&self) {
@@ -215,6 +232,15 @@ pub(crate) fn run_beside(mut config: MachineConfig, during: impl FnOnce(&Machine
     drop(machine);
     let log = lock(&log).clone();
     eprintln!("{log:#?}\n{}", exovm::account::table::print(&account));
+    for site in account.sites.iter().filter(|site| exovm::account::guest::AWAY.contains(&site.name.as_str()))
+    {
+        eprintln!("{}: {:?} {}", site.name, site.environment, site.total);
+    }
+    for thread in &account.threads {
+        let off_cpu =
+            thread.buckets.iter().find(|bucket| bucket.name == "off CPU").map(|bucket| bucket.cycles);
+        eprintln!("{}: {off_cpu:?} off CPU, {:?} by schedstat", thread.name, thread.waited_for_cpu_cycles);
+    }
     Run { account, log }
 }
 

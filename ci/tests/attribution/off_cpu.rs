@@ -78,7 +78,7 @@ fn competitor_takes_nothing_from_a_span() {
 
 #[test]
 fn competitor_takes_nothing_from_a_turn_that_waits() {
-    let steps = "turn:40:5000";
+    let steps = "turn:120:5000";
     let (run, _) = run_with_competitor(&[steps], IoMode::Turn);
     let off_cpu = run.bucket("vcpu", "off CPU");
     let counted = run.account.threads[0].waited_for_cpu_cycles.expect("schedstat");

@@ -1,6 +1,6 @@
 //! What tools cost a machine that is looked at.
 
-use crate::fixture::{assert_near, burn, config, run_beside};
+use crate::fixture::{burn, config, run_beside};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,7 +17,7 @@ fn what_a_tool_has_a_vcpu_do_is_its_and_not_the_spans() {
         }
     });
     let burnt = burnt.load(Ordering::Relaxed);
-    assert_near("tools", run.bucket("vcpu", "tools"), burnt);
-    assert_near("in the VMM, by the guest", run.span("in the VMM"), burnt);
+    run.assert_burnt_in("tools", "vcpu", run.bucket("vcpu", "tools"), burnt);
+    run.assert_burnt_in("in the VMM, by the guest", "vcpu", run.span("in the VMM"), burnt);
     run.assert_burnt("span", run.span("burn a"), STEPS);
 }

@@ -135,11 +135,10 @@ impl Pending {
         left: &mut u64,
         mut add: impl FnMut(Bucket, u64, u64),
     ) -> bool {
-        let behind = self.last.filter(|last| last.start >= now);
-        if behind.is_none()
-            && let Some(last) = self.last.take()
-        {
-            self.count(Interval { end: last.end.min(now.max(last.start)), ..last });
+        // The host's clock is known to a microsecond or so: what lies about the transition is on either side of it.
+        if let Some(last) = self.last.filter(|last| last.start < now) {
+            self.count(Interval { end: last.end.min(now), ..last });
+            self.last = (last.end > now).then_some(Interval { start: now, ..last });
         }
         let preempted = std::mem::take(&mut self.preempted);
         let blocked = std::mem::take(&mut self.blocked);
@@ -158,7 +157,7 @@ impl Pending {
             add(whose, waited - late, blocked.count);
             *left -= waited - late;
         }
-        behind.is_some()
+        self.last.is_some()
     }
 }
 
@@ -213,6 +212,17 @@ mod tests {
         let mut off = 0;
         assert!(!pending.leave(Bucket::Poll, 1300, &mut left, |_, cycles, _| off = cycles));
         assert_eq!((off, left), (199, 101));
+    }
+
+    #[test]
+    fn interval_about_the_transition_belongs_to_both_buckets() {
+        let mut pending = Pending::default();
+        pending.push(interval(990, 1200, true));
+        assert_eq!(divided(&mut pending, Bucket::Exit, 500), (vec![(Bucket::OffCpu, 10, 1)], 490, true));
+        let mut left = 300;
+        let mut off = 0;
+        assert!(!pending.leave(Bucket::Poll, 1300, &mut left, |_, cycles, _| off = cycles));
+        assert_eq!((off, left), (200, 100));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The state of all accounts at one moment, and the difference of two such moments.
 
 use super::guest::{self, BetweenSum, EnvironmentSum};
-use super::ledger::{Bucket, Ledger, now_tsc};
+use super::ledger::{Bucket, Ledger, at_once, now_tsc};
 use crate::machine::boot::pages::SharedPages;
 use crate::placement::Placement;
 use crate::stat::metrics::Metric;
@@ -308,29 +308,6 @@ fn counters<N: Into<String>>(entries: impl IntoIterator<Item = (N, u64)>) -> Vec
 
 fn named(metrics: Vec<Metric>) -> impl Iterator<Item = (String, u64)> {
     metrics.into_iter().map(|metric| (metric.words(), metric.value))
-}
-
-/// What `read` reads, in one go if the host lets it: numbers that belong together are not read with a pause between them. Of
-/// several attempts the one that took least.
-fn at_once<T>(tsc_khz: u64, mut read: impl FnMut() -> T) -> T {
-    const ATTEMPTS: usize = 8;
-    const LONG_US: u64 = 100;
-    let mut timed = || {
-        let start = now_tsc();
-        let numbers = read();
-        (now_tsc() - start, numbers)
-    };
-    let mut best = timed();
-    for _ in 1..ATTEMPTS {
-        if best.0 < LONG_US * tsc_khz / 1000 {
-            break;
-        }
-        let next = timed();
-        if next.0 < best.0 {
-            best = next;
-        }
-    }
-    best.1
 }
 
 /// The VMM's threads.

@@ -1,7 +1,7 @@
 //! What the guest's environments keep of what they do, decided by who looks: a page that all of them read says whether cycles
 //! are added up and records written. Nobody looks: spans cost a load and a branch.
 
-use crate::account::ledger::{Ledger, now_tsc};
+use crate::account::ledger::{Ledger, at_once, now_tsc};
 use crate::account::taken::Taken;
 use crate::tables::shared::Shared;
 use abi::boot::HostPage;
@@ -75,6 +75,10 @@ impl Looking {
         Arc::new(Self { host, vcpus, ledgers, holders: Mutex::default() })
     }
 
+    fn tsc_khz(&self) -> u64 {
+        self.ledgers.first().map_or(0, |ledger| ledger.tsc_khz())
+    }
+
     /// What was taken of each vCPU's time up to now.
     pub(crate) fn taken(&self) -> Vec<Taken> {
         self.vcpus.iter().zip(&self.ledgers).map(|(time, ledger)| Taken::now(time, ledger)).collect()
@@ -124,11 +128,12 @@ impl Looking {
         }
         match (holders.since_tsc, holders.accounts > 0) {
             (None, true) => {
-                let now = now_tsc();
+                // The moment, and what was taken of the vCPUs' time then.
+                let (now, all_taken) = at_once(self.tsc_khz(), || (now_tsc(), self.taken()));
                 holders.epoch = holders.epoch.wrapping_add(1) & 0xFF_FFFF;
                 holders.since_tsc = Some(now);
                 wanted.since_tsc.store(now, Ordering::Relaxed);
-                for (time, taken) in self.vcpus.iter().zip(self.taken()) {
+                for (time, taken) in self.vcpus.iter().zip(all_taken) {
                     // What was taken before is not taken out of what is counted from now on.
                     time.since_outside_cycles.store(taken.outside_cycles, Ordering::Relaxed);
                     time.since_steal_ns.store(taken.steal_ns, Ordering::Relaxed);
