@@ -57,7 +57,7 @@ fn core_short_log_is_complete() {
     assert_eq!(log.len(), 501);
 }
 
-/// What a span is charged lies between what the guest wanted to burn and what it saw pass.
+/// What a span is charged is no more than what the guest saw pass, and with what the host took no less than what it wanted to burn.
 #[test]
 fn core_cycles_are_charged_to_the_span_that_burnt_them() {
     let probe = Probe::start(&["burn", "a", "20000000", "none", "5000000", "b", "40000000"], |_| {});
@@ -70,14 +70,17 @@ fn core_cycles_are_charged_to_the_span_that_burnt_them() {
         let line = said(&log).find(|line| line.ends_with(&format!(" cycles in {span}")));
         line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a number of cycles")
     };
+    let taken = |name| account.site(name).map_or(0, |sum| sum.total);
+    let taken = taken("off CPU") + taken("in the VMM");
     for (span, wanted) in [("a", 20_000_000), ("b", 40_000_000)] {
         let sum = account.site(&format!("burn {span}")).expect("the span is known");
         assert_eq!((sum.count, sum.kind.as_str()), (1, "span"));
-        assert!((wanted..=passed(span)).contains(&sum.total), "{span}: {} of {}", sum.total, passed(span));
+        assert!(sum.total <= passed(span), "{span}: {} of {}", sum.total, passed(span));
+        assert!(sum.total + taken >= wanted, "{span}: {} and {taken} taken of {wanted}", sum.total);
     }
     let burnt = account.site("burnt").expect("the counter is known");
     assert_eq!((burnt.count, burnt.total, burnt.kind.as_str()), (3, 65_000_000, "counter"));
-    assert!(account.site("no span").expect("always there").total >= 5_000_000);
+    assert!(account.site("no span").expect("always there").total + taken >= 5_000_000);
 }
 
 /// The guest fills status, account, trace ring and log ring with nonsense while the VMM reads them.

@@ -16,6 +16,7 @@ type Rows = &'static [Row];
 
 /// Cases of the image that are no attacks: work, promises and costs, which have tests of their own.
 pub const NO_ATTACKS: &[&str] = &[
+    "attribution",
     "profile-shares",
     "profile-calls",
     "profile-frames",
