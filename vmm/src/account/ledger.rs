@@ -29,7 +29,7 @@ pub struct Ledger {
 }
 
 /// One bucket.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Tally {
     cycles: AtomicU64,
     entries: AtomicU64,
@@ -60,7 +60,6 @@ pub struct Insight {
 
 impl Default for Ledger {
     fn default() -> Self {
-        const EMPTY: Tally = Tally { cycles: AtomicU64::new(0), entries: AtomicU64::new(0) };
         Self {
             last_tsc: AtomicU64::new(0),
             current: AtomicUsize::new(0),
@@ -70,7 +69,7 @@ impl Default for Ledger {
             delay: OnceLock::new(),
             away: Mutex::new(None),
             recorder: Recorder::default(),
-            buckets: [EMPTY; Bucket::COUNT],
+            buckets: std::array::from_fn(|_| Tally::default()),
         }
     }
 }

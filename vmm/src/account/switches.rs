@@ -220,7 +220,7 @@ impl Switches {
     }
 
     fn word(&self, at: u64) -> u64 {
-        let offset = at as usize % DATA_BYTES & !7;
+        let offset = (at as usize % DATA_BYTES) & !7;
         // SAFETY: inside the mapping, whatever the record says of its size, and aligned. The kernel writes it no more until the
         // tail is past it.
         unsafe { self.page.add(PAGE_BYTES + offset).cast::<u64>().read_volatile() }
