@@ -3,9 +3,9 @@
 
 use super::ledger::now_tsc;
 use super::snapshot::SiteSum;
-use super::switches::ticks;
 use super::taken::Taken;
 use crate::machine::boot::pages::SharedPages;
+use crate::perf_events::clock::ticks;
 use abi::trace::{Accumulator, KIND_COUNTER, KIND_SPAN, SITES, mode};
 use abi::vcpu::VcpuTime;
 use exovm_image::program::Site;

@@ -1,7 +1,7 @@
 //! The ledger against burnt cycles, and against the host's own counts of what a thread had of the CPU.
 
-use super::super::switches::ticks;
 use super::*;
+use crate::perf_events::clock::ticks;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 

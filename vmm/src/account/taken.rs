@@ -2,7 +2,7 @@
 //! then only the host and the VMM know.
 
 use super::ledger::{Ledger, now_tsc};
-use super::switches::{nanoseconds, ticks};
+use crate::perf_events::clock::{nanoseconds, ticks};
 use abi::vcpu::VcpuTime;
 use std::sync::atomic::Ordering::Acquire;
 

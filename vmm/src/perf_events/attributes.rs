@@ -61,6 +61,7 @@ const WATERMARK: u64 = 1 << 14;
 const SAMPLE_ID_ALL: u64 = 1 << 18;
 const EXCLUDE_HOST: u64 = 1 << 19;
 const USE_CLOCK: u64 = 1 << 25;
+const CONTEXT_SWITCH: u64 = 1 << 26;
 
 /// PERF_EVENT_IOC_SET_OUTPUT, `_IO('$', 5)`.
 const SET_OUTPUT: libc::c_ulong = 0x2405;
@@ -102,6 +103,12 @@ impl Attributes {
         self.flags |= WATERMARK | SAMPLE_ID_ALL | USE_CLOCK;
         self.wakeup = u32::MAX;
         self.clock = super::clock::CLOCK;
+        self
+    }
+
+    /// That the thread leaves a CPU or gets one is recorded, too.
+    pub(crate) fn with_context_switches(mut self) -> Self {
+        self.flags |= CONTEXT_SWITCH;
         self
     }
 

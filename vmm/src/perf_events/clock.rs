@@ -53,6 +53,11 @@ pub(crate) fn ticks(ns: u64, tsc_khz: u64) -> u64 {
     u64::try_from(u128::from(ns) * u128::from(tsc_khz) / 1_000_000).unwrap_or(u64::MAX)
 }
 
+/// Ticks as nanoseconds.
+pub(crate) fn nanoseconds(ticks: u64, tsc_khz: u64) -> u64 {
+    u64::try_from(u128::from(ticks) * 1_000_000 / u128::from(tsc_khz.max(1))).unwrap_or(u64::MAX)
+}
+
 fn now_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the result is writable. The clock exists on every kernel that has perf events.

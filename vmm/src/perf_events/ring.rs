@@ -62,7 +62,7 @@ impl Ring {
     }
 
     /// The word that changes whenever something is recorded. It goes with the ring.
-    fn head(&self) -> NonNull<AtomicU64> {
+    pub(crate) fn head(&self) -> NonNull<AtomicU64> {
         // SAFETY: inside the mapping, and aligned.
         unsafe { self.page.add(HEAD_AT).cast() }
     }
