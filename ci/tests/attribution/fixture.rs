@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How far the account may be from what was burnt.
 pub(crate) const TOLERANCE: f64 = 0.02;
 /// One machine at a time: two would have the CPUs from each other all the time, and a test looks closely at one.
-static ALONE: Mutex<()> = Mutex::new(());
+pub(crate) static ALONE: Mutex<()> = Mutex::new(());
 
 /// Burns about so many cycles, without those in which others had the CPU; how many the calling thread had it for, by the host's own
 /// count.
@@ -289,7 +289,8 @@ impl Backend for BurningWire {
     fn read_frame(&mut self, buffers: &[IoVecMut<'_>]) -> Result<Option<usize>, BackendError> {
         let Some(left) = self.frames.checked_sub(1) else { return Ok(None) };
         self.frames = left;
-        Sink::burn(&self.sink.reads, self.cycles / 2);
+        // More than the reads that find nothing take.
+        Sink::burn(&self.sink.reads, self.cycles * 2);
         let mut frame = [0u8; 12 + 64];
         frame[12..18].fill(0xFF);
         frame[24..26].copy_from_slice(&[0x88, 0xB5]);

@@ -1,5 +1,6 @@
 //! A server under load and one that idles: everything adds up, and next to nothing is unexplained.
 
+use crate::fixture::{ALONE, lock};
 use exovm::account::AccountSnapshot;
 use exovm::placement::IoMode;
 use exovm_ci::{Guest, Site};
@@ -35,6 +36,7 @@ fn check(what: &str, account: &AccountSnapshot) {
 
 #[test]
 fn next_to_nothing_is_unattributed_under_load_and_at_idle() {
+    let _alone = lock(&ALONE);
     in_namespace!(|| {
         for io in [IoMode::Turn, IoMode::Thread, IoMode::Auto] {
             let guest = Guest::image("cheetah").site(&Site::new().file("a", "a")).io(io).start();

@@ -5,10 +5,11 @@ use exovm::placement::IoMode;
 
 const STEPS: &str = "span:150:2000000";
 
-/// Fails unless an environment's span is what it burnt. Its gaps are mostly the other one's; of those that may be its own, because the
-/// host is a guest and has lost its CPU, it has no more than so much.
+/// Fails unless an environment's span is what it burnt. Its gaps are mostly the other one's; some are its own: ring 0's part of each
+/// interrupt, and what the host's own host took. What the other one burnt is not among them, or the other one's span would have too little;
+/// and nobody's, or it would be unattributed.
 fn assert_burnt(run: &Run, environment: u32, what: &str) -> u64 {
-    const GAPS_PERCENT: u64 = 10;
+    const GAPS_PERCENT: u64 = 25;
     let own = run.burnt_by(STEPS, environment as usize).own;
     let found = run.span_of(environment, "burn a");
     let what = format!("{what}, environment {environment}");

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// What a feed holds at most.
 const FEED_BYTES: usize = 64 << 20;
+/// With so much in its feed a listener is woken before its time: to be woken costs the machine's own threads a CPU.
+const WAKE_BYTES: usize = 256 << 10;
 
 /// The records of one machine, and who listens.
 #[derive(Debug)]
@@ -200,7 +202,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// The next pieces, waited for at most so long.
+    /// The next pieces: what comes in so long, or much.
     pub fn next(&self, timeout: Duration) -> Vec<Piece> {
         self.tracing.collect();
         self.tracing.collect_kvm(Until::Now);
@@ -256,9 +258,12 @@ impl Feed {
                 waiting.lost[place] = lost.saturating_add(records.len() as u64);
             }
             _ => {
+                let woken = waiting.bytes >= WAKE_BYTES;
                 waiting.bytes += piece.bytes();
                 waiting.pieces.push_back(piece);
-                self.came.notify_one();
+                if !woken && waiting.bytes >= WAKE_BYTES {
+                    self.came.notify_one();
+                }
             }
         }
     }
@@ -275,7 +280,7 @@ impl Feed {
 
     fn take(&self, timeout: Duration) -> Vec<Piece> {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.came.wait_timeout_while(waiting, timeout, |waiting| waiting.pieces.is_empty());
+        let waited = self.came.wait_timeout_while(waiting, timeout, |waiting| waiting.bytes < WAKE_BYTES);
         let mut waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
         waiting.bytes = 0;
         let mut pieces: Vec<_> = std::mem::take(&mut waiting.pieces).into();
@@ -324,6 +329,23 @@ mod tests {
         assert_eq!(empty(&ring, &mut read), (vec![], 0));
         write(&ring, 2);
         assert_eq!(stamps(&empty(&ring, &mut read).0), [5, 6]);
+    }
+
+    #[test]
+    fn listener_is_woken_at_its_time_or_by_much() {
+        let feed = Feed::default();
+        let records = |count| vec![Record::default(); count];
+        let timeout = Duration::from_millis(50);
+        feed.push(0, 0, records(1));
+        let start = std::time::Instant::now();
+        assert_eq!(feed.take(timeout).len(), 1);
+        assert!(start.elapsed() >= timeout, "woken by little");
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..100).for_each(|_| feed.push(0, 0, records(1000))));
+            let start = std::time::Instant::now();
+            assert!(!feed.take(Duration::from_secs(60)).is_empty());
+            assert!(start.elapsed() < Duration::from_secs(30), "not woken by much");
+        });
     }
 
     #[test]

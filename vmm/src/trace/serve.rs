@@ -14,8 +14,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How often rings are emptied at least: they hold a few milliseconds of a busy environment.
+/// How often rings are emptied at least if everything is recorded: they hold a few milliseconds of a busy environment.
 const PERIOD: Duration = Duration::from_millis(2);
+/// How often at least, however little is recorded.
+const PERIOD_MAX: Duration = Duration::from_millis(20);
 /// A client that takes nothing for so long is not there any more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -117,7 +119,9 @@ impl Serving {
             })
         };
         let why = loop {
-            send(&mut socket, self.listener.next(PERIOD))?;
+            // Others may want more than this one, at any time.
+            let one_in = machine.looking.one_in().unwrap_or(1);
+            send(&mut socket, self.listener.next((PERIOD * one_in).min(PERIOD_MAX)))?;
             if self.machine.has_ended() {
                 break End::MachineEnded;
             }
