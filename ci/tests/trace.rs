@@ -12,7 +12,7 @@ use exovm::trace::{Listener, Records};
 use exovm_ci::pair::two_cheetahs;
 use exovm_ci::{Client, Guest, Site};
 use exovm_netns::in_namespace;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -154,6 +154,11 @@ fn sample_holds_whole_requests_of_one_frame_in_so_many() {
         }
         let all = recorded.of_environment(0);
         assert!(all.iter().all(|record| record.subject != 0), "what is not followed is not recorded");
+        // Of the frames that were sent, those of these requests.
+        let queued: BTreeSet<u64> =
+            recorded.guests(RECORD_EVENT, "frame queued").iter().map(|record| record.subject).collect();
+        let sent: BTreeSet<u64> = recorded.happened(Happening::Sent).keys().copied().collect();
+        assert_eq!(sent, queued);
         guest.stop();
     });
 }

@@ -7,12 +7,12 @@
 use super::kvm::{self, Kvm, Until};
 use super::looking::{Looking, Records};
 use super::own::{self, Listening};
-use super::record::{FIRST_NAME, Record};
+use super::record::{FIRST_NAME, Happening, Record};
 use super::stream::{KvmHeader, Piece};
 use crate::account::ledger::Ledger;
 use crate::machine::boot::pages::SharedPages;
-use abi::trace::{RECORDS, TraceRing};
-use std::collections::VecDeque;
+use abi::trace::{RECORD_EVENT, RECORDS, TraceRing, subject};
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
@@ -39,6 +39,8 @@ struct State {
     /// How far each ring was read.
     read: Vec<u64>,
     feeds: Vec<Arc<Feed>>,
+    /// Of a sample: the frames that somebody queued while he worked on what is in it, and that were not sent yet.
+    queued: HashSet<u64>,
 }
 
 impl Tracing {
@@ -106,8 +108,18 @@ impl Tracing {
     }
 
     fn collect_into(&self, state: &mut State) {
-        for (source, ledger) in (0u16..).zip(&self.ledgers) {
-            let (records, lost) = ledger.recorder().take();
+        // In this order: who has a frame sent writes before that it is queued.
+        let threads: Vec<_> = self.ledgers.iter().map(|ledger| ledger.recorder().take()).collect();
+        let rings = self.rings.iter().zip(&mut state.read);
+        let rings: Vec<_> = rings.map(|(ring, read)| empty(ring, read)).collect();
+        let is_sample = self.looking.one_in().is_some_and(|one_in| one_in > 1);
+        if is_sample {
+            rings.iter().for_each(|(records, _)| note_queued(records, &mut state.queued));
+        }
+        for (source, (mut records, lost)) in (0u16..).zip(threads) {
+            if is_sample {
+                records.retain(|record| !record.is(Happening::Sent) || state.queued.remove(&record.subject));
+            }
             if records.iter().any(|record| record.parts().0 >= FIRST_NAME) {
                 // Before the records that use them.
                 state.feeds.iter().for_each(|feed| feed.push_names());
@@ -115,10 +127,8 @@ impl Tracing {
             feed(&state.feeds, source, lost, records);
         }
         let first = self.ledgers.len() as u16;
-        let State { read, feeds } = state;
-        for ((source, ring), read) in (first..).zip(&self.rings).zip(read) {
-            let (records, lost) = empty(ring, read);
-            feed(feeds, source, lost, records);
+        for (source, (records, lost)) in (first..).zip(rings) {
+            feed(&state.feeds, source, lost, records);
         }
     }
 
@@ -144,6 +154,20 @@ pub enum HostEvents {
     Wanted,
     /// Not at all.
     Unwanted,
+}
+
+/// Remembers which frames were queued. Whoever queues more than there can be in flight means none of them.
+fn note_queued(records: &[Record], queued: &mut HashSet<u64>) {
+    const QUEUED_MAX: usize = 1 << 16;
+    let of_frames = records.iter().filter(|record| {
+        record.parts().1 == RECORD_EVENT && subject::parts(record.subject).0 == subject::SENT
+    });
+    for record in of_frames {
+        if queued.len() >= QUEUED_MAX {
+            queued.clear();
+        }
+        queued.insert(record.subject);
+    }
 }
 
 /// Gives records to everybody.

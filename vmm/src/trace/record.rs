@@ -68,6 +68,11 @@ impl Record {
         Self { tsc: to_tsc, what: pack_what(what as u32, RECORD_EVENT, 0), subject, argument: from_tsc }
     }
 
+    /// Whether it is of this.
+    pub(super) fn is(&self, what: Happening) -> bool {
+        self.what == pack_what(what as u32, RECORD_EVENT, 0)
+    }
+
     /// Site, kind and environment.
     pub fn parts(&self) -> (u32, u16, u16) {
         unpack_what(self.what)
