@@ -99,6 +99,18 @@ fn stripped_image_is_said_to_be_that_and_its_kernel_is_probed() {
 }
 
 #[test]
+fn image_that_may_be_copied_is_not_probed_and_its_kernel_is() {
+    in_namespace!(|| {
+        let site = exovm_ci::Site::new().file("a", "a");
+        let guest = Guest::image("cheetah").site(&site).spare_environments(1).start();
+        let error = guest.machine().probe(INPUT, COUNTED).err().expect("copies would fault").to_string();
+        assert!(error.contains("spare_environments") && error.contains("copy"), "{error}");
+        drop(guest.machine().probe("xok::sleep::sleep", COUNTED).expect("nobody copies the kernel"));
+        guest.stop();
+    });
+}
+
+#[test]
 fn core_functions_that_cannot_be_probed_are_refused_with_a_reason() {
     in_namespace!(|| {
         let guest = cheetah(IoMode::Turn);

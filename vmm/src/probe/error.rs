@@ -49,6 +49,16 @@ pub enum ProbeError {
         /// Why.
         refused: Refused,
     },
+    /// Environments may be made that copy the text.
+    #[error(
+        "{function} is in the image, and this machine has places for environments that its own make as they like: one that was \
+         made of a copy of the text would have the probe's jump, and nothing where it leads, and end by a fault; probe the image \
+         in a machine without such places (`spare_environments`), or the kernel"
+    )]
+    Copies {
+        /// Its name.
+        function: String,
+    },
     /// Another client has it.
     #[error("{function} is probed by another client; there can be one probe of a function at a time")]
     Taken {

@@ -137,6 +137,9 @@ impl Probe {
         let program = program(image, ring);
         let refuse = |refused| ProbeError::Refused { function: function.name.clone(), refused };
         let text = Text::new(program);
+        if ring == Ring::Image && machine.pages.len() > machine.environments() {
+            return Err(ProbeError::Copies { function: function.name });
+        }
         if named.is_label && ring == Ring::Kernel {
             return Err(refuse(Refused::Label));
         }
