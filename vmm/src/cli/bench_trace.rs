@@ -112,7 +112,9 @@ fn looked(report: &Report) -> Vec<Looked> {
 fn print(costs: &Costs) {
     let SpanCosts { off, accounts, records } = costs.cycles_per_span;
     say(&format!(
-        "Cycles to enter and leave a span: {off:.1} while nobody looks, {accounts:.1} with accounts, {records:.1} with its two records\n"
+        "Cycles to enter and leave a span: {off:.1} while nobody looks, {accounts:.1} with accounts, {records:.1} with records, of which it \
+         writes two: {:.1} a record\n",
+        (records - off) / 2.0
     ));
     say(&format!("{:<20} {:>12} {:>8}   {:<14}", "", "requests/s", "ratio", "least to most"));
     for Looked { how, requests_per_s, ratio: [median, least, most], bar } in &costs.looked {
