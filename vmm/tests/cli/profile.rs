@@ -323,7 +323,7 @@ fn profilers_at_once_are_served_and_one_too_many_hears_why() {
     let scene = scene();
     let machine = machine(&scene);
     let start = || {
-        scene.command(&["profile", "--for", "4", "--json"]).stdin(Stdio::null()).spawn().expect("it starts")
+        scene.command(&["profile", "--for", "12", "--json"]).stdin(Stdio::null()).spawn().expect("it starts")
     };
     let profilers: Vec<_> = (0..4).map(|_| start()).collect();
     let refused = wait_for("a refusal", || {

@@ -90,6 +90,9 @@ pub(super) const SEEN: &[Removal] = &[
     Removal { what: "sum of base and length not checked, nor bounds by the VMM", got: &[
         ("bad-queue-bind", "bind base + length overflows", "Ok(0)"),
     ] },
+    Removal { what: "rights of an extent not looked at", got: &[
+        ("extent-attacks", "bind an extent without rights", "Ok(())"),
+    ] },
     Removal { what: "whether it is bound not looked at", got: &[
         ("bad-queue-bind", "unbind not bound", "Ok(0)"),
         ("bad-queue-bind", "unbind again", "Ok(0)"),
