@@ -8,7 +8,7 @@ use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, SocketAddrV4};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -72,6 +72,7 @@ impl Scene {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         end_with_parent(&mut command);
+        interruptible(&mut command);
         command
     }
 
@@ -302,4 +303,15 @@ pub fn interfaces() -> Vec<String> {
     unsafe { libc::if_freenameindex(list) };
     names.sort();
     names
+}
+
+/// As a person's shell starts it: who runs tests in the background of a script may have Ctrl-C ignored by all of them.
+fn interruptible(command: &mut Command) {
+    let listen = || {
+        // SAFETY: the default action has no handler.
+        let before = unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+        if before == libc::SIG_ERR { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(listen) };
 }

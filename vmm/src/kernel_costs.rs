@@ -142,7 +142,6 @@ fn run(subject: Subject, times: u64) -> Result<((u64, u64), Option<u64>), CostEr
     let log = Arc::new(Mutex::new(Vec::<String>::new()));
     let sink = Arc::clone(&log);
     let mut machine = Machine::start(MachineConfig {
-        image: images::load("probe")?,
         memory_bytes: Some(64 << 20),
         net: Some(NetSetup {
             backend: Box::new(NoWire),
@@ -151,14 +150,13 @@ fn run(subject: Subject, times: u64) -> Result<((u64, u64), Option<u64>), CostEr
             mtu_bytes: 1500,
             queue_pairs: 4,
         }),
-        disks: Vec::new(),
         io: IoMode::Turn,
         vcpus: Some(1),
-        vcpu_cpus: Vec::new(),
         arguments: vec!["cost".to_owned(), subject.name.to_owned(), times.to_string()],
         environments: Some(1),
         spare_environments: Some(16),
         log: Box::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned())),
+        ..MachineConfig::new(images::load("probe")?)
     })?;
     let end = machine.wait(Some(PATIENCE));
     let emulated = machine.kvm_statistics(0).ok();

@@ -44,17 +44,14 @@ pub fn measure() -> Result<SpanCosts, SpanCostError> {
     let log = Arc::new(Mutex::new(Vec::<String>::new()));
     let sink = Arc::clone(&log);
     let mut machine = Machine::start(MachineConfig {
-        image: images::load("probe")?,
         memory_bytes: Some(64 << 20),
-        net: None,
-        disks: Vec::new(),
         io: IoMode::Turn,
         vcpus: Some(1),
-        vcpu_cpus: Vec::new(),
         arguments: vec!["spans".to_owned()],
         environments: Some(1),
         spare_environments: Some(0),
         log: Box::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned())),
+        ..MachineConfig::new(images::load("probe")?)
     })?;
     let least = |flags: u32| {
         let begun = Instant::now();

@@ -253,17 +253,16 @@ impl GuestBuilder {
         let log = Log::default();
         let sink = log.clone();
         let machine = Machine::start(MachineConfig {
-            image: self.image,
             memory_bytes: self.memory_mib.map(|mib| mib << 20),
             net,
             disks,
             io: self.io,
             vcpus: self.vcpus,
-            vcpu_cpus: Vec::new(),
             arguments: self.arguments,
             environments: self.environments,
             spare_environments: self.spare_environments,
             log: Box::new(move |line| sink.push(line)),
+            ..MachineConfig::new(self.image)
         })?;
         Ok(Guest { machine, network, published, log, port: 0 })
     }

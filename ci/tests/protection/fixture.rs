@@ -78,17 +78,10 @@ impl Probe {
         let log = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&log);
         let mut config = MachineConfig {
-            image: image(),
-            memory_bytes: None,
-            net: None,
-            disks: Vec::new(),
             io: IoMode::Turn,
-            vcpus: None,
-            vcpu_cpus: Vec::new(),
             arguments: arguments.iter().map(|&word| word.to_owned()).collect(),
-            environments: None,
-            spare_environments: None,
             log: Box::new(move |line| lock(&sink).push(line.to_owned())),
+            ..MachineConfig::new(image())
         };
         configure(&mut config);
         if let (None, Some(vcpus)) = (config.vcpus, several_vcpus()) {

@@ -8,7 +8,6 @@ use abi::layout::{DIRECT_MAP_VA, PAGE_BYTES, WAKE_VECTOR};
 use core::arch::global_asm;
 use exovm::machine::boot::{CONTROL_GPA, TURN_GPA};
 use exovm::machine::{End, Machine, MachineConfig};
-use exovm::placement::IoMode;
 use exovm_image::container::Image;
 use exovm_image::program::{Access, Header, Segment};
 use std::mem::offset_of;
@@ -313,17 +312,9 @@ impl Bare {
         exovm_test::host::require();
         let (image, header) = image(actor, act);
         let machine = Machine::start(MachineConfig {
-            image,
             memory_bytes: Some(MEMORY_BYTES),
-            net: None,
-            disks: Vec::new(),
-            io: IoMode::Auto,
             vcpus: Some(vcpus),
-            vcpu_cpus: Vec::new(),
-            arguments: Vec::new(),
-            environments: None,
-            spare_environments: None,
-            log: Box::new(|_| {}),
+            ..MachineConfig::new(image)
         });
         Self { machine: machine.unwrap_or_else(|error| panic!("{error}")), header }
     }

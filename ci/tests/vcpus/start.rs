@@ -76,19 +76,7 @@ fn turn_of_one_of_several_returns_at_once() {
 }
 
 fn refused(configure: impl FnOnce(&mut MachineConfig)) -> MachineError {
-    let mut config = MachineConfig {
-        image: exovm::images::load("hello").expect("built in"),
-        memory_bytes: None,
-        net: None,
-        disks: Vec::new(),
-        io: IoMode::Auto,
-        vcpus: None,
-        vcpu_cpus: Vec::new(),
-        arguments: Vec::new(),
-        environments: None,
-        spare_environments: None,
-        log: Box::new(|_| {}),
-    };
+    let mut config = MachineConfig { ..MachineConfig::new(exovm::images::load("hello").expect("built in")) };
     configure(&mut config);
     match Machine::start(config) {
         Ok(_) => panic!("it started"),

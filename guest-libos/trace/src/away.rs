@@ -206,13 +206,16 @@ impl<M: Machine> Ledger<'_, M> {
         let (exit, entry) = (time.exit_tsc.load(Relaxed), time.entry_tsc.load(Relaxed));
         let outside = time.outside_cycles.load(Relaxed).wrapping_sub(taken.seen_outside_cycles.load(Relaxed));
         let steal_ns = time.steal_ns.load(Relaxed).wrapping_sub(taken.seen_steal_ns.load(Relaxed));
-        self.up_to(exit, now, parts.going);
-        self.up_to(entry, now, parts.away);
-        // What the VMM had no CPU for it tells itself; the rest was on the way.
+        // What the VMM had no CPU for it tells itself; the rest was on the ways, most likely on the longer one.
         let in_turn = entry.saturating_sub(exit).saturating_sub(outside);
-        let on_the_way = self.machine.ticks(steal_ns).saturating_sub(in_turn);
-        let had = Had { off_cpu: on_the_way, outside: 0 };
-        self.up_to_without(now, now, parts.back, had);
+        let on_the_ways = self.machine.ticks(steal_ns).saturating_sub(in_turn);
+        let last = self.account.last_tsc.load(Relaxed);
+        let (going, back) = (exit.min(now).saturating_sub(last), now.saturating_sub(entry.max(last)));
+        let on_going = if going > back { on_the_ways } else { on_the_ways.saturating_sub(back) }.min(going);
+        let had = |off_cpu| Had { off_cpu, outside: 0 };
+        self.up_to_without(exit, now, parts.going, had(on_going));
+        self.up_to(entry, now, parts.away);
+        self.up_to_without(now, now, parts.back, had(on_the_ways - on_going));
         self.forget();
     }
 

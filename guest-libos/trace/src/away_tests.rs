@@ -130,6 +130,22 @@ fn cpu_lost_in_a_turn_is_told_by_the_vmm_and_cpu_lost_on_the_way_back_here() {
 }
 
 #[test]
+fn cpu_lost_on_the_way_to_a_turn_is_not_the_ways() {
+    let areas = Areas::new();
+    let ledger = areas.ledger();
+    let none = ledger.enter(parts().away, 0);
+    areas.pass(30_000);
+    areas.lose_cpu(400_000);
+    areas.exit(500_000);
+    areas.pass(35_000);
+    ledger.turn_over(parts());
+    ledger.leave(none);
+    assert_eq!((areas.total(parts().going), areas.total(parts().back)), (30_000, 35_000));
+    assert_eq!(areas.account.taken.off_cpu.total.load(Relaxed), 800_000);
+    assert_eq!(areas.all(), areas.passed());
+}
+
+#[test]
 fn sleep_is_divided_by_the_kernels_stamps() {
     let areas = Areas::new();
     let ledger = areas.ledger();

@@ -26,6 +26,9 @@ pub(crate) const CASES: &[Case] = &[("attribution", attribution)];
 /// A gap between two looks at the clock that is longer may not be our own: another thread had the CPU, or another environment, or
 /// the VMM; or the host, itself a guest, lost its CPU, which nobody is told.
 const GAP_CYCLES: u64 = 100_000;
+/// A longer one is another environment's slice, or another thread's of the host. What is shorter the host took in between, a tick each
+/// millisecond, and tells nobody.
+const AWAY_CYCLES: u64 = 5_000_000;
 /// Burnt before the first step.
 const BESIDE_NS: u64 = 50_000_000;
 /// An address at which nothing is mapped, and what reads it.
@@ -37,6 +40,7 @@ const READ_BYTES: u64 = 2;
 struct Burnt {
     own: u64,
     gaps: u64,
+    away: u64,
     /// What KVM and the VMM say that they took of it.
     taken: u64,
 }
@@ -45,13 +49,14 @@ impl Burnt {
     fn add(&mut self, other: Burnt) {
         self.own += other.own;
         self.gaps += other.gaps;
+        self.away += other.away;
         self.taken += other.taken;
     }
 }
 
 impl fmt::Display for Burnt {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(text, "own {} gaps {} taken {}", self.own, self.gaps, self.taken)
+        write!(text, "own {} gaps {} away {} taken {}", self.own, self.gaps, self.away, self.taken)
     }
 }
 
@@ -71,10 +76,10 @@ fn burn(cycles: u64) -> Burnt {
     while burnt.own < cycles {
         let now = clock::tsc();
         let passed = now - last;
-        if passed < GAP_CYCLES {
-            burnt.own += passed;
-        } else {
-            burnt.gaps += passed;
+        match passed {
+            ..GAP_CYCLES => burnt.own += passed,
+            ..AWAY_CYCLES => burnt.gaps += passed,
+            _ => burnt.away += passed,
         }
         last = now;
     }
@@ -144,7 +149,8 @@ fn in_place(name: &str, rounds: u64, cycles: u64) -> Option<Burnt> {
                 // SAFETY: nothing is mapped there; the handler has the instruction skipped.
                 unsafe { asm!("mov al, [rdi]", in("rdi") NOWHERE_VA, out("al") _, options(nostack)) };
                 let of = |part: &AtomicU64| part.swap(0, Ordering::Relaxed);
-                burnt.add(Burnt { own: of(&FAULT[0]), gaps: of(&FAULT[1]), taken: of(&FAULT[2]) });
+                let [own, gaps, away, taken] = FAULT.each_ref().map(of);
+                burnt.add(Burnt { own, gaps, away, taken });
             }
             _ => return None,
         }
@@ -156,15 +162,15 @@ fn in_place(name: &str, rounds: u64, cycles: u64) -> Option<Burnt> {
 }
 
 static FAULT_CYCLES: AtomicU64 = AtomicU64::new(0);
-/// Own, gaps and taken.
-static FAULT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+/// What was burnt in the last fault, part by part.
+static FAULT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 fn burn_in_fault(fault: &Fault) -> Verdict {
     if fault.address != NOWHERE_VA {
         return Verdict::End;
     }
     let burnt = burn(FAULT_CYCLES.load(Ordering::Relaxed));
-    for (part, cycles) in FAULT.iter().zip([burnt.own, burnt.gaps, burnt.taken]) {
+    for (part, cycles) in FAULT.iter().zip([burnt.own, burnt.gaps, burnt.away, burnt.taken]) {
         part.fetch_add(cycles, Ordering::Relaxed);
     }
     upcall::page().frame[0].fetch_add(READ_BYTES, Ordering::Relaxed);
@@ -182,7 +188,7 @@ fn calls(rounds: u64) -> Burnt {
         fastest = fastest.min(call);
     }
     let own = rounds * fastest;
-    Burnt { own, gaps: passed - own, taken: taken() - before }
+    Burnt { own, gaps: passed - own, away: 0, taken: taken() - before }
 }
 
 /// What passes is known, whoever has the CPU.

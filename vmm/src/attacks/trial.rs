@@ -35,7 +35,6 @@ pub fn run(trial: &Trial, vcpus: u32) -> Result<Vec<Outcome>, AttackError> {
     let wire = Wire { frames_come: equipment.frames_come, ..Wire::default() };
     let disk = equipment.disk.then(|| Arc::new(Disk::new(equipment.disk_is_slow)));
     let mut machine = Machine::start(MachineConfig {
-        image: images::load("probe")?,
         memory_bytes: Some(MEMORY_BYTES),
         net: equipment.nic.then(|| NetSetup {
             backend: Box::new(wire.clone()),
@@ -47,11 +46,11 @@ pub fn run(trial: &Trial, vcpus: u32) -> Result<Vec<Outcome>, AttackError> {
         disks: disk.iter().map(|disk| DiskSetup { store: Arc::clone(disk) as _ }).collect(),
         io: if vcpus > 1 { IoMode::Thread } else { IoMode::Turn },
         vcpus: Some(vcpus),
-        vcpu_cpus: Vec::new(),
         arguments: trial.arguments.clone(),
         environments: Some(1),
         spare_environments: Some(if equipment.children { CHILDREN } else { 0 }),
         log: Box::new(move |line| lock(&sink).push(line.to_owned())),
+        ..MachineConfig::new(images::load("probe")?)
     })?;
     let end = machine.wait(Some(PATIENCE));
     let account = machine.account();

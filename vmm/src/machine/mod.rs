@@ -86,6 +86,25 @@ pub struct MachineConfig {
     pub log: LogSink,
 }
 
+impl MachineConfig {
+    /// What the image asks for, without devices; nobody reads its log.
+    pub fn new(image: Image) -> Self {
+        Self {
+            image,
+            memory_bytes: None,
+            net: None,
+            disks: Vec::new(),
+            io: IoMode::Auto,
+            vcpus: None,
+            vcpu_cpus: Vec::new(),
+            arguments: Vec::new(),
+            environments: None,
+            spare_environments: None,
+            log: Box::new(|_| ()),
+        }
+    }
+}
+
 /// How a machine ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {

@@ -26,11 +26,13 @@ pub(super) struct OwnTime {
     number: usize,
     exit_tsc: u64,
     off_cpu: u64,
+    /// What the guest is told; what it makes of its copy is not believed.
+    outside: u64,
 }
 
 impl OwnTime {
     pub(super) fn new(all: Shared<[VcpuTime]>, number: u32) -> Self {
-        Self { all, number: number as usize, exit_tsc: 0, off_cpu: 0 }
+        Self { all, number: number as usize, exit_tsc: 0, off_cpu: 0, outside: 0 }
     }
 
     fn time(&self) -> &VcpuTime {
@@ -45,15 +47,14 @@ impl OwnTime {
 
     /// The guest is entered; the ledger's stamp and the guest's words are the same.
     #[inline]
-    pub(super) fn enter(&self, ledger: &Ledger) {
+    pub(super) fn enter(&mut self, ledger: &Ledger) {
         let (_, now) = ledger.enter_at(Bucket::Guest);
         // What KVM tells is not told twice.
         let off_cpu = ledger.off_cpu_cycles() - self.off_cpu;
-        let outside = (now - self.exit_tsc).saturating_sub(off_cpu);
+        self.outside += (now - self.exit_tsc).saturating_sub(off_cpu);
         let time = self.time();
         time.entry_tsc.store(now, Relaxed);
-        // One writer: a plain add is enough.
-        time.outside_cycles.store(time.outside_cycles.load(Relaxed) + outside, Release);
+        time.outside_cycles.store(self.outside, Release);
     }
 
     /// It was left.

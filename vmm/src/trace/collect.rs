@@ -40,7 +40,8 @@ struct State {
     read: Vec<u64>,
     feeds: Vec<Arc<Feed>>,
     /// Of a sample: the frames that somebody queued while he worked on what is in it, and that were not sent yet.
-    queued: HashSet<u64>,
+    /// Each environment's by itself: one that writes nonsense is not to cost others theirs.
+    queued: Vec<HashSet<u64>>,
 }
 
 impl Tracing {
@@ -87,6 +88,7 @@ impl Tracing {
         if state.feeds.is_empty() {
             // What was written for others before is nobody's.
             state.read = self.rings.iter().map(|ring| ring.written.load(Ordering::Acquire)).collect();
+            state.queued = vec![HashSet::new(); self.rings.len()];
             for ledger in &self.ledgers {
                 ledger.recorder().take();
             }
@@ -114,11 +116,13 @@ impl Tracing {
         let rings: Vec<_> = rings.map(|(ring, read)| empty(ring, read)).collect();
         let is_sample = self.looking.one_in().is_some_and(|one_in| one_in > 1);
         if is_sample {
-            rings.iter().for_each(|(records, _)| note_queued(records, &mut state.queued));
+            let queued = rings.iter().zip(&mut state.queued);
+            queued.for_each(|((records, _), queued)| note_queued(records, queued));
         }
         for (source, (mut records, lost)) in (0u16..).zip(threads) {
             if is_sample {
-                records.retain(|record| !record.is(Happening::Sent) || state.queued.remove(&record.subject));
+                let mut was_queued = |frame: u64| state.queued.iter_mut().any(|queued| queued.remove(&frame));
+                records.retain(|record| !record.is(Happening::Sent) || was_queued(record.subject));
             }
             if records.iter().any(|record| record.parts().0 >= FIRST_NAME) {
                 // Before the records that use them.

@@ -88,17 +88,12 @@ fn boot(net: Option<NetSetup>) -> Result<Measured, String> {
     let sink = Arc::clone(&lines);
     let started_tsc = crate::account::ledger::now_tsc();
     let mut machine = Machine::start(MachineConfig {
-        image,
-        memory_bytes: None,
         net,
-        disks: Vec::new(),
         io: IoMode::Turn,
         vcpus: Some(1),
-        vcpu_cpus: Vec::new(),
         arguments: vec![CASE.to_owned(), ROUNDS.to_owned()],
-        environments: None,
-        spare_environments: None,
         log: Box::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned())),
+        ..MachineConfig::new(image)
     })
     .map_err(|error| error.to_string())?;
     wait(&machine);
