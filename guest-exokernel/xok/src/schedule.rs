@@ -95,8 +95,6 @@ pub(crate) fn is_user(va: u64) -> bool {
 pub(crate) extern "sysv64" fn slice_end(frame: &TrapFrame) {
     // SAFETY: ring 3 ran until now, and the lock is taken.
     let kernel = unsafe { crate::kernel::lock() };
-    // Should it end in an upcall: what passes from here on is not the program's.
-    kernel.upcall_page().tsc.store(tsc(), Ordering::Relaxed);
     kernel.at_slice_end(frame);
     vcpu::unlock();
 }
@@ -107,10 +105,13 @@ impl Kernel {
         kernel.leave_if_ended();
         let end_tsc = kernel.own().slice_end_tsc;
         if end_tsc == 0 {
-            // A timer that was set for somebody else.
+            // A timer that was set for somebody else; nobody runs yet where the gate is probed.
             return;
         }
-        if tsc() < end_tsc {
+        let now = tsc();
+        // Should it end in an upcall: what passes from here on is not the program's.
+        kernel.upcall_page().tsc.store(now, Ordering::Relaxed);
+        if now < end_tsc {
             // The same, or one that came early: nothing else ends this slice.
             return apic::set_deadline(end_tsc);
         }
