@@ -150,6 +150,11 @@ fn assert_counts_agree(recorded: &Recorded, io: IoMode) {
     }
 }
 
+fn median(cycles: &mut [u64]) -> u64 {
+    cycles.sort_unstable();
+    cycles[cycles.len() / 2]
+}
+
 fn assert_times_agree(recorded: &Recorded) {
     let guests = recorded.guest();
     assert!(guests.len() > 20, "{}", guests.len());
@@ -174,9 +179,10 @@ fn assert_times_agree(recorded: &Recorded) {
             delays.push(end.saturating_sub(record.tsc));
         }
     }
-    // KVM_RUN returns right behind that, unless the thread loses its CPU in between, or the host is emulated.
-    delays.sort_unstable();
-    assert!(delays.len() >= 20 && delays[delays.len() / 2] < 10 * close, "{delays:?}");
+    // KVM_RUN returns right behind that, unless the thread loses its CPU in between. How long that takes depends on the host.
+    let mut stays: Vec<_> = guests.iter().map(|(begin, end)| end - begin).collect();
+    let (delay, stay) = (median(&mut delays), median(&mut stays));
+    assert!(delays.len() >= 20 && delay < stay / 4, "{delay} behind a stay of {stay}: {delays:?}");
 }
 
 #[test]
