@@ -1,6 +1,6 @@
 //! A server under load and one that idles: everything adds up, and next to nothing is unexplained.
 
-use crate::fixture::{ALONE, lock};
+use crate::fixture::{ALONE, lock, undisturbed};
 use exovm::account::AccountSnapshot;
 use exovm::placement::IoMode;
 use exovm_ci::{Guest, Site};
@@ -34,29 +34,31 @@ fn next_to_nothing_is_unattributed_under_load_and_at_idle() {
     let _alone = lock(&ALONE);
     in_namespace!(|| {
         for io in [IoMode::Turn, IoMode::Thread, IoMode::Auto] {
-            let guest = Guest::image("cheetah").site(&Site::new().file("a", "a")).io(io).start();
-            let idle = guest.account_of(|| std::thread::sleep(WINDOW));
-            check(&format!("{io:?}, idle"), &idle);
-            let account = guest.account_of(|| {
-                let end = Instant::now() + WINDOW;
-                std::thread::scope(|scope| {
-                    for _ in 0..2 {
-                        scope.spawn(|| {
-                            let mut clients: Vec<_> = (0..16).map(|_| guest.connect()).collect();
-                            while Instant::now() < end {
-                                clients
-                                    .iter_mut()
-                                    .for_each(|client| client.request("GET", "/a", "").unwrap());
-                                for client in &mut clients {
-                                    client.response(exovm_ci::http::Content::Follows).unwrap();
+            undisturbed(|| {
+                let guest = Guest::image("cheetah").site(&Site::new().file("a", "a")).io(io).start();
+                let idle = guest.account_of(|| std::thread::sleep(WINDOW));
+                check(&format!("{io:?}, idle"), &idle);
+                let account = guest.account_of(|| {
+                    let end = Instant::now() + WINDOW;
+                    std::thread::scope(|scope| {
+                        for _ in 0..2 {
+                            scope.spawn(|| {
+                                let mut clients: Vec<_> = (0..16).map(|_| guest.connect()).collect();
+                                while Instant::now() < end {
+                                    clients
+                                        .iter_mut()
+                                        .for_each(|client| client.request("GET", "/a", "").unwrap());
+                                    for client in &mut clients {
+                                        client.response(exovm_ci::http::Content::Follows).unwrap();
+                                    }
                                 }
-                            }
-                        });
-                    }
+                            });
+                        }
+                    });
                 });
+                check(&format!("{io:?}, under load"), &account);
+                guest.stop();
             });
-            check(&format!("{io:?}, under load"), &account);
-            guest.stop();
         }
     });
 }

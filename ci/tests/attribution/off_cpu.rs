@@ -1,7 +1,7 @@
 //! A competitor on the core of the vCPU: what it has of the CPU is off CPU, in the VMM's account and in the guest's, and in
 //! nothing else.
 
-use crate::fixture::{Run, assert_near, config, run_beside};
+use crate::fixture::{Run, assert_near, config, run_beside, undisturbed};
 use exovm::placement::{IoMode, allowed_cpus, pin_this_thread};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -67,23 +67,27 @@ const STEPS: &str = "span:300:2000000";
 #[test]
 fn competitor_takes_nothing_from_a_span() {
     for io in [IoMode::Turn, IoMode::Thread] {
-        let (run, had) = run_with_competitor(&[STEPS], io);
-        let burnt = run.burnt(STEPS);
-        assert!(had > burnt.own / 4, "{io:?}: the competitor had {had} cycles beside {}", burnt.own);
-        run.assert_burnt(&format!("{io:?}, span"), run.span("burn a"), STEPS);
-        // The gaps that the guest saw, the host's own count, and the account agree.
-        let off_cpu = run.bucket("vcpu", "off CPU");
-        assert_counts_agree(&format!("{io:?}"), &run, off_cpu);
-        assert_counts_agree(&format!("{io:?}, told by KVM"), &run, run.span("off CPU"));
-        run.assert_explained();
+        undisturbed(|| {
+            let (run, had) = run_with_competitor(&[STEPS], io);
+            let burnt = run.burnt(STEPS);
+            assert!(had > burnt.own / 4, "{io:?}: the competitor had {had} cycles beside {}", burnt.own);
+            run.assert_burnt(&format!("{io:?}, span"), run.span("burn a"), STEPS);
+            // The gaps that the guest saw, the host's own count, and the account agree.
+            let off_cpu = run.bucket("vcpu", "off CPU");
+            assert_counts_agree(&format!("{io:?}"), &run, off_cpu);
+            assert_counts_agree(&format!("{io:?}, told by KVM"), &run, run.span("off CPU"));
+            run.assert_explained();
+        });
     }
 }
 
 #[test]
 fn competitor_takes_nothing_from_a_turn_that_waits() {
-    let steps = "turn:120:5000";
-    let (run, _) = run_with_competitor(&[steps], IoMode::Turn);
-    assert_counts_agree("in turns", &run, run.bucket("vcpu", "off CPU"));
-    let sum: u64 = run.account.threads[0].buckets.iter().map(|bucket| bucket.cycles).sum();
-    assert_near("all buckets", sum, run.account.tsc);
+    undisturbed(|| {
+        let steps = "turn:120:5000";
+        let (run, _) = run_with_competitor(&[steps], IoMode::Turn);
+        assert_counts_agree("in turns", &run, run.bucket("vcpu", "off CPU"));
+        let sum: u64 = run.account.threads[0].buckets.iter().map(|bucket| bucket.cycles).sum();
+        assert_near("all buckets", sum, run.account.tsc);
+    });
 }

@@ -9,12 +9,15 @@ pub use super::bucket::Bucket;
 use super::switches::{Delay, Head, Switches};
 use crate::trace::Recorder;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The ledger of one thread. Only that thread calls [`Ledger::enter`]; anybody may read.
 #[derive(Debug)]
 pub struct Ledger {
+    /// When the transition began that is the latest: stored before it changes anything.
+    begun_tsc: AtomicU64,
+    /// The same, stored when all is changed: who reads this one first and finds the other equal has read what belongs together.
     last_tsc: AtomicU64,
     current: AtomicUsize,
     /// What it does is written down there, while somebody wants that.
@@ -61,6 +64,7 @@ pub struct Insight {
 impl Default for Ledger {
     fn default() -> Self {
         Self {
+            begun_tsc: AtomicU64::new(0),
             last_tsc: AtomicU64::new(0),
             current: AtomicUsize::new(0),
             seen: AtomicU64::new(0),
@@ -98,16 +102,24 @@ impl Ledger {
         if self.head.read() != self.seen.load(Ordering::Relaxed) {
             return (self.enter_after_switches(bucket, now), now);
         }
+        self.begin(now);
         let last = self.last_tsc.load(Ordering::Relaxed);
-        self.last_tsc.store(now, Ordering::Relaxed);
         let current = self.current.load(Ordering::Relaxed);
         if last != 0 {
             self.buckets[current].add(now.saturating_sub(last), 0);
         }
         self.buckets[bucket.index()].add(0, 1);
-        self.current.store(bucket.index(), Ordering::Relaxed);
+        self.current.store(bucket.index(), Ordering::Release);
+        self.last_tsc.store(now, Ordering::Release);
         self.recorder.transition(now, bucket);
         (Bucket::at(current), now)
+    }
+
+    /// From here on, until `last_tsc` is the same, what others read does not belong together.
+    #[inline]
+    fn begin(&self, now: u64) {
+        self.begun_tsc.store(now, Ordering::Relaxed);
+        fence(Ordering::Release);
     }
 
     /// The thread was not on a CPU for a part of the time.
@@ -115,6 +127,7 @@ impl Ledger {
     #[inline(never)]
     fn enter_after_switches(&self, bucket: Bucket, now: u64) -> Bucket {
         let mut away = self.away();
+        self.begin(now);
         let current = Bucket::at(self.current.load(Ordering::Relaxed));
         let last = self.last_tsc.load(Ordering::Relaxed);
         let elapsed = if last == 0 { 0 } else { now.saturating_sub(last) };
@@ -134,8 +147,8 @@ impl Ledger {
         }
         self.buckets[current.index()].add(left, 0);
         self.buckets[bucket.index()].add(0, 1);
-        self.last_tsc.store(now, Ordering::Relaxed);
-        self.current.store(bucket.index(), Ordering::Relaxed);
+        self.current.store(bucket.index(), Ordering::Release);
+        self.last_tsc.store(now, Ordering::Release);
         self.recorder.transition(now, bucket);
         current
     }
@@ -248,14 +261,18 @@ impl Ledger {
     /// The buckets between two transitions, if one can be had in between.
     fn consistent(&self) -> (Sums, Bucket, u64) {
         let mut sums = [Sum::default(); Bucket::COUNT];
-        for _ in 0..16 {
+        for attempt in 0..1000 {
+            if attempt >= 16 {
+                // It lost its CPU in between; perhaps to this thread.
+                std::thread::yield_now();
+            }
             let last = self.last_tsc.load(Ordering::Acquire);
             let current = self.current.load(Ordering::Acquire);
             for (sum, tally) in sums.iter_mut().zip(&self.buckets) {
                 sum.cycles = tally.cycles.load(Ordering::Acquire);
                 sum.entries = tally.entries.load(Ordering::Acquire);
             }
-            if self.last_tsc.load(Ordering::Acquire) == last {
+            if self.begun_tsc.load(Ordering::Relaxed) == last {
                 return (sums, Bucket::at(current), last);
             }
         }

@@ -82,6 +82,34 @@ fn what_a_competitor_has_of_the_cpu_is_off_cpu_and_nothing_else() {
 }
 
 #[test]
+fn what_is_read_in_the_middle_of_a_transition_belongs_together() {
+    let (ledger, is_over) = (Ledger::default(), AtomicBool::new(false));
+    let begun = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            ledger.enter(Bucket::Poll);
+            begun.store(ledger.since_tsc(), Ordering::Release);
+            while !is_over.load(Ordering::Relaxed) {
+                ledger.enter(Bucket::Wait);
+                ledger.enter(Bucket::Poll);
+            }
+        });
+        while begun.load(Ordering::Acquire) == 0 {
+            std::hint::spin_loop();
+        }
+        let begun = begun.load(Ordering::Acquire);
+        let wrong = (0..200_000).find_map(|_| {
+            let least = now_tsc() - begun;
+            let sum: u64 = ledger.read().iter().map(|sum| sum.cycles).sum();
+            let known = least..=now_tsc() - begun;
+            (!known.contains(&sum)).then_some((sum, known))
+        });
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(wrong, None);
+    });
+}
+
+#[test]
 fn thread_that_waits_is_read_as_waiting_by_another() {
     let khz = tsc_khz();
     let ledger = Ledger::default();
