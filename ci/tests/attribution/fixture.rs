@@ -106,9 +106,10 @@ fn tsc_khz() -> u64 {
 pub(crate) struct Burnt {
     /// Its own cycles.
     pub(crate) own: u64,
-    /// Gaps between two looks at the clock, which are ticks of the host and the like.
+    /// Longer gaps between two looks at the clock, which are ticks of the host and the like; of a gap in which the slice ended, what was
+    /// before that.
     pub(crate) gaps: u64,
-    /// Longer ones, which are others' slices.
+    /// From the end of a slice on.
     pub(crate) away: u64,
     /// What KVM and the VMM said that they took of all.
     pub(crate) taken: u64,

@@ -5,13 +5,16 @@ use exovm::placement::IoMode;
 
 const STEPS: &str = "span:150:2000000";
 
-/// Fails unless an environment's span is what it burnt: its own cycles at least, and no more than with its gaps that are too short to be
-/// another one's slice.
+/// Fails unless an environment's span is what it burnt: its own cycles at least, and no more than with what the host and the kernel took
+/// of its slices, and with what it takes to come back: where KVM shadows page tables each page that is touched again is an exit, 300,000
+/// cycles in all.
 fn assert_burnt(run: &Run, environment: u32, what: &str) -> u64 {
     let burnt = run.burnt_by(STEPS, environment as usize);
     let (found, unsure) = (run.span_of(environment, "burn a"), run.unsure("vcpu"));
     let what = format!("{what}, environment {environment}");
-    assert_between(&what, found.saturating_sub(unsure), found + unsure, burnt.own, burnt.own + burnt.gaps);
+    let most = burnt.own + burnt.gaps + burnt.away / 40;
+    assert_between(&what, found.saturating_sub(unsure), found + unsure, burnt.own, most);
+    assert!(burnt.gaps < burnt.own / 8, "{what}: {burnt:?}");
     burnt.own
 }
 

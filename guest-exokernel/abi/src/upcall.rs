@@ -9,7 +9,7 @@ use core::sync::atomic::AtomicU64;
 
 /// [`UpcallPage::reason`]: an exception; vector, error code and address say which.
 pub const FAULT: u64 = 1;
-/// [`UpcallPage::reason`]: the slice is over.
+/// [`UpcallPage::reason`]: the slice is over; [`UpcallPage::address`] has the TSC when the timer's interrupt came.
 pub const SLICE_END: u64 = 2;
 /// [`UpcallPage::reason`]: something is asked back; [`UpcallPage::address`] has the bits of the asks that stand. It comes in the
 /// place of a slice's end, with the same grace.
@@ -34,7 +34,7 @@ pub struct UpcallPage {
     pub vector: AtomicU64,
     /// Its error code, or 0.
     pub error_code: AtomicU64,
-    /// For a page fault, the address.
+    /// For a page fault, the address; see the other reasons.
     pub address: AtomicU64,
     /// General registers, in the order of [`crate::fault::REGISTER_NAMES`].
     pub registers: [AtomicU64; 15],
@@ -42,6 +42,4 @@ pub struct UpcallPage {
     pub frame: [AtomicU64; 5],
     /// Where it goes on to answer an ask ([`crate::revocation`]) that it has not been told of; 0: it finds that by itself.
     pub revoke_va: AtomicU64,
-    /// TSC when the timer's interrupt came that led to [`SLICE_END`].
-    pub tsc: AtomicU64,
 }

@@ -109,8 +109,6 @@ impl Kernel {
             return;
         }
         let now = tsc();
-        // Should it end in an upcall: what passes from here on is not the program's.
-        kernel.upcall_page().tsc.store(now, Ordering::Relaxed);
         if now < end_tsc {
             // The same, or one that came early: nothing else ends this slice.
             return apic::set_deadline(end_tsc);
@@ -153,7 +151,7 @@ impl Kernel {
             kernel.tell_of_asks(frame);
             // Comes back if it has no entry, or is in another upcall.
             let slice_end_va = kernel.upcall_page().slice_end_va.load(Ordering::Relaxed);
-            return kernel.upcall(slice_end_va, frame, upcall::SLICE_END, 0);
+            return kernel.upcall(slice_end_va, frame, upcall::SLICE_END, now);
         }
         crate::fault::overrun(kernel, frame);
     }

@@ -134,7 +134,7 @@ extern "sysv64" fn slice_is_over() {
 
 /// Back on a vCPU: what passed belongs to nothing that the program does.
 extern "sysv64" fn slice_begins() {
-    let stopped_tsc = page().tsc.load(Ordering::Relaxed);
+    let stopped_tsc = page().address.load(Ordering::Relaxed);
     let parts = exos_trace::parts!("end of a slice", "asleep", "waiting for a vCPU");
     exos_trace::guest::ledger().slice_begins(stopped_tsc, parts);
 }

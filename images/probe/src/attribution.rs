@@ -24,11 +24,8 @@ type Arguments<'a> = &'a mut dyn Iterator<Item = &'static str>;
 pub(crate) const CASES: &[Case] = &[("attribution", attribution)];
 
 /// A gap between two looks at the clock that is longer may not be our own: another thread had the CPU, or another environment, or
-/// the VMM; or the host, itself a guest, lost its CPU, which nobody is told.
+/// the VMM; or the host had a tick, or, itself a guest, lost its CPU, which nobody is told.
 const GAP_CYCLES: u64 = 100_000;
-/// A longer one is another environment's slice, or another thread's of the host. What is shorter the host took in between, for a tick or
-/// because it is itself a guest, and tells nobody. A slice is 10 ms, which is more on any processor.
-const AWAY_CYCLES: u64 = 15_000_000;
 /// Burnt before the first step.
 const BESIDE_NS: u64 = 50_000_000;
 /// An address at which nothing is mapped, and what reads it.
@@ -76,10 +73,15 @@ fn burn(cycles: u64) -> Burnt {
     while burnt.own < cycles {
         let now = clock::tsc();
         let passed = now - last;
-        match passed {
-            ..GAP_CYCLES => burnt.own += passed,
-            ..AWAY_CYCLES => burnt.gaps += passed,
-            _ => burnt.away += passed,
+        let stopped = upcall::page().address.load(Ordering::Relaxed);
+        if passed < GAP_CYCLES {
+            burnt.own += passed;
+        } else if (last..now).contains(&stopped) {
+            // Our slice was over. Up to there it was ours.
+            burnt.gaps += stopped - last;
+            burnt.away += now - stopped;
+        } else {
+            burnt.gaps += passed;
         }
         last = now;
     }
