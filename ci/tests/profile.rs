@@ -88,32 +88,43 @@ fn assert_complete(profile: &Profile) {
     assert_eq!((profile.counts.unsent, totals.samples), (0, profile.samples()));
 }
 
+/// What is wrong with the shares of the nested functions in each environment.
+fn wrong_shares(profile: &Profile, environments: u32) -> Vec<String> {
+    let [outer, middle, inner] = ["probe::profile::outer", "probe::profile::middle", "probe::profile::inner"];
+    let functions = [&[outer][..], &[outer, middle], &[outer, middle, inner]];
+    let mut wrong = Vec::new();
+    for environment in 0..environments {
+        let mut shares = [50.0, 30.0, 20.0];
+        if environment % 2 == 1 {
+            shares.reverse();
+        }
+        for (functions, expected) in functions.iter().zip(shares) {
+            let found = share(profile, environment, functions);
+            println!("environment {environment} of {environments}: {functions:?} {found:.1} %");
+            if (found - expected).abs() >= 4.0 {
+                wrong.push(format!("{functions:?}: {found:.1} instead of {expected} %"));
+            }
+        }
+    }
+    wrong
+}
+
 #[test]
 fn known_shares_in_nested_functions_are_found_in_each_environment_on_each_vcpu() {
     for (vcpus, environments) in [(1, 1), (1, 2), (2, 2)] {
         let guest = probe("profile-shares", vcpus, environments);
-        let profile = profile(&guest, 1000, Duration::from_secs(3));
+        // Samples of slices are few and go together, so a profile is off by more than that once in some hundred. One that is biased is
+        // so each time.
+        let mut profile = self::profile(&guest, 1000, Duration::from_secs(3));
+        let mut wrong = wrong_shares(&profile, environments);
+        if !wrong.is_empty() {
+            profile = self::profile(&guest, 1000, Duration::from_secs(6));
+            wrong = wrong_shares(&profile, environments);
+        }
+        assert!(wrong.is_empty(), "{vcpus} vCPUs, {environments} environments, twice: {wrong:?}");
         assert_complete(&profile);
         for environment in 0..environments {
-            let mut shares = [50.0, 30.0, 20.0];
-            if environment % 2 == 1 {
-                shares.reverse();
-            }
-            let [outer, middle, inner] =
-                ["outer", "middle", "inner"].map(|name| format!("probe::profile::{name}"));
-            let (outer, middle, inner) = (outer.as_str(), middle.as_str(), inner.as_str());
             let main = "probe::main";
-            for (functions, expected) in [
-                (&[outer][..], shares[0]),
-                (&[outer, middle], shares[1]),
-                (&[outer, middle, inner], shares[2]),
-            ] {
-                let found = share(&profile, environment, functions);
-                println!(
-                    "{vcpus} vCPUs, environment {environment} of {environments}: {functions:?} {found:.1} %"
-                );
-                assert!((found - expected).abs() < 4.0, "{functions:?}: {found:.1} instead of {expected} %");
-            }
             // The whole way, up to the first function.
             let whole = profile.stacks.keys().filter(|stack| {
                 let names = names(&profile, stack);
