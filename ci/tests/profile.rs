@@ -118,6 +118,7 @@ fn known_shares_in_nested_functions_are_found_in_each_environment_on_each_vcpu()
         let mut profile = self::profile(&guest, 1000, Duration::from_secs(3));
         let mut wrong = wrong_shares(&profile, environments);
         if !wrong.is_empty() {
+            assert_complete(&profile);
             profile = self::profile(&guest, 1000, Duration::from_secs(6));
             wrong = wrong_shares(&profile, environments);
         }

@@ -76,7 +76,7 @@ fn turn_of_one_of_several_returns_at_once() {
 }
 
 fn refused(configure: impl FnOnce(&mut MachineConfig)) -> MachineError {
-    let mut config = MachineConfig { ..MachineConfig::new(exovm::images::load("hello").expect("built in")) };
+    let mut config = MachineConfig::new(exovm::images::load("hello").expect("built in"));
     configure(&mut config);
     match Machine::start(config) {
         Ok(_) => panic!("it started"),

@@ -12,30 +12,32 @@ use std::time::Duration;
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "Examples:
   exovm account                     the only machine that runs, over one second
-  exovm account cheetah --for 5     five seconds of the machine called cheetah
+  exovm account cheetah --for 5s    five seconds of the machine called cheetah
   exovm account --json | jq .       for scripts")]
 pub(super) struct AccountArguments {
     /// Name of the machine, as `exovm run` printed it; not needed if only one runs.
     machine: Option<String>,
-    /// How many seconds to look at; 0: everything since the start.
-    #[arg(long = "for", value_name = "SECONDS", default_value_t = 1.0)]
-    seconds: f64,
+    /// How long to look; 0: everything since the start.
+    #[arg(long = "for", value_name = "TIME", default_value = "1s", value_parser = parse_window)]
+    window: Duration,
     /// Print JSON (schema exovm-account/1).
     #[arg(long)]
     json: bool,
 }
 
+fn parse_window(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { super::duration::parse(text) }
+}
+
 pub(super) fn account(arguments: &AccountArguments) -> Result<ExitCode, Failure> {
-    if !(0.0..=86_400.0).contains(&arguments.seconds) {
-        return Err("--for takes seconds between 0 and 86400".into());
-    }
+    let window = arguments.window;
     let mut session = Session::open(&resolve(arguments.machine.as_deref())?)?;
-    let account = if arguments.seconds > 0.0 {
+    let account = if !window.is_zero() {
         let before = snapshot(&mut session)?;
-        if arguments.seconds > 1.0 && std::io::stderr().is_terminal() {
-            complain!("exovm: looking at {} for {} s", session.name(), arguments.seconds);
+        if window > Duration::from_secs(1) && std::io::stderr().is_terminal() {
+            complain!("exovm: looking at {} for {window:?}", session.name());
         }
-        std::thread::sleep(Duration::from_secs_f64(arguments.seconds));
+        std::thread::sleep(window);
         snapshot(&mut session)?.since(&before)
     } else {
         let account = snapshot(&mut session)?.since_start();
