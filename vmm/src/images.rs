@@ -1,6 +1,7 @@
 //! The images embedded in this binary by its build script, and image files on disk.
 
-use exovm_image::container::{Image, ImageError};
+use exovm_image::container::{self, Image, ImageError};
+use exovm_image::manifest::Manifest;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ fn embedded(name: &str) -> Result<&'static [u8], LoadError> {
 /// The ELF file of the kernel that all embedded images have.
 pub fn kernel_file() -> Result<&'static [u8], ImageError> {
     let (_, file) = EMBEDDED.first().ok_or(ImageError::NotAnImage)?;
-    exovm_image::container::kernel_file(file)
+    container::kernel_file(file)
 }
 
 /// The image called `name`, or the image file if `name` has a `/` in it.
@@ -82,13 +83,24 @@ pub fn load(name: &str) -> Result<Image, LoadError> {
     Image::parse(embedded(name)?).map_err(refuse)
 }
 
+/// The manifest of the image called `name`, or of the image file if `name` has a `/` in it; its programs are not looked at.
+pub fn manifest(name: &str) -> Result<Manifest, LoadError> {
+    let refuse = |error| LoadError::Refused { name: name.to_owned(), error };
+    if name.contains('/') {
+        let path = PathBuf::from(name);
+        let file = read(&path).map_err(|error| LoadError::Unreadable { path, error })?;
+        return container::manifest(&file).map_err(refuse);
+    }
+    container::manifest(embedded(name)?).map_err(refuse)
+}
+
 /// The whole file if it begins as an image does, or else its beginning: what is no image may have no end.
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     const BEGINNING_BYTES: u64 = 4096;
     let mut file = File::open(path)?;
     let mut bytes = Vec::new();
     file.by_ref().take(BEGINNING_BYTES).read_to_end(&mut bytes)?;
-    if !matches!(Image::parse(&bytes), Err(ImageError::NotAnImage)) {
+    if !matches!(container::manifest(&bytes), Err(ImageError::NotAnImage)) {
         file.read_to_end(&mut bytes)?;
     }
     Ok(bytes)

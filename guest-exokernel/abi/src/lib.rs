@@ -14,6 +14,7 @@
 //! | [`paging`] | page-table entries |
 //! | [`call`] | kernel calls: numbers, registers, errors |
 //! | [`message`] | messages between environments |
+//! | [`options`] | how the options of an image reach it |
 //! | [`queue`] | the shape of a virtqueue in memory and who owns it |
 //! | [`domain`] | DMA domains: two bits a page |
 //! | [`flow`] | the flow tree: which frames a queue pair gets and may send |
@@ -40,6 +41,7 @@ pub mod header;
 pub mod layout;
 pub mod log;
 pub mod message;
+pub mod options;
 pub mod paging;
 pub mod queue;
 pub mod revocation;

@@ -3,6 +3,7 @@
 use abi::boot::{EnvironmentPage, HostPage, StatusPage, VCPUS_MAX};
 use abi::environment::KernelPage;
 use abi::layout::{ENVIRONMENT_VA, HOST_VA, KERNEL_PAGE_VA, STATISTICS_VA, STATUS_VA, TIME_VA, VCPUS_VA};
+use abi::options::Options;
 use abi::statistics::StatisticsArea;
 use abi::time::TimePage;
 use abi::vcpu::VcpuTime;
@@ -58,13 +59,18 @@ pub(crate) fn time() -> &'static TimePage {
 }
 
 /// The image's arguments.
-pub fn arguments() -> impl Iterator<Item = &'static str> {
+pub fn arguments() -> impl Iterator<Item = &'static str> + Clone {
     let page = environment();
     let len = (page.arguments_len as usize).min(page.arguments.len());
     core::str::from_utf8(&page.arguments[..len])
         .unwrap_or_default()
         .split('\0')
         .filter(|word| !word.is_empty())
+}
+
+/// The options that the image declares in its `image.toml`, among its arguments.
+pub fn options() -> Options<impl Iterator<Item = &'static str> + Clone> {
+    Options::new(arguments())
 }
 
 /// How large the heap is.

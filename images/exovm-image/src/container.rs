@@ -93,8 +93,8 @@ pub fn pack(manifest: &str, kernel: &[u8], program: &[u8]) -> Result<Vec<u8>, Im
 impl Image {
     /// Reads and checks an image file.
     pub fn parse(file: &[u8]) -> Result<Self, ImageError> {
-        let [manifest, kernel, program] = parts(file)?;
-        let manifest = Manifest::parse(std::str::from_utf8(manifest).map_err(|_| ImageError::Damaged)?)?;
+        let manifest = manifest(file)?;
+        let [_, kernel, program] = parts(file)?;
         let files = Files { kernel: kernel.into(), program: program.into() };
         let kernel = Program::parse(kernel).map_err(ImageError::Kernel)?;
         let program = Program::parse(program).map_err(ImageError::Program)?;
@@ -103,6 +103,12 @@ impl Image {
             _ => Err(ImageError::Damaged),
         }
     }
+}
+
+/// The manifest alone, of an image whose programs are not looked at.
+pub fn manifest(file: &[u8]) -> Result<Manifest, ImageError> {
+    let [manifest, _, _] = parts(file)?;
+    Ok(Manifest::parse(std::str::from_utf8(manifest).map_err(|_| ImageError::Damaged)?)?)
 }
 
 /// The kernel's ELF file, as it was packed.

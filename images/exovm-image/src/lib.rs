@@ -8,6 +8,7 @@
 pub mod build;
 pub mod container;
 pub mod manifest;
+pub mod options;
 pub mod program;
 pub mod sources;
 pub mod template;

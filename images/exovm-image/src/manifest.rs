@@ -1,5 +1,6 @@
 //! `image.toml`: what an image is made of.
 
+use crate::options::{self, ImageOption, OptionError};
 use abi::boot::VCPUS_MAX;
 use abi::domain::DOMAINS;
 use abi::flow::{NODES, NODES_MAX};
@@ -40,6 +41,9 @@ pub struct Manifest {
     /// something. Otherwise each has a flow of its own and knows nobody.
     #[serde(default)]
     pub guardian: bool,
+    /// Options of its own on `exovm run`'s command line.
+    #[serde(default)]
+    pub options: Vec<ImageOption>,
 }
 
 fn flows() -> u32 {
@@ -76,6 +80,7 @@ impl Manifest {
         if !manifest.flows.is_power_of_two() || manifest.flows > NODES_MAX {
             return Err(ManifestError::Flows { flows: manifest.flows });
         }
+        options::check(&manifest.options)?;
         Ok(manifest)
     }
 }
@@ -121,6 +126,9 @@ pub enum ManifestError {
         /// What was given.
         vcpus: u32,
     },
+    /// An option cannot be declared so.
+    #[error("image.toml: {0}")]
+    Option(#[from] OptionError),
     /// Not so many.
     #[error("image.toml: flows must be a power of two up to {NODES_MAX} (is {flows})")]
     Flows {

@@ -28,6 +28,7 @@ mod ended;
 mod exit;
 mod gdb;
 mod image;
+mod image_options;
 mod lean;
 mod log_file;
 mod logs;
@@ -143,7 +144,7 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = image_options::parse();
     fail_writes_beyond_the_file_size_limit();
     messages::init();
     let result = match cli.command {

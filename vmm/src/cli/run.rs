@@ -71,6 +71,12 @@ Disks
 
   truncate -s 64M disk.img                    (makes an empty one)
 
+Options of images
+  An image can declare options of its own. They go behind its name, like those
+  of `run`; a letter that both have (such as -d) is the image's there.
+
+  exovm run forwarder --help                  (shows them too)
+
 Examples
   exovm run hello --publish 8080:80
   exovm run hello --publish 0.0.0.0:0:80 --net user,outbound
@@ -138,9 +144,22 @@ pub(super) struct RunArguments {
     /// Print only the guest's log and errors; with --detach only the machine's name.
     #[arg(long, short)]
     quiet: bool,
-    /// Arguments for the image.
+    /// Further arguments for the image, as they are; its options, if it declares any, go without `--`: `exovm run IMAGE --help`.
     #[arg(last = true)]
     arguments: Vec<String>,
+}
+
+impl RunArguments {
+    /// Puts words before the arguments for the image.
+    pub(super) fn prepend(&mut self, words: Vec<String>) {
+        self.arguments.splice(0..0, words);
+    }
+
+    /// Whether the machine is to run in the background.
+    #[cfg(test)]
+    pub(super) fn is_detached(&self) -> bool {
+        self.detach
+    }
 }
 
 pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {

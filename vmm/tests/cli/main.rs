@@ -16,6 +16,7 @@ mod host;
 mod host_events;
 mod image;
 mod image_file;
+mod image_options;
 mod images;
 mod input;
 mod lifecycle;
