@@ -67,6 +67,10 @@ pub struct Config {
     /// How long an open connection may go without progress (nothing new from the peer, nothing of ours acknowledged): then it
     /// is closed if nothing is owed to the peer, and aborted otherwise. `None`: for ever.
     pub idle_timeout: Option<Duration>,
+    /// Whether the timestamps option is offered and answered (RFC 7323 3).
+    pub timestamps: bool,
+    /// Whether selective acknowledgments are offered and answered (RFC 2018).
+    pub sack: bool,
     /// How often a SYN-ACK is repeated before the half-open connection is forgotten.
     pub syn_ack_retries: u8,
     /// 128 random bits, fresh at every boot, for initial sequence numbers (RFC 6528) and the hash of the tables.
@@ -95,6 +99,8 @@ impl Config {
             min_rto: Duration::from_millis(200),
             user_timeout: Duration::from_secs(120),
             idle_timeout: None,
+            timestamps: true,
+            sack: true,
             syn_ack_retries: 5,
             secret,
         }

@@ -38,6 +38,8 @@ counters! {
         out_of_order_in,
         /// Segments that lie outside the window or brought nothing new.
         duplicates_in,
+        /// Of these, segments whose timestamps show them to be old (PAWS, RFC 7323 5).
+        old_timestamps_in,
         /// Duplicate acknowledgments in the sense of RFC 5681 2.
         duplicate_acks_in,
         /// Times that a peer closed its window.

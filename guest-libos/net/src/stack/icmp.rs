@@ -82,7 +82,8 @@ impl<D: Data> Stack<D> {
         {
             return Err(DropReason::Unacceptable);
         }
-        let mss = u32::from(next_mtu.max(MIN_PATH_MTU) - IP_TCP_HEADER_BYTES);
+        let headers = IP_TCP_HEADER_BYTES + connection.agreed.option_bytes();
+        let mss = u32::from(next_mtu.max(MIN_PATH_MTU) - headers);
         if mss >= send.mss {
             return Err(DropReason::Unacceptable);
         }

@@ -150,7 +150,13 @@ impl<D: Data> Stack<D> {
                 Ok(Input::Reply(frame))
             }
             Verdict::Reset(sequence) => {
-                let reset = Fields { sequence, acknowledgment: Seq::new(0), flags: flags::RST, window: 0 };
+                let reset = Fields {
+                    sequence,
+                    acknowledgment: Seq::new(0),
+                    flags: flags::RST,
+                    window: 0,
+                    timestamps: None,
+                };
                 self.counters.segments_out += 1;
                 self.counters.resets_out += 1;
                 Ok(Input::Reply(connection.control_frame(&reset)))
@@ -186,12 +192,12 @@ impl<D: Data> Stack<D> {
         self.counters.segments_in += 1;
         self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
         let mut isn_floor = None;
-        match self.time_wait.segment_arrives(key, segment, now, self.config.time_wait) {
+        match self.time_wait.segment_arrives(key, segment, now, &self.config) {
             None => {}
             Some(TimeWaitAnswer::Ignore) => return Ok(Input::Nothing),
-            Some(TimeWaitAnswer::Acknowledge { sequence, acknowledgment }) => {
+            Some(TimeWaitAnswer::Acknowledge { sequence, acknowledgment, timestamps }) => {
                 self.counters.pure_acks_out += 1;
-                let fields = Fields { sequence, acknowledgment, flags: flags::ACK, window: 0 };
+                let fields = Fields { sequence, acknowledgment, flags: flags::ACK, window: 0, timestamps };
                 return Ok(self.reply(next_hop, sender, segment, &fields));
             }
             Some(TimeWaitAnswer::Reopen { after }) => {
@@ -207,14 +213,21 @@ impl<D: Data> Stack<D> {
             }
             (_, Some(sequence)) => {
                 self.counters.resets_out += 1;
-                let fields = Fields { sequence, acknowledgment: Seq::new(0), flags: flags::RST, window: 0 };
+                let fields = Fields {
+                    sequence,
+                    acknowledgment: Seq::new(0),
+                    flags: flags::RST,
+                    window: 0,
+                    timestamps: None,
+                };
                 Ok(self.reply(next_hop, sender, segment, &fields))
             }
             (_, None) => {
                 self.counters.resets_out += 1;
                 let acknowledgment = segment.sequence + segment.sequence_len();
                 let flags = flags::RST | flags::ACK;
-                let fields = Fields { sequence: Seq::new(0), acknowledgment, flags, window: 0 };
+                let fields =
+                    Fields { sequence: Seq::new(0), acknowledgment, flags, window: 0, timestamps: None };
                 Ok(self.reply(next_hop, sender, segment, &fields))
             }
         }
@@ -247,12 +260,14 @@ impl<D: Data> Stack<D> {
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
-        let (conn, connection) =
-            self.table.insert(key, |queue| Connection::accept(key, syn, isn, template, queue, &ctx));
+        let timestamp_offset = self.isn.timestamp_offset(key);
+        let (conn, connection) = self
+            .table
+            .insert(key, |queue| Connection::accept(key, syn, isn, timestamp_offset, template, queue, &ctx));
         self.wheel.arm(conn.index, connection.deadline(&self.config));
         self.counters.half_opened += 1;
         self.counters.segments_out += 1;
-        let syn_ack = connection.syn_ack(&self.config);
+        let syn_ack = connection.syn_ack(&self.config, now);
         self.half_open_begins(conn);
         Ok(Input::Reply(syn_ack))
     }

@@ -1,23 +1,22 @@
 //! One connection: its state, its two sides, its header template. How a segment changes it is in `receive`, what it
 //! sends in `transmit`; here are its birth, its small answers and its deadlines.
 
+use super::negotiation::Agreed;
 use super::receive_side::ReceiveSide;
 use super::send_queue::SendQueue;
 use super::send_side::SendSide;
 use super::table::FlowKey;
 use super::template::{Fields, HeaderTemplate, PayloadSum};
+use super::timestamps::TimestampState;
 use super::timewait::TimeWaitRecord;
 use super::{Context, Seq};
 use crate::config::Config;
 use crate::data::Data;
 use crate::frame::ControlFrame;
 use crate::time::{Duration, Instant};
-use crate::wire::tcp::{Segment, SynOptions, flags};
+use crate::wire::tcp::{Segment, flags};
+use crate::wire::tcp_options::SynOptions;
 
-/// RFC 9293 3.7.1 (MUST-15): the peer's segment size if its SYN does not say.
-const DEFAULT_MSS: u16 = 536;
-/// A peer that announces less would make us send headers only.
-const MIN_MSS: u16 = 48;
 /// RFC 5961 7: challenge ACKs are limited; per connection, so that nobody can count somebody else's.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -52,8 +51,9 @@ pub(crate) struct Connection<D> {
     pub(crate) template: HeaderTemplate,
     /// IRS: a SYN with it is a repetition.
     pub(crate) peer_isn: Seq,
-    /// Whether the peer's SYN had the window scale option; ours then has it too.
-    offers_scale: bool,
+    /// The options that both SYNs had.
+    pub(crate) agreed: Agreed,
+    pub(crate) timestamps: TimestampState,
     /// End of FIN-WAIT-2 or TIME-WAIT.
     pub(crate) linger_at: Instant,
     next_challenge_at: Instant,
@@ -69,24 +69,25 @@ impl<D: Data> Connection<D> {
         key: FlowKey,
         syn: &Segment<'_>,
         isn: Seq,
+        timestamp_offset: u32,
         template: HeaderTemplate,
         queue: SendQueue<D>,
         ctx: &Context<'_>,
     ) -> Self {
         let options = SynOptions::parse(syn.options);
-        let mss = options.mss.unwrap_or(DEFAULT_MSS).clamp(MIN_MSS, ctx.config.receive_mss().max(MIN_MSS));
-        let offers_scale = options.window_scale.is_some();
+        let agreed = Agreed::new(ctx.config, &options);
+        let peer_timestamps = options.timestamps.filter(|_| agreed.timestamps);
+        let receive_mss = agreed.receive_mss(ctx.config);
         let capacity = ctx.config.receive_window_bytes;
-        let receive_scale = if offers_scale { ReceiveSide::scale_for(capacity) } else { 0 };
-        let receive_mss = u32::from(ctx.config.receive_mss());
         Self {
             key,
             state: State::SynReceived,
-            send: SendSide::new(isn, u32::from(mss), options.window_scale.unwrap_or(0), queue, ctx),
-            receive: ReceiveSide::new(syn.sequence, capacity, receive_mss, receive_scale),
+            send: SendSide::new(isn, agreed.send_mss(), agreed.send_scale, queue, ctx),
+            receive: ReceiveSide::new(syn.sequence, capacity, receive_mss, agreed.receive_scale),
             template,
             peer_isn: syn.sequence,
-            offers_scale,
+            agreed,
+            timestamps: TimestampState::new(timestamp_offset, peer_timestamps, ctx.now),
             linger_at: Instant::NEVER,
             next_challenge_at: Instant::ZERO,
             active_at: ctx.now,
@@ -126,11 +127,8 @@ impl<D: Data> Connection<D> {
     }
 
     /// Our SYN-ACK.
-    pub(crate) fn syn_ack(&self, config: &Config) -> ControlFrame<'static> {
-        let options = SynOptions {
-            mss: Some(config.receive_mss()),
-            window_scale: self.offers_scale.then_some(self.receive.scale),
-        };
+    pub(crate) fn syn_ack(&self, config: &Config, now: Instant) -> ControlFrame<'static> {
+        let options = self.agreed.answer(config, self.timestamps.option(now));
         let mut bytes = [0; SynOptions::MAX_BYTES];
         let len = options.emit(&mut bytes);
         let fields = Fields {
@@ -138,6 +136,8 @@ impl<D: Data> Connection<D> {
             acknowledgment: self.receive.next,
             flags: flags::SYN | flags::ACK,
             window: self.receive.window().min(65_535) as u16,
+            // Among the others.
+            timestamps: None,
         };
         ControlFrame::build(&[], |out| {
             self.template.fill(out, &fields, &bytes[..len], 0, PayloadSum::Known(0))
@@ -152,6 +152,7 @@ impl<D: Data> Connection<D> {
             acknowledgment: self.receive.next,
             flags: flags::ACK,
             window: self.receive.window_field(ctx),
+            timestamps: self.timestamps.option(ctx.now),
         }
     }
 
@@ -184,6 +185,8 @@ impl<D: Data> Connection<D> {
                 acknowledgment: self.receive.next,
                 flags: flags::RST | flags::ACK,
                 window: 0,
+                // RFC 7323 3.2 would have them, but no receiver looks at those of an RST, and there is no clock here.
+                timestamps: None,
             })),
         }
     }
@@ -198,6 +201,7 @@ impl<D: Data> Connection<D> {
             sequence: self.send.max,
             acknowledgment: self.receive.next,
             expires_at: ctx.now + ctx.config.time_wait,
+            timestamps: self.timestamps,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Secrets and what is made of them: initial sequence numbers (RFC 6528) and the hash of the connection tables. Both
+//! Secrets and what is made of them: initial sequence numbers (RFC 6528), timestamp offsets and the hash of the connection tables. All
 //! come from `Config::secret`, each with a key of its own, so learning one tells nothing about the other.
 
 use core::hash::{BuildHasher, Hasher};
@@ -18,6 +18,15 @@ pub(crate) struct IsnGenerator {
 impl IsnGenerator {
     pub(crate) fn new(secret: [u8; 16]) -> Self {
         Self { secret }
+    }
+
+    /// What a connection's timestamps add to the clock (RFC 7323 5.4): the same whenever its addresses come again, so that
+    /// they go on where those of the last connection ended (RFC 6191).
+    pub(crate) fn timestamp_offset(&self, key: FlowKey) -> u32 {
+        let mut hasher = SipHasher24::new_with_key(&self.secret);
+        hasher.write(b"timestamps");
+        hasher.write_u64(key.0);
+        hasher.finish() as u32
     }
 
     /// RFC 6528 3: ISN = M + F(connection), M a clock that ticks every 4 microseconds.
@@ -90,6 +99,15 @@ mod tests {
         assert_eq!(isn.next(key, later).since(isn.next(key, Instant::ZERO)), 100);
         assert_ne!(isn.next(key, Instant::ZERO), isn.next(FlowKey(2), Instant::ZERO));
         assert_ne!(isn.next(key, Instant::ZERO), IsnGenerator::new([8; 16]).next(key, Instant::ZERO));
+    }
+
+    #[test]
+    fn timestamp_offset_differs_by_connection_and_secret_and_not_from_time_to_time() {
+        let (first, other) = (IsnGenerator::new([7; 16]), IsnGenerator::new([8; 16]));
+        let offset = first.timestamp_offset(FlowKey(1));
+        assert_eq!(offset, first.timestamp_offset(FlowKey(1)));
+        assert_ne!(offset, first.timestamp_offset(FlowKey(2)));
+        assert_ne!(offset, other.timestamp_offset(FlowKey(1)));
     }
 
     #[test]

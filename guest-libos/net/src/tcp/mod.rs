@@ -5,6 +5,7 @@
 pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod isn;
+pub(crate) mod negotiation;
 pub(crate) mod reassembly;
 pub(crate) mod receive;
 pub(crate) mod receive_side;
@@ -16,6 +17,7 @@ mod sequence;
 pub(crate) mod table;
 pub(crate) mod template;
 pub(crate) mod timers;
+pub(crate) mod timestamps;
 pub(crate) mod timewait;
 pub(crate) mod transmit;
 

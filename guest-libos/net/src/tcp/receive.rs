@@ -7,7 +7,9 @@ use crate::counters::DropReason;
 use crate::data::Data;
 use crate::events::{AckDue, ConnId, End, SegmentEvents};
 use crate::frame::ControlFrame;
+use crate::time::{Duration, Instant};
 use crate::wire::tcp::{Control, Segment};
+use crate::wire::tcp_options::Timestamps;
 
 /// What became of a segment.
 #[derive(Debug)]
@@ -29,6 +31,14 @@ pub(crate) enum Verdict<'f> {
 /// The acknowledgment is of nothing that was sent lately: a challenge ACK is due.
 struct NotOurs;
 
+/// Why timestamps refuse a segment.
+enum TimestampsError {
+    /// The option is in use and the segment does not have it.
+    Missing,
+    /// An old duplicate.
+    Old,
+}
+
 impl From<Option<ControlFrame<'static>>> for Verdict<'_> {
     fn from(reply: Option<ControlFrame<'static>>) -> Self {
         reply.map_or(Self::Silence, Self::Reply)
@@ -43,10 +53,22 @@ impl<D: Data> Connection<D> {
         segment: &Segment<'f>,
         ctx: &mut Context<'_>,
     ) -> Verdict<'f> {
-        // First, check the sequence number.
+        // First, check timestamps (RFC 7323 5.3) and the sequence number.
         self.receive.end_loan();
+        let timestamps = match self.timestamps_of(segment, ctx.now) {
+            Ok(timestamps) => timestamps,
+            Err(TimestampsError::Missing) => return Verdict::Drop(DropReason::Unacceptable),
+            Err(TimestampsError::Old) => {
+                ctx.counters.old_timestamps_in += 1;
+                return self.unacceptable(segment, ctx);
+            }
+        };
         if !self.receive.is_acceptable(segment.sequence, segment.sequence_len()) {
             return self.unacceptable(segment, ctx);
+        }
+        if let Some(timestamps) = timestamps {
+            let last_ack_sent = self.receive.last_ack_sent;
+            self.timestamps.note(timestamps.value, segment.sequence, last_ack_sent, ctx.now);
         }
         // Second, check the RST bit. Third would be security, which nobody has. Fourth, check the SYN bit.
         match segment.control {
@@ -56,16 +78,17 @@ impl<D: Data> Connection<D> {
         }
         // Fifth, check the ACK field.
         let Some(ack) = segment.acknowledgment else { return Verdict::Drop(DropReason::Unacceptable) };
+        let echo = timestamps.and_then(|timestamps| self.timestamps.round_trip(timestamps.echo, ctx.now));
         let mut events = SegmentEvents::none(id);
         if self.state == State::SynReceived {
             if !(ack.is_after(self.send.una) && ack.is_at_or_before(self.send.next)) {
                 return Verdict::Reset(ack);
             }
-            self.send.open(segment, ack, ctx);
+            self.send.open(segment, ack, echo, ctx);
             self.state = State::Established;
             self.active_at = ctx.now;
             events.opened = true;
-        } else if self.acknowledgment_arrives(ack, segment, &mut events, ctx).is_err() {
+        } else if self.acknowledgment_arrives(ack, echo, segment, &mut events, ctx).is_err() {
             return self.challenge_ack(ctx).into();
         }
         // Sixth would be the URG bit: urgent data is data (RFC 6093).
@@ -83,6 +106,24 @@ impl<D: Data> Connection<D> {
                 || (self.send.has_unsent() && self.send.plan(self.send.mss as usize).is_some());
         }
         Verdict::Events(events)
+    }
+
+    /// The segment's timestamps, if they are in use (RFC 7323 3.2, 5.2).
+    #[inline]
+    fn timestamps_of(
+        &self,
+        segment: &Segment<'_>,
+        now: Instant,
+    ) -> Result<Option<Timestamps>, TimestampsError> {
+        if !self.timestamps.enabled || segment.control == Control::Rst {
+            return Ok(None);
+        }
+        match Timestamps::parse(segment.options) {
+            Some(timestamps) if self.timestamps.is_old(timestamps.value, now) => Err(TimestampsError::Old),
+            // A SYN is answered by a challenge, with or without.
+            None if segment.control != Control::Syn => Err(TimestampsError::Missing),
+            timestamps => Ok(timestamps),
+        }
     }
 
     /// "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set)".
@@ -111,7 +152,7 @@ impl<D: Data> Connection<D> {
         if self.state == State::SynReceived && segment.sequence == self.peer_isn {
             // The SYN again: the SYN-ACK was lost or is late. An ACK, as the letter has it, would not help the peer.
             ctx.counters.segments_out += 1;
-            return Verdict::Reply(self.syn_ack(ctx.config));
+            return Verdict::Reply(self.syn_ack(ctx.config, ctx.now));
         }
         self.challenge_ack(ctx).into()
     }
@@ -138,6 +179,7 @@ impl<D: Data> Connection<D> {
     fn acknowledgment_arrives(
         &mut self,
         ack: Seq,
+        echo: Option<Duration>,
         segment: &Segment<'_>,
         events: &mut SegmentEvents<'_>,
         ctx: &mut Context<'_>,
@@ -156,7 +198,7 @@ impl<D: Data> Connection<D> {
             // An old acknowledgment, late; the segment's text may be new.
             return Ok(());
         }
-        let acked = send.acknowledge(ack, ctx);
+        let acked = send.acknowledge(ack, echo, ctx);
         self.active_at = ctx.now;
         send.update_window(segment, ack, ctx);
         events.acked_bytes = acked.bytes;

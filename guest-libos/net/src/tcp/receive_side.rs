@@ -5,7 +5,6 @@ use super::reassembly::ReceiveBuffer;
 use super::{Context, Seq};
 use crate::events::{AckDue, KeepError};
 use crate::time::Instant;
-use crate::wire::tcp::MAX_WINDOW_SCALE;
 
 #[derive(Debug)]
 pub(crate) struct ReceiveSide {
@@ -29,6 +28,8 @@ pub(crate) struct ReceiveSide {
     /// When a delayed acknowledgment is due.
     pub(crate) ack_at: Instant,
     unacknowledged: u32,
+    /// RFC 7323 4.3's Last.ACK.sent.
+    pub(crate) last_ack_sent: Seq,
     /// A duplicate acknowledgment is owed, which only a segment without data is (RFC 5681 2).
     pub(crate) pure_ack_due: bool,
 }
@@ -61,13 +62,9 @@ impl ReceiveSide {
             ack: AckDue::None,
             ack_at: Instant::NEVER,
             unacknowledged: 0,
+            last_ack_sent: next,
             pure_ack_due: false,
         }
-    }
-
-    /// The smallest shift that lets `capacity` be announced (RFC 7323 2.3).
-    pub(crate) fn scale_for(capacity: u32) -> u8 {
-        (0..MAX_WINDOW_SCALE).find(|shift| capacity >> shift <= 65_535).unwrap_or(MAX_WINDOW_SCALE)
     }
 
     /// RCV.WND: what the peer may still send.
@@ -240,6 +237,7 @@ impl ReceiveSide {
         self.ack = AckDue::None;
         self.ack_at = Instant::NEVER;
         self.unacknowledged = 0;
+        self.last_ack_sent = self.next;
         self.pure_ack_due = false;
     }
 

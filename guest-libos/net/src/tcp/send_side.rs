@@ -7,7 +7,7 @@ use super::rto::Rto;
 use super::send_queue::SendQueue;
 use super::{Context, Seq};
 use crate::data::Data;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::tcp::Segment;
 
 /// What the send timer waits for.
@@ -122,9 +122,15 @@ impl<D: Data> SendSide<D> {
     }
 
     /// Our SYN was acknowledged by `segment`: the window is valid from here on.
-    pub(crate) fn open(&mut self, segment: &Segment<'_>, ack: Seq, ctx: &mut Context<'_>) {
+    pub(crate) fn open(
+        &mut self,
+        segment: &Segment<'_>,
+        ack: Seq,
+        echo: Option<Duration>,
+        ctx: &mut Context<'_>,
+    ) {
         self.una = ack;
-        self.take_rtt_sample(ack, ctx);
+        self.take_rtt_sample(ack, echo, ctx);
         self.rto.reset_backoff();
         (self.timer, self.timer_at) = (SendTimer::Off, Instant::NEVER);
         self.progress_at = ctx.now;
@@ -154,9 +160,9 @@ impl<D: Data> SendSide<D> {
         u32::from(field) << self.scale
     }
 
-    /// Handles SND.UNA < SEG.ACK =< highest sent.
+    /// Handles SND.UNA < SEG.ACK =< highest sent. `echo` is the round trip that the segment's timestamps show.
     #[inline]
-    pub(crate) fn acknowledge(&mut self, ack: Seq, ctx: &mut Context<'_>) -> Acked {
+    pub(crate) fn acknowledge(&mut self, ack: Seq, echo: Option<Duration>, ctx: &mut Context<'_>) -> Acked {
         let advanced = ack.since(self.una);
         let flight = self.next.since(self.una);
         let queued = self.queue.len();
@@ -167,7 +173,7 @@ impl<D: Data> SendSide<D> {
         self.queue.acknowledge(bytes as usize);
         self.una = ack;
         self.next = self.next.max(ack);
-        self.take_rtt_sample(ack, ctx);
+        self.take_rtt_sample(ack, echo, ctx);
         self.rto.reset_backoff();
         self.progress_at = ctx.now;
         match self.recovery.on_progress(ack, advanced, self.mss) {
@@ -211,16 +217,22 @@ impl<D: Data> SendSide<D> {
         }
     }
 
+    /// A segment that was sent once is timed to the nanosecond; where there is none, because it was sent again, timestamps
+    /// give the round trip to a tick (RFC 7323 4).
     #[inline]
-    fn take_rtt_sample(&mut self, ack: Seq, ctx: &mut Context<'_>) {
-        if let Some((end, sent_at)) = self.timed
-            && end.is_at_or_before(ack)
-        {
-            let smoothed = self.rto.sample(ctx.now.since(sent_at), ctx.config.min_rto);
-            ctx.samples.smoothed_rtt_ns.add(smoothed.as_nanos());
-            ctx.samples.congestion_window_bytes.add(u64::from(self.congestion.window()));
-            self.timed = None;
-        }
+    fn take_rtt_sample(&mut self, ack: Seq, echo: Option<Duration>, ctx: &mut Context<'_>) {
+        let rtt = match self.timed {
+            Some((end, sent_at)) if end.is_at_or_before(ack) => ctx.now.since(sent_at),
+            Some(_) => return,
+            None => match echo {
+                Some(echo) => echo,
+                None => return,
+            },
+        };
+        let smoothed = self.rto.sample(rtt, ctx.config.min_rto);
+        ctx.samples.smoothed_rtt_ns.add(smoothed.as_nanos());
+        ctx.samples.congestion_window_bytes.add(u64::from(self.congestion.window()));
+        self.timed = None;
     }
 
     /// Whether the FIN must (again) follow what is between SND.NXT and the end of the queue.

@@ -1,5 +1,5 @@
 //! Headers of what we send. A connection's Ethernet, IPv4 and TCP headers are made once, with the sums of everything in
-//! them that never changes; a segment copies them and fills in six fields.
+//! them that never changes; a segment copies them and fills in six fields, or eight with timestamps.
 
 use super::Seq;
 use crate::driver::MAX_HEADER_BYTES;
@@ -7,6 +7,7 @@ use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{self, EtherType, EthernetHeader, MacAddress};
 use crate::wire::ipv4::{self, Ipv4Header};
 use crate::wire::tcp;
+use crate::wire::tcp_options::{ALIGNED_TIMESTAMPS, TIMESTAMPS_BYTES, Timestamps};
 
 /// Offset of the IPv4 header.
 const IP: usize = ethernet::HEADER_BYTES;
@@ -14,10 +15,13 @@ const IP: usize = ethernet::HEADER_BYTES;
 pub(crate) const TCP: usize = IP + ipv4::HEADER_BYTES;
 /// All three headers, without options.
 const HEADERS: usize = TCP + tcp::HEADER_BYTES;
+/// With the timestamps option behind them.
+const WITH_TIMESTAMPS: usize = HEADERS + TIMESTAMPS_BYTES;
 
 #[derive(Debug)]
 pub(crate) struct HeaderTemplate {
-    bytes: [u8; HEADERS],
+    /// Kind and length of the timestamps option are there always, and count if a segment has it.
+    bytes: [u8; WITH_TIMESTAMPS],
     ip_sum: Sum,
     pseudo_sum: Sum,
     ports_sum: Sum,
@@ -30,6 +34,7 @@ pub(crate) struct Fields {
     pub(crate) acknowledgment: Seq,
     pub(crate) flags: u8,
     pub(crate) window: u16,
+    pub(crate) timestamps: Option<Timestamps>,
 }
 
 /// Where the checksum of the payload comes from.
@@ -49,7 +54,8 @@ impl HeaderTemplate {
         source_port: u16,
         destination_port: u16,
     ) -> Self {
-        let mut bytes = [0; HEADERS];
+        let mut bytes = [0; WITH_TIMESTAMPS];
+        bytes[HEADERS..HEADERS + 4].copy_from_slice(&ALIGNED_TIMESTAMPS);
         let (ethernet, rest) = bytes.split_at_mut(IP);
         let (ip_bytes, tcp) = rest.split_at_mut(ipv4::HEADER_BYTES);
         if let Ok(out) = ethernet.try_into() {
@@ -79,8 +85,8 @@ impl HeaderTemplate {
         self.bytes[..6].copy_from_slice(&next_hop.0);
     }
 
-    /// Writes the header of a segment with `options` (a multiple of four bytes) and `payload_len` bytes of payload, and
-    /// returns its length.
+    /// Writes the header of a segment with the timestamps of `fields`, further `options` (a multiple of four bytes) and
+    /// `payload_len` bytes of payload, and returns its length.
     #[inline]
     pub(crate) fn fill(
         &self,
@@ -90,24 +96,33 @@ impl HeaderTemplate {
         payload_len: usize,
         payload_sum: PayloadSum,
     ) -> usize {
-        let tcp_len = tcp::HEADER_BYTES + options.len() + payload_len;
+        let at = if fields.timestamps.is_some() { WITH_TIMESTAMPS } else { HEADERS };
+        let header_len = at + options.len();
+        let tcp_len = header_len - TCP + payload_len;
         let total_len = (ipv4::HEADER_BYTES + tcp_len) as u16;
-        let offset_and_flags =
-            u16::from_be_bytes([((tcp::HEADER_BYTES + options.len()) as u8 / 4) << 4, fields.flags]);
+        let offset_and_flags = u16::from_be_bytes([((header_len - TCP) as u8 / 4) << 4, fields.flags]);
         let pseudo = self.pseudo_sum.word(tcp_len as u16);
         let checksum = match payload_sum {
             PayloadSum::Device => pseudo.fold(),
-            PayloadSum::Known(sum) => pseudo
-                .plus(self.ports_sum)
-                .double(fields.sequence.value())
-                .double(fields.acknowledgment.value())
-                .word(offset_and_flags)
-                .word(fields.window)
-                .bytes(options)
-                .word(sum)
-                .checksum(),
+            PayloadSum::Known(sum) => {
+                let mut all = pseudo
+                    .plus(self.ports_sum)
+                    .double(fields.sequence.value())
+                    .double(fields.acknowledgment.value())
+                    .word(offset_and_flags)
+                    .word(fields.window)
+                    .bytes(options)
+                    .word(sum);
+                if let Some(timestamps) = fields.timestamps {
+                    all = all
+                        .double(u32::from_be_bytes(ALIGNED_TIMESTAMPS))
+                        .double(timestamps.value)
+                        .double(timestamps.echo);
+                }
+                all.checksum()
+            }
         };
-        out[..HEADERS].copy_from_slice(&self.bytes);
+        out[..WITH_TIMESTAMPS].copy_from_slice(&self.bytes);
         out[IP + 2..IP + 4].copy_from_slice(&total_len.to_be_bytes());
         out[IP + 10..IP + 12].copy_from_slice(&self.ip_sum.word(total_len).checksum().to_be_bytes());
         out[TCP + 4..TCP + 8].copy_from_slice(&fields.sequence.value().to_be_bytes());
@@ -115,8 +130,14 @@ impl HeaderTemplate {
         out[TCP + 12..TCP + 14].copy_from_slice(&offset_and_flags.to_be_bytes());
         out[TCP + 14..TCP + 16].copy_from_slice(&fields.window.to_be_bytes());
         out[TCP + 16..TCP + 18].copy_from_slice(&checksum.to_be_bytes());
-        out[HEADERS..HEADERS + options.len()].copy_from_slice(options);
-        HEADERS + options.len()
+        if let Some(timestamps) = fields.timestamps {
+            out[HEADERS + 4..HEADERS + 8].copy_from_slice(&timestamps.value.to_be_bytes());
+            out[HEADERS + 8..HEADERS + 12].copy_from_slice(&timestamps.echo.to_be_bytes());
+        }
+        if !options.is_empty() {
+            out[at..header_len].copy_from_slice(options);
+        }
+        header_len
     }
 }
 
@@ -134,7 +155,7 @@ mod tests {
         #[test]
         fn template_fill_then_parse_returns_same(
             sequence: u32, acknowledgment: u32, window: u16, source: u32, destination: u32, ports: (u16, u16),
-            with_options: bool, payload in proptest::collection::vec(any::<u8>(), 0..200),
+            with_options: bool, timestamps: Option<(u32, u32)>, payload in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             let ip = Ipv4Header {
                 source: Ipv4Addr::from_bits(source),
@@ -149,6 +170,7 @@ mod tests {
                 acknowledgment: Seq::new(acknowledgment),
                 flags: tcp::flags::ACK | tcp::flags::FIN,
                 window,
+                timestamps: timestamps.map(|(value, echo)| Timestamps { value, echo }),
             };
             let mut out = [0; MAX_HEADER_BYTES];
             let sum = PayloadSum::Known(sum_bytes(&payload));
@@ -164,7 +186,9 @@ mod tests {
             prop_assert_eq!(segment.sequence, fields.sequence);
             prop_assert_eq!(segment.acknowledgment, Some(fields.acknowledgment));
             prop_assert_eq!((segment.control, segment.window), (tcp::Control::Fin, window));
-            prop_assert_eq!((segment.options, segment.payload), (options, &payload[..]));
+            prop_assert_eq!(Timestamps::parse(segment.options), fields.timestamps);
+            let aligned = if timestamps.is_some() { TIMESTAMPS_BYTES } else { 0 };
+            prop_assert_eq!((&segment.options[aligned..], segment.payload), (options, &payload[..]));
 
             // What a device does with the folded pseudo-header sum gives the same checksum (VIRTIO 5.1.6.2).
             let mut offloaded = [0; MAX_HEADER_BYTES];

@@ -8,8 +8,11 @@ use hashbrown::HashMap;
 use super::Seq;
 use super::isn::FlowHash;
 use super::table::FlowKey;
-use crate::time::{Duration, Instant};
+use super::timestamps::TimestampState;
+use crate::config::Config;
+use crate::time::Instant;
 use crate::wire::tcp::{Control, Segment};
+use crate::wire::tcp_options::Timestamps;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeWaitRecord {
@@ -18,6 +21,17 @@ pub(crate) struct TimeWaitRecord {
     /// RCV.NXT, beyond the peer's FIN.
     pub(crate) acknowledgment: Seq,
     pub(crate) expires_at: Instant,
+    pub(crate) timestamps: TimestampState,
+}
+
+impl TimeWaitRecord {
+    /// RFC 6191 2: whether a SYN begins a new connection; by its timestamps where both connections have them, by its
+    /// sequence number where that says nothing.
+    fn is_succeeded_by(&self, syn: &Segment<'_>, now: Instant, config: &Config) -> bool {
+        let timestamps = Timestamps::parse(syn.options).filter(|_| config.timestamps);
+        let by_timestamps = self.timestamps.is_succeeded_by(timestamps, now);
+        by_timestamps.unwrap_or_else(|| syn.sequence.is_after(self.acknowledgment))
+    }
 }
 
 /// What a segment for a TIME-WAIT record asks for.
@@ -26,7 +40,7 @@ pub(crate) enum TimeWaitAnswer {
     /// Nothing.
     Ignore,
     /// An acknowledgment with these numbers.
-    Acknowledge { sequence: Seq, acknowledgment: Seq },
+    Acknowledge { sequence: Seq, acknowledgment: Seq, timestamps: Option<Timestamps> },
     /// A new connection may begin; its initial sequence number must lie after this one.
     Reopen { after: Seq },
 }
@@ -73,7 +87,7 @@ impl TimeWaitTable {
         key: FlowKey,
         segment: &Segment<'_>,
         now: Instant,
-        time_wait: Duration,
+        config: &Config,
     ) -> Option<TimeWaitAnswer> {
         let record = self.records.get_mut(&key)?;
         if record.expires_at <= now {
@@ -84,7 +98,7 @@ impl TimeWaitTable {
             // RFC 1337: an old RST must not end TIME-WAIT early.
             Control::Rst => return Some(TimeWaitAnswer::Ignore),
             Control::Syn
-                if segment.acknowledgment.is_none() && segment.sequence.is_after(record.acknowledgment) =>
+                if segment.acknowledgment.is_none() && record.is_succeeded_by(segment, now, config) =>
             {
                 let after = record.sequence;
                 self.records.remove(&key);
@@ -95,11 +109,14 @@ impl TimeWaitTable {
         if segment.sequence_len() == 0 {
             return Some(TimeWaitAnswer::Ignore);
         }
-        let answer =
-            TimeWaitAnswer::Acknowledge { sequence: record.sequence, acknowledgment: record.acknowledgment };
+        let answer = TimeWaitAnswer::Acknowledge {
+            sequence: record.sequence,
+            acknowledgment: record.acknowledgment,
+            timestamps: record.timestamps.option(now),
+        };
         if segment.control == Control::Fin {
             // The last acknowledgment was lost: another 2 MSL.
-            let expires_at = now + time_wait;
+            let expires_at = now + config.time_wait;
             if expires_at != record.expires_at && self.order.len() < 2 * self.max {
                 record.expires_at = expires_at;
                 self.order.push_back((expires_at, key));
@@ -129,8 +146,11 @@ impl TimeWaitTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::ethernet::MacAddress;
 
-    const TIME_WAIT: Duration = Duration::from_secs(60);
+    fn config() -> Config {
+        Config::new(MacAddress([2, 0, 0, 0, 0, 1]), [10, 0, 0, 1].into(), 24, [1; 16])
+    }
 
     fn table(max: usize) -> TimeWaitTable {
         TimeWaitTable::new(max, FlowHash::new([1; 16]))
@@ -141,6 +161,7 @@ mod tests {
             sequence: Seq::new(500),
             acknowledgment: Seq::new(900),
             expires_at: Instant::from_millis(expires_s * 1000),
+            timestamps: TimestampState::new(0, None, Instant::ZERO),
         }
     }
 
@@ -162,8 +183,12 @@ mod tests {
         let mut table = table(10);
         table.insert(FlowKey(1), record(60));
         let at_30 = Instant::from_millis(30_000);
-        let answer = table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), at_30, TIME_WAIT);
-        let expected = TimeWaitAnswer::Acknowledge { sequence: Seq::new(500), acknowledgment: Seq::new(900) };
+        let answer = table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), at_30, &config());
+        let expected = TimeWaitAnswer::Acknowledge {
+            sequence: Seq::new(500),
+            acknowledgment: Seq::new(900),
+            timestamps: None,
+        };
         assert_eq!(answer, Some(expected));
         table.expire(Instant::from_millis(60_000));
         assert_eq!(table.len(), 1);
@@ -176,7 +201,7 @@ mod tests {
         let mut table = table(10);
         table.insert(FlowKey(1), record(60));
         for control in [Control::Rst, Control::None] {
-            let answer = table.segment_arrives(FlowKey(1), &segment(control, 900), Instant::ZERO, TIME_WAIT);
+            let answer = table.segment_arrives(FlowKey(1), &segment(control, 900), Instant::ZERO, &config());
             assert_eq!(answer, Some(TimeWaitAnswer::Ignore));
         }
         assert_eq!(table.len(), 1);
@@ -186,11 +211,34 @@ mod tests {
     fn time_wait_syn_reopens_only_with_a_later_sequence_number() {
         let mut table = table(10);
         table.insert(FlowKey(1), record(60));
-        let old = table.segment_arrives(FlowKey(1), &segment(Control::Syn, 800), Instant::ZERO, TIME_WAIT);
+        let old = table.segment_arrives(FlowKey(1), &segment(Control::Syn, 800), Instant::ZERO, &config());
         assert!(matches!(old, Some(TimeWaitAnswer::Acknowledge { .. })));
-        let new = table.segment_arrives(FlowKey(1), &segment(Control::Syn, 901), Instant::ZERO, TIME_WAIT);
+        let new = table.segment_arrives(FlowKey(1), &segment(Control::Syn, 901), Instant::ZERO, &config());
         assert_eq!(new, Some(TimeWaitAnswer::Reopen { after: Seq::new(500) }));
         assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn time_wait_syn_with_later_timestamps_reopens_whatever_its_sequence_number() {
+        let mut table = table(10);
+        let recent = Some(Timestamps { value: 1_000, echo: 0 });
+        let timestamps = TimestampState::new(0, recent, Instant::ZERO);
+        let mut answer = |value: u32, sequence: u32| {
+            table.insert(FlowKey(1), TimeWaitRecord { timestamps, ..record(60) });
+            let mut options = [1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0];
+            options[4..8].copy_from_slice(&value.to_be_bytes());
+            let syn = Segment { options: &options, ..segment(Control::Syn, sequence) };
+            let answer = table.segment_arrives(FlowKey(1), &syn, Instant::ZERO, &config());
+            matches!(answer, Some(TimeWaitAnswer::Reopen { .. }))
+        };
+        assert!(answer(1_001, 5));
+        assert!(!answer(999, 5) && !answer(999, 901));
+        assert!(!answer(1_000, 5) && answer(1_000, 901));
+    }
+
+    #[test]
+    fn time_wait_record_and_its_key_take_less_than_64_bytes() {
+        assert!(size_of::<(FlowKey, TimeWaitRecord)>() + size_of::<(Instant, FlowKey)>() < 64);
     }
 
     #[test]
@@ -199,7 +247,7 @@ mod tests {
         assert_eq!(table.insert(FlowKey(1), record(60)), 0);
         assert_eq!(table.insert(FlowKey(2), record(61)), 0);
         assert_eq!(table.insert(FlowKey(3), record(62)), 1);
-        let gone = table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), Instant::ZERO, TIME_WAIT);
+        let gone = table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), Instant::ZERO, &config());
         assert_eq!((gone, table.len()), (None, 2));
     }
 
@@ -209,7 +257,7 @@ mod tests {
         table.insert(FlowKey(1), record(60));
         for ms in 0..1_000 {
             let now = Instant::from_millis(ms);
-            let _ = table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), now, TIME_WAIT);
+            let _ = table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), now, &config());
         }
         assert!(table.order.len() <= 8);
     }

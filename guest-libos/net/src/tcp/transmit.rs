@@ -134,6 +134,7 @@ impl<D: Data> Connection<D> {
             acknowledgment: self.receive.next,
             flags: bits,
             window: self.receive.window_field(ctx),
+            timestamps: self.timestamps.option(ctx.now),
         };
         let offload = ctx.config.tx_checksum == TxChecksum::Offload && planned.len > 0;
         let payload_sum = if offload {
@@ -206,7 +207,7 @@ impl<D: Data> Connection<D> {
         }
         self.send.syn_ack_repeated(ctx);
         ctx.counters.timeouts += 1;
-        match tx.transmit_control(&self.syn_ack(ctx.config)) {
+        match tx.transmit_control(&self.syn_ack(ctx.config, ctx.now)) {
             Ok(()) => {
                 ctx.counters.retransmits += 1;
                 ctx.counters.segments_out += 1;

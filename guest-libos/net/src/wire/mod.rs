@@ -10,6 +10,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod ndisc;
 pub mod tcp;
+pub mod tcp_options;
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! TCP segments (RFC 9293 3.1, 3.2) as they arrive, and the options of a SYN. What we send is written by
+//! TCP segments (RFC 9293 3.1, 3.2) as they arrive; their options are `tcp_options`' part. What we send is written by
 //! `tcp::template`, which has most of it ready beforehand.
 
 use super::ipv4::Ipv4Header;
@@ -9,8 +9,6 @@ use crate::tcp::Seq;
 pub const HEADER_BYTES: usize = 20;
 /// Offset of the checksum in the header.
 pub const CHECKSUM_OFFSET: usize = 16;
-/// The largest shift count of the window scale option (RFC 7323 2.3).
-pub const MAX_WINDOW_SCALE: u8 = 14;
 
 /// Control bits on the wire.
 pub mod flags {
@@ -54,7 +52,7 @@ pub struct Segment<'f> {
     pub control: Control,
     /// SEG.WND as on the wire, not scaled.
     pub window: u16,
-    /// The options, unread: only those of a SYN matter.
+    /// The options, unread: see [`super::tcp_options`].
     pub options: &'f [u8],
     /// The data.
     pub payload: &'f [u8],
@@ -99,58 +97,6 @@ impl<'f> Segment<'f> {
     #[inline]
     pub fn sequence_len(&self) -> u32 {
         self.payload.len() as u32 + u32::from(matches!(self.control, Control::Syn | Control::Fin))
-    }
-}
-
-/// The options of a SYN that we act on. Timestamps and SACK-permitted are read over; absence is the answer to them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SynOptions {
-    /// Maximum segment size (RFC 9293 3.7.1).
-    pub mss: Option<u16>,
-    /// Window scale shift (RFC 7323 2), at most [`MAX_WINDOW_SCALE`].
-    pub window_scale: Option<u8>,
-}
-
-impl SynOptions {
-    /// The most bytes [`Self::emit`] writes.
-    pub const MAX_BYTES: usize = 8;
-
-    /// Reads options; whatever follows a malformed one is ignored (RFC 9293 3.1: MUST-7 asks only not to crash).
-    pub fn parse(mut options: &[u8]) -> Self {
-        let mut parsed = Self::default();
-        loop {
-            match *options {
-                // End of list, or nothing left.
-                [] | [0, ..] => break,
-                // No-operation.
-                [1, ref rest @ ..] => options = rest,
-                [kind, len, ..] if len >= 2 && usize::from(len) <= options.len() => {
-                    match (kind, &options[2..usize::from(len)]) {
-                        (2, &[high, low]) => parsed.mss = Some(u16::from_be_bytes([high, low])),
-                        (3, &[shift]) => parsed.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
-                        _ => {}
-                    }
-                    options = &options[usize::from(len)..];
-                }
-                _ => break,
-            }
-        }
-        parsed
-    }
-
-    /// Writes the options, padded to a multiple of four bytes, and returns their length.
-    pub fn emit(&self, out: &mut [u8; Self::MAX_BYTES]) -> usize {
-        let mut len = 0;
-        if let Some(mss) = self.mss {
-            let [high, low] = mss.to_be_bytes();
-            out[..4].copy_from_slice(&[2, 4, high, low]);
-            len = 4;
-        }
-        if let Some(shift) = self.window_scale {
-            out[len..len + 4].copy_from_slice(&[1, 3, 3, shift]);
-            len += 4;
-        }
-        len
     }
 }
 
@@ -208,33 +154,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn syn_options_of_linux_are_read() {
-        let options = [2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
-        assert_eq!(SynOptions::parse(&options), SynOptions { mss: Some(1460), window_scale: Some(7) });
-    }
-
-    #[test]
-    fn syn_options_invalid_length_ends_list() {
-        assert_eq!(SynOptions::parse(&[3, 3, 15, 2, 0, 5, 180]).window_scale, Some(MAX_WINDOW_SCALE));
-        assert_eq!(SynOptions::parse(&[2, 1, 5, 180, 3, 3, 7, 0]), SynOptions::default());
-        assert_eq!(SynOptions::parse(&[2, 200, 5, 180]), SynOptions::default());
-        assert_eq!(SynOptions::parse(&[2]), SynOptions::default());
-    }
-
     proptest! {
-        #[test]
-        fn syn_options_emit_then_parse_returns_same(mss: Option<u16>, shift in proptest::option::of(0u8..=14)) {
-            let options = SynOptions { mss, window_scale: shift };
-            let mut out = [0; SynOptions::MAX_BYTES];
-            let len = options.emit(&mut out);
-            prop_assert_eq!(SynOptions::parse(&out[..len]), options);
-        }
-
         #[test]
         fn tcp_garbage_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             if let Ok(segment) = Segment::parse(&bytes, None) {
-                let _ = SynOptions::parse(segment.options);
                 prop_assert_eq!(segment.payload.len() + segment.options.len() + HEADER_BYTES, bytes.len());
             }
         }

@@ -11,7 +11,7 @@ use exos_net::{
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpAddress, IpProtocol, Ipv4Packet,
-    Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+    Ipv4Repr, TcpControl, TcpOption, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr,
 };
 
 pub(crate) const SERVER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -122,6 +122,10 @@ pub(crate) struct Seen {
     pub(crate) ack: u32,
     pub(crate) window: u16,
     pub(crate) payload: Vec<u8>,
+    /// TSval and TSecr.
+    pub(crate) timestamps: Option<(u32, u32)>,
+    /// SACK blocks, relative.
+    pub(crate) blocks: Vec<(u32, u32)>,
 }
 
 /// What one frame did to the stack.
@@ -248,6 +252,12 @@ pub(crate) struct Client {
     pub(crate) window: u16,
     pub(crate) mss: Option<u16>,
     pub(crate) window_scale: Option<u8>,
+    /// Whether the SYN permits SACK.
+    pub(crate) sack: bool,
+    /// The blocks that segments carry, relative as all numbers are.
+    pub(crate) blocks: Vec<(u32, u32)>,
+    /// TSval and TSecr of the segments, if there are timestamps.
+    pub(crate) timestamps: Option<(u32, u32)>,
 }
 
 impl Default for Client {
@@ -262,6 +272,9 @@ impl Default for Client {
             window: 65_535,
             mss: Some(MSS as u16),
             window_scale: None,
+            sack: false,
+            blocks: Vec::new(),
+            timestamps: None,
         }
     }
 }
@@ -282,9 +295,12 @@ impl Client {
             window_len: self.window,
             window_scale: self.window_scale.filter(|_| syn),
             max_seg_size: self.mss.filter(|_| syn),
-            sack_permitted: syn,
-            sack_ranges: [None; 3],
-            timestamp: None,
+            sack_permitted: syn && self.sack,
+            sack_ranges: std::array::from_fn(|place| {
+                let absolute = |edge: u32| self.server_isn.wrapping_add(edge);
+                self.blocks.get(place).filter(|_| !syn).map(|&(start, end)| (absolute(start), absolute(end)))
+            }),
+            timestamp: self.timestamps.map(|(value, echo)| TcpTimestampRepr::new(value, echo)),
             payload,
         };
         let ip = Ipv4Repr {
@@ -352,7 +368,25 @@ impl Client {
                 flags.push(letter);
             }
         }
+        let (mut timestamps, mut blocks) = (None, Vec::new());
+        let mut bytes = tcp.options();
+        while !bytes.is_empty() {
+            let (rest, option) = TcpOption::parse(bytes).unwrap();
+            match option {
+                TcpOption::TimeStamp { tsval, tsecr } => timestamps = Some((tsval, tsecr)),
+                TcpOption::SackRange(ranges) => {
+                    let relative = |edge: u32| edge.wrapping_sub(self.isn);
+                    blocks.extend(
+                        ranges.iter().flatten().map(|&(start, end)| (relative(start), relative(end))),
+                    );
+                }
+                _ => {}
+            }
+            bytes = rest;
+        }
         Seen {
+            timestamps,
+            blocks,
             flags,
             seq: (tcp.seq_number().0 as u32).wrapping_sub(self.server_isn),
             ack: (tcp.ack_number().0 as u32).wrapping_sub(self.isn),

@@ -13,5 +13,6 @@ mod ndisc;
 mod receive;
 mod retransmission;
 mod room;
+mod timestamps;
 mod transfer;
 mod windows;

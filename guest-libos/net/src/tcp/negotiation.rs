@@ -1,0 +1,67 @@
+//! The options of SYNs: what both sides agreed on, and what follows from it for segment sizes.
+
+use crate::config::Config;
+use crate::wire::tcp_options::{MAX_WINDOW_SCALE, SynOptions, TIMESTAMPS_BYTES, Timestamps};
+
+/// RFC 9293 3.7.1 (MUST-15): the peer's segment size if its SYN does not say.
+const DEFAULT_MSS: u16 = 536;
+/// A peer that announces less would make us send headers only.
+const MIN_MSS: u16 = 48;
+
+/// The smallest shift that lets `capacity` be announced (RFC 7323 2.3).
+fn scale_for(capacity: u32) -> u8 {
+    (0..MAX_WINDOW_SCALE).find(|shift| capacity >> shift <= 65_535).unwrap_or(MAX_WINDOW_SCALE)
+}
+
+/// What both sides agreed on: an option is in use if both SYNs had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    /// Shift of the window field that the peer sends.
+    pub(crate) send_scale: u8,
+    /// Shift of the window field that we send.
+    pub(crate) receive_scale: u8,
+    scaled: bool,
+    pub(crate) timestamps: bool,
+    pub(crate) sack: bool,
+    peer_mss: u16,
+}
+
+impl Agreed {
+    /// From our configuration, which says what our SYN has or would have, and the peer's SYN.
+    pub(crate) fn new(config: &Config, peer: &SynOptions) -> Self {
+        let scaled = peer.window_scale.is_some();
+        Self {
+            send_scale: peer.window_scale.unwrap_or(0),
+            receive_scale: if scaled { scale_for(config.receive_window_bytes) } else { 0 },
+            scaled,
+            timestamps: config.timestamps && peer.timestamps.is_some(),
+            sack: config.sack && peer.sack_permitted,
+            peer_mss: peer.mss.unwrap_or(DEFAULT_MSS).clamp(MIN_MSS, config.receive_mss().max(MIN_MSS)),
+        }
+    }
+
+    /// The options of a SYN-ACK: those that the peer's SYN had, too.
+    pub(crate) fn answer(&self, config: &Config, timestamps: Option<Timestamps>) -> SynOptions {
+        SynOptions {
+            mss: Some(config.receive_mss()),
+            window_scale: self.scaled.then_some(self.receive_scale),
+            sack_permitted: self.sack,
+            timestamps,
+        }
+    }
+
+    /// Bytes of options in every segment.
+    pub(crate) fn option_bytes(&self) -> u16 {
+        if self.timestamps { TIMESTAMPS_BYTES as u16 } else { 0 }
+    }
+
+    /// Eff.snd.MSS: what a segment of ours has room for besides its options (RFC 9293 3.7.1, RFC 6691 2).
+    pub(crate) fn send_mss(&self) -> u32 {
+        u32::from(self.peer_mss - self.option_bytes())
+    }
+
+    /// The payload of a full segment of the peer's, which subtracts its options likewise.
+    pub(crate) fn receive_mss(&self, config: &Config) -> u32 {
+        u32::from(config.receive_mss().saturating_sub(self.option_bytes()).max(1))
+    }
+}
