@@ -12,10 +12,11 @@ use super::timewait::TimeWaitRecord;
 use super::{Context, Seq};
 use crate::config::Config;
 use crate::data::Data;
+use crate::driver::MAX_HEADER_BYTES;
 use crate::frame::ControlFrame;
 use crate::time::{Duration, Instant};
 use crate::wire::tcp::{Segment, flags};
-use crate::wire::tcp_options::SynOptions;
+use crate::wire::tcp_options::{SackBlocks, SynOptions};
 
 /// RFC 5961 7: challenge ACKs are limited; per connection, so that nobody can count somebody else's.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
@@ -83,7 +84,7 @@ impl<D: Data> Connection<D> {
             key,
             state: State::SynReceived,
             send: SendSide::new(isn, agreed.send_mss(), agreed.send_scale, queue, ctx),
-            receive: ReceiveSide::new(syn.sequence, capacity, receive_mss, agreed.receive_scale),
+            receive: ReceiveSide::new(syn.sequence, capacity, receive_mss, agreed.receive_scale, agreed.sack),
             template,
             peer_isn: syn.sequence,
             agreed,
@@ -144,25 +145,28 @@ impl<D: Data> Connection<D> {
         })
     }
 
-    /// The fields of an acknowledgment without data.
-    pub(crate) fn ack_fields(&mut self, ctx: &mut Context<'_>) -> Fields {
+    /// Writes an acknowledgment without data and returns its length.
+    pub(crate) fn fill_ack(&mut self, out: &mut [u8; MAX_HEADER_BYTES], ctx: &mut Context<'_>) -> usize {
         let sequence = if self.is_open() { self.send.sequence_of_pure_ack() } else { self.send.next };
-        Fields {
+        let fields = Fields {
             sequence,
             acknowledgment: self.receive.next,
             flags: flags::ACK,
             window: self.receive.window_field(ctx),
             timestamps: self.timestamps.option(ctx.now),
-        }
+        };
+        let mut options = [0; SackBlocks::MAX_BYTES];
+        let len = self.receive.sack_blocks(self.agreed.max_sack_blocks()).emit(&mut options);
+        self.template.fill(out, &fields, &options[..len], 0, PayloadSum::Known(0))
     }
 
     /// An acknowledgment to be sent now.
     pub(crate) fn ack_frame(&mut self, ctx: &mut Context<'_>) -> ControlFrame<'static> {
-        let fields = self.ack_fields(ctx);
-        self.receive.ack_sent();
+        let frame = ControlFrame::build(&[], |out| self.fill_ack(out, ctx));
+        self.receive.pure_ack_sent();
         ctx.counters.segments_out += 1;
         ctx.counters.pure_acks_out += 1;
-        self.control_frame(&fields)
+        frame
     }
 
     /// RFC 5961's challenge ACK, unless there was one a moment ago.

@@ -11,6 +11,7 @@ pub(crate) mod receive;
 pub(crate) mod receive_side;
 pub(crate) mod recovery;
 pub(crate) mod rto;
+pub(crate) mod sack_report;
 pub(crate) mod send_queue;
 pub(crate) mod send_side;
 mod sequence;

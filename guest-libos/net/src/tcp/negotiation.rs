@@ -1,7 +1,7 @@
 //! The options of SYNs: what both sides agreed on, and what follows from it for segment sizes.
 
 use crate::config::Config;
-use crate::wire::tcp_options::{MAX_WINDOW_SCALE, SynOptions, TIMESTAMPS_BYTES, Timestamps};
+use crate::wire::tcp_options::{MAX_SACK_BLOCKS, MAX_WINDOW_SCALE, SynOptions, TIMESTAMPS_BYTES, Timestamps};
 
 /// RFC 9293 3.7.1 (MUST-15): the peer's segment size if its SYN does not say.
 const DEFAULT_MSS: u16 = 536;
@@ -53,6 +53,11 @@ impl Agreed {
     /// Bytes of options in every segment.
     pub(crate) fn option_bytes(&self) -> u16 {
         if self.timestamps { TIMESTAMPS_BYTES as u16 } else { 0 }
+    }
+
+    /// How many SACK blocks an acknowledgment has room for (RFC 2018 3).
+    pub(crate) fn max_sack_blocks(&self) -> usize {
+        if self.timestamps { MAX_SACK_BLOCKS - 1 } else { MAX_SACK_BLOCKS }
     }
 
     /// Eff.snd.MSS: what a segment of ours has room for besides its options (RFC 9293 3.7.1, RFC 6691 2).

@@ -44,9 +44,29 @@ impl ReceiveBuffer {
     }
 
     /// Whether a hole is open.
-    #[cfg(test)]
+    #[inline]
     pub(crate) fn has_holes(&self) -> bool {
         !self.runs.is_empty()
+    }
+
+    /// The run that has the byte `offset` bytes after RCV.NXT, as offsets of its first byte and the one after its last.
+    pub(crate) fn run_at(&self, offset: usize) -> Option<(usize, usize)> {
+        let at = self.tail.checked_add(offset)?;
+        let run = self.runs.get(self.runs.partition_point(|run| run.end <= at))?;
+        (run.start <= at).then_some((run.start - self.tail, run.end - self.tail))
+    }
+
+    /// Which of the `len` bytes from `offset` on are here already, out of order: the first stretch of them.
+    pub(crate) fn overlap(&self, offset: usize, len: usize) -> Option<(usize, usize)> {
+        let (start, end) = (self.tail + offset, self.tail + offset + len);
+        let run = self.runs.get(self.runs.partition_point(|run| run.end <= start))?;
+        let (first, last) = (run.start.max(start), run.end.min(end));
+        (first < last).then_some((first - self.tail, last - self.tail))
+    }
+
+    /// The runs as [`Self::run_at`] gives them, from the last to the first.
+    pub(crate) fn runs_backwards(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.runs.iter().rev().map(|run| (run.start - self.tail, run.end - self.tail))
     }
 
     /// Memory held.
@@ -192,6 +212,14 @@ mod tests {
                 buffer.consume(eat);
                 consumed = (consumed + eat).min(next);
                 prop_assert_eq!(buffer.has_holes(), have[next..].contains(&true));
+                for (run_start, run_end) in buffer.runs_backwards() {
+                    prop_assert!(have[next + run_start..next + run_end].iter().all(|&byte| byte));
+                    prop_assert!(!have[next + run_start - 1] && !have[next + run_end]);
+                }
+                for (offset, &here) in have[next..].iter().enumerate() {
+                    prop_assert_eq!(buffer.run_at(offset).is_some(), here);
+                    prop_assert_eq!(buffer.overlap(offset, 1).is_some(), here);
+                }
                 prop_assert!(buffer.bytes.len() <= 2 * WINDOW);
             }
         }

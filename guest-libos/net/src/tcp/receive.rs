@@ -60,7 +60,8 @@ impl<D: Data> Connection<D> {
             Err(TimestampsError::Missing) => return Verdict::Drop(DropReason::Unacceptable),
             Err(TimestampsError::Old) => {
                 ctx.counters.old_timestamps_in += 1;
-                return self.unacceptable(segment, ctx);
+                // Its bytes may be of another connection: not reported as a duplicate.
+                return self.unacceptable(&Segment { payload: &[], ..*segment }, ctx);
             }
         };
         if !self.receive.is_acceptable(segment.sequence, segment.sequence_len()) {
@@ -142,6 +143,10 @@ impl<D: Data> Connection<D> {
         }
         if self.state == State::TimeWait {
             self.linger_at = ctx.now + ctx.config.time_wait;
+        }
+        let end = segment.sequence + segment.payload.len() as u32;
+        if end.is_at_or_before(self.receive.next) {
+            self.receive.came_twice(segment.sequence, end);
         }
         Verdict::Reply(self.ack_frame(ctx))
     }

@@ -2,9 +2,11 @@
 //! acknowledgment is owed. It knows nothing of the connection's state.
 
 use super::reassembly::ReceiveBuffer;
+use super::sack_report::SackReport;
 use super::{Context, Seq};
 use crate::events::{AckDue, KeepError};
 use crate::time::Instant;
+use crate::wire::tcp_options::SackBlocks;
 
 #[derive(Debug)]
 pub(crate) struct ReceiveSide {
@@ -30,6 +32,8 @@ pub(crate) struct ReceiveSide {
     unacknowledged: u32,
     /// RFC 7323 4.3's Last.ACK.sent.
     pub(crate) last_ack_sent: Seq,
+    /// What acknowledgments say of data out of order.
+    pub(crate) report: SackReport,
     /// A duplicate acknowledgment is owed, which only a segment without data is (RFC 5681 2).
     pub(crate) pure_ack_due: bool,
 }
@@ -46,7 +50,7 @@ pub(crate) struct Text<'f> {
 }
 
 impl ReceiveSide {
-    pub(crate) fn new(peer_isn: Seq, capacity: u32, mss: u32, scale: u8) -> Self {
+    pub(crate) fn new(peer_isn: Seq, capacity: u32, mss: u32, scale: u8, sack: bool) -> Self {
         let next = peer_isn + 1;
         Self {
             next,
@@ -63,6 +67,7 @@ impl ReceiveSide {
             ack_at: Instant::NEVER,
             unacknowledged: 0,
             last_ack_sent: next,
+            report: SackReport::new(sack),
             pure_ack_due: false,
         }
     }
@@ -136,6 +141,7 @@ impl ReceiveSide {
             data = &data[old..];
             start += old as u32;
             self.owe_ack(AckDue::Now, ctx);
+            self.came_twice(sequence, start);
             if data.is_empty() && !(with_fin && start == self.next) {
                 ctx.counters.duplicates_in += 1;
                 return text;
@@ -182,6 +188,7 @@ impl ReceiveSide {
         // `growth` is the new capacity if there must be one, and the old one is given back.
         let grown = self.buffer.growth(offset as usize, data.len());
         let too_much = grown > 0 && *ctx.buffered_bytes + grown - before > ctx.config.max_buffered_bytes;
+        let overlap = self.buffer.overlap(offset as usize, data.len());
         let inserted = if too_much { None } else { self.buffer.insert(offset as usize, data).ok() };
         *ctx.buffered_bytes = *ctx.buffered_bytes + self.buffer.capacity() - before;
         self.owe_ack(AckDue::Now, ctx);
@@ -189,13 +196,22 @@ impl ReceiveSide {
             ctx.counters.dropped_no_buffer += 1;
             return false;
         };
+        if let Some((start, end)) = overlap {
+            self.came_twice(self.next + start as u32, self.next + end as u32);
+        }
         if offset > 0 {
             ctx.counters.out_of_order_in += 1;
+            self.report.stored(self.next + offset);
         }
         self.next += advanced as u32;
         ctx.counters.bytes_in += advanced as u64;
         // RFC 5681 4.2 again: at once when a hole is filled; but that one is no duplicate.
         advanced > 0
+    }
+
+    /// Bytes `start..end` came again: an acknowledgment without data reports them.
+    pub(crate) fn came_twice(&mut self, start: Seq, end: Seq) {
+        self.pure_ack_due |= self.report.came_twice(start, end);
     }
 
     /// An acknowledgment is owed.
@@ -239,6 +255,17 @@ impl ReceiveSide {
         self.unacknowledged = 0;
         self.last_ack_sent = self.next;
         self.pure_ack_due = false;
+    }
+
+    /// A segment without data left with our acknowledgment and blocks.
+    pub(crate) fn pure_ack_sent(&mut self) {
+        self.ack_sent();
+        self.report.sent();
+    }
+
+    /// What is to be said of data out of order, in at most `max` blocks.
+    pub(crate) fn sack_blocks(&self, max: usize) -> SackBlocks {
+        self.report.blocks(self.next, &self.buffer, max)
     }
 
     /// Another segment arrived: what was lent before can no longer be given back.

@@ -93,12 +93,11 @@ impl<D: Data> Connection<D> {
         tx: &mut T,
         sent: &mut Sent,
     ) -> Result<(), Full> {
-        let fields = self.ack_fields(ctx);
         let mut header = [0; MAX_HEADER_BYTES];
-        let len = self.template.fill(&mut header, &fields, &[], 0, PayloadSum::Known(0));
+        let len = self.fill_ack(&mut header, ctx);
         let payload = self.send.queue.at_next(0);
         tx.transmit(TxSegment { header: &header[..len], payload, checksum: None, gso: None })?;
-        self.receive.ack_sent();
+        self.receive.pure_ack_sent();
         ctx.counters.segments_out += 1;
         ctx.counters.pure_acks_out += 1;
         sent.segments += 1;

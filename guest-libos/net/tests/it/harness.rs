@@ -374,11 +374,12 @@ impl Client {
             let (rest, option) = TcpOption::parse(bytes).unwrap();
             match option {
                 TcpOption::TimeStamp { tsval, tsecr } => timestamps = Some((tsval, tsecr)),
-                TcpOption::SackRange(ranges) => {
-                    let relative = |edge: u32| edge.wrapping_sub(self.isn);
-                    blocks.extend(
-                        ranges.iter().flatten().map(|&(start, end)| (relative(start), relative(end))),
-                    );
+                // Of which smoltcp reads three.
+                TcpOption::SackRange(_) => {
+                    let edge = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+                    let relative = |at| edge(at).wrapping_sub(self.isn);
+                    let starts = (2..usize::from(bytes[1])).step_by(8);
+                    blocks.extend(starts.map(|at| (relative(at), relative(at + 4))));
                 }
                 _ => {}
             }

@@ -13,6 +13,7 @@ mod ndisc;
 mod receive;
 mod retransmission;
 mod room;
+mod sack;
 mod timestamps;
 mod transfer;
 mod windows;
