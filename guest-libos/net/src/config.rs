@@ -71,7 +71,8 @@ pub struct Config {
     pub timestamps: bool,
     /// Whether selective acknowledgments are offered and answered (RFC 2018).
     pub sack: bool,
-    /// How often a SYN-ACK is repeated before the half-open connection is forgotten.
+    /// How often a SYN-ACK is repeated before the half-open connection is forgotten: 7 times are three minutes (RFC 9293
+    /// 3.8.3: MUST-23).
     pub syn_ack_retries: u8,
     /// 128 random bits, fresh at every boot, for initial sequence numbers (RFC 6528) and the hash of the tables.
     pub secret: [u8; 16],
@@ -101,7 +102,7 @@ impl Config {
             idle_timeout: None,
             timestamps: true,
             sack: true,
-            syn_ack_retries: 5,
+            syn_ack_retries: 7,
             secret,
         }
     }

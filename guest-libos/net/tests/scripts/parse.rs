@@ -1,0 +1,407 @@
+//! The text of a script to steps. README.md beside this file describes the language; whatever it does not describe is
+//! an error here.
+
+use std::net::Ipv4Addr;
+use std::str::{FromStr, SplitWhitespace};
+
+use exos_net::{Config, Duration};
+
+use crate::packet::{Icmp, Tcp, TcpOption, flags};
+
+/// When a step happens. Nanoseconds since the script's begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// With the step before.
+    Same,
+    At(u64),
+    After(u64),
+    /// For expectations: not before the first, not after the second.
+    Between(u64, u64),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Listen(u16),
+    Unlisten(u16),
+    Send(u32),
+    Queue(u32),
+    Output(String),
+    Keep,
+    Take,
+    Consume(u32),
+    LowWater(u32),
+    Close,
+    Abort,
+    /// The peer's next connection begins with this sequence number.
+    Isn(u32),
+    /// The next connection is to or from this port of the host.
+    LocalPort(u16),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    In(Tcp),
+    Icmp(Icmp),
+    Out(Tcp),
+    Event(String),
+    Call(Call, Option<String>),
+    Check(String, u64),
+    Quiet,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) line: usize,
+    pub(crate) text: String,
+    pub(crate) when: When,
+    pub(crate) peer: usize,
+    pub(crate) action: Action,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) port: u16,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    pub(crate) path: String,
+    /// The requirements that it covers.
+    pub(crate) covers: Vec<String>,
+    pub(crate) config: Config,
+    /// How late an output may be, in nanoseconds.
+    pub(crate) tolerance: u64,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// The events that scripts can expect, by their first word.
+pub(crate) const EVENTS: [&str; 6] = ["opened", "acked", "low_water", "data", "peer_closed", "ended"];
+
+/// Reads a whole script. The error names file, line and what was found.
+pub(crate) fn parse(path: &str, text: &str, config: Config) -> Result<Script, String> {
+    let peer = Peer { name: String::new(), ip: Ipv4Addr::new(10, 0, 0, 2), port: 40_000 };
+    let mut script = Script {
+        path: path.into(),
+        covers: Vec::new(),
+        config,
+        tolerance: 2_000_000,
+        peers: vec![peer],
+        steps: Vec::new(),
+    };
+    if !text.trim_start().starts_with('#') {
+        return Err(format!("{path}:1: a script begins with a comment that says what it shows"));
+    }
+    for (index, text) in text.lines().enumerate() {
+        let line = index + 1;
+        let code = text.split('#').next().unwrap_or_default();
+        if !code.trim().is_empty() {
+            parse_line(&mut script, line, code)
+                .map_err(|error| format!("{path}:{line}: {error}\n    in: {}", text.trim()))?;
+        }
+    }
+    if !script
+        .steps
+        .iter()
+        .any(|step| matches!(step.action, Action::Out(_) | Action::Event(_) | Action::Check(..)))
+    {
+        return Err(format!("{path}: the script expects nothing: it cannot fail"));
+    }
+    Ok(script)
+}
+
+fn parse_line(script: &mut Script, line: usize, code: &str) -> Result<(), String> {
+    let mut words = Words { words: code.split_whitespace(), peeked: None };
+    match words.peek() {
+        Some("covers") => {
+            words.next();
+            while let Some(word) = words.next() {
+                script.covers.push(word.into());
+            }
+            return Ok(());
+        }
+        Some("config") => {
+            words.next();
+            let name: String = words.value("config")?;
+            configure(&mut script.config, &name, &mut words)?;
+            return words.end();
+        }
+        Some("tolerance") => {
+            words.next();
+            script.tolerance = words.time("tolerance")?;
+            return words.end();
+        }
+        Some("peer") => {
+            words.next();
+            let name = words.value("peer")?;
+            let (mut ip, mut port) = (Ipv4Addr::new(10, 0, 0, 2), 40_000);
+            while let Some(word) = words.next() {
+                match word {
+                    "ip" => ip = words.value("ip")?,
+                    "port" => port = words.value("port")?,
+                    other => return Err(format!("unknown word {other:?}; a peer has ip and port")),
+                }
+            }
+            script.peers.push(Peer { name, ip, port });
+            return Ok(());
+        }
+        _ => {}
+    }
+    let when = words.when()?;
+    let peer = match words.peek().and_then(|word| word.strip_prefix('@')) {
+        None => 0,
+        Some(name) => {
+            words.next();
+            let place = script.peers.iter().position(|peer| peer.name == name);
+            place.ok_or_else(|| {
+                format!("no peer is called {name:?}; declare it with: peer {name} port 40001")
+            })?
+        }
+    };
+    let action = match words.next() {
+        Some("<") if words.peek() == Some("icmp") => {
+            words.next();
+            Action::Icmp(icmp(&mut words)?)
+        }
+        Some("<") => Action::In(segment(&mut words, true)?),
+        Some(">") => Action::Out(segment(&mut words, false)?),
+        Some("=") => {
+            let event = words.rest();
+            let first = event.split(' ').next().unwrap_or_default();
+            if !EVENTS.contains(&first) {
+                return Err(format!("unknown event {first:?}; there are {}", EVENTS.join(", ")));
+            }
+            Action::Event(event)
+        }
+        Some("check") => {
+            let name: String = words.value("check")?;
+            Action::Check(name, words.value("check")?)
+        }
+        Some("quiet") => Action::Quiet,
+        Some(word) => {
+            let call = call(word, &mut words)?;
+            let fails = match words.next() {
+                None => None,
+                Some("fails") => Some(words.value("fails")?),
+                Some(other) => return Err(format!("unknown word {other:?} after a call")),
+            };
+            Action::Call(call, fails)
+        }
+        None => return Err("a time without anything that happens".into()),
+    };
+    words.end()?;
+    if matches!(when, When::Between(..)) && !matches!(action, Action::Out(_) | Action::Event(_)) {
+        return Err("a range of time is for what is expected: > and =".into());
+    }
+    script.steps.push(Step { line, text: code.trim().into(), when, peer, action });
+    Ok(())
+}
+
+fn configure(config: &mut Config, name: &str, words: &mut Words<'_>) -> Result<(), String> {
+    let mut time = || words.time(name).map(Duration::from_nanos);
+    match name {
+        "time_wait" => config.time_wait = time()?,
+        "fin_wait_2" => config.fin_wait_2 = time()?,
+        "delayed_ack" => config.delayed_ack = time()?,
+        "min_rto" => config.min_rto = time()?,
+        "user_timeout" => config.user_timeout = time()?,
+        "idle_timeout" => config.idle_timeout = Some(time()?),
+        "mtu" => config.mtu = words.value(name)?,
+        "window" => config.receive_window_bytes = words.value(name)?,
+        "syn_ack_retries" => config.syn_ack_retries = words.value(name)?,
+        "max_connections" => config.max_connections = words.value(name)?,
+        _ => return Err(format!("unknown setting {name:?}; see README.md for those that there are")),
+    }
+    Ok(())
+}
+
+fn call(word: &str, words: &mut Words<'_>) -> Result<Call, String> {
+    Ok(match word {
+        "listen" => Call::Listen(words.value(word)?),
+        "unlisten" => Call::Unlisten(words.value(word)?),
+        "send" => Call::Send(words.value(word)?),
+        "queue" => Call::Queue(words.value(word)?),
+        "output" => Call::Output(words.one_of(word, &["merge", "if_due", "now"])?),
+        "keep" => Call::Keep,
+        "take" => Call::Take,
+        "consume" => Call::Consume(words.value(word)?),
+        "low_water" => Call::LowWater(words.value(word)?),
+        "close" => Call::Close,
+        "abort" => Call::Abort,
+        "isn" => Call::Isn(words.value(word)?),
+        "local_port" => Call::LocalPort(words.value(word)?),
+        _ => return Err(format!("unknown word {word:?}; see README.md for those that there are")),
+    })
+}
+
+fn icmp(words: &mut Words<'_>) -> Result<Icmp, String> {
+    let (kind, code) = (words.value("icmp type")?, words.value("icmp code")?);
+    let mut icmp = Icmp { kind, code, mtu: 0, quoted: 0 };
+    let mut quotes = false;
+    while let Some(word) = words.next() {
+        match word {
+            "mtu" => icmp.mtu = words.value(word)?,
+            "quote" => (icmp.quoted, quotes) = (words.value(word)?, true),
+            other => return Err(format!("unknown word {other:?}; an ICMP error has mtu and quote")),
+        }
+    }
+    if quotes { Ok(icmp) } else { Err("an ICMP error quotes a segment: quote SEQ".into()) }
+}
+
+fn segment(words: &mut Words<'_>, incoming: bool) -> Result<Tcp, String> {
+    let letters = words.next().ok_or("flags are missing")?;
+    let mut tcp = Tcp {
+        flags: flags(letters)
+            .ok_or_else(|| format!("unknown flags {letters:?}; they are of SFRPUECA, or -"))?,
+        seq: words.value("the sequence number")?,
+        ..Tcp::default()
+    };
+    while let Some(word) = words.next() {
+        match (word, incoming) {
+            ("len", _) => tcp.len = words.value(word)?,
+            ("ack", _) => tcp.ack = Some(words.value(word)?),
+            ("win", _) => tcp.window = Some(words.value(word)?),
+            ("urg", _) => tcp.urgent = Some(words.value(word)?),
+            ("ttl", _) => tcp.around.ttl = Some(words.value(word)?),
+            ("tos", _) => tcp.around.tos = Some(words.value(word)?),
+            ("mss", _) => tcp.options.push(TcpOption::Mss(words.value(word)?)),
+            ("ws", _) => tcp.options.push(TcpOption::WindowScale(words.value(word)?)),
+            ("sackok", _) => tcp.options.push(TcpOption::SackPermitted),
+            ("ts", _) => {
+                let (value, echo) =
+                    (words.number_or_any(word, incoming)?, words.number_or_any(word, incoming)?);
+                tcp.options.push(TcpOption::Timestamp(value, echo));
+            }
+            ("sack", _) => {
+                let mut blocks = Vec::new();
+                while let Some((start, end)) = words.peek().and_then(|word| word.split_once(':')) {
+                    let number =
+                        |text: &str| text.parse().map_err(|_| format!("{text:?} is no sequence number"));
+                    blocks.push((number(start)?, number(end)?));
+                    words.next();
+                }
+                tcp.options.push(TcpOption::Sack(blocks));
+            }
+            ("options", false) => {
+                words.one_of(word, &["*"])?;
+                tcp.any_options = true;
+            }
+            ("nop", true) => tcp.options.push(TcpOption::Nop),
+            ("eol", true) => tcp.options.push(TcpOption::End),
+            ("raw", _) => tcp.options.push(TcpOption::Raw(words.hex(word)?)),
+            ("ip_options", true) => tcp.around.ip_options = words.hex(word)?,
+            ("src", true) => tcp.around.source = Some(words.value(word)?),
+            ("dst", true) => tcp.around.destination = Some(words.value(word)?),
+            ("port", true) => tcp.local_port = Some(words.value(word)?),
+            ("link_broadcast", true) => tcp.around.link_broadcast = true,
+            ("bad_checksum", true) => tcp.around.bad_checksum = true,
+            (other, _) => return Err(format!("unknown word {other:?} in a segment")),
+        }
+    }
+    Ok(tcp)
+}
+
+/// Nanoseconds of `5s`, `20ms`, `7us`, `0`.
+fn time(text: &str) -> Option<u64> {
+    if text == "0" {
+        return Some(0);
+    }
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "us" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        "min" => 60e9,
+        "h" => 3_600e9,
+        _ => return None,
+    };
+    number.parse::<f64>().ok().map(|number| (number * scale).round() as u64)
+}
+
+struct Words<'a> {
+    words: SplitWhitespace<'a>,
+    peeked: Option<&'a str>,
+}
+
+impl<'a> Words<'a> {
+    fn peek(&mut self) -> Option<&'a str> {
+        if self.peeked.is_none() {
+            self.peeked = self.words.next();
+        }
+        self.peeked
+    }
+
+    fn next(&mut self) -> Option<&'a str> {
+        self.peeked.take().or_else(|| self.words.next())
+    }
+
+    fn value<T: FromStr>(&mut self, of: &str) -> Result<T, String> {
+        let word = self.next().ok_or_else(|| format!("{of}: a value is missing"))?;
+        word.parse().map_err(|_| format!("{of}: {word:?} is no value for it"))
+    }
+
+    fn number_or_any(&mut self, of: &str, must: bool) -> Result<Option<u32>, String> {
+        if !must && self.peek() == Some("*") {
+            self.next();
+            return Ok(None);
+        }
+        self.value(of).map(Some)
+    }
+
+    fn one_of(&mut self, of: &str, words: &[&str]) -> Result<String, String> {
+        let word = self.next().unwrap_or_default();
+        if words.contains(&word) {
+            Ok(word.into())
+        } else {
+            Err(format!("{of} is one of: {}", words.join(", ")))
+        }
+    }
+
+    fn hex(&mut self, of: &str) -> Result<Vec<u8>, String> {
+        let word: String = self.value(of)?;
+        let byte = |at| u8::from_str_radix(word.get(at..at + 2).unwrap_or("?"), 16);
+        let bytes = (0..word.len()).step_by(2).map(byte).collect::<Result<_, _>>();
+        bytes.map_err(|_| format!("{of}: {word:?} is no hexadecimal string of whole bytes"))
+    }
+
+    fn time(&mut self, of: &str) -> Result<u64, String> {
+        let word = self.next().ok_or_else(|| format!("{of}: a time is missing"))?;
+        time(word).ok_or_else(|| format!("{of}: {word:?} is no time; write 5s, 20ms or 7us"))
+    }
+
+    /// The time that a line may begin with.
+    fn when(&mut self) -> Result<When, String> {
+        let Some(word) =
+            self.peek().filter(|word| word.starts_with(|c: char| c.is_ascii_digit() || c == '+'))
+        else {
+            return Ok(When::Same);
+        };
+        self.next();
+        let bad = || format!("{word:?} is no time; write 5s, +20ms or 1s..2s");
+        if let Some(after) = word.strip_prefix('+') {
+            return time(after).map(When::After).ok_or_else(bad);
+        }
+        match word.split_once("..") {
+            None => time(word).map(When::At).ok_or_else(bad),
+            Some((from, to)) => match (time(from), time(to)) {
+                (Some(from), Some(to)) if from <= to => Ok(When::Between(from, to)),
+                _ => Err(bad()),
+            },
+        }
+    }
+
+    fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        while let Some(word) = self.next() {
+            rest.push(word);
+        }
+        rest.join(" ")
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        self.next().map_or(Ok(()), |word| Err(format!("unknown word {word:?} at the line's end")))
+    }
+}
