@@ -64,8 +64,20 @@ counters! {
         bytes_retransmitted,
         /// Retransmission timeouts.
         timeouts,
-        /// Losses found by duplicate acknowledgments.
+        /// Fast recoveries: losses found by acknowledgments.
         fast_retransmits,
+        /// Tail loss probes (RFC 8985 7).
+        tail_probes,
+        /// Losses that a probe has repaired, and nothing else has shown.
+        tail_probe_recoveries,
+        /// Recoveries and timeouts that turned out to be mistaken and were taken back.
+        spurious_recoveries,
+        /// Reports of duplicates received (RFC 2883).
+        duplicates_reported,
+        /// SACK blocks that cannot be true: of what was never sent, or is acknowledged.
+        sack_blocks_ignored,
+        /// Timeouts after which selective acknowledgments were believed no more.
+        sacks_forgotten,
         /// Probes of a closed window.
         window_probes,
         /// Times that the driver was full.

@@ -52,4 +52,6 @@ impl Data for Arc<[u8]> {
 pub(crate) struct Queued<D> {
     pub(crate) data: D,
     pub(crate) len: usize,
+    /// Position of its first byte among all that was ever queued.
+    pub(crate) start: u64,
 }

@@ -30,6 +30,8 @@ pub(crate) trait CongestionControl {
     fn on_timeout(&mut self, flight: u32, mss: u32);
     /// The retransmission timer expired again before any progress.
     fn on_repeated_timeout(&mut self, mss: u32);
+    /// The last loss or timeout was none.
+    fn on_spurious(&mut self);
     /// Nothing was sent for longer than the retransmission timeout.
     fn on_idle(&mut self, mss: u32);
 }
@@ -46,14 +48,17 @@ pub(crate) struct NewReno {
     slow_start_threshold: u32,
     /// Bytes acknowledged since the window last grew in congestion avoidance.
     acked: u32,
+    /// Window and threshold before the last reduction.
+    before: Option<(u32, u32)>,
 }
 
 impl NewReno {
     pub(crate) fn new(mss: u32) -> Self {
-        Self { window: initial_window(mss), slow_start_threshold: u32::MAX, acked: 0 }
+        Self { window: initial_window(mss), slow_start_threshold: u32::MAX, acked: 0, before: None }
     }
 
     fn halve(&mut self, flight: u32, mss: u32) {
+        self.before = Some((self.window, self.slow_start_threshold));
         // RFC 5681 (4).
         self.slow_start_threshold = (flight / 2).max(2 * mss);
         self.acked = 0;
@@ -106,6 +111,11 @@ impl CongestionControl for NewReno {
 
     fn on_repeated_timeout(&mut self, mss: u32) {
         self.window = mss;
+    }
+
+    fn on_spurious(&mut self) {
+        let Some((window, threshold)) = self.before.take() else { return };
+        (self.window, self.slow_start_threshold) = (self.window.max(window), threshold);
     }
 
     fn on_idle(&mut self, mss: u32) {

@@ -83,7 +83,7 @@ impl<D: Data> Connection<D> {
         Self {
             key,
             state: State::SynReceived,
-            send: SendSide::new(isn, agreed.send_mss(), agreed.send_scale, queue, ctx),
+            send: SendSide::new(isn, &agreed, queue, ctx),
             receive: ReceiveSide::new(syn.sequence, capacity, receive_mss, agreed.receive_scale, agreed.sack),
             template,
             peer_isn: syn.sequence,

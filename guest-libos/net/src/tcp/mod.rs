@@ -2,20 +2,25 @@
 //! them; `receive` reads like RFC 9293 3.10.7, `transmit` decides what leaves. Nothing here knows other connections:
 //! that is `table`, `timers` and the stack above.
 
+pub(crate) mod acknowledge;
 pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod isn;
 pub(crate) mod negotiation;
+pub(crate) mod prr;
+pub(crate) mod rack;
 pub(crate) mod reassembly;
 pub(crate) mod receive;
 pub(crate) mod receive_side;
 pub(crate) mod recovery;
 pub(crate) mod rto;
 pub(crate) mod sack_report;
+pub(crate) mod scoreboard;
 pub(crate) mod send_queue;
 pub(crate) mod send_side;
 mod sequence;
 pub(crate) mod table;
+pub(crate) mod tail_probe;
 pub(crate) mod template;
 pub(crate) mod timers;
 pub(crate) mod timestamps;

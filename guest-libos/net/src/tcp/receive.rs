@@ -2,12 +2,13 @@
 //! attackers. LISTEN and CLOSED (3.10.7.1, 3.10.7.2) are the stack's part, TIME-WAIT records `timewait`'s.
 
 use super::connection::{Connection, State};
+use super::rack::Arrival;
 use super::{Context, Seq};
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::events::{AckDue, ConnId, End, SegmentEvents};
 use crate::frame::ControlFrame;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::tcp::{Control, Segment};
 use crate::wire::tcp_options::Timestamps;
 
@@ -79,13 +80,14 @@ impl<D: Data> Connection<D> {
         }
         // Fifth, check the ACK field.
         let Some(ack) = segment.acknowledgment else { return Verdict::Drop(DropReason::Unacceptable) };
-        let echo = timestamps.and_then(|timestamps| self.timestamps.round_trip(timestamps.echo, ctx.now));
+        let echo = timestamps.map(|timestamps| timestamps.echo);
         let mut events = SegmentEvents::none(id);
         if self.state == State::SynReceived {
             if !(ack.is_after(self.send.una) && ack.is_at_or_before(self.send.next)) {
                 return Verdict::Reset(ack);
             }
-            self.send.open(segment, ack, echo, ctx);
+            let arrival = Arrival { now: ctx.now, echo, timestamps: &self.timestamps };
+            self.send.open(segment, ack, &arrival, ctx);
             self.state = State::Established;
             self.active_at = ctx.now;
             events.opened = true;
@@ -103,7 +105,7 @@ impl<D: Data> Connection<D> {
             self.send.update_timer(ctx);
             events.reply = self.receive.ack;
             events.output_due = events.reply == AckDue::Now
-                || self.send.plan_fast_retransmit().is_some()
+                || self.send.plan_again(self.send.mss as usize).is_some()
                 || (self.send.has_unsent() && self.send.plan(self.send.mss as usize).is_some());
         }
         Verdict::Events(events)
@@ -184,14 +186,15 @@ impl<D: Data> Connection<D> {
     fn acknowledgment_arrives(
         &mut self,
         ack: Seq,
-        echo: Option<Duration>,
+        echo: Option<u32>,
         segment: &Segment<'_>,
         events: &mut SegmentEvents<'_>,
         ctx: &mut Context<'_>,
     ) -> Result<(), NotOurs> {
         let send = &mut self.send;
+        let arrival = Arrival { now: ctx.now, echo, timestamps: &self.timestamps };
         if ack == send.una {
-            send.on_same_ack(segment, ctx);
+            send.on_same_ack(segment, &arrival, ctx);
             send.update_window(segment, ack, ctx);
             return Ok(());
         }
@@ -203,7 +206,7 @@ impl<D: Data> Connection<D> {
             // An old acknowledgment, late; the segment's text may be new.
             return Ok(());
         }
-        let acked = send.acknowledge(ack, echo, ctx);
+        let acked = send.acknowledge(ack, segment, &arrival, ctx);
         self.active_at = ctx.now;
         send.update_window(segment, ack, ctx);
         events.acked_bytes = acked.bytes;

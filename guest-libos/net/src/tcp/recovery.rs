@@ -1,167 +1,185 @@
-//! Finding losses by duplicate acknowledgments and repairing them: fast retransmit and fast recovery of NewReno
-//! (RFC 5681 3.2, RFC 6582 3.2), limited transmit (RFC 3042). It keeps the arithmetic on top of the congestion window;
-//! the window itself is the congestion control's.
+//! Loss recovery of one connection: whether one is under way, how far it goes, and whether it turns out to have been
+//! mistaken (RFC 6582, RFC 6675, RFC 5682 and RFC 3522 share this state). Which bytes are lost, `rack` says, or duplicate
+//! acknowledgments if the peer has no SACK; the window is the congestion control's, and `prr`'s during fast recovery.
 
 use super::Seq;
+use super::prr::Prr;
+use crate::time::Instant;
 
 /// RFC 5681 3.2: so many duplicates mean loss, not reordering.
-const DUPLICATE_ACK_THRESHOLD: u8 = 3;
+pub(crate) const DUPLICATE_ACK_THRESHOLD: u8 = 3;
 
-/// Loss recovery of one connection.
+/// Which recovery is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// None.
+    Open,
+    /// After a loss found by acknowledgments.
+    Fast,
+    /// After a retransmission timeout.
+    Timeout,
+}
+
+/// F-RTO (RFC 5682 2.1, 3.1): was the timeout spurious?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Frto {
+    /// Not under examination.
+    Off,
+    /// Step 2: the first segment was sent again, nothing else.
+    SentAgain,
+    /// Step 3: new data goes out before anything else is sent again.
+    SendNew,
+}
+
 #[derive(Debug)]
 pub(crate) struct Recovery {
-    duplicate_acks: u8,
-    active: bool,
-    /// RFC 6582: the highest sequence number sent when the last recovery began.
-    recover: Seq,
-    /// What fast recovery adds to the congestion window, in bytes; a partial acknowledgment can make it negative.
-    inflation: i64,
-    /// The segment at SND.UNA must be sent again.
-    pub(crate) retransmit_due: bool,
-}
-
-/// What a duplicate acknowledgment means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Duplicate {
-    /// One segment has left the network.
-    Noted,
-    /// The segment at SND.UNA is lost: recovery begins.
-    Loss,
-}
-
-/// What an acknowledgment of new data means for recovery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// There is no recovery.
-    Normal,
-    /// More was lost: the next hole is to be sent again.
-    Partial,
-    /// Everything from before the loss has arrived.
-    Recovered,
+    pub(crate) phase: Phase,
+    /// RFC 6582's recover, RFC 6675's RecoveryPoint: SND.NXT when the last recovery began.
+    pub(crate) recover: Seq,
+    /// SND.UNA when it began.
+    pub(crate) began_at: Seq,
+    /// Bytes that it sent again and the peer has not reported as duplicates.
+    sent_again: u32,
+    /// When it first sent something again; `NEVER` if it has not, or is known to be right or mistaken.
+    first_sent_again_at: Instant,
+    pub(crate) frto: Frto,
+    pub(crate) prr: Prr,
+    /// The next retransmission leaves whatever the congestion window says.
+    pub(crate) forced: bool,
+    /// Without SACK: duplicate acknowledgments in a row, and the bytes that they stand for.
+    duplicates: u8,
+    duplicate_bytes: u32,
+    /// RFC 6582 3.2 (3): an acknowledgment of some of what was lost has been seen.
+    partial_seen: bool,
 }
 
 impl Recovery {
     pub(crate) fn new(initial: Seq) -> Self {
-        Self { duplicate_acks: 0, active: false, recover: initial, inflation: 0, retransmit_due: false }
-    }
-
-    #[cfg(test)]
-    fn is_active(&self) -> bool {
-        self.active
-    }
-
-    /// A duplicate acknowledgment for `una` arrived while bytes up to `max` had been sent.
-    pub(crate) fn on_duplicate(&mut self, una: Seq, max: Seq, mss: u32) -> Duplicate {
-        if self.active {
-            self.inflation += i64::from(mss);
-            return Duplicate::Noted;
+        Self {
+            phase: Phase::Open,
+            recover: initial,
+            began_at: initial,
+            sent_again: 0,
+            first_sent_again_at: Instant::NEVER,
+            frto: Frto::Off,
+            prr: Prr::default(),
+            forced: false,
+            duplicates: 0,
+            duplicate_bytes: 0,
+            partial_seen: false,
         }
-        self.duplicate_acks = self.duplicate_acks.saturating_add(1);
-        // RFC 6582 3.2 (2): duplicates that go-back-N after a timeout provokes are not a new loss.
-        if self.duplicate_acks == DUPLICATE_ACK_THRESHOLD && una.is_after(self.recover) {
-            self.active = true;
-            self.recover = max;
-            self.inflation = i64::from(DUPLICATE_ACK_THRESHOLD) * i64::from(mss);
-            self.retransmit_due = true;
-            return Duplicate::Loss;
-        }
-        Duplicate::Noted
     }
 
-    /// `acked` new bytes were acknowledged, up to `ack`.
+    fn begin(&mut self, phase: Phase, una: Seq, next: Seq) {
+        let fresh = Self::new(next);
+        *self = Self { phase, began_at: una, forced: true, ..fresh };
+    }
+
+    /// Fast recovery begins with `flight` bytes on their way or lost.
+    pub(crate) fn begin_fast(&mut self, una: Seq, next: Seq, flight: u32) {
+        let duplicate_bytes = self.duplicate_bytes;
+        self.begin(Phase::Fast, una, next);
+        (self.prr, self.duplicate_bytes) = (Prr::begin(flight), duplicate_bytes);
+    }
+
+    /// The retransmission timer expired.
+    pub(crate) fn begin_timeout(&mut self, una: Seq, next: Seq) {
+        let frto = if self.is_repeated_timeout(una) { Frto::Off } else { Frto::SentAgain };
+        self.begin(Phase::Timeout, una, next);
+        self.frto = frto;
+    }
+
+    /// Whether the timer had expired for the bytes at `una` before.
+    pub(crate) fn is_repeated_timeout(&self, una: Seq) -> bool {
+        self.phase == Phase::Timeout && self.began_at == una
+    }
+
+    /// Everything from before has arrived, or the recovery was mistaken. What it sent again may yet be reported.
+    pub(crate) fn end(&mut self, una: Seq) {
+        if self.phase == Phase::Fast {
+            // A loss right after this one is a new one.
+            self.recover = una - 1;
+        }
+        (self.phase, self.frto, self.forced) = (Phase::Open, Frto::Off, false);
+        self.forget_duplicates();
+    }
+
+    /// `len` bytes were sent again.
+    pub(crate) fn sent_again(&mut self, len: u32, now: Instant) {
+        self.forced = false;
+        if self.phase != Phase::Open {
+            self.sent_again = self.sent_again.saturating_add(len);
+            self.first_sent_again_at = self.first_sent_again_at.min(now);
+        }
+    }
+
+    /// The peer reports bytes `start..end` as duplicates. Returns whether all that recovery sent again was needless
+    /// (RFC 3708, RFC 8985 6.2).
+    pub(crate) fn duplicate_reported(&mut self, start: Seq, end: Seq) -> bool {
+        if self.first_sent_again_at == Instant::NEVER
+            || start.is_before(self.began_at)
+            || end.is_after(self.began_at.max(self.recover))
+        {
+            return false;
+        }
+        self.sent_again = self.sent_again.saturating_sub(end.since(start));
+        self.sent_again == 0
+    }
+
+    /// When recovery first sent something again, if its being mistaken can still be found out.
+    pub(crate) fn first_sent_again_at(&self) -> Instant {
+        self.first_sent_again_at
+    }
+
+    /// It was mistaken: that is to be found out once.
+    pub(crate) fn settle(&mut self) {
+        self.first_sent_again_at = Instant::NEVER;
+    }
+
+    /// A duplicate acknowledgment of a peer without SACK, with `flight` bytes unacknowledged from `una` on. Returns how
+    /// many bytes it tells of.
+    pub(crate) fn duplicate_arrived(&mut self, una: Seq, flight: u32, mss: u32) -> u32 {
+        self.duplicates = self.duplicates.saturating_add(1);
+        // No more than there can be: duplicates that a peer invents let nothing out (RFC 5681 3.2, step 4).
+        let most = match self.phase {
+            // RFC 3042: two let new segments out, the third begins recovery where it may.
+            Phase::Open if una.is_after(self.recover) => flight.min(4 * mss),
+            Phase::Open => flight.min(3 * mss),
+            Phase::Fast => self.recover.since(una),
+            Phase::Timeout => 0,
+        };
+        let before = self.duplicate_bytes;
+        self.duplicate_bytes = before.max((before + mss).min(most.saturating_sub(mss)));
+        self.duplicate_bytes - before
+    }
+
+    /// Whether duplicates mean a loss now. RFC 6582 3.2 (2): those that retransmission after a timeout provokes do not.
+    pub(crate) fn duplicates_mean_loss(&self, una: Seq) -> bool {
+        self.phase == Phase::Open && self.duplicates == DUPLICATE_ACK_THRESHOLD && una.is_after(self.recover)
+    }
+
+    /// An acknowledgment of `advanced` bytes of a peer without SACK. Returns how many of them are news: duplicates told of
+    /// the others (RFC 6937 3).
+    pub(crate) fn partial_arrived(&mut self, advanced: u32, mss: u32) -> u32 {
+        let told = self.duplicate_bytes.min(advanced.saturating_sub(mss));
+        self.duplicate_bytes -= told;
+        self.duplicates = 0;
+        advanced - told
+    }
+
+    pub(crate) fn forget_duplicates(&mut self) {
+        (self.duplicates, self.duplicate_bytes) = (0, 0);
+    }
+
+    /// Bytes that duplicates stand for.
     #[inline]
-    pub(crate) fn on_progress(&mut self, ack: Seq, acked: u32, mss: u32) -> Progress {
-        self.duplicate_acks = 0;
-        self.retransmit_due = false;
-        if !self.active {
-            return Progress::Normal;
-        }
-        if ack.is_before(self.recover) {
-            self.inflation -= i64::from(acked);
-            if acked >= mss {
-                self.inflation += i64::from(mss);
-            }
-            self.retransmit_due = true;
-            return Progress::Partial;
-        }
-        self.active = false;
-        self.inflation = 0;
-        // A loss right after this one is a new one.
-        self.recover = ack - 1;
-        Progress::Recovered
+    pub(crate) fn duplicate_bytes(&self) -> u32 {
+        self.duplicate_bytes
     }
 
-    /// The retransmission timer expired: everything up to `max` will be sent again.
-    pub(crate) fn on_timeout(&mut self, max: Seq) {
-        *self = Self { recover: max, ..Self::new(max) };
-    }
-
-    /// The congestion window with what recovery and limited transmit add to it.
-    #[inline]
-    pub(crate) fn adjust(&self, window: u32, mss: u32) -> u32 {
-        if self.active {
-            return (i64::from(window) + self.inflation).clamp(i64::from(mss), 1 << 30) as u32;
-        }
-        // RFC 3042: the first two duplicates let one new segment out each.
-        window + u32::from(self.duplicate_acks.min(2)) * mss
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MSS: u32 = 100;
-
-    fn seq(value: u32) -> Seq {
-        Seq::new(value)
-    }
-
-    #[test]
-    fn third_duplicate_begins_recovery() {
-        let mut recovery = Recovery::new(seq(0));
-        assert_eq!(recovery.on_duplicate(seq(1), seq(1001), MSS), Duplicate::Noted);
-        assert_eq!(recovery.adjust(500, MSS), 600);
-        assert_eq!(recovery.on_duplicate(seq(1), seq(1001), MSS), Duplicate::Noted);
-        assert_eq!(recovery.adjust(500, MSS), 700);
-        assert_eq!(recovery.on_duplicate(seq(1), seq(1001), MSS), Duplicate::Loss);
-        assert!(recovery.retransmit_due);
-        assert_eq!(recovery.adjust(500, MSS), 800);
-        assert_eq!(recovery.on_duplicate(seq(1), seq(1001), MSS), Duplicate::Noted);
-        assert_eq!(recovery.adjust(500, MSS), 900);
-    }
-
-    #[test]
-    fn partial_ack_asks_for_the_next_hole_and_full_ack_ends_recovery() {
-        let mut recovery = Recovery::new(seq(0));
-        for _ in 0..3 {
-            recovery.on_duplicate(seq(1), seq(1001), MSS);
-        }
-        recovery.retransmit_due = false;
-        assert_eq!(recovery.on_progress(seq(201), 200, MSS), Progress::Partial);
-        assert!(recovery.retransmit_due);
-        assert_eq!(recovery.adjust(500, MSS), 500 + 300 - 200 + 100);
-        assert_eq!(recovery.on_progress(seq(1001), 800, MSS), Progress::Recovered);
-        assert_eq!((recovery.is_active(), recovery.adjust(500, MSS)), (false, 500));
-    }
-
-    #[test]
-    fn loss_right_after_recovery_is_found_again() {
-        let mut recovery = Recovery::new(seq(0));
-        for _ in 0..3 {
-            recovery.on_duplicate(seq(1), seq(1001), MSS);
-        }
-        assert_eq!(recovery.on_progress(seq(1001), 1000, MSS), Progress::Recovered);
-        let second = [0; 3].map(|_| recovery.on_duplicate(seq(1001), seq(2001), MSS));
-        assert_eq!(second[2], Duplicate::Loss);
-    }
-
-    #[test]
-    fn duplicates_after_a_timeout_do_not_begin_recovery() {
-        let mut recovery = Recovery::new(seq(0));
-        recovery.on_timeout(seq(1001));
-        for _ in 0..5 {
-            assert_eq!(recovery.on_duplicate(seq(501), seq(1001), MSS), Duplicate::Noted);
-        }
+    /// RFC 6582 3.2 (3): of the acknowledgments of part of a flight, the first restarts the retransmission timer; so that a
+    /// flight of many losses is not repaired one a round trip for longer than the timeout.
+    pub(crate) fn restarts_timer(&mut self) -> bool {
+        self.phase != Phase::Fast || !core::mem::replace(&mut self.partial_seen, true)
     }
 }

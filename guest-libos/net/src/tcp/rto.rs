@@ -44,6 +44,12 @@ impl Rto {
         Duration::from_nanos(smoothed)
     }
 
+    /// The smoothed round-trip time, once there was a measurement.
+    #[inline]
+    pub(crate) fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
     /// The timeout to arm a timer with.
     #[inline]
     pub(crate) fn timeout(&self) -> Duration {
@@ -58,7 +64,7 @@ impl Rto {
         self.backoff = (self.backoff + 1).min(MAX_BACKOFF);
     }
 
-    /// New data was acknowledged: the backed-off timeout has served its purpose.
+    /// A round trip was measured, on which (5.7) the next timeout is based; or the wait was for something else.
     #[inline]
     pub(crate) fn reset_backoff(&mut self) {
         self.backoff = 0;

@@ -1,8 +1,10 @@
 //! The send queue: references to the application's bytes from SND.UNA to the end of what it queued, with a cursor at
-//! SND.NXT. Nothing is copied; acknowledged references are dropped, retransmission moves the cursor back.
+//! SND.NXT, and the records of what was sent of them. Nothing is copied; acknowledged references are dropped;
+//! retransmission reads at any place.
 
 use alloc::collections::VecDeque;
 
+use super::scoreboard::Scoreboard;
 use crate::data::{Data, Queued};
 use crate::driver::{MAX_PIECES, Payload};
 
@@ -27,11 +29,22 @@ pub(crate) struct SendQueue<D> {
     sent: usize,
     /// Bytes between SND.UNA and the end.
     len: usize,
+    /// Bytes that were ever queued.
+    pushed: u64,
+    pub(crate) scoreboard: Scoreboard,
 }
 
 impl<D: Data> SendQueue<D> {
     pub(crate) fn new() -> Self {
-        Self { pieces: VecDeque::new(), head_offset: 0, next: Place::default(), sent: 0, len: 0 }
+        Self {
+            pieces: VecDeque::new(),
+            head_offset: 0,
+            next: Place::default(),
+            sent: 0,
+            len: 0,
+            pushed: 0,
+            scoreboard: Scoreboard::new(),
+        }
     }
 
     /// Drops all references and keeps the memory for the next connection, unless it is unusually much.
@@ -39,14 +52,16 @@ impl<D: Data> SendQueue<D> {
         self.pieces.clear();
         self.pieces.shrink_to(KEPT_PIECES);
         (self.head_offset, self.next, self.sent, self.len) = (0, Place::default(), 0, 0);
+        self.scoreboard.clear();
     }
 
     #[inline]
     pub(crate) fn push(&mut self, data: D) {
         let len = data.len();
         if len > 0 {
+            self.pieces.push_back(Queued { data, len, start: self.pushed });
             self.len += len;
-            self.pieces.push_back(Queued { data, len });
+            self.pushed += len as u64;
         }
     }
 
@@ -68,9 +83,13 @@ impl<D: Data> SendQueue<D> {
         self.payload(self.next, len.min(self.unsent()))
     }
 
-    /// Up to `len` bytes from SND.UNA on, fewer if they lie in too many pieces.
-    pub(crate) fn at_head(&self, len: usize) -> Payload<'_, D> {
-        self.payload(Place { index: 0, offset: self.head_offset }, len.min(self.len))
+    /// Up to `len` bytes from `offset` bytes after SND.UNA on, fewer if they lie in too many pieces.
+    pub(crate) fn at(&self, offset: usize, len: usize) -> Payload<'_, D> {
+        let offset = offset.min(self.len);
+        let position = self.pushed - (self.len - offset) as u64;
+        let index = self.pieces.partition_point(|piece| piece.start + piece.len as u64 <= position);
+        let offset_in_piece = self.pieces.get(index).map_or(0, |piece| (position - piece.start) as usize);
+        self.payload(Place { index, offset: offset_in_piece }, len.min(self.len - offset))
     }
 
     #[inline]
@@ -100,12 +119,6 @@ impl<D: Data> SendQueue<D> {
         }
     }
 
-    /// SND.NXT goes back to SND.UNA: everything is to be sent again.
-    pub(crate) fn rewind(&mut self) {
-        self.next = Place { index: 0, offset: self.head_offset };
-        self.sent = 0;
-    }
-
     /// SND.UNA moves `len` bytes on: they have arrived. SND.NXT is not left behind it.
     #[inline]
     pub(crate) fn acknowledge(&mut self, len: usize) {
@@ -124,7 +137,8 @@ impl<D: Data> SendQueue<D> {
             self.sent -= len;
             self.next.index -= popped;
         } else {
-            self.rewind();
+            self.next = Place { index: 0, offset: self.head_offset };
+            self.sent = 0;
         }
     }
 }
@@ -157,7 +171,7 @@ mod tests {
         Push(usize),
         Send(usize),
         Acknowledge(usize),
-        Rewind,
+        Read(usize, usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -165,7 +179,7 @@ mod tests {
             (0usize..20).prop_map(Step::Push),
             (0usize..50).prop_map(Step::Send),
             (0usize..50).prop_map(Step::Acknowledge),
-            Just(Step::Rewind),
+            (0usize..80, 0usize..50).prop_map(|(offset, len)| Step::Read(offset, len)),
         ]
     }
 
@@ -175,7 +189,7 @@ mod tests {
         fn queue_equals_reference(steps in proptest::collection::vec(step(), 0..200)) {
             let source: &'static [u8] = Box::leak((0..=255u8).cycle().take(4_000).collect::<Vec<_>>().into());
             let mut queue = Queue::new();
-            let (mut una, mut next, mut max, mut end) = (0, 0, 0, 0);
+            let (mut una, mut next, mut end) = (0, 0, 0);
             for step in steps {
                 match step {
                     Step::Push(len) => {
@@ -187,21 +201,23 @@ mod tests {
                         prop_assert_eq!(&sent[..], &source[next..next + sent.len()]);
                         queue.advance(sent.len());
                         next += sent.len();
-                        max = max.max(next);
                     }
                     Step::Acknowledge(len) => {
-                        let len = len.min(max - una);
+                        // A byte that was sent as a probe, beyond SND.NXT, can be acknowledged as well.
+                        let len = len.min((next + 1).min(end) - una);
                         queue.acknowledge(len);
                         una += len;
                         next = next.max(una);
                     }
-                    Step::Rewind => {
-                        queue.rewind();
-                        next = una;
+                    Step::Read(offset, len) => {
+                        let read = bytes(queue.at(offset, len));
+                        let start = (una + offset).min(end);
+                        prop_assert_eq!(&read[..], &source[start..start + read.len()]);
+                        prop_assert!(read.len() == len.min(end - start) || queue.pieces.len() > MAX_PIECES);
                     }
                 }
                 prop_assert_eq!((queue.len(), queue.unsent()), (end - una, end - next));
-                let head = bytes(queue.at_head(30));
+                let head = bytes(queue.at(0, 30));
                 prop_assert_eq!(&head[..], &source[una..una + head.len()]);
                 prop_assert!(head.len() == 30.min(end - una) || queue.pieces.len() > MAX_PIECES);
             }

@@ -1,13 +1,18 @@
 //! The sending half of a connection: SND.UNA, SND.NXT, the peer's window, what may leave now, and the timer that
-//! retransmits or probes. It knows nothing of the connection's state and writes no header.
+//! retransmits or probes. What acknowledgments do to it is in `acknowledge`. It knows nothing of the connection's state
+//! and writes no header.
 
 use super::congestion::{CongestionControl, NewReno, WindowUse};
-use super::recovery::{Duplicate, Progress, Recovery};
+use super::negotiation::Agreed;
+use super::rack::{Arrival, Rack};
+use super::recovery::{Frto, Phase, Recovery};
 use super::rto::Rto;
+use super::scoreboard::Fate;
 use super::send_queue::SendQueue;
+use super::tail_probe::TailProbe;
 use super::{Context, Seq};
 use crate::data::Data;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::tcp::Segment;
 
 /// What the send timer waits for.
@@ -15,8 +20,8 @@ use crate::wire::tcp::Segment;
 pub(crate) enum SendTimer {
     /// Nothing.
     Off,
-    /// An acknowledgment (RFC 6298).
-    Retransmit,
+    /// An acknowledgment (RFC 6298, RFC 8985).
+    Acknowledgment,
     /// The peer's window to open (RFC 9293 3.8.6.1).
     Persist,
 }
@@ -25,9 +30,9 @@ pub(crate) enum SendTimer {
 pub(crate) struct SendSide<D> {
     /// SND.UNA.
     pub(crate) una: Seq,
-    /// SND.NXT; goes back to SND.UNA when all is to be sent again.
+    /// SND.NXT.
     pub(crate) next: Seq,
-    /// The highest SND.NXT there was.
+    /// The highest sequence number sent: SND.NXT, or beyond the octet that probed a closed window.
     pub(crate) max: Seq,
     /// SND.WND, scaled.
     pub(crate) window: u32,
@@ -45,35 +50,33 @@ pub(crate) struct SendSide<D> {
     pub(crate) low_water_bytes: usize,
     /// The application has closed and a FIN follows the queue, until the peer has acknowledged it.
     pub(crate) fin_queued: bool,
-    congestion: NewReno,
-    recovery: Recovery,
+    pub(super) congestion: NewReno,
+    pub(super) recovery: Recovery,
+    /// Whether the peer reports what it has out of order.
+    pub(super) sack: bool,
+    pub(super) rack: Rack,
+    pub(super) probe: TailProbe,
     pub(crate) rto: Rto,
     /// The segment whose round trip is being timed: its end, and when it left.
-    timed: Option<(Seq, Instant)>,
+    pub(super) timed: Option<(Seq, Instant)>,
     pub(crate) timer: SendTimer,
+    /// When the timer is due: the earliest of the next three while it waits for an acknowledgment.
     pub(crate) timer_at: Instant,
+    /// The retransmission timeout.
+    pub(crate) timeout_at: Instant,
+    /// When RACK looks again at what may only be late.
+    pub(crate) reorder_at: Instant,
     /// The last time that anything was acknowledged, or sent with nothing before it unacknowledged.
     pub(crate) progress_at: Instant,
     last_sent_at: Instant,
     /// Whether the congestion window stopped the last output.
-    window_use: WindowUse,
+    pub(super) window_use: WindowUse,
 }
 
 /// A segment to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Planned {
     pub(crate) len: usize,
-    pub(crate) fin: bool,
-}
-
-/// What an acknowledgment brought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Acked {
-    /// Bytes of data.
-    pub(crate) bytes: u32,
-    /// What is queued fell to the low-water mark now, and was above it before.
-    pub(crate) low_water: bool,
-    /// Our FIN has arrived.
     pub(crate) fin: bool,
 }
 
@@ -85,8 +88,9 @@ pub(crate) fn segments(len: usize, mss: u32) -> u64 {
 
 impl<D: Data> SendSide<D> {
     /// The side of a connection whose SYN-ACK with sequence number `isn` is about to leave.
-    pub(crate) fn new(isn: Seq, mss: u32, scale: u8, queue: SendQueue<D>, ctx: &Context<'_>) -> Self {
+    pub(crate) fn new(isn: Seq, agreed: &Agreed, queue: SendQueue<D>, ctx: &Context<'_>) -> Self {
         let rto = Rto::new(ctx.config.min_rto);
+        let mss = agreed.send_mss();
         Self {
             una: isn,
             next: isn + 1,
@@ -95,16 +99,21 @@ impl<D: Data> SendSide<D> {
             window_sequence: isn,
             window_ack: isn,
             max_window: 0,
-            scale,
+            scale: agreed.send_scale,
             mss,
             queue,
             low_water_bytes: 0,
             fin_queued: false,
             congestion: NewReno::new(mss),
             recovery: Recovery::new(isn),
+            sack: agreed.sack,
+            rack: Rack::new(isn),
+            probe: TailProbe::default(),
             timed: Some((isn + 1, ctx.now)),
-            timer: SendTimer::Retransmit,
+            timer: SendTimer::Acknowledgment,
             timer_at: ctx.now + rto.timeout(),
+            timeout_at: Instant::NEVER,
+            reorder_at: Instant::NEVER,
             rto,
             progress_at: ctx.now,
             last_sent_at: ctx.now,
@@ -126,11 +135,11 @@ impl<D: Data> SendSide<D> {
         &mut self,
         segment: &Segment<'_>,
         ack: Seq,
-        echo: Option<Duration>,
+        arrival: &Arrival<'_>,
         ctx: &mut Context<'_>,
     ) {
         self.una = ack;
-        self.take_rtt_sample(ack, echo, ctx);
+        self.take_rtt_sample(ack, arrival, ctx);
         self.rto.reset_backoff();
         (self.timer, self.timer_at) = (SendTimer::Off, Instant::NEVER);
         self.progress_at = ctx.now;
@@ -156,88 +165,41 @@ impl<D: Data> SendSide<D> {
         (self.window_sequence, self.window_ack) = (segment.sequence, ack);
     }
 
-    fn scaled(&self, field: u16) -> u32 {
+    pub(super) fn scaled(&self, field: u16) -> u32 {
         u32::from(field) << self.scale
-    }
-
-    /// Handles SND.UNA < SEG.ACK =< highest sent. `echo` is the round trip that the segment's timestamps show.
-    #[inline]
-    pub(crate) fn acknowledge(&mut self, ack: Seq, echo: Option<Duration>, ctx: &mut Context<'_>) -> Acked {
-        let advanced = ack.since(self.una);
-        let flight = self.next.since(self.una);
-        let queued = self.queue.len();
-        // Sequence numbers beyond the queue are our FIN's.
-        let fin = self.fin_queued && advanced as usize > queued;
-        self.fin_queued &= !fin;
-        let bytes = advanced - u32::from(fin);
-        self.queue.acknowledge(bytes as usize);
-        self.una = ack;
-        self.next = self.next.max(ack);
-        self.take_rtt_sample(ack, echo, ctx);
-        self.rto.reset_backoff();
-        self.progress_at = ctx.now;
-        match self.recovery.on_progress(ack, advanced, self.mss) {
-            Progress::Normal => {
-                let window_use = if self.congestion.in_slow_start() && flight > self.congestion.window() / 2 {
-                    WindowUse::Limiting
-                } else {
-                    self.window_use
-                };
-                self.congestion.on_ack(advanced, self.mss, window_use);
-            }
-            Progress::Partial => {}
-            Progress::Recovered => self.congestion.on_recovered(self.max.since(ack), self.mss),
-        }
-        if self.timer == SendTimer::Retransmit {
-            // RFC 6298 (5.2), (5.3).
-            self.timer_at = ctx.now + self.rto.timeout();
-        }
-        // Whoever is above the mark has something queued, so this says that some of it has arrived, too.
-        let low_water = queued > self.low_water_bytes && self.queue.len() <= self.low_water_bytes;
-        Acked { bytes, low_water, fin }
-    }
-
-    /// Handles SEG.ACK = SND.UNA: a duplicate in the sense of RFC 5681 2?
-    #[inline]
-    pub(crate) fn on_same_ack(&mut self, segment: &Segment<'_>, ctx: &mut Context<'_>) {
-        if self.timer == SendTimer::Persist {
-            // The peer is alive and keeps its window closed: it may do so for ever (RFC 9293 3.8.6.1).
-            self.progress_at = ctx.now;
-            return;
-        }
-        let outstanding = self.max != self.una;
-        if !outstanding || segment.sequence_len() > 0 || self.scaled(segment.window) != self.window {
-            return;
-        }
-        ctx.counters.duplicate_acks_in += 1;
-        if self.recovery.on_duplicate(self.una, self.max, self.mss) == Duplicate::Loss {
-            ctx.counters.fast_retransmits += 1;
-            self.congestion.on_loss(self.next.since(self.una), self.mss);
-            self.timed = None;
-        }
     }
 
     /// A segment that was sent once is timed to the nanosecond; where there is none, because it was sent again, timestamps
     /// give the round trip to a tick (RFC 7323 4).
     #[inline]
-    fn take_rtt_sample(&mut self, ack: Seq, echo: Option<Duration>, ctx: &mut Context<'_>) {
+    pub(super) fn take_rtt_sample(&mut self, ack: Seq, arrival: &Arrival<'_>, ctx: &mut Context<'_>) {
         let rtt = match self.timed {
             Some((end, sent_at)) if end.is_at_or_before(ack) => ctx.now.since(sent_at),
             Some(_) => return,
-            None => match echo {
-                Some(echo) => echo,
+            None => match arrival.round_trip() {
+                Some(rtt) => rtt,
                 None => return,
             },
         };
         let smoothed = self.rto.sample(rtt, ctx.config.min_rto);
+        // RFC 6298 (5.7), Karn's algorithm: not before.
+        self.rto.reset_backoff();
         ctx.samples.smoothed_rtt_ns.add(smoothed.as_nanos());
         ctx.samples.congestion_window_bytes.add(u64::from(self.congestion.window()));
         self.timed = None;
     }
 
-    /// Whether the FIN must (again) follow what is between SND.NXT and the end of the queue.
+    /// RFC 6675's pipe: bytes that are on their way, as far as we know.
     #[inline]
-    fn fin_pending(&self) -> bool {
+    pub(super) fn pipe(&self) -> u32 {
+        let board = &self.queue.scoreboard;
+        let left = board.sacked() + board.lost() + self.recovery.duplicate_bytes();
+        self.next.since(self.una).saturating_sub(left)
+    }
+
+    /// Whether the FIN must follow what is between SND.NXT and the end of the queue.
+    #[inline]
+    pub(super) fn fin_pending(&self) -> bool {
         self.fin_queued && self.next.since(self.una) as usize <= self.queue.len()
     }
 
@@ -247,27 +209,58 @@ impl<D: Data> SendSide<D> {
         self.queue.unsent() > 0 || self.fin_pending()
     }
 
-    /// The segment at SND.UNA, if recovery wants it sent again.
+    /// The next lost bytes and where they begin, if they may be sent again now.
     #[inline]
-    pub(crate) fn plan_fast_retransmit(&self) -> Option<Planned> {
-        if !self.recovery.retransmit_due {
+    pub(crate) fn plan_again(&self, max_payload: usize) -> Option<(Seq, Planned)> {
+        let board = &self.queue.scoreboard;
+        if board.lost() == 0 || (self.recovery.frto == Frto::SendNew && self.plan(max_payload).is_some()) {
             return None;
         }
-        let sent = self.max.since(self.una) as usize;
-        let len = self.queue.at_head(sent.min(self.mss as usize)).len();
-        Some(Planned { len, fin: self.fin_queued && len == self.queue.len() && sent > len })
+        let (start, end) = board.next_lost(max_payload as u32 + 1)?;
+        let offset = start.since(self.una);
+        let lost = end.since(start);
+        let mut room = self.congestion_room();
+        if self.recovery.forced {
+            room = room.max(self.mss);
+        }
+        // Not beyond the edge of a window that has shrunk (RFC 9293 3.8.6).
+        let wanted = lost.min(self.window.saturating_sub(offset));
+        let mut sendable = wanted.min(room).min(max_payload as u32);
+        if sendable < wanted {
+            sendable -= sendable % self.mss;
+        }
+        if sendable == 0 {
+            return None;
+        }
+        let len = self.queue.at(offset as usize, sendable as usize).len();
+        let ends_queue = offset as usize + len == self.queue.len();
+        Some((start, Planned { len, fin: ends_queue && (sendable as usize) > len }))
     }
 
-    /// The segment at SND.UNA left again.
-    pub(crate) fn fast_retransmit_sent(&mut self, ctx: &Context<'_>) {
-        self.recovery.retransmit_due = false;
+    /// `planned` left again, from `start` on.
+    pub(crate) fn sent_again(&mut self, start: Seq, planned: Planned, ctx: &mut Context<'_>) {
+        let len = planned.len as u32 + u32::from(planned.fin);
+        self.queue.scoreboard.sent_again(start, start + len, ctx.now);
+        self.recovery.sent_again(len, ctx.now);
+        self.recovery.prr.sent(len);
+        self.count_again(planned.len, ctx);
+    }
+
+    pub(super) fn count_again(&mut self, len: usize, ctx: &mut Context<'_>) {
+        // Karn's algorithm: only what was never sent before is timed.
         self.timed = None;
         self.last_sent_at = ctx.now;
+        ctx.counters.retransmits += segments(len, self.mss);
+        ctx.counters.bytes_retransmitted += len as u64;
     }
 
     /// The next segment of at most `max_payload` bytes that the windows let out, if there is one.
     #[inline]
     pub(crate) fn plan(&self, max_payload: usize) -> Option<Planned> {
+        if self.queue.scoreboard.lost() > 0 && self.recovery.frto != Frto::SendNew {
+            // RFC 6675 4: what is lost comes first.
+            return None;
+        }
         let unsent = self.queue.unsent();
         let fin_pending = self.fin_pending();
         let in_flight = self.next.since(self.una);
@@ -275,7 +268,7 @@ impl<D: Data> SendSide<D> {
         if unsent == 0 {
             return (fin_pending && peer > 0).then_some(Planned { len: 0, fin: true });
         }
-        let mut len = unsent.min(peer).min(self.congestion_room(in_flight)).min(max_payload);
+        let mut len = unsent.min(peer).min(self.congestion_room() as usize).min(max_payload);
         let mss = self.mss as usize;
         if len < unsent {
             if len > mss {
@@ -291,8 +284,12 @@ impl<D: Data> SendSide<D> {
     }
 
     #[inline]
-    fn congestion_room(&self, in_flight: u32) -> usize {
-        self.recovery.adjust(self.congestion.window(), self.mss).saturating_sub(in_flight) as usize
+    fn congestion_room(&self) -> u32 {
+        let window = match self.recovery.phase {
+            Phase::Fast => self.recovery.prr.window(),
+            Phase::Open | Phase::Timeout => self.congestion.window(),
+        };
+        window.saturating_sub(self.pipe())
     }
 
     /// Before the first segment of an output: a connection that was idle for long starts slowly again.
@@ -306,8 +303,7 @@ impl<D: Data> SendSide<D> {
     /// After the last segment of an output.
     #[inline]
     pub(crate) fn end_output(&mut self, ctx: &Context<'_>) {
-        let in_flight = self.next.since(self.una);
-        let limited = self.queue.unsent() > 0 && self.congestion_room(in_flight) < self.mss as usize;
+        let limited = self.queue.unsent() > 0 && self.congestion_room() < self.mss;
         self.window_use = if limited { WindowUse::Limiting } else { WindowUse::Spare };
         self.update_timer(ctx);
     }
@@ -321,90 +317,141 @@ impl<D: Data> SendSide<D> {
         }
         self.queue.advance(planned.len);
         self.next += planned.len as u32 + u32::from(planned.fin);
+        self.queue.scoreboard.sent(start, self.next, ctx.now);
+        self.recovery.prr.sent(self.next.since(start));
+        self.probe.at = Instant::NEVER;
         if start.is_before(self.max) {
-            // What is beyond was never sent before, also if it is in the same frame.
+            // The octet that probed a closed window, and what is in the same frame.
             let again = planned.len.min(self.max.since(start) as usize);
             ctx.counters.retransmits += segments(again, self.mss);
             ctx.counters.bytes_retransmitted += again as u64;
         } else if self.timed.is_none() {
-            // Karn's algorithm: only what was never sent before is timed.
             self.timed = Some((self.next, ctx.now));
         }
         self.max = self.max.max(self.next);
         self.last_sent_at = ctx.now;
     }
 
-    /// Brings the timer in line with what is on its way and what waits (RFC 6298 (5.1), (5.2); RFC 9293 3.8.6.1).
+    /// Whether only the peer's window keeps something from being sent.
+    #[inline]
+    fn waits_for_window(&self) -> bool {
+        self.has_unsent() && self.plan(self.mss as usize).is_none()
+    }
+
+    /// Brings the timer in line with what is on its way and what waits (RFC 6298 (5.1), (5.2); RFC 8985 7.2; RFC 9293
+    /// 3.8.6.1).
     #[inline]
     pub(crate) fn update_timer(&mut self, ctx: &Context<'_>) {
-        let wanted = if self.next != self.una {
-            SendTimer::Retransmit
-        } else if self.has_unsent() && self.plan(self.mss as usize).is_none() {
+        let lost = self.queue.scoreboard.lost();
+        let wanted = if self.next.since(self.una) > lost {
+            SendTimer::Acknowledgment
+        } else if if lost > 0 { self.window == 0 } else { self.waits_for_window() } {
             SendTimer::Persist
         } else if self.max != self.una {
-            // All is to be sent again, but nothing could leave yet.
-            SendTimer::Retransmit
+            // Everything is to be sent again, but nothing could leave yet.
+            SendTimer::Acknowledgment
         } else {
             SendTimer::Off
         };
-        if wanted == self.timer {
-            return;
+        if wanted != self.timer {
+            if wanted == SendTimer::Persist {
+                self.progress_at = ctx.now;
+            }
+            if wanted == SendTimer::Persist || self.timer == SendTimer::Persist {
+                self.rto.reset_backoff();
+            }
+            self.timer = wanted;
+            self.timeout_at = ctx.now + self.rto.timeout();
         }
-        if wanted == SendTimer::Persist {
-            self.progress_at = ctx.now;
-        }
-        if wanted == SendTimer::Persist || self.timer == SendTimer::Persist {
-            self.rto.reset_backoff();
-        }
-        self.timer = wanted;
-        self.timer_at = if wanted == SendTimer::Off { Instant::NEVER } else { ctx.now + self.rto.timeout() };
+        self.timer_at = match wanted {
+            SendTimer::Off => Instant::NEVER,
+            SendTimer::Persist => self.timeout_at,
+            SendTimer::Acknowledgment => {
+                self.update_probe(ctx.now);
+                self.timeout_at.min(self.probe.at).min(self.reorder_at)
+            }
+        };
     }
 
-    /// RFC 6298 (5.4) to (5.7), RFC 5681 3.1: go back to SND.UNA, slowly.
-    pub(crate) fn on_retransmit_timeout(&mut self, ctx: &mut Context<'_>) {
+    /// RFC 6298 (5.4) to (5.7), RFC 5681 3.1, RFC 8985 6.3: what is lost is sent again, slowly.
+    pub(crate) fn on_timeout(&mut self, ctx: &mut Context<'_>) {
         ctx.counters.timeouts += 1;
-        if self.rto.backoff() == 0 {
-            self.congestion.on_timeout(self.max.since(self.una), self.mss);
-        } else {
+        let repeated = self.recovery.is_repeated_timeout(self.una);
+        if repeated {
             self.congestion.on_repeated_timeout(self.mss);
+        } else {
+            self.congestion.on_timeout(self.max.since(self.una), self.mss);
         }
-        self.recovery.on_timeout(self.max);
+        let board = &mut self.queue.scoreboard;
+        if repeated || board.first().is_some_and(|first| first.fate == Fate::Sacked) {
+            // What lies at SND.UNA cannot have arrived, or it would be acknowledged.
+            ctx.counters.sacks_forgotten += u64::from(board.sacked() > 0);
+            board.forget_sacks();
+        }
+        if self.sack {
+            self.rack.detect_on_timeout(
+                board,
+                self.una,
+                self.rto.smoothed().unwrap_or_default(),
+                self.mss,
+                ctx.now,
+            );
+        } else {
+            board.mark_lost(|_| true);
+        }
+        self.recovery.begin_timeout(self.una, self.next);
+        self.probe = TailProbe::default();
+        self.reorder_at = Instant::NEVER;
         self.timed = None;
-        self.next = self.una;
-        self.queue.rewind();
         self.rto.back_off();
-        self.timer_at = ctx.now + self.rto.timeout();
+        self.timeout_at = ctx.now + self.rto.timeout();
     }
 
-    /// The persist timer expired: what to send, though the window does not allow it. An open but silly window is used
-    /// (the override of RFC 9293 3.8.6.2.1); into a closed one goes a single octet.
-    pub(crate) fn plan_probe(&self) -> Planned {
+    /// RACK's timer is due: what was only late until now is lost.
+    pub(crate) fn on_reorder_timer(&mut self, ctx: &mut Context<'_>) {
+        self.reorder_at = Instant::NEVER;
+        if self.detect_losses(ctx) > 0 {
+            if self.recovery.phase == Phase::Open {
+                self.begin_fast(0, ctx);
+            }
+            self.update_prr(0, false);
+        }
+    }
+
+    /// The persist timer expired: what to send, though the window does not allow it, and from where. An open but silly
+    /// window is used (the override of RFC 9293 3.8.6.2.1); into a closed one goes a single octet.
+    pub(crate) fn plan_probe(&self) -> (Seq, Planned) {
+        let most = (self.window as usize).clamp(1, self.mss as usize);
+        if self.queue.scoreboard.lost() > 0 {
+            // The window has shrunk behind what was sent.
+            let len = self.queue.at(0, most).len();
+            return (self.una, Planned { len, fin: len == 0 });
+        }
         let unsent = self.queue.unsent();
-        let len = unsent.min((self.window as usize).clamp(1, self.mss as usize));
-        let len = self.queue.at_next(len).len();
-        Planned { len, fin: self.fin_pending() && len == unsent }
+        let len = self.queue.at_next(unsent.min(most)).len();
+        (self.next, Planned { len, fin: self.fin_pending() && len == unsent })
     }
 
     /// A probe left, or could not.
-    pub(crate) fn probe_sent(&mut self, planned: Planned, ctx: &mut Context<'_>) {
+    pub(crate) fn probe_sent(&mut self, start: Seq, planned: Planned, ctx: &mut Context<'_>) {
         ctx.counters.window_probes += 1;
         // SND.NXT stays: the peer will most likely not take the octet. If it does, its acknowledgment is welcome.
-        self.max = self.max.max(self.next + planned.len as u32 + u32::from(planned.fin));
+        self.max = self.max.max(start + planned.len as u32 + u32::from(planned.fin));
         self.timed = None;
     }
 
     /// Arms the persist timer once more.
     pub(crate) fn back_off_persist(&mut self, ctx: &Context<'_>) {
         self.rto.back_off();
-        self.timer_at = ctx.now + self.rto.timeout();
+        self.timeout_at = ctx.now + self.rto.timeout();
+        self.timer_at = self.timeout_at;
     }
 
     /// The path takes segments of `mss` bytes only (RFC 1191): send again what was too large, without punishment.
     pub(crate) fn reduce_mss(&mut self, mss: u32) {
         self.mss = mss;
         self.timed = None;
-        self.next = self.una;
-        self.queue.rewind();
+        self.queue.scoreboard.mark_lost(|_| true);
     }
 
     /// The sequence number of a segment without data. RFC 9293 wants SND.NXT; the highest that the peer accepts is

@@ -83,6 +83,11 @@ impl TimestampState {
         (ticks <= i32::MAX as u32).then(|| Duration::from_nanos(u64::from(ticks) << TICK_SHIFT))
     }
 
+    /// Whether an echo is of something that left before our clock showed what it did at `at`.
+    pub(crate) fn is_from_before(&self, echo: u32, at: Instant) -> bool {
+        is_before(echo, self.clock(at))
+    }
+
     /// RFC 6191 2: whether the SYN of a new connection, with these timestamps, is later than all of this one; `None` if the
     /// sequence numbers must tell.
     pub(crate) fn is_succeeded_by(&self, syn: Option<Timestamps>, now: Instant) -> Option<bool> {

@@ -14,15 +14,6 @@ use crate::events::{AckDue, AckPolicy, End, Sent};
 use crate::wire::checksum::{Sum, at_odd_offset, sum_bytes};
 use crate::wire::tcp::{CHECKSUM_OFFSET, flags};
 
-/// Which part of the send queue a segment carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum From {
-    /// SND.NXT on.
-    Next,
-    /// SND.UNA on.
-    Una,
-}
-
 impl<D: Data> Connection<D> {
     /// Sends all that may be sent now.
     #[inline]
@@ -55,17 +46,18 @@ impl<D: Data> Connection<D> {
         if self.receive.pure_ack_due && policy != AckPolicy::Merge {
             self.output_pure_ack(ctx, tx, sent)?;
         }
-        if let Some(planned) = self.send.plan_fast_retransmit() {
-            self.emit(ctx, tx, From::Una, planned, sent)?;
-            self.send.fast_retransmit_sent(ctx);
-            ctx.counters.retransmits += 1;
-            ctx.counters.bytes_retransmitted += planned.len as u64;
+        if self.send.queue.scoreboard.lost() > 0 {
+            let max_payload = self.max_payload(ctx);
+            while let Some((start, planned)) = self.send.plan_again(max_payload) {
+                self.emit(ctx, tx, start, planned, sent)?;
+                self.send.sent_again(start, planned, ctx);
+            }
         }
         if self.send.has_unsent() {
             self.send.begin_output(ctx);
             let max_payload = self.max_payload(ctx);
             while let Some(planned) = self.send.plan(max_payload) {
-                self.emit(ctx, tx, From::Next, planned, sent)?;
+                self.emit(ctx, tx, self.send.next, planned, sent)?;
                 self.send.sent(planned, ctx);
             }
         }
@@ -104,23 +96,22 @@ impl<D: Data> Connection<D> {
         Ok(())
     }
 
-    /// Hands one segment to the driver. The acknowledgment's state changes with it, the send side's is the caller's.
+    /// Hands one segment that begins at `start` to the driver. The acknowledgment's state changes with it, the send side's is the caller's.
     #[inline]
     fn emit<T: Transmit<D>>(
         &mut self,
         ctx: &mut Context<'_>,
         tx: &mut T,
-        from: From,
+        start: Seq,
         planned: Planned,
         sent: &mut Sent,
     ) -> Result<(), Full> {
-        let (sequence, payload, last): (Seq, Payload<'_, D>, bool) = match from {
-            From::Next => {
-                let last = planned.len == self.send.queue.unsent();
-                (self.send.next, self.send.queue.at_next(planned.len), last)
-            }
-            From::Una => (self.send.una, self.send.queue.at_head(planned.len), false),
+        let payload = if start == self.send.next {
+            self.send.queue.at_next(planned.len)
+        } else {
+            self.send.queue.at(start.since(self.send.una) as usize, planned.len)
         };
+        let last = start.since(self.send.una) as usize + planned.len == self.send.queue.len();
         let mut bits = flags::ACK;
         if planned.fin {
             bits |= flags::FIN;
@@ -129,7 +120,7 @@ impl<D: Data> Connection<D> {
             bits |= flags::PSH;
         }
         let fields = Fields {
-            sequence,
+            sequence: start,
             acknowledgment: self.receive.next,
             flags: bits,
             window: self.receive.window_field(ctx),
@@ -177,13 +168,26 @@ impl<D: Data> Connection<D> {
         }
         let sent = match self.send.timer {
             SendTimer::Off => return TimerOutcome::Done,
-            SendTimer::Retransmit => {
-                self.send.on_retransmit_timeout(ctx);
-                self.output(ctx, tx, AckPolicy::Merge)
-            }
+            SendTimer::Acknowledgment => self.on_acknowledgment_timer(ctx, tx),
             SendTimer::Persist => self.on_persist_timer(ctx, tx),
         };
         if sent.blocked { TimerOutcome::Blocked } else { TimerOutcome::Done }
+    }
+
+    /// An acknowledgment is late: RACK looks again, a tail is probed, or all is taken for lost.
+    fn on_acknowledgment_timer<T: Transmit<D>>(&mut self, ctx: &mut Context<'_>, tx: &mut T) -> Sent {
+        if self.send.timeout_at <= ctx.now {
+            self.send.on_timeout(ctx);
+        } else if self.send.reorder_at <= ctx.now {
+            self.send.on_reorder_timer(ctx);
+        } else if let Some((start, planned)) = self.send.plan_tail_probe() {
+            let mut sent = Sent::default();
+            match self.emit(ctx, tx, start, planned, &mut sent) {
+                Ok(()) => self.send.tail_probe_sent(start, planned, ctx),
+                Err(Full) => ctx.counters.driver_full += 1,
+            }
+        }
+        self.output(ctx, tx, AckPolicy::Merge)
     }
 
     fn on_persist_timer<T: Transmit<D>>(&mut self, ctx: &mut Context<'_>, tx: &mut T) -> Sent {
@@ -191,9 +195,9 @@ impl<D: Data> Connection<D> {
         if self.send.timer != SendTimer::Persist || sent.blocked {
             return sent;
         }
-        let planned = self.send.plan_probe();
-        match self.emit(ctx, tx, From::Next, planned, &mut sent) {
-            Ok(()) => self.send.probe_sent(planned, ctx),
+        let (start, planned) = self.send.plan_probe();
+        match self.emit(ctx, tx, start, planned, &mut sent) {
+            Ok(()) => self.send.probe_sent(start, planned, ctx),
             Err(Full) => ctx.counters.driver_full += 1,
         }
         self.send.back_off_persist(ctx);

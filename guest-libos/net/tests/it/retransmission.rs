@@ -73,9 +73,13 @@ fn timeout_goes_back_to_the_first_segment_with_a_window_of_one() {
     client.seen(&mut host);
     host.wait_ms(210);
     assert_eq!(starts(&client.seen(&mut host)), [0]);
+    // F-RTO (RFC 5682) asks with two new segments whether the timeout was real; a duplicate says yes.
+    assert_eq!(starts(&acknowledge(&mut host, &client, 1 + M)), [10, 11]);
+    assert_eq!(starts(&acknowledge(&mut host, &client, 1 + M)), [1]);
     // Slow start from there: two for one; what the peer has already is not sent again.
-    assert_eq!(starts(&acknowledge(&mut host, &client, 1 + M)), [1, 2]);
-    assert_eq!(starts(&acknowledge(&mut host, &client, 1 + 10 * M)), [10, 11, 12, 13, 14]);
+    assert_eq!(starts(&acknowledge(&mut host, &client, 1 + 2 * M)), [2]);
+    assert_eq!(starts(&acknowledge(&mut host, &client, 1 + 5 * M)), [5, 6, 7]);
+    assert_eq!(starts(&acknowledge(&mut host, &client, 1 + 12 * M)), [12, 13, 14, 15, 16, 17]);
 }
 
 #[test]
@@ -89,7 +93,10 @@ fn retransmitted_segment_is_not_timed() {
     host.stack.send(conn, b"next").unwrap();
     host.output(conn, AckPolicy::Merge);
     client.seen(&mut host);
-    host.wait_ms(210);
+    // And the timeout stays doubled until there is a measurement (RFC 6298 (5.7)).
+    host.wait_ms(390);
+    assert!(client.seen(&mut host).is_empty());
+    host.wait_ms(30);
     assert_eq!(client.seen_one(&mut host).payload, b"next");
 }
 
@@ -159,15 +166,15 @@ fn third_duplicate_ack_sends_the_lost_segment_again() {
     assert_eq!(starts(&acknowledge(&mut host, &client, 1)), [11]);
     assert_eq!(starts(&acknowledge(&mut host, &client, 1)), [0]);
     assert_eq!(host.stack.counters().fast_retransmits, 1);
-    // Half of the twelve on their way, plus three: the next ones inflate until there is room for new segments.
+    // Half of the ten that the window allowed: every second of the next lets a new segment out (RFC 6937).
     let mut new = Vec::new();
     for _ in 0..8 {
         new.extend(starts(&acknowledge(&mut host, &client, 1)));
     }
-    assert_eq!(new, [12, 13, 14, 15, 16]);
-    // All of it arrived: recovery ends with half the window (six segments), or less if little is on its way.
+    assert_eq!(new, [12, 13, 14, 15]);
+    // All of it arrived: recovery ends with half the window, of which four are on their way.
     let after = acknowledge(&mut host, &client, 1 + 12 * M);
-    assert_eq!(starts(&after), [17]);
+    assert_eq!(starts(&after), [16]);
     assert_eq!(host.stack.counters().timeouts, 0);
 }
 
@@ -209,7 +216,7 @@ fn lost_fin_with_data_is_repaired_by_duplicates() {
         acknowledge(&mut host, &client, 1);
     }
     let again = acknowledge(&mut host, &client, 1 + 4 * M);
-    assert_eq!((again[0].flags.as_str(), again[0].payload.len()), ("FA", 10));
+    assert_eq!((again[0].flags.as_str(), again[0].payload.len()), ("FPA", 10));
     assert_eq!(host.input(&client.ack(1, 12 + 4 * M)).events().ended, None);
 }
 
