@@ -3,9 +3,12 @@
 
 use core::fmt;
 use core::net::Ipv4Addr;
+use core::num::NonZeroU8;
 
+use crate::options::Dscp;
 use crate::time::Duration;
 use crate::wire::ethernet::MacAddress;
+use crate::wire::ipv4;
 
 /// Smallest IPv4 MTU a link may have (RFC 791).
 const MIN_MTU_BYTES: u16 = 68;
@@ -71,6 +74,10 @@ pub struct Config {
     pub timestamps: bool,
     /// Whether selective acknowledgments are offered and answered (RFC 2018).
     pub sack: bool,
+    /// Time to live of what connections send, unless `Stack::set_time_to_live` says otherwise (RFC 9293 3.9.2).
+    pub time_to_live: NonZeroU8,
+    /// Codepoint of what connections send, unless `Stack::set_dscp` says otherwise (RFC 9293 3.9.1.9).
+    pub dscp: Dscp,
     /// How often a SYN-ACK is repeated before the half-open connection is forgotten: 7 times are three minutes (RFC 9293
     /// 3.8.3: MUST-23).
     pub syn_ack_retries: u8,
@@ -102,6 +109,8 @@ impl Config {
             idle_timeout: None,
             timestamps: true,
             sack: true,
+            time_to_live: ipv4::TIME_TO_LIVE,
+            dscp: Dscp::DEFAULT,
             syn_ack_retries: 7,
             secret,
         }

@@ -80,6 +80,10 @@ counters! {
         sacks_forgotten,
         /// Probes of a closed window.
         window_probes,
+        /// ICMP errors about segments that were on their way; too large ones are in `path_mtu_reduced`.
+        problems_in,
+        /// Keep-alive probes sent.
+        keep_alive_probes,
         /// Times that the driver was full.
         driver_full,
         /// RSTs sent.

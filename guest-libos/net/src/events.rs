@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::frame::ControlFrame;
+use crate::wire::icmp::Problem;
 
 /// A connection. Checked by generation: once the connection has ended, the identifier is refused everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +55,9 @@ pub struct SegmentEvents<'f> {
     /// New bytes in order went to the connection's buffer, because older ones wait there: see `Stack::pending`. Never
     /// together with `data`.
     pub readable: bool,
+    /// The peer has announced urgent data, or more of it than before (RFC 9293 3.8.5): `Stack::urgent_bytes` says how much
+    /// of the stream is still to be read until its end.
+    pub urgent: bool,
     /// The peer has sent all it will send (FIN), reported once. Sending is still possible.
     pub peer_closed: bool,
     /// The connection is gone and so is its identifier. Reported once, here or by `Stack::expire`. Data that came with
@@ -62,6 +66,9 @@ pub struct SegmentEvents<'f> {
     /// To be sent: the acknowledgment of the peer's FIN, when the connection has ended with it and only a TIME-WAIT
     /// record is left.
     pub last_ack: Option<ControlFrame<'static>>,
+    /// An ICMP error about something on its way. The connection lives on and sends again: nothing has to be done, but a
+    /// user may want to know (RFC 9293 3.9.1.8).
+    pub problem: Option<Problem>,
     /// Whether an acknowledgment is owed for this segment.
     pub reply: AckDue,
     /// `Stack::output` has something to send now: data that a window has opened for, a retransmission.
@@ -79,9 +86,11 @@ impl SegmentEvents<'_> {
             low_water: false,
             data: &[],
             readable: false,
+            urgent: false,
             peer_closed: false,
             ended: None,
             last_ack: None,
+            problem: None,
             reply: AckDue::None,
             output_due: false,
         }
@@ -136,6 +145,9 @@ pub struct Evicted {
 pub enum TimerEvent {
     /// The connection is gone and so is its identifier.
     Ended(End),
+    /// Data was sent again three times without an acknowledgment (RFC 9293 3.8.3, R1); the stack goes on until the user
+    /// timeout. Said once until something is acknowledged; nothing has to be done.
+    Retransmitting,
 }
 
 /// What `Stack::output` did.

@@ -26,6 +26,7 @@ pub mod data;
 pub mod driver;
 pub mod events;
 mod frame;
+pub mod options;
 mod stack;
 mod tcp;
 pub mod time;
@@ -43,7 +44,9 @@ pub use events::{
     StaleConnection, TimerEvent,
 };
 pub use frame::ControlFrame;
+pub use options::{Coalesce, Dscp, KeepAlive};
 pub use stack::Stack;
 pub use tcp::Seq;
 pub use time::{Duration, Instant};
 pub use wire::ethernet::MacAddress;
+pub use wire::icmp::Problem;

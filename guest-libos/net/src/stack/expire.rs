@@ -5,17 +5,31 @@ use crate::data::Data;
 use crate::driver::Transmit;
 use crate::events::{AckDue, AckPolicy, ConnId, End, TimerEvent};
 use crate::tcp::Context;
-use crate::tcp::connection::State;
+use crate::tcp::connection::{Connection, State};
 use crate::tcp::transmit::TimerOutcome;
 use crate::time::Instant;
+
+/// Retransmissions in a row after which the application is told (RFC 9293 3.8.3, SHLD-10).
+const R1: u8 = 3;
 
 /// What became of a connection whose timer was due.
 enum Fired {
     Alive,
+    /// It was in vain for the R1-th time (RFC 9293 3.8.3).
+    Retransmitting,
     Ended(End),
     /// The end of a connection that waited in TIME-WAIT for its application.
     Consumed,
     Forget,
+}
+
+/// Tells the peer that the connection is given up. A lost RST is repeated when the peer speaks again.
+fn abort<D: Data, T: Transmit<D>>(connection: &Connection<D>, ctx: &mut Context<'_>, tx: &mut T) {
+    if let Some(reset) = connection.abort_frame() {
+        ctx.counters.segments_out += 1;
+        ctx.counters.resets_out += 1;
+        let _ = tx.transmit_control(&reset);
+    }
 }
 
 impl<D: Data> Stack<D> {
@@ -38,6 +52,7 @@ impl<D: Data> Stack<D> {
             let Some((conn, fired)) = self.fire(index, now, tx) else { continue };
             match fired {
                 Fired::Alive => {}
+                Fired::Retransmitting => event(conn, TimerEvent::Retransmitting),
                 Fired::Ended(end) => {
                     self.finish(conn, end);
                     event(conn, TimerEvent::Ended(end));
@@ -72,13 +87,17 @@ impl<D: Data> Stack<D> {
             };
             return Some((conn, fired));
         }
-        let mut blocked = false;
+        let (mut blocked, mut fired) = (false, Fired::Alive);
         if connection.send.timer_at <= now {
+            let before = connection.send.timeouts;
             match connection.on_send_timer(&mut ctx, tx) {
                 TimerOutcome::Done => {}
                 TimerOutcome::Blocked => blocked = true,
                 TimerOutcome::Ended(end) => return Some((conn, Fired::Ended(end))),
                 TimerOutcome::Forget => return Some((conn, Fired::Forget)),
+            }
+            if connection.is_open() && before < R1 && connection.send.timeouts == R1 {
+                fired = Fired::Retransmitting;
             }
         }
         if connection.receive.ack_at <= now {
@@ -86,6 +105,15 @@ impl<D: Data> Stack<D> {
             connection.receive.ack = AckDue::Now;
             connection.receive.ack_at = Instant::NEVER;
             blocked |= connection.output(&mut ctx, tx, AckPolicy::IfDue).blocked;
+        }
+        if connection.keep_alive_at() <= now {
+            if !connection.keep_alive.probe(now) {
+                abort(connection, &mut ctx, tx);
+                return Some((conn, Fired::Ended(End::TimedOut)));
+            }
+            let probe = connection.keep_alive_probe(&mut ctx);
+            // One that is lost here is a probe that was not answered.
+            let _ = tx.transmit_control(&probe);
         }
         if connection.idle_at(ctx.config) <= now {
             if connection.can_send() && connection.send.queue.len() == 0 {
@@ -95,12 +123,7 @@ impl<D: Data> Stack<D> {
                 blocked |= connection.output(&mut ctx, tx, AckPolicy::IfDue).blocked;
             } else {
                 // It does not take what it asked for, or does not end.
-                if let Some(reset) = connection.abort_frame() {
-                    ctx.counters.segments_out += 1;
-                    ctx.counters.resets_out += 1;
-                    // A lost RST is repeated when the peer speaks again.
-                    let _ = tx.transmit_control(&reset);
-                }
+                abort(connection, &mut ctx, tx);
                 return Some((conn, Fired::Ended(End::TimedOut)));
             }
         }
@@ -108,7 +131,7 @@ impl<D: Data> Stack<D> {
         if blocked {
             self.mark_blocked(conn);
         }
-        Some((conn, Fired::Alive))
+        Some((conn, fired))
     }
 
     /// Leaves a TIME-WAIT record behind.

@@ -1,4 +1,5 @@
-//! ICMP: echo (RFC 792) and path MTU (RFC 1191). Other messages are dropped and counted.
+//! ICMP: echo (RFC 792), path MTU (RFC 1191), errors about our segments (RFC 9293 3.9.2.2). Other messages are dropped
+//! and counted.
 
 use core::net::Ipv4Addr;
 
@@ -7,13 +8,13 @@ use super::input::Sender;
 use crate::config::IP_TCP_HEADER_BYTES;
 use crate::counters::DropReason;
 use crate::data::Data;
-use crate::events::{Input, SegmentEvents};
+use crate::events::{ConnId, Input, SegmentEvents};
 use crate::frame::ControlFrame;
 use crate::tcp::Context;
 use crate::tcp::table::FlowKey;
 use crate::time::Instant;
 use crate::wire::ethernet::{self, EtherType, MacAddress};
-use crate::wire::icmp::{self, IcmpMessage, QuotedSegment};
+use crate::wire::icmp::{self, IcmpMessage, Problem, QuotedSegment};
 use crate::wire::ipv4::{self, Ipv4Header, Protocol};
 
 /// The least path MTU that an ICMP message can make us believe in: IPv4's minimum for receivers (RFC 791) guards against
@@ -40,6 +41,7 @@ impl<D: Data> Stack<D> {
             IcmpMessage::FragmentationNeeded { next_mtu, quoted } => {
                 self.path_mtu_reduced(now, next_mtu, &quoted)
             }
+            IcmpMessage::Problem { problem, quoted } => self.problem_arrives(problem, &quoted),
         }
     }
 
@@ -65,6 +67,36 @@ impl<D: Data> Stack<D> {
         })
     }
 
+    /// The connection that an ICMP error is about (RFC 9293 3.9.2.2, MUST-54), if what it quotes is on its way: to know
+    /// that takes more than guessing ports (RFC 5927 4.1).
+    fn connection_quoted(&mut self, quoted: &QuotedSegment) -> Result<ConnId, DropReason> {
+        let key = FlowKey::new(quoted.destination, quoted.destination_port, quoted.source_port);
+        let (conn, connection) = self.table.find(key).ok_or(DropReason::Unacceptable)?;
+        let send = &connection.send;
+        let on_its_way = quoted.sequence.is_within(send.una, send.max.since(send.una));
+        if quoted.source == self.config.ip && on_its_way { Ok(conn) } else { Err(DropReason::Unacceptable) }
+    }
+
+    /// RFC 9293 3.9.2.2: a hard error ends a connection that is not synchronized; later any error is advice only
+    /// (RFC 5927 5.2), since retransmission finds out whether it was true.
+    fn problem_arrives<'f>(
+        &mut self,
+        problem: Problem,
+        quoted: &QuotedSegment,
+    ) -> Result<Input<'f>, DropReason> {
+        let conn = self.connection_quoted(quoted)?;
+        let half_open = self.table.get(conn).is_some_and(|connection| !connection.is_open());
+        self.counters.problems_in += 1;
+        if half_open && problem.is_hard() {
+            self.counters.half_open_dropped += 1;
+            self.forget(conn);
+        }
+        if half_open {
+            return Ok(Input::Nothing);
+        }
+        Ok(Input::Segment(SegmentEvents { problem: Some(problem), ..SegmentEvents::none(conn) }))
+    }
+
     /// RFC 1191 6.3, believed only if it quotes what is on its way (RFC 5927 7.2).
     fn path_mtu_reduced<'f>(
         &mut self,
@@ -72,16 +104,12 @@ impl<D: Data> Stack<D> {
         next_mtu: u16,
         quoted: &QuotedSegment,
     ) -> Result<Input<'f>, DropReason> {
-        let key = FlowKey::new(quoted.destination, quoted.destination_port, quoted.source_port);
-        let (conn, connection) = self.table.find(key).ok_or(DropReason::Unacceptable)?;
-        let send = &mut connection.send;
-        let in_flight = send.max.since(send.una);
-        if quoted.source != self.config.ip
-            || !connection.state.is_synchronized()
-            || !quoted.sequence.is_within(send.una, in_flight)
-        {
+        let conn = self.connection_quoted(quoted)?;
+        let connection = self.table.get_mut(conn).ok_or(DropReason::Unacceptable)?;
+        if !connection.state.is_synchronized() {
             return Err(DropReason::Unacceptable);
         }
+        let send = &mut connection.send;
         let headers = IP_TCP_HEADER_BYTES + connection.agreed.option_bytes();
         let mss = u32::from(next_mtu.max(MIN_PATH_MTU) - headers);
         if mss >= send.mss {

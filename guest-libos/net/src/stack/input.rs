@@ -274,7 +274,11 @@ impl<D: Data> Stack<D> {
 
     fn template(&self, next_hop: MacAddress, sender: Sender, segment: &Segment<'_>) -> HeaderTemplate {
         let ip = Ipv4Header { source: self.config.ip, destination: sender.ip, protocol: Protocol::Tcp };
-        HeaderTemplate::new(self.config.mac, next_hop, &ip, segment.destination_port, segment.source_port)
+        let (ours, theirs) = (segment.destination_port, segment.source_port);
+        let mut template = HeaderTemplate::new(self.config.mac, next_hop, &ip, ours, theirs);
+        template.set_time_to_live(self.config.time_to_live);
+        template.set_dscp(self.config.dscp);
+        template
     }
 
     /// A segment without a connection.

@@ -5,6 +5,7 @@ mod arp;
 mod expire;
 mod icmp;
 mod input;
+mod options;
 mod room;
 
 use core::net::SocketAddrV4;
@@ -140,6 +141,22 @@ impl<D: Data> Stack<D> {
         }
         connection.send.queue.push(data);
         Ok(())
+    }
+
+    /// Queues data and marks it as urgent up to its end (RFC 9293 3.8.5): segments up to there say so. New applications
+    /// should do without (RFC 6093); middleboxes clear the mark, and many receivers take one octet out of the stream.
+    pub fn send_urgent(&mut self, conn: ConnId, data: D) -> Result<(), SendError> {
+        self.send(conn, data)?;
+        if let Some(connection) = self.table.get_mut(conn) {
+            connection.send.mark_urgent();
+        }
+        Ok(())
+    }
+
+    /// Bytes until the end of the urgent data that the peer has announced, counted from the first one that the application
+    /// has not consumed; those that are yet to come are among them. 0: nothing urgent is left.
+    pub fn urgent_bytes(&self, conn: ConnId) -> u32 {
+        self.table.get(conn).map_or(0, |connection| connection.receive.urgent_bytes())
     }
 
     /// From now on `SegmentEvents::low_water` is reported when an acknowledgment leaves no more than `bytes` queued, and

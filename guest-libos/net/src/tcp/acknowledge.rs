@@ -63,9 +63,11 @@ impl<D: Data> SendSide<D> {
         });
         self.queue.acknowledge(bytes as usize);
         self.una = ack;
+        self.urgent = self.urgent.filter(|end| end.is_after(ack));
         self.next = self.next.max(ack);
         self.take_rtt_sample(ack, arrival, ctx);
         self.progress_at = ctx.now;
+        self.timeouts = 0;
         let window_use = if self.congestion.in_slow_start() && pipe > self.congestion.window() / 2 {
             WindowUse::Limiting
         } else {

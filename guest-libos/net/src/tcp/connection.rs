@@ -1,10 +1,11 @@
 //! One connection: its state, its two sides, its header template. How a segment changes it is in `receive`, what it
 //! sends in `transmit`; here are its birth, its small answers and its deadlines.
 
+use super::keep_alive::KeepAliveState;
 use super::negotiation::Agreed;
 use super::receive_side::ReceiveSide;
 use super::send_queue::SendQueue;
-use super::send_side::SendSide;
+use super::send_side::{SendSide, SendTimer};
 use super::table::FlowKey;
 use super::template::{Fields, HeaderTemplate, PayloadSum};
 use super::timestamps::TimestampState;
@@ -43,6 +44,27 @@ impl State {
     }
 }
 
+/// R2 of one connection in milliseconds: 0 for the stack's, `u32::MAX` for no end.
+#[derive(Debug, Default)]
+pub(crate) struct UserTimeout(u32);
+
+impl UserTimeout {
+    pub(crate) fn set(&mut self, timeout: Option<Duration>) {
+        let ms =
+            |timeout: Duration| (timeout.as_nanos() / 1_000_000).clamp(1, u64::from(u32::MAX) - 1) as u32;
+        self.0 = timeout.map_or(u32::MAX, ms);
+    }
+
+    /// Whether data has waited too long for its acknowledgment.
+    fn is_over(&self, waited: Duration, config: &Config) -> bool {
+        match self.0 {
+            0 => waited >= config.user_timeout,
+            u32::MAX => false,
+            ms => waited >= Duration::from_millis(u64::from(ms)),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Connection<D> {
     pub(crate) key: FlowKey,
@@ -60,6 +82,8 @@ pub(crate) struct Connection<D> {
     next_challenge_at: Instant,
     /// When something new last came from the peer or something of ours was acknowledged.
     pub(crate) active_at: Instant,
+    pub(crate) keep_alive: KeepAliveState,
+    pub(crate) user_timeout: UserTimeout,
     /// The driver was full: the connection is in the stack's list of those to retry.
     pub(crate) blocked: bool,
 }
@@ -92,6 +116,8 @@ impl<D: Data> Connection<D> {
             linger_at: Instant::NEVER,
             next_challenge_at: Instant::ZERO,
             active_at: ctx.now,
+            keep_alive: KeepAliveState::new(ctx.now),
+            user_timeout: UserTimeout::default(),
             blocked: false,
         }
     }
@@ -209,6 +235,26 @@ impl<D: Data> Connection<D> {
         }
     }
 
+    /// RFC 9293 3.8.3: R2 is reached.
+    pub(crate) fn is_given_up(&self, ctx: &Context<'_>) -> bool {
+        self.user_timeout.is_over(ctx.now.since(self.send.progress_at), ctx.config)
+    }
+
+    /// A probe of the peer's life: a segment without data just before what it expects next, which it must acknowledge
+    /// (RFC 9293 3.8.4, SHLD-12).
+    pub(crate) fn keep_alive_probe(&mut self, ctx: &mut Context<'_>) -> ControlFrame<'static> {
+        let fields = Fields {
+            sequence: self.send.max - 1,
+            acknowledgment: self.receive.next,
+            flags: flags::ACK,
+            window: self.receive.window_field(ctx),
+            timestamps: self.timestamps.option(ctx.now),
+        };
+        ctx.counters.segments_out += 1;
+        ctx.counters.keep_alive_probes += 1;
+        self.control_frame(&fields)
+    }
+
     /// When the connection has been without progress for too long. The states that linger have a time of their own.
     #[inline]
     pub(crate) fn idle_at(&self, config: &Config) -> Instant {
@@ -218,9 +264,18 @@ impl<D: Data> Connection<D> {
         }
     }
 
+    /// When the peer is to be asked for a sign of life. Never while something is outstanding: the send timer sees to that
+    /// (RFC 9293 3.8.4, MUST-26).
+    #[inline]
+    pub(crate) fn keep_alive_at(&self) -> Instant {
+        let open = matches!(self.state, State::Established | State::CloseWait);
+        if open && self.send.timer == SendTimer::Off { self.keep_alive.due_at() } else { Instant::NEVER }
+    }
+
     /// When a timer of this connection is due.
     #[inline]
     pub(crate) fn deadline(&self, config: &Config) -> Instant {
-        self.send.timer_at.min(self.receive.ack_at).min(self.linger_at).min(self.idle_at(config))
+        let ends = self.linger_at.min(self.idle_at(config));
+        self.send.timer_at.min(self.receive.ack_at).min(self.keep_alive_at()).min(ends)
     }
 }

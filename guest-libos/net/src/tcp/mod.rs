@@ -6,6 +6,7 @@ pub(crate) mod acknowledge;
 pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod isn;
+pub(crate) mod keep_alive;
 pub(crate) mod negotiation;
 pub(crate) mod prr;
 pub(crate) mod rack;

@@ -78,6 +78,7 @@ impl<D: Data> Connection<D> {
             Control::Syn => return self.syn_arrives(segment, ctx),
             Control::None | Control::Fin => {}
         }
+        self.keep_alive.heard(ctx.now);
         // Fifth, check the ACK field.
         let Some(ack) = segment.acknowledgment else { return Verdict::Drop(DropReason::Unacceptable) };
         let echo = timestamps.map(|timestamps| timestamps.echo);
@@ -94,8 +95,14 @@ impl<D: Data> Connection<D> {
         } else if self.acknowledgment_arrives(ack, echo, segment, &mut events, ctx).is_err() {
             return self.challenge_ack(ctx).into();
         }
-        // Sixth would be the URG bit: urgent data is data (RFC 6093).
         if events.ended.is_none() {
+            // Sixth, check the URG bit.
+            self.receive.forget_old_urgent();
+            if let Some(pointer) = segment.urgent
+                && matches!(self.state, State::Established | State::FinWait1 | State::FinWait2)
+            {
+                events.urgent = self.receive.urgent_arrives(segment.sequence + u32::from(pointer));
+            }
             self.text_arrives(segment, &mut events, ctx);
             if self.state == State::TimeWait {
                 self.enter_time_wait(&mut events, ctx);

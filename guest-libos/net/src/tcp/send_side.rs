@@ -12,6 +12,7 @@ use super::send_queue::SendQueue;
 use super::tail_probe::TailProbe;
 use super::{Context, Seq};
 use crate::data::Data;
+use crate::options::Coalesce;
 use crate::time::Instant;
 use crate::wire::tcp::Segment;
 
@@ -50,6 +51,10 @@ pub(crate) struct SendSide<D> {
     pub(crate) low_water_bytes: usize,
     /// The application has closed and a FIN follows the queue, until the peer has acknowledged it.
     pub(crate) fin_queued: bool,
+    /// SND.UP: the octet after the urgent data, until it is acknowledged.
+    pub(super) urgent: Option<Seq>,
+    /// What becomes of segments that are not full.
+    pub(crate) coalesce: Coalesce,
     pub(super) congestion: NewReno,
     pub(super) recovery: Recovery,
     /// Whether the peer reports what it has out of order.
@@ -68,6 +73,8 @@ pub(crate) struct SendSide<D> {
     pub(crate) reorder_at: Instant,
     /// The last time that anything was acknowledged, or sent with nothing before it unacknowledged.
     pub(crate) progress_at: Instant,
+    /// Retransmission timeouts since anything was acknowledged.
+    pub(crate) timeouts: u8,
     last_sent_at: Instant,
     /// Whether the congestion window stopped the last output.
     pub(super) window_use: WindowUse,
@@ -104,6 +111,8 @@ impl<D: Data> SendSide<D> {
             queue,
             low_water_bytes: 0,
             fin_queued: false,
+            urgent: None,
+            coalesce: Coalesce::default(),
             congestion: NewReno::new(mss),
             recovery: Recovery::new(isn),
             sack: agreed.sack,
@@ -116,6 +125,7 @@ impl<D: Data> SendSide<D> {
             reorder_at: Instant::NEVER,
             rto,
             progress_at: ctx.now,
+            timeouts: 0,
             last_sent_at: ctx.now,
             window_use: WindowUse::Spare,
         }
@@ -268,19 +278,52 @@ impl<D: Data> SendSide<D> {
         if unsent == 0 {
             return (fin_pending && peer > 0).then_some(Planned { len: 0, fin: true });
         }
+        if self.waits_for_more(unsent, in_flight) {
+            return None;
+        }
         let mut len = unsent.min(peer).min(self.congestion_room() as usize).min(max_payload);
         let mss = self.mss as usize;
-        if len < unsent {
-            if len > mss {
-                len -= len % mss;
-            } else if len < mss && (len < self.max_window as usize / 2 || len == 0) {
-                // Sender's silly window avoidance (RFC 9293 3.8.6.2.1): neither a full segment, nor all there is, nor
-                // half of the largest window.
-                return None;
-            }
+        if len > mss && (len < unsent || self.coalesces()) {
+            len -= len % mss;
+        } else if len < unsent && len < mss && (len < self.max_window as usize / 2 || len == 0) {
+            // Sender's silly window avoidance (RFC 9293 3.8.6.2.1): neither a full segment, nor all there is, nor half of
+            // the largest window.
+            return None;
         }
         let len = self.queue.at_next(len).len();
         Some(Planned { len, fin: fin_pending && len == unsent })
+    }
+
+    /// Everything queued until now is urgent.
+    pub(crate) fn mark_urgent(&mut self) {
+        self.urgent = Some(self.una + self.queue.len() as u32);
+    }
+
+    /// Whether segments may have to say that there is urgent data.
+    #[inline]
+    pub(crate) fn has_urgent(&self) -> bool {
+        self.urgent.is_some()
+    }
+
+    /// The urgent pointer of a segment that begins at `sequence`. An end further away than the field can say is said by
+    /// a later segment.
+    #[cold]
+    pub(crate) fn urgent_pointer(&self, sequence: Seq) -> Option<u16> {
+        let end = self.urgent.filter(|end| end.is_after(sequence))?;
+        Some(end.since(sequence).min(u32::from(u16::MAX)) as u16)
+    }
+
+    /// Whether less than a segment waits for more data to fill it. What was sent before never does.
+    #[inline]
+    fn waits_for_more(&self, unsent: usize, in_flight: u32) -> bool {
+        let new = unsent < self.mss as usize && self.next == self.max;
+        self.coalesces() && new && (in_flight > 0 || self.coalesce == Coalesce::Cork)
+    }
+
+    /// Whether segments that are not full are held back at all; in front of a FIN they are not.
+    #[inline]
+    fn coalesces(&self) -> bool {
+        self.coalesce != Coalesce::NoDelay && !self.fin_queued
     }
 
     #[inline]
@@ -376,6 +419,7 @@ impl<D: Data> SendSide<D> {
     /// RFC 6298 (5.4) to (5.7), RFC 5681 3.1, RFC 8985 6.3: what is lost is sent again, slowly.
     pub(crate) fn on_timeout(&mut self, ctx: &mut Context<'_>) {
         ctx.counters.timeouts += 1;
+        self.timeouts = self.timeouts.saturating_add(1);
         let repeated = self.recovery.is_repeated_timeout(self.una);
         if repeated {
             self.congestion.on_repeated_timeout(self.mss);

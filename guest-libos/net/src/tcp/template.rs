@@ -2,7 +2,10 @@
 //! them that never changes; a segment copies them and fills in six fields, or eight with timestamps.
 
 use super::Seq;
+use core::num::NonZeroU8;
+
 use crate::driver::MAX_HEADER_BYTES;
+use crate::options::Dscp;
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{self, EtherType, EthernetHeader, MacAddress};
 use crate::wire::ipv4::{self, Ipv4Header};
@@ -83,6 +86,36 @@ impl HeaderTemplate {
 
     pub(crate) fn set_next_hop(&mut self, next_hop: MacAddress) {
         self.bytes[..6].copy_from_slice(&next_hop.0);
+    }
+
+    /// The differentiated services field; the ECN bits stay (RFC 3168 5).
+    pub(crate) fn set_dscp(&mut self, dscp: Dscp) {
+        self.set_ip_octet(1, dscp.codepoint() << 2 | self.bytes[IP + 1] & 0x03);
+    }
+
+    pub(crate) fn set_time_to_live(&mut self, time_to_live: NonZeroU8) {
+        self.set_ip_octet(8, time_to_live.get());
+    }
+
+    fn set_ip_octet(&mut self, at: usize, octet: u8) {
+        self.bytes[IP + at] = octet;
+        let mut header = [0; ipv4::HEADER_BYTES];
+        header.copy_from_slice(&self.bytes[IP..TCP]);
+        header[2..4].fill(0);
+        header[10..12].fill(0);
+        self.ip_sum = Sum::ZERO.bytes(&header);
+    }
+
+    /// Puts the urgent pointer into a header that has the URG bit already. A checksum that is finished takes it in
+    /// (RFC 1624); one that the device finishes will.
+    #[cold]
+    pub(crate) fn set_urgent(out: &mut [u8; MAX_HEADER_BYTES], pointer: u16, payload_sum: PayloadSum) {
+        out[TCP + tcp::URGENT_OFFSET..TCP + tcp::URGENT_OFFSET + 2].copy_from_slice(&pointer.to_be_bytes());
+        if let PayloadSum::Known(_) = payload_sum {
+            let checksum = &mut out[TCP + tcp::CHECKSUM_OFFSET..TCP + tcp::CHECKSUM_OFFSET + 2];
+            let sum = !u16::from_be_bytes([checksum[0], checksum[1]]);
+            checksum.copy_from_slice(&Sum::ZERO.word(sum).word(pointer).checksum().to_be_bytes());
+        }
     }
 
     /// Writes the header of a segment with the timestamps of `fields`, further `options` (a multiple of four bytes) and

@@ -170,6 +170,7 @@ mod tests {
             source_port: 1,
             destination_port: 2,
             sequence: Seq::new(sequence),
+            urgent: None,
             acknowledgment: (control != Control::Syn).then_some(Seq::new(500)),
             control,
             window: 100,

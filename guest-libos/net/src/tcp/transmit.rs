@@ -3,7 +3,7 @@
 
 use super::connection::{Connection, State};
 use super::send_side::{Planned, SendTimer, segments};
-use super::template::{Fields, PayloadSum, TCP};
+use super::template::{Fields, HeaderTemplate, PayloadSum, TCP};
 use super::{Context, Seq};
 use crate::config::TxChecksum;
 use crate::data::Data;
@@ -73,7 +73,8 @@ impl<D: Data> Connection<D> {
     #[inline]
     fn max_payload(&self, ctx: &Context<'_>) -> usize {
         let (mss, tso) = (self.send.mss, ctx.config.tso_max_bytes);
-        if tso <= mss {
+        // A device that cuts a frame repeats its urgent pointer, which would lie further on each time.
+        if tso <= mss || self.send.has_urgent() {
             return mss as usize;
         }
         (mss * (tso / mss).min(MAX_TSO_SEGMENTS)) as usize
@@ -119,6 +120,10 @@ impl<D: Data> Connection<D> {
         if last && planned.len > 0 {
             bits |= flags::PSH;
         }
+        let urgent = if self.send.has_urgent() { self.send.urgent_pointer(start) } else { None };
+        if urgent.is_some() {
+            bits |= flags::URG;
+        }
         let fields = Fields {
             sequence: start,
             acknowledgment: self.receive.next,
@@ -134,6 +139,9 @@ impl<D: Data> Connection<D> {
         };
         let mut header = [0; MAX_HEADER_BYTES];
         let header_len = self.template.fill(&mut header, &fields, &[], planned.len, payload_sum);
+        if let Some(pointer) = urgent {
+            HeaderTemplate::set_urgent(&mut header, pointer, payload_sum);
+        }
         tx.transmit(TxSegment {
             header: &header[..header_len],
             payload,
@@ -163,7 +171,7 @@ impl<D: Data> Connection<D> {
         if self.state == State::SynReceived {
             return self.on_syn_ack_timer(ctx, tx);
         }
-        if ctx.now.since(self.send.progress_at) >= ctx.config.user_timeout {
+        if self.is_given_up(ctx) {
             return TimerOutcome::Ended(End::TimedOut);
         }
         let sent = match self.send.timer {

@@ -1,5 +1,5 @@
-//! The ICMP messages we understand (RFC 792): echo requests, and "fragmentation needed" (RFC 1191) about a TCP segment
-//! of ours. Everything else is `Unsupported`.
+//! The ICMP messages we understand (RFC 792): echo requests, and errors about a TCP segment of ours, "fragmentation
+//! needed" (RFC 1191) among them. Everything else is `Unsupported`.
 
 use core::net::Ipv4Addr;
 
@@ -27,6 +27,52 @@ pub enum IcmpMessage<'f> {
         /// Which segment.
         quoted: QuotedSegment,
     },
+    /// Something else kept a TCP segment of ours from its receiver.
+    Problem {
+        /// What it was.
+        problem: Problem,
+        /// Which segment.
+        quoted: QuotedSegment,
+    },
+}
+
+/// What an ICMP error says about a segment of ours, sorted as RFC 9293 3.9.2.2 does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// Destination unreachable, codes 0, 6, 9 and 11: the network.
+    NetworkUnreachable,
+    /// Codes 1, 7, 8, 10, 12 and 13: the host, or somebody does not let us.
+    HostUnreachable,
+    /// Code 2: the host has no TCP.
+    ProtocolUnreachable,
+    /// Code 3: the host has nobody at this port.
+    PortUnreachable,
+    /// Code 5.
+    SourceRouteFailed,
+    /// It went round in circles, or its fragments did not arrive together.
+    TimeExceeded,
+    /// Its header was not understood.
+    ParameterProblem,
+}
+
+impl Problem {
+    fn from_wire(kind: u8, code: u8) -> Option<Self> {
+        match (kind, code) {
+            (3, 0 | 6 | 9 | 11) => Some(Self::NetworkUnreachable),
+            (3, 1 | 7 | 8 | 10 | 12 | 13) => Some(Self::HostUnreachable),
+            (3, 2) => Some(Self::ProtocolUnreachable),
+            (3, 3) => Some(Self::PortUnreachable),
+            (3, 5) => Some(Self::SourceRouteFailed),
+            (11, 0 | 1) => Some(Self::TimeExceeded),
+            (12, _) => Some(Self::ParameterProblem),
+            _ => None,
+        }
+    }
+
+    /// Whether trying again is of no use. The others may pass by themselves.
+    pub const fn is_hard(self) -> bool {
+        matches!(self, Self::ProtocolUnreachable | Self::PortUnreachable)
+    }
 }
 
 /// The beginning of a TCP segment as an ICMP error quotes it. An attacker can make it up: check it against the
@@ -58,7 +104,11 @@ impl<'f> IcmpMessage<'f> {
                 next_mtu: u16_at(header, 6),
                 quoted: QuotedSegment::parse(data)?,
             }),
-            _ => Err(WireError::Unsupported),
+            // Source Quench among them (RFC 9293 3.9.2.2, MUST-55).
+            (kind, code) => Ok(Self::Problem {
+                problem: Problem::from_wire(kind, code).ok_or(WireError::Unsupported)?,
+                quoted: QuotedSegment::parse(data)?,
+            }),
         }
     }
 }

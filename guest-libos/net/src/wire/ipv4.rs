@@ -1,6 +1,7 @@
-//! IPv4 headers (RFC 791). Options are skipped, fragments refused.
+//! IPv4 headers (RFC 791). Options are skipped but source routes, which are refused as fragments are.
 
 use core::net::Ipv4Addr;
+use core::num::NonZeroU8;
 
 use super::checksum::{Sum, sum_bytes};
 use super::{WireError, u16_at, u32_at};
@@ -8,10 +9,14 @@ use super::{WireError, u16_at, u32_at};
 /// Length of an IPv4 header without options.
 pub const HEADER_BYTES: usize = 20;
 /// Time to live of what we send (the assigned number, RFC 1700).
-pub const TIME_TO_LIVE: u8 = 64;
+pub const TIME_TO_LIVE: NonZeroU8 = NonZeroU8::new(64).unwrap();
 /// Flags and fragment offset of what we send: don't fragment. With it the identification may be any value (RFC 6864
 /// 4.1), so it is zero.
 const DONT_FRAGMENT: u16 = 0x4000;
+
+/// Options that say which way a datagram went and answers are to go (RFC 791 3.1).
+const LOOSE_SOURCE_ROUTE: u8 = 131;
+const STRICT_SOURCE_ROUTE: u8 = 137;
 
 /// The protocol of a datagram's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +74,9 @@ impl Ipv4Header {
         if verify == Verify::Here && sum_bytes(&bytes[..header_len]) != 0xffff {
             return Err(WireError::Checksum);
         }
+        if header_len > HEADER_BYTES && is_source_routed(&bytes[HEADER_BYTES..header_len]) {
+            return Err(WireError::Unsupported);
+        }
         // More fragments, or not the first one; reserved and DF bits do not matter.
         if u16_at(header, 6) & 0x3fff != 0 {
             return Err(WireError::Fragment);
@@ -88,7 +96,7 @@ impl Ipv4Header {
         Sum::ZERO
             .word(0x4500)
             .word(DONT_FRAGMENT)
-            .word(u16::from_be_bytes([TIME_TO_LIVE, self.protocol.to_wire()]))
+            .word(u16::from_be_bytes([TIME_TO_LIVE.get(), self.protocol.to_wire()]))
             .double(self.source.to_bits())
             .double(self.destination.to_bits())
     }
@@ -110,11 +118,27 @@ impl Ipv4Header {
         out[2..4].copy_from_slice(&total_len.to_be_bytes());
         out[4..6].copy_from_slice(&[0, 0]);
         out[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
-        out[8] = TIME_TO_LIVE;
+        out[8] = TIME_TO_LIVE.get();
         out[9] = self.protocol.to_wire();
         out[10..12].copy_from_slice(&self.sum_without_length().word(total_len).checksum().to_be_bytes());
         out[12..16].copy_from_slice(&self.source.octets());
         out[16..20].copy_from_slice(&self.destination.octets());
+    }
+}
+
+/// Whether the sender says which way answers would go: such datagrams are dropped (RFC 7126 4.3, 4.4). Whatever follows a
+/// malformed option is not read.
+#[cold]
+fn is_source_routed(mut options: &[u8]) -> bool {
+    loop {
+        match *options {
+            [LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE, ..] => return true,
+            [1, ref rest @ ..] => options = rest,
+            [kind, len, ..] if kind != 0 && len >= 2 && usize::from(len) <= options.len() => {
+                options = &options[usize::from(len)..];
+            }
+            _ => return false,
+        }
     }
 }
 

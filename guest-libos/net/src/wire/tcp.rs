@@ -9,6 +9,8 @@ use crate::tcp::Seq;
 pub const HEADER_BYTES: usize = 20;
 /// Offset of the checksum in the header.
 pub const CHECKSUM_OFFSET: usize = 16;
+/// Offset of the urgent pointer in the header.
+pub const URGENT_OFFSET: usize = 18;
 
 /// Control bits on the wire.
 pub mod flags {
@@ -22,6 +24,8 @@ pub mod flags {
     pub const PSH: u8 = 0x08;
     /// The acknowledgment field is significant.
     pub const ACK: u8 = 0x10;
+    /// The urgent pointer is significant.
+    pub const URG: u8 = 0x20;
 }
 
 /// The control bit that decides what a segment is. SYN with FIN or RST does not exist; RST overrules FIN.
@@ -50,6 +54,8 @@ pub struct Segment<'f> {
     pub acknowledgment: Option<Seq>,
     /// SYN, FIN, RST or none.
     pub control: Control,
+    /// Offset from SEG.SEQ to the octet after the urgent data (RFC 9293 3.8.5, MUST-62), if the URG bit is set.
+    pub urgent: Option<u16>,
     /// SEG.WND as on the wire, not scaled.
     pub window: u16,
     /// The options, unread: see [`super::tcp_options`].
@@ -87,6 +93,7 @@ impl<'f> Segment<'f> {
             sequence: Seq::new(u32_at(header, 4)),
             acknowledgment: (bits & flags::ACK != 0).then(|| Seq::new(u32_at(header, 8))),
             control,
+            urgent: (bits & flags::URG != 0).then(|| u16_at(header, URGENT_OFFSET)),
             window: u16_at(header, 14),
             options: &bytes[HEADER_BYTES..header_len],
             payload: &bytes[header_len..],

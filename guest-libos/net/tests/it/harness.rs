@@ -224,6 +224,7 @@ impl<D: Data> Host<D> {
             let ended = &mut self.ended;
             self.stack.expire(self.now, &mut self.nic, |conn, event| match event {
                 TimerEvent::Ended(end) => ended.push((conn, end)),
+                TimerEvent::Retransmitting => {}
                 other => panic!("unknown event {other:?}"),
             });
         }

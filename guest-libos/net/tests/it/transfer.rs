@@ -188,6 +188,7 @@ impl Run {
             stack.retry_blocked(now, &mut nic);
             stack.expire(now, &mut nic, |_, event| match event {
                 TimerEvent::Ended(_) => app.ended = true,
+                TimerEvent::Retransmitting => {}
                 _ => panic!("unknown event"),
             });
             let appetite = random.next() as usize % 20_000;

@@ -13,11 +13,17 @@ impl Run<'_> {
             self.peers[peer].conn = Some(events.conn);
             self.event(peer, "opened".into());
         }
+        if let Some(problem) = events.problem {
+            self.event(peer, format!("problem {}", snake(&format!("{problem:?}"))));
+        }
         if events.acked_bytes > 0 {
             self.event(peer, format!("acked {}", events.acked_bytes));
         }
         if events.low_water {
             self.event(peer, "low_water".into());
+        }
+        if events.urgent {
+            self.event(peer, "urgent".into());
         }
         self.take_data(peer, events)?;
         if events.peer_closed {
@@ -86,10 +92,13 @@ impl Run<'_> {
     fn call_on(&mut self, peer: usize, conn: ConnId, call: &Call) -> Result<Result<(), String>, String> {
         let mut policy = AckPolicy::IfDue;
         let result = match call {
-            Call::Send(len) | Call::Queue(len) => {
+            Call::Send(len) | Call::Queue(len) | Call::SendUrgent(len) => {
                 let state = &mut self.peers[peer];
                 let data: Bytes = (0..*len).map(|i| pattern(false, state.send_at + i)).collect();
-                let queued = debug(self.stack.send(conn, data));
+                let queued = match call {
+                    Call::SendUrgent(_) => debug(self.stack.send_urgent(conn, data)),
+                    _ => debug(self.stack.send(conn, data)),
+                };
                 state.send_at += if queued.is_ok() { *len } else { 0 };
                 queued
             }
@@ -110,6 +119,11 @@ impl Run<'_> {
                 debug(self.stack.consume(conn, *len as usize))
             }
             Call::LowWater(mark) => debug(self.stack.set_low_water(conn, *mark as usize)),
+            Call::KeepAlive(keep_alive) => debug(self.stack.set_keep_alive(conn, *keep_alive)),
+            Call::Coalesce(coalesce) => debug(self.stack.set_coalesce(conn, *coalesce)),
+            Call::UserTimeout(timeout) => debug(self.stack.set_user_timeout(conn, *timeout)),
+            Call::Dscp(dscp) => debug(self.stack.set_dscp(conn, *dscp)),
+            Call::Ttl(ttl) => debug(self.stack.set_time_to_live(conn, *ttl)),
             Call::Close => debug(self.stack.close(conn)),
             Call::Abort => {
                 if let Some(reset) = self.stack.abort(conn) {
@@ -137,6 +151,7 @@ impl Run<'_> {
             "half_open" => self.stack.half_open(),
             "established" => self.stack.established(),
             "time_wait" => self.stack.time_wait(),
+            "urgent_bytes" => of_conn(&|conn| self.stack.urgent_bytes(conn) as usize)?,
             "unsent" => of_conn(&|conn| self.stack.unsent_bytes(conn))?,
             "unacked" => of_conn(&|conn| self.stack.unacked_bytes(conn))?,
             "pending" => of_conn(&|conn| self.stack.pending(conn).len())?,

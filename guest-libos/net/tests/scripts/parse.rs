@@ -2,9 +2,10 @@
 //! an error here.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU8;
 use std::str::{FromStr, SplitWhitespace};
 
-use exos_net::{Config, Duration};
+use exos_net::{Coalesce, Config, Dscp, Duration, KeepAlive};
 
 use crate::packet::{Icmp, Tcp, TcpOption, flags};
 
@@ -25,11 +26,17 @@ pub(crate) enum Call {
     Unlisten(u16),
     Send(u32),
     Queue(u32),
+    SendUrgent(u32),
     Output(String),
     Keep,
     Take,
     Consume(u32),
     LowWater(u32),
+    KeepAlive(Option<KeepAlive>),
+    Coalesce(Coalesce),
+    UserTimeout(Option<Duration>),
+    Dscp(Dscp),
+    Ttl(NonZeroU8),
     Close,
     Abort,
     /// The peer's next connection begins with this sequence number.
@@ -78,7 +85,8 @@ pub(crate) struct Script {
 }
 
 /// The events that scripts can expect, by their first word.
-pub(crate) const EVENTS: [&str; 6] = ["opened", "acked", "low_water", "data", "peer_closed", "ended"];
+pub(crate) const EVENTS: [&str; 9] =
+    ["opened", "acked", "low_water", "data", "peer_closed", "ended", "urgent", "problem", "retransmitting"];
 
 /// Reads a whole script. The error names file, line and what was found.
 pub(crate) fn parse(path: &str, text: &str, config: Config) -> Result<Script, String> {
@@ -211,6 +219,8 @@ fn configure(config: &mut Config, name: &str, words: &mut Words<'_>) -> Result<(
         "mtu" => config.mtu = words.value(name)?,
         "window" => config.receive_window_bytes = words.value(name)?,
         "syn_ack_retries" => config.syn_ack_retries = words.value(name)?,
+        "ttl" => config.time_to_live = words.value(name)?,
+        "dscp" => config.dscp = dscp(words)?,
         "max_connections" => config.max_connections = words.value(name)?,
         _ => return Err(format!("unknown setting {name:?}; see README.md for those that there are")),
     }
@@ -222,6 +232,7 @@ fn call(word: &str, words: &mut Words<'_>) -> Result<Call, String> {
         "listen" => Call::Listen(words.value(word)?),
         "unlisten" => Call::Unlisten(words.value(word)?),
         "send" => Call::Send(words.value(word)?),
+        "send_urgent" => Call::SendUrgent(words.value(word)?),
         "queue" => Call::Queue(words.value(word)?),
         "output" => Call::Output(words.one_of(word, &["merge", "if_due", "now"])?),
         "keep" => Call::Keep,
@@ -230,10 +241,46 @@ fn call(word: &str, words: &mut Words<'_>) -> Result<Call, String> {
         "low_water" => Call::LowWater(words.value(word)?),
         "close" => Call::Close,
         "abort" => Call::Abort,
+        "keep_alive" => Call::KeepAlive(keep_alive(words)?),
+        "coalesce" => Call::Coalesce(match words.one_of(word, &["no_delay", "nagle", "cork"])?.as_str() {
+            "nagle" => Coalesce::Nagle,
+            "cork" => Coalesce::Cork,
+            _ => Coalesce::NoDelay,
+        }),
+        "user_timeout" if words.peek() == Some("off") => {
+            words.next();
+            Call::UserTimeout(None)
+        }
+        "user_timeout" => Call::UserTimeout(Some(Duration::from_nanos(words.time(word)?))),
+        "dscp" => Call::Dscp(dscp(words)?),
+        "ttl" => Call::Ttl(words.value(word)?),
         "isn" => Call::Isn(words.value(word)?),
         "local_port" => Call::LocalPort(words.value(word)?),
         _ => return Err(format!("unknown word {word:?}; see README.md for those that there are")),
     })
+}
+
+/// `off`, `default`, or idle time, interval and number of probes.
+fn keep_alive(words: &mut Words<'_>) -> Result<Option<KeepAlive>, String> {
+    match words.peek() {
+        Some("off") => {
+            words.next();
+            Ok(None)
+        }
+        Some("default") => {
+            words.next();
+            Ok(Some(KeepAlive::default()))
+        }
+        _ => Ok(Some(KeepAlive {
+            idle: Duration::from_nanos(words.time("keep_alive")?),
+            interval: Duration::from_nanos(words.time("keep_alive")?),
+            probes: words.value("keep_alive")?,
+        })),
+    }
+}
+
+fn dscp(words: &mut Words<'_>) -> Result<Dscp, String> {
+    Dscp::new(words.value("dscp")?).ok_or_else(|| "a codepoint is at most 63".into())
 }
 
 fn icmp(words: &mut Words<'_>) -> Result<Icmp, String> {
