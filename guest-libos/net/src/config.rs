@@ -4,6 +4,7 @@
 use core::fmt;
 use core::net::Ipv4Addr;
 use core::num::NonZeroU8;
+use core::ops::RangeInclusive;
 
 use crate::options::Dscp;
 use crate::time::Duration;
@@ -78,6 +79,12 @@ pub struct Config {
     pub time_to_live: NonZeroU8,
     /// Codepoint of what connections send, unless `Stack::set_dscp` says otherwise (RFC 9293 3.9.1.9).
     pub dscp: Dscp,
+    /// Hosts on the link whose Ethernet addresses are remembered, for those that we connect to; the oldest gives way.
+    pub max_neighbours: u32,
+    /// Source ports of connections that we open.
+    pub ephemeral_ports: RangeInclusive<u16>,
+    /// How often a SYN is repeated before nobody counts as there: 7 times are three minutes (RFC 9293 3.8.3: MUST-23).
+    pub syn_retries: u8,
     /// How often a SYN-ACK is repeated before the half-open connection is forgotten: 7 times are three minutes (RFC 9293
     /// 3.8.3: MUST-23).
     pub syn_ack_retries: u8,
@@ -111,6 +118,9 @@ impl Config {
             sack: true,
             time_to_live: ipv4::TIME_TO_LIVE,
             dscp: Dscp::DEFAULT,
+            max_neighbours: 1_024,
+            ephemeral_ports: 32_768..=60_999,
+            syn_retries: 7,
             syn_ack_retries: 7,
             secret,
         }
@@ -125,6 +135,18 @@ impl Config {
     pub(crate) fn is_on_link(&self, address: Ipv4Addr) -> bool {
         let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_len)).unwrap_or(0);
         (address.to_bits() ^ self.ip.to_bits()) & mask == 0
+    }
+
+    /// Whether `address` is our link's broadcast address, in its new or its old form (RFC 1122 3.3.6).
+    pub(crate) fn is_link_broadcast(&self, address: Ipv4Addr) -> bool {
+        let host_bits = u32::MAX.checked_shr(u32::from(self.prefix_len)).unwrap_or(0);
+        let host = address.to_bits() & host_bits;
+        self.prefix_len < 31 && self.is_on_link(address) && (host == 0 || host == host_bits)
+    }
+
+    /// The host on our link that datagrams to `address` are handed to.
+    pub(crate) fn hop_to(&self, address: Ipv4Addr) -> Option<Ipv4Addr> {
+        if self.is_on_link(address) { Some(address) } else { self.gateway }
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
@@ -145,6 +167,12 @@ impl Config {
         }
         if self.max_connections == 0 || self.max_half_open == 0 {
             return Err(ConfigError::NoConnections);
+        }
+        if self.max_neighbours == 0 {
+            return Err(ConfigError::NoNeighbours);
+        }
+        if self.ephemeral_ports.is_empty() || *self.ephemeral_ports.start() == 0 {
+            return Err(ConfigError::EphemeralPorts);
         }
         if self.receive_window_bytes < u32::from(self.receive_mss())
             || self.receive_window_bytes > MAX_RECEIVE_WINDOW_BYTES
@@ -182,6 +210,10 @@ pub enum ConfigError {
     MtuTooSmall,
     /// `max_connections` or `max_half_open` is 0.
     NoConnections,
+    /// `max_neighbours` is 0.
+    NoNeighbours,
+    /// `ephemeral_ports` is empty or begins at 0.
+    EphemeralPorts,
     /// `receive_window_bytes` is below one segment or above what window scaling can say.
     ReceiveWindow,
     /// `tso_max_bytes` is above [`MAX_TSO_BYTES`].
@@ -208,6 +240,10 @@ impl fmt::Display for ConfigError {
             Self::MtuTooSmall => "the MTU is below 68 bytes; set the link's real MTU, usually 1500",
             Self::NoConnections => {
                 "no connections are allowed; set max_connections and max_half_open above 0"
+            }
+            Self::NoNeighbours => "no neighbours can be remembered; set max_neighbours above 0",
+            Self::EphemeralPorts => {
+                "there are no source ports; set ephemeral_ports to a range such as 32,768 to 60,999"
             }
             Self::ReceiveWindow => {
                 "the receive window is out of range; set it between one segment and 1,073,725,440 bytes"

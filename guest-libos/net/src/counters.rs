@@ -24,6 +24,8 @@ counters! {
         frames_in,
         /// ARP requests answered.
         arp_replies,
+        /// ARP requests sent for neighbours that we want to send to.
+        arp_requests,
         /// ARP packets by which another host claims our address.
         arp_conflicts,
         /// Echo requests answered.
@@ -94,6 +96,12 @@ counters! {
         challenge_acks,
         /// Challenge ACKs and acknowledgments of unacceptable segments that the rate limit kept back.
         challenge_acks_limited,
+        /// Connections that we began to open.
+        active_opens,
+        /// Those of them that were refused by a RST.
+        refused,
+        /// Those of them whose host or network cannot be reached.
+        unreachable,
         /// SYNs that became half-open connections.
         half_opened,
         /// Half-open connections forgotten: reset, or the SYN-ACK was never answered.

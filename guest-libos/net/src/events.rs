@@ -126,6 +126,10 @@ pub enum End {
     Closed,
     /// The peer sent a valid RST.
     Reset,
+    /// Nobody listens there: the answer to our SYN was a RST.
+    Refused,
+    /// The host or its network cannot be reached: nobody on the link answers for it, or a router says so.
+    Unreachable,
     /// The peer stopped answering: the user timeout, FIN-WAIT-2's or the idle timeout; or it was silent and gave way.
     TimedOut,
 }
@@ -219,6 +223,38 @@ impl fmt::Display for KeepError {
 }
 
 impl core::error::Error for KeepError {}
+
+/// Why a connection was not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// Port 0 cannot be connected to.
+    PortZero,
+    /// The address is our own, a broadcast, a multicast or no host's at all.
+    NotAHost,
+    /// The address is beyond our link, and there is no gateway.
+    NoRoute,
+    /// `Config::max_connections` are in use.
+    ConnectionsFull,
+    /// All source ports to this destination are in use, or in TIME-WAIT.
+    PortsInUse,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PortZero => "port 0 cannot be connected to; choose one from 1 to 65535",
+            Self::NotAHost => "the address is not another host's; choose a unicast address that is not our own",
+            Self::NoRoute => "the address is beyond our link and there is no gateway; set one",
+            Self::ConnectionsFull => "too many connections; close some, or raise max_connections",
+            Self::PortsInUse => {
+                "all source ports to this destination are in use; wait for TIME-WAIT to pass, keep connections open, or \
+                 widen ephemeral_ports"
+            }
+        })
+    }
+}
+
+impl core::error::Error for ConnectError {}
 
 /// Why a port was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,8 +40,8 @@ pub use driver::{
     TxSegment,
 };
 pub use events::{
-    AckDue, AckPolicy, ConnId, End, Evicted, Input, KeepError, ListenError, SegmentEvents, SendError, Sent,
-    StaleConnection, TimerEvent,
+    AckDue, AckPolicy, ConnId, ConnectError, End, Evicted, Input, KeepError, ListenError, SegmentEvents,
+    SendError, Sent, StaleConnection, TimerEvent,
 };
 pub use frame::ControlFrame;
 pub use options::{Coalesce, Dscp, KeepAlive};

@@ -1,6 +1,7 @@
 //! Time passes: retransmissions, probes, delayed acknowledgments, the ends of connections and TIME-WAIT records.
 
 use super::Stack;
+use super::open::on_opening_timer;
 use crate::data::Data;
 use crate::driver::Transmit;
 use crate::events::{AckDue, AckPolicy, ConnId, End, TimerEvent};
@@ -90,7 +91,12 @@ impl<D: Data> Stack<D> {
         let (mut blocked, mut fired) = (false, Fired::Alive);
         if connection.send.timer_at <= now {
             let before = connection.send.timeouts;
-            match connection.on_send_timer(&mut ctx, tx) {
+            let outcome = if connection.state == State::SynSent {
+                on_opening_timer(connection, &mut self.neighbours, &mut ctx, tx)
+            } else {
+                connection.on_send_timer(&mut ctx, tx)
+            };
+            match outcome {
                 TimerOutcome::Done => {}
                 TimerOutcome::Blocked => blocked = true,
                 TimerOutcome::Ended(end) => return Some((conn, Fired::Ended(end))),

@@ -8,7 +8,7 @@ use super::input::Sender;
 use crate::config::IP_TCP_HEADER_BYTES;
 use crate::counters::DropReason;
 use crate::data::Data;
-use crate::events::{ConnId, Input, SegmentEvents};
+use crate::events::{ConnId, End, Input, SegmentEvents};
 use crate::frame::ControlFrame;
 use crate::tcp::Context;
 use crate::tcp::table::FlowKey;
@@ -85,16 +85,21 @@ impl<D: Data> Stack<D> {
         quoted: &QuotedSegment,
     ) -> Result<Input<'f>, DropReason> {
         let conn = self.connection_quoted(quoted)?;
-        let half_open = self.table.get(conn).is_some_and(|connection| !connection.is_open());
+        let Some(connection) = self.table.get(conn) else { return Ok(Input::Nothing) };
+        let (is_open, is_active) = (connection.is_open(), connection.is_active);
         self.counters.problems_in += 1;
-        if half_open && problem.is_hard() {
+        let ends = !is_open && problem.is_hard();
+        if ends && is_active {
+            self.finish(conn, End::Unreachable);
+        } else if ends {
             self.counters.half_open_dropped += 1;
             self.forget(conn);
         }
-        if half_open {
+        if !is_open && !is_active {
             return Ok(Input::Nothing);
         }
-        Ok(Input::Segment(SegmentEvents { problem: Some(problem), ..SegmentEvents::none(conn) }))
+        let ended = ends.then_some(End::Unreachable);
+        Ok(Input::Segment(SegmentEvents { problem: Some(problem), ended, ..SegmentEvents::none(conn) }))
     }
 
     /// RFC 1191 6.3, believed only if it quotes what is on its way (RFC 5927 7.2).

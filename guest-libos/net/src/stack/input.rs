@@ -73,7 +73,7 @@ impl<D: Data> Stack<D> {
             // broadcast address nobody talks TCP, and echo requests there are left unanswered.
             EtherType::Ipv4 if to_us => self.datagram_arrives(now, ethernet.source, payload, meta),
             EtherType::Ipv4 => Err(DropReason::NotForUs),
-            EtherType::Arp => self.arp_arrives(payload),
+            EtherType::Arp => self.arp_arrives(now, payload),
             EtherType::Ipv6 => Err(DropReason::Unsupported),
         }
     }
@@ -119,6 +119,9 @@ impl<D: Data> Stack<D> {
         self.counters.segments_in += 1;
         self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
         let was_open = connection.is_open();
+        if connection.state == State::SynSent && !connection.send.has_sent_syn() {
+            return self.segment_before_syn(sender, segment);
+        }
         let mut ctx = Context {
             config: &self.config,
             counters: &mut self.counters,
@@ -126,23 +129,27 @@ impl<D: Data> Stack<D> {
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
-        match connection.segment_arrives(conn, segment, &mut ctx) {
+        let verdict = if connection.state == State::SynSent {
+            connection.segment_arrives_in_syn_sent(conn, segment, &mut ctx)
+        } else {
+            connection.segment_arrives(conn, segment, &mut ctx)
+        };
+        match verdict {
             Verdict::Events(events) => {
+                if events.ended.is_none() {
+                    // The peer (or the router in between) has a new address on the link: follow a segment that was in
+                    // the window, as ARP would follow an announcement.
+                    if connection.template.next_hop() != sender.mac && self.config.is_on_link(sender.ip) {
+                        connection.template.set_next_hop(sender.mac);
+                    }
+                    self.wheel.arm(conn.index, connection.deadline(&self.config));
+                }
                 if !was_open && events.opened {
-                    self.half_open -= 1;
-                    self.established += 1;
-                    self.counters.opened += 1;
+                    self.opened(conn, now);
                 }
                 if let Some(end) = events.ended {
                     self.end_by_segment(conn, end, now);
-                    return Ok(Input::Segment(events));
                 }
-                // The peer (or the router in between) has a new address on the link: follow a segment that was in the
-                // window, as ARP would follow an announcement.
-                if connection.template.next_hop() != sender.mac && self.config.is_on_link(sender.ip) {
-                    connection.template.set_next_hop(sender.mac);
-                }
-                self.wheel.arm(conn.index, connection.deadline(&self.config));
                 Ok(Input::Segment(events))
             }
             Verdict::Reply(frame) => {
@@ -168,6 +175,21 @@ impl<D: Data> Stack<D> {
             }
             Verdict::Silence => Ok(Input::Nothing),
             Verdict::Drop(reason) => Err(reason),
+        }
+    }
+
+    /// A handshake is over.
+    fn opened(&mut self, conn: ConnId, now: Instant) {
+        let Some(connection) = self.table.get(conn) else { return };
+        self.established += u32::from(matches!(connection.state, State::Established | State::CloseWait));
+        self.counters.opened += 1;
+        if !connection.is_active {
+            self.half_open -= 1;
+            return;
+        }
+        self.opening -= 1;
+        if let Some(hop) = self.config.hop_to(*connection.key.peer().ip()) {
+            self.neighbours.confirm(hop, connection.template.next_hop(), now);
         }
     }
 
@@ -283,7 +305,7 @@ impl<D: Data> Stack<D> {
 
     /// A segment without a connection.
     #[cold]
-    fn reply<'f>(
+    pub(super) fn reply<'f>(
         &mut self,
         next_hop: MacAddress,
         sender: Sender,

@@ -5,6 +5,8 @@ mod arp;
 mod expire;
 mod icmp;
 mod input;
+mod neighbours;
+mod open;
 mod options;
 mod room;
 
@@ -24,11 +26,13 @@ use crate::frame::ControlFrame;
 use crate::tcp::Context;
 use crate::tcp::connection::State;
 use crate::tcp::isn::{FlowHash, IsnGenerator};
+use crate::tcp::ports::SourcePorts;
 use crate::tcp::table::Table;
 use crate::tcp::timers::TimerWheel;
 use crate::tcp::timewait::TimeWaitTable;
 use crate::time::Instant;
 use crate::wire::ethernet::MacAddress;
+use neighbours::Neighbours;
 
 /// A TCP/IP stack on one interface. It does nothing by itself: see [`Stack::input`], [`Stack::output`] and
 /// [`Stack::expire`].
@@ -42,7 +46,10 @@ pub struct Stack<D> {
     time_wait: TimeWaitTable,
     listening: Vec<u16>,
     isn: IsnGenerator,
+    source_ports: SourcePorts,
     half_open: u32,
+    /// Begun by us, handshake not over.
+    opening: u32,
     /// In ESTABLISHED or CLOSE-WAIT.
     established: u32,
     /// Those that began a handshake, oldest first; stale ones are skipped.
@@ -52,8 +59,13 @@ pub struct Stack<D> {
     buffered_bytes: usize,
     /// Connections that met a full driver; stale ones are skipped.
     blocked: VecDeque<ConnId>,
-    /// The gateway's Ethernet address, once it was seen in an ARP packet.
-    gateway_mac: Option<MacAddress>,
+    neighbours: Neighbours,
+    /// Connections that wait for their next hop's address; stale ones are skipped.
+    waiting: Vec<ConnId>,
+    /// Who claimed our address last, until somebody asks.
+    conflict: Option<MacAddress>,
+    /// Until then our address is not defended again.
+    defend_at: Instant,
 }
 
 impl<D: Data> Stack<D> {
@@ -66,25 +78,23 @@ impl<D: Data> Stack<D> {
             samples: Samples::default(),
             table: Table::new(hash.clone()),
             wheel: TimerWheel::new(now),
-            time_wait: TimeWaitTable::new(config.max_time_wait as usize, hash),
+            time_wait: TimeWaitTable::new(config.max_time_wait as usize, hash.clone()),
             listening: Vec::new(),
             isn: IsnGenerator::new(config.secret),
+            source_ports: SourcePorts::new(config.secret),
             half_open: 0,
+            opening: 0,
             established: 0,
             half_open_order: VecDeque::new(),
             search_at: 0,
             buffered_bytes: 0,
             blocked: VecDeque::new(),
-            gateway_mac: None,
+            neighbours: Neighbours::new(config.max_neighbours as usize, hash),
+            waiting: Vec::new(),
+            conflict: None,
+            defend_at: Instant::ZERO,
             config,
         })
-    }
-
-    /// Somebody who hears ARP for this stack (a guardian) says where the gateway is. Without that it is learned from ARP.
-    pub fn set_gateway_mac(&mut self, mac: MacAddress) {
-        if mac.is_unicast() && self.config.gateway.is_some() {
-            self.gateway_mac = Some(mac);
-        }
     }
 
     /// Accepts connections to `port` from now on.
@@ -209,6 +219,9 @@ impl<D: Data> Stack<D> {
         policy: AckPolicy,
     ) -> Result<Sent, StaleConnection> {
         let connection = self.table.get_mut(conn).ok_or(StaleConnection)?;
+        if !connection.is_open() {
+            return self.output_opening(conn, now, tx);
+        }
         let mut ctx = Context {
             config: &self.config,
             counters: &mut self.counters,
@@ -275,7 +288,7 @@ impl<D: Data> Stack<D> {
         self.table.len()
     }
 
-    /// Connections that have not finished the handshake.
+    /// Connections that peers began and whose handshake is not over.
     pub fn half_open(&self) -> usize {
         self.half_open as usize
     }
@@ -317,9 +330,10 @@ impl<D: Data> Stack<D> {
 
     /// Removes a connection from everywhere.
     fn forget(&mut self, conn: ConnId) {
-        match self.table.get(conn).map(|connection| connection.state) {
-            Some(State::SynReceived) => self.half_open -= 1,
-            Some(State::Established | State::CloseWait) => self.established -= 1,
+        match self.table.get(conn).map(|connection| (connection.state, connection.is_active)) {
+            Some((State::SynSent, _) | (State::SynReceived, true)) => self.opening -= 1,
+            Some((State::SynReceived, false)) => self.half_open -= 1,
+            Some((State::Established | State::CloseWait, _)) => self.established -= 1,
             _ => {}
         }
         self.wheel.disarm(conn.index);
@@ -332,6 +346,8 @@ impl<D: Data> Stack<D> {
             End::Closed => self.counters.closed += 1,
             End::Reset => self.counters.reset_by_peer += 1,
             End::TimedOut => self.counters.timed_out += 1,
+            End::Refused => self.counters.refused += 1,
+            End::Unreachable => self.counters.unreachable += 1,
         }
         self.forget(conn);
     }

@@ -22,10 +22,11 @@ use crate::wire::tcp_options::{SackBlocks, SynOptions};
 /// RFC 5961 7: challenge ACKs are limited; per connection, so that nobody can count somebody else's.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The states of RFC 9293 3.3.2 that a connection opened by the peer can be in. LISTEN is a port in the stack's list,
+/// The states of RFC 9293 3.3.2. LISTEN is a port in the stack's list,
 /// TIME-WAIT is usually a [`TimeWaitRecord`], CLOSED is nothing at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
+    SynSent,
     SynReceived,
     Established,
     FinWait1,
@@ -40,7 +41,7 @@ pub(crate) enum State {
 impl State {
     /// RFC 9293 3.3.2's synchronized states.
     pub(crate) fn is_synchronized(self) -> bool {
-        self != Self::SynReceived
+        !matches!(self, Self::SynSent | Self::SynReceived)
     }
 }
 
@@ -79,13 +80,17 @@ pub(crate) struct Connection<D> {
     pub(crate) timestamps: TimestampState,
     /// End of FIN-WAIT-2 or TIME-WAIT.
     pub(crate) linger_at: Instant,
-    next_challenge_at: Instant,
+    pub(super) next_challenge_at: Instant,
     /// When something new last came from the peer or something of ours was acknowledged.
     pub(crate) active_at: Instant,
     pub(crate) keep_alive: KeepAliveState,
     pub(crate) user_timeout: UserTimeout,
     /// The driver was full: the connection is in the stack's list of those to retry.
     pub(crate) blocked: bool,
+    /// We opened it: the application knows of it from the beginning (RFC 9293 3.5: MUST-11).
+    pub(crate) is_active: bool,
+    /// How often the next hop was asked for its address.
+    pub(crate) asks: u8,
 }
 
 impl<D: Data> Connection<D> {
@@ -119,10 +124,12 @@ impl<D: Data> Connection<D> {
             keep_alive: KeepAliveState::new(ctx.now),
             user_timeout: UserTimeout::default(),
             blocked: false,
+            is_active: false,
+            asks: 0,
         }
     }
 
-    /// Whether the application knows of the connection.
+    /// Whether the handshake is over.
     pub(crate) fn is_open(&self) -> bool {
         self.state.is_synchronized()
     }
@@ -130,7 +137,13 @@ impl<D: Data> Connection<D> {
     /// Whether the application may still queue data.
     #[inline]
     pub(crate) fn can_send(&self) -> bool {
-        matches!(self.state, State::Established | State::CloseWait) && !self.send.fin_queued
+        let open = match self.state {
+            State::Established | State::CloseWait => true,
+            // RFC 9293 3.10.2: queued until the handshake is over.
+            State::SynSent | State::SynReceived => self.is_active,
+            _ => false,
+        };
+        open && !self.send.fin_queued
     }
 
     /// RFC 9293 3.10.4: a FIN follows what is queued. The state changes right away, the FIN leaves with the next output. Returns
@@ -139,6 +152,11 @@ impl<D: Data> Connection<D> {
         self.state = match self.state {
             State::Established => State::FinWait1,
             State::CloseWait => State::LastAck,
+            State::SynSent | State::SynReceived if self.is_active => {
+                // RFC 9293 3.10.4: queued until the handshake is over.
+                self.send.fin_queued = true;
+                return false;
+            }
             _ => return false,
         };
         self.send.fin_queued = true;
@@ -209,7 +227,7 @@ impl<D: Data> Connection<D> {
     /// RFC 9293 3.10.5: the RST of an abort, in the states that send one.
     pub(crate) fn abort_frame(&self) -> Option<ControlFrame<'static>> {
         match self.state {
-            State::Closing | State::LastAck | State::TimeWait => None,
+            State::SynSent | State::Closing | State::LastAck | State::TimeWait => None,
             _ => Some(self.control_frame(&Fields {
                 sequence: self.send.sequence_of_pure_ack(),
                 acknowledgment: self.receive.next,
@@ -259,7 +277,9 @@ impl<D: Data> Connection<D> {
     #[inline]
     pub(crate) fn idle_at(&self, config: &Config) -> Instant {
         match (config.idle_timeout, self.state) {
-            (None, _) | (_, State::SynReceived | State::FinWait2 | State::TimeWait) => Instant::NEVER,
+            (None, _) | (_, State::SynSent | State::SynReceived | State::FinWait2 | State::TimeWait) => {
+                Instant::NEVER
+            }
             (Some(timeout), _) => self.active_at + timeout,
         }
     }

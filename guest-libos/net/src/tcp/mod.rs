@@ -1,5 +1,5 @@
-//! TCP (RFC 9293), the passive side. A [`connection::Connection`] is a send side and a receive side with a state between
-//! them; `receive` reads like RFC 9293 3.10.7, `transmit` decides what leaves. Nothing here knows other connections:
+//! TCP (RFC 9293). A [`connection::Connection`] is a send side and a receive side with a state between
+//! them; `open` and `receive` read like RFC 9293 3.10.7, `transmit` decides what leaves. Nothing here knows other connections:
 //! that is `table`, `timers` and the stack above.
 
 pub(crate) mod acknowledge;
@@ -8,6 +8,8 @@ pub(crate) mod connection;
 pub(crate) mod isn;
 pub(crate) mod keep_alive;
 pub(crate) mod negotiation;
+pub(crate) mod open;
+pub(crate) mod ports;
 pub(crate) mod prr;
 pub(crate) mod rack;
 pub(crate) mod reassembly;

@@ -40,6 +40,16 @@ impl Agreed {
         }
     }
 
+    /// The options of our SYN: all that we know.
+    pub(crate) fn offer(config: &Config, clock: u32) -> SynOptions {
+        SynOptions {
+            mss: Some(config.receive_mss()),
+            window_scale: Some(scale_for(config.receive_window_bytes)),
+            sack_permitted: config.sack,
+            timestamps: config.timestamps.then_some(Timestamps { value: clock, echo: 0 }),
+        }
+    }
+
     /// The options of a SYN-ACK: those that the peer's SYN had, too.
     pub(crate) fn answer(&self, config: &Config, timestamps: Option<Timestamps>) -> SynOptions {
         SynOptions {

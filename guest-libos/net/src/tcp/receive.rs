@@ -1,5 +1,6 @@
-//! SEGMENT ARRIVES in the synchronized states, in the order of RFC 9293 3.10.7.4, with RFC 5961's checks against blind
-//! attackers. LISTEN and CLOSED (3.10.7.1, 3.10.7.2) are the stack's part, TIME-WAIT records `timewait`'s.
+//! SEGMENT ARRIVES from SYN-RECEIVED on, in the order of RFC 9293 3.10.7.4, with RFC 5961's checks against blind
+//! attackers. LISTEN and CLOSED (3.10.7.1, 3.10.7.2) are the stack's part, SYN-SENT is `open`'s, TIME-WAIT records are
+//! `timewait`'s.
 
 use super::connection::{Connection, State};
 use super::rack::Arrival;
@@ -62,11 +63,11 @@ impl<D: Data> Connection<D> {
             Err(TimestampsError::Old) => {
                 ctx.counters.old_timestamps_in += 1;
                 // Its bytes may be of another connection: not reported as a duplicate.
-                return self.unacceptable(&Segment { payload: &[], ..*segment }, ctx);
+                return self.unacceptable(id, &Segment { payload: &[], ..*segment }, ctx);
             }
         };
         if !self.receive.is_acceptable(segment.sequence, segment.sequence_len()) {
-            return self.unacceptable(segment, ctx);
+            return self.unacceptable(id, segment, ctx);
         }
         if let Some(timestamps) = timestamps {
             let last_ack_sent = self.receive.last_ack_sent;
@@ -75,7 +76,7 @@ impl<D: Data> Connection<D> {
         // Second, check the RST bit. Third would be security, which nobody has. Fourth, check the SYN bit.
         match segment.control {
             Control::Rst => return self.reset_arrives(id, segment, ctx),
-            Control::Syn => return self.syn_arrives(segment, ctx),
+            Control::Syn => return self.syn_arrives(id, segment, ctx),
             Control::None | Control::Fin => {}
         }
         self.keep_alive.heard(ctx.now);
@@ -87,11 +88,7 @@ impl<D: Data> Connection<D> {
             if !(ack.is_after(self.send.una) && ack.is_at_or_before(self.send.next)) {
                 return Verdict::Reset(ack);
             }
-            let arrival = Arrival { now: ctx.now, echo, timestamps: &self.timestamps };
-            self.send.open(segment, ack, &arrival, ctx);
-            self.state = State::Established;
-            self.active_at = ctx.now;
-            events.opened = true;
+            self.open(segment, ack, echo, &mut events, ctx);
         } else if self.acknowledgment_arrives(ack, echo, segment, &mut events, ctx).is_err() {
             return self.challenge_ack(ctx).into();
         }
@@ -108,6 +105,30 @@ impl<D: Data> Connection<D> {
                 self.enter_time_wait(&mut events, ctx);
             }
         }
+        self.conclude(&mut events, ctx);
+        Verdict::Events(events)
+    }
+
+    /// Our SYN was acknowledged: the handshake is over.
+    pub(crate) fn open(
+        &mut self,
+        segment: &Segment<'_>,
+        ack: Seq,
+        echo: Option<u32>,
+        events: &mut SegmentEvents<'_>,
+        ctx: &mut Context<'_>,
+    ) {
+        let arrival = Arrival { now: ctx.now, echo, timestamps: &self.timestamps };
+        self.send.open(segment, ack, &arrival, ctx);
+        // An application that opened may have closed before.
+        self.state = if self.send.fin_queued { State::FinWait1 } else { State::Established };
+        self.active_at = ctx.now;
+        events.opened = true;
+    }
+
+    /// What the segment leaves to do.
+    #[inline]
+    pub(crate) fn conclude(&mut self, events: &mut SegmentEvents<'_>, ctx: &mut Context<'_>) {
         if events.ended.is_none() {
             self.send.update_timer(ctx);
             events.reply = self.receive.ack;
@@ -115,7 +136,6 @@ impl<D: Data> Connection<D> {
                 || self.send.plan_again(self.send.mss as usize).is_some()
                 || (self.send.has_unsent() && self.send.plan(self.send.mss as usize).is_some());
         }
-        Verdict::Events(events)
     }
 
     /// The segment's timestamps, if they are in use (RFC 7323 3.2, 5.2).
@@ -138,12 +158,12 @@ impl<D: Data> Connection<D> {
 
     /// "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set)".
     #[cold]
-    fn unacceptable<'f>(&mut self, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
+    fn unacceptable<'f>(&mut self, id: ConnId, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
         if segment.control == Control::Rst {
             return Verdict::Drop(DropReason::Unacceptable);
         }
         if segment.control == Control::Syn {
-            return self.syn_arrives(segment, ctx);
+            return self.syn_arrives(id, segment, ctx);
         }
         ctx.counters.duplicates_in += 1;
         if segment.payload.is_empty() && segment.control != Control::Fin {
@@ -162,8 +182,12 @@ impl<D: Data> Connection<D> {
 
     /// RFC 9293 3.10.7.4, fourth, with RFC 5961 4.2: a challenge ACK whatever the sequence number.
     #[cold]
-    fn syn_arrives<'f>(&mut self, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
+    fn syn_arrives<'f>(&mut self, id: ConnId, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
         if self.state == State::SynReceived && segment.sequence == self.peer_isn {
+            if let Some(ack) = segment.acknowledgment.filter(|&ack| self.is_active && ack == self.send.next) {
+                // Both opened at once, and the peer's answer to our SYN says it all.
+                return self.open_by_syn_ack(id, segment, ack, ctx);
+            }
             // The SYN again: the SYN-ACK was lost or is late. An ACK, as the letter has it, would not help the peer.
             ctx.counters.segments_out += 1;
             return Verdict::Reply(self.syn_ack(ctx.config, ctx.now));
@@ -178,8 +202,11 @@ impl<D: Data> Connection<D> {
             return self.challenge_ack(ctx).into();
         }
         ctx.counters.resets_in += 1;
-        if self.state == State::SynReceived {
+        if self.state == State::SynReceived && !self.is_active {
             return Verdict::Forget;
+        }
+        if self.state == State::SynReceived {
+            return Verdict::Events(SegmentEvents { ended: Some(End::Refused), ..SegmentEvents::none(id) });
         }
         // RFC 1337: TIME-WAIT ignores it.
         if self.state == State::TimeWait {
@@ -238,7 +265,7 @@ impl<D: Data> Connection<D> {
 
     /// RFC 9293 3.10.7.4, seventh and eighth: text and FIN.
     #[inline]
-    fn text_arrives<'f>(
+    pub(crate) fn text_arrives<'f>(
         &mut self,
         segment: &Segment<'f>,
         events: &mut SegmentEvents<'f>,

@@ -4,6 +4,8 @@ use crate::time::Duration;
 
 /// RFC 6298 (2.1): before the first measurement.
 const INITIAL_RTO: Duration = Duration::from_secs(1);
+/// RFC 6298 (5.7): for data, if the SYN was lost.
+const RTO_AFTER_LOST_SYN: Duration = Duration::from_secs(3);
 /// RFC 6298 (2.5): the upper bound, at least 60 seconds.
 const MAX_RTO: Duration = Duration::from_secs(60);
 /// Beyond this the upper bound has been reached from any RTO.
@@ -42,6 +44,11 @@ impl Rto {
         let rto = smoothed.saturating_add(variation.saturating_mul(4));
         self.base = Duration::from_nanos(rto).max(min).min(MAX_RTO);
         Duration::from_nanos(smoothed)
+    }
+
+    /// RFC 6298 (5.7): our SYN was sent again and there is no measurement, so data begins with three seconds.
+    pub(crate) fn syn_was_repeated(&mut self) {
+        self.base = self.base.max(RTO_AFTER_LOST_SYN);
     }
 
     /// The smoothed round-trip time, once there was a measurement.

@@ -14,7 +14,7 @@ use super::{Context, Seq};
 use crate::data::Data;
 use crate::options::Coalesce;
 use crate::time::Instant;
-use crate::wire::tcp::Segment;
+use crate::wire::tcp::{Control, Segment};
 
 /// What the send timer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,8 +131,45 @@ impl<D: Data> SendSide<D> {
         }
     }
 
-    /// The SYN-ACK leaves again.
-    pub(crate) fn syn_ack_repeated(&mut self, ctx: &Context<'_>) {
+    /// The SYN has not left after all: it waits for the next hop's address.
+    pub(crate) fn take_back_syn(&mut self, ctx: &Context<'_>) {
+        (self.next, self.max) = (self.una, self.una);
+        self.timed = None;
+        self.timer_at = ctx.now;
+    }
+
+    /// Whether our SYN has left.
+    pub(crate) fn has_sent_syn(&self) -> bool {
+        self.max != self.una
+    }
+
+    /// Our SYN leaves.
+    pub(crate) fn syn_sent(&mut self, ctx: &Context<'_>) {
+        self.next = self.una + 1;
+        self.max = self.next;
+        self.timed = Some((self.next, ctx.now));
+        self.timer_at = ctx.now + self.rto.timeout();
+        self.progress_at = ctx.now;
+        self.last_sent_at = ctx.now;
+    }
+
+    /// Our SYN leaves once more, as a SYN-ACK, since the peer has opened at the same time.
+    pub(crate) fn syn_leaves_again(&mut self, ctx: &Context<'_>) {
+        self.timed = None;
+        self.timer_at = ctx.now + self.rto.timeout();
+    }
+
+    /// The peer's SYN says what we did not know when ours left.
+    pub(crate) fn agree(&mut self, agreed: &Agreed) {
+        (self.mss, self.scale, self.sack) = (agreed.send_mss(), agreed.send_scale, agreed.sack);
+        self.congestion = NewReno::new(self.mss);
+        if self.rto.backoff() > 0 {
+            self.congestion.on_repeated_timeout(self.mss);
+        }
+    }
+
+    /// The SYN or SYN-ACK leaves again.
+    pub(crate) fn syn_repeated(&mut self, ctx: &Context<'_>) {
         self.timed = None;
         // RFC 6928 2: after a lost SYN-ACK the initial window is one segment.
         self.congestion.on_repeated_timeout(self.mss);
@@ -150,10 +187,18 @@ impl<D: Data> SendSide<D> {
     ) {
         self.una = ack;
         self.take_rtt_sample(ack, arrival, ctx);
+        if self.rto.backoff() > 0 && self.rto.smoothed().is_none() {
+            self.rto.syn_was_repeated();
+        }
         self.rto.reset_backoff();
         (self.timer, self.timer_at) = (SendTimer::Off, Instant::NEVER);
         self.progress_at = ctx.now;
         self.set_window(segment, ack, ctx);
+        if segment.control == Control::Syn {
+            // RFC 7323 2.2: the window of a SYN is never scaled.
+            self.window = u32::from(segment.window);
+            self.max_window = self.window;
+        }
     }
 
     /// RFC 9293 3.10.7.4: the window of the newest segment counts.

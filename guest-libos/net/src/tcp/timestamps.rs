@@ -45,6 +45,11 @@ impl TimestampState {
         }
     }
 
+    /// The peer's SYN has arrived, with these timestamps if the option is in use.
+    pub(crate) fn agree(&mut self, syn: Option<Timestamps>, now: Instant) {
+        *self = Self::new(self.offset, syn, now);
+    }
+
     /// Our clock.
     #[inline]
     pub(crate) fn clock(&self, now: Instant) -> u32 {

@@ -62,6 +62,11 @@ impl TimeWaitTable {
         self.records.len()
     }
 
+    /// Whether the flow is in TIME-WAIT.
+    pub(crate) fn contains(&self, key: FlowKey, now: Instant) -> bool {
+        self.records.get(&key).is_some_and(|record| record.expires_at > now)
+    }
+
     /// Remembers a connection and returns how many others had to give way.
     pub(crate) fn insert(&mut self, key: FlowKey, record: TimeWaitRecord) -> u64 {
         if self.max == 0 {

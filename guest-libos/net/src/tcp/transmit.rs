@@ -214,9 +214,9 @@ impl<D: Data> Connection<D> {
 
     fn on_syn_ack_timer<T: Transmit<D>>(&mut self, ctx: &mut Context<'_>, tx: &mut T) -> TimerOutcome {
         if self.send.rto.backoff() >= ctx.config.syn_ack_retries {
-            return TimerOutcome::Forget;
+            return if self.is_active { TimerOutcome::Ended(End::TimedOut) } else { TimerOutcome::Forget };
         }
-        self.send.syn_ack_repeated(ctx);
+        self.send.syn_repeated(ctx);
         ctx.counters.timeouts += 1;
         match tx.transmit_control(&self.syn_ack(ctx.config, ctx.now)) {
             Ok(()) => {

@@ -241,6 +241,34 @@ impl<D: Data> Host<D> {
     }
 }
 
+/// A segment to us in a frame, checksums included.
+pub(crate) fn frame_of(mac: MacAddress, from: Ipv4Addr, tcp: &TcpRepr) -> Vec<u8> {
+    let ip = Ipv4Repr {
+        src_addr: from,
+        dst_addr: SERVER_IP,
+        next_header: IpProtocol::Tcp,
+        payload_len: tcp.buffer_len(),
+        hop_limit: 64,
+    };
+    let capabilities = ChecksumCapabilities::default();
+    let mut bytes = vec![0; 14 + ip.buffer_len() + tcp.buffer_len()];
+    EthernetRepr {
+        src_addr: EthernetAddress(mac.0),
+        dst_addr: EthernetAddress(SERVER_MAC.0),
+        ethertype: EthernetProtocol::Ipv4,
+    }
+    .emit(&mut EthernetFrame::new_unchecked(&mut bytes));
+    let mut packet = Ipv4Packet::new_unchecked(&mut bytes[14..]);
+    ip.emit(&mut packet, &capabilities);
+    tcp.emit(
+        &mut TcpPacket::new_unchecked(packet.payload_mut()),
+        &from.into(),
+        &SERVER_IP.into(),
+        &capabilities,
+    );
+    bytes
+}
+
 /// A client made of scripted segments. Its initial sequence number is `isn`; all numbers in calls are relative: its own
 /// first byte is 1, and so is ours.
 #[derive(Clone, Debug)]
@@ -304,30 +332,7 @@ impl Client {
             timestamp: self.timestamps.map(|(value, echo)| TcpTimestampRepr::new(value, echo)),
             payload,
         };
-        let ip = Ipv4Repr {
-            src_addr: self.ip,
-            dst_addr: SERVER_IP,
-            next_header: IpProtocol::Tcp,
-            payload_len: tcp.buffer_len(),
-            hop_limit: 64,
-        };
-        let capabilities = ChecksumCapabilities::default();
-        let mut bytes = vec![0; 14 + ip.buffer_len() + tcp.buffer_len()];
-        EthernetRepr {
-            src_addr: EthernetAddress(self.mac.0),
-            dst_addr: EthernetAddress(SERVER_MAC.0),
-            ethertype: EthernetProtocol::Ipv4,
-        }
-        .emit(&mut EthernetFrame::new_unchecked(&mut bytes));
-        let mut packet = Ipv4Packet::new_unchecked(&mut bytes[14..]);
-        ip.emit(&mut packet, &capabilities);
-        tcp.emit(
-            &mut TcpPacket::new_unchecked(packet.payload_mut()),
-            &self.ip.into(),
-            &SERVER_IP.into(),
-            &capabilities,
-        );
-        bytes
+        frame_of(self.mac, self.ip, &tcp)
     }
 
     pub(crate) fn syn(&self) -> Vec<u8> {

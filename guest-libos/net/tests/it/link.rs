@@ -11,7 +11,7 @@ use crate::harness::{CLIENT_IP, CLIENT_MAC, Client, Host, SERVER_IP, SERVER_MAC,
 
 type StaticHost = Host<&'static [u8]>;
 
-fn arp_request(sender_ip: Ipv4Addr, sender_mac: MacAddress, target_ip: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn arp_request(sender_ip: Ipv4Addr, sender_mac: MacAddress, target_ip: Ipv4Addr) -> Vec<u8> {
     let mut frame = vec![0; 42];
     let header =
         EthernetHeader { destination: MacAddress::BROADCAST, source: sender_mac, ether_type: EtherType::Arp };
@@ -22,6 +22,21 @@ fn arp_request(sender_ip: Ipv4Addr, sender_mac: MacAddress, target_ip: Ipv4Addr)
         sender_ip,
         target_mac: MacAddress([0; 6]),
         target_ip,
+    };
+    packet.emit((&mut frame[14..]).try_into().unwrap());
+    frame
+}
+
+pub(crate) fn arp_reply(sender_ip: Ipv4Addr, sender_mac: MacAddress) -> Vec<u8> {
+    let mut frame = vec![0; 42];
+    let header = EthernetHeader { destination: SERVER_MAC, source: sender_mac, ether_type: EtherType::Arp };
+    header.emit((&mut frame[..14]).try_into().unwrap());
+    let packet = ArpPacket {
+        operation: Operation::Reply,
+        sender_mac,
+        sender_ip,
+        target_mac: SERVER_MAC,
+        target_ip: SERVER_IP,
     };
     packet.emit((&mut frame[14..]).try_into().unwrap());
     frame
@@ -77,10 +92,19 @@ fn arp_request_for_others_returns_nothing() {
 }
 
 #[test]
-fn arp_claim_of_our_address_is_counted_and_not_answered() {
+fn arp_claim_of_our_address_is_contradicted_once_in_ten_seconds() {
     let mut host = StaticHost::with(config());
-    host.input(&arp_request(SERVER_IP, CLIENT_MAC, SERVER_IP)).assert_nothing();
-    assert_eq!(host.stack.counters().arp_conflicts, 1);
+    let claim = arp_request(SERVER_IP, CLIENT_MAC, SERVER_IP);
+    // The announcement of RFC 5227 2.3: to all, from us and about us.
+    let announcement = arp_request(SERVER_IP, SERVER_MAC, SERVER_IP);
+    assert_eq!(host.input(&claim).reply(), announcement);
+    assert_eq!(host.stack.take_address_conflict(), Some(CLIENT_MAC));
+    assert_eq!(host.stack.take_address_conflict(), None);
+    host.wait_secs(9);
+    host.input(&claim).assert_nothing();
+    host.wait_secs(1);
+    assert_eq!(host.input(&claim).reply(), announcement);
+    assert_eq!(host.stack.counters().arp_conflicts, 3);
 }
 
 #[test]

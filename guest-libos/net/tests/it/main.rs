@@ -3,6 +3,7 @@
 
 mod attacks;
 mod close;
+mod connect;
 mod data_path;
 mod garbage;
 mod handshake;

@@ -1,0 +1,268 @@
+//! Connections that we open: a place, a source port and an initial sequence number in `connect`; then the next hop's
+//! Ethernet address, if nobody has told it yet, and the SYN. Everything after that is the connection's part.
+
+use core::net::{Ipv4Addr, SocketAddrV4};
+
+use super::Stack;
+use super::arp::arp_request;
+use super::input::Sender;
+use super::neighbours::{ASK_INTERVAL, Heard, Neighbours};
+use crate::counters::DropReason;
+use crate::data::Data;
+use crate::driver::{Full, Transmit};
+use crate::events::{ConnId, ConnectError, End, Input, Sent, StaleConnection};
+use crate::tcp::connection::{Connection, State};
+use crate::tcp::table::FlowKey;
+use crate::tcp::template::{Fields, HeaderTemplate};
+use crate::tcp::transmit::TimerOutcome;
+use crate::tcp::{Context, Seq};
+use crate::time::Instant;
+use crate::wire::ethernet::MacAddress;
+use crate::wire::ipv4::{self, Ipv4Header, Protocol};
+use crate::wire::tcp::{Control, Segment, flags};
+
+/// How often a neighbour is asked before those who want it are told that there is none.
+const MAX_ASKS: u8 = 3;
+/// SYNs without an answer after which the next hop is asked whether it is still where it was.
+const SUSPICIOUS_REPETITIONS: u8 = 2;
+/// The next hop's address while nobody knows it.
+const UNKNOWN: MacAddress = MacAddress([0; 6]);
+
+impl<D: Data> Stack<D> {
+    /// Begins a connection to `remote` from a source port of `Config::ephemeral_ports` (RFC 6056 3.3.3). Nothing is sent:
+    /// [`Self::output`] sends the SYN, or first asks for the next hop's Ethernet address. Until the handshake is over, data
+    /// can be queued and the connection closed; both follow with the acknowledgment that completes it. Then
+    /// `SegmentEvents::opened` is reported, or else how it ended, by [`Self::input`] or [`Self::expire`].
+    pub fn connect(&mut self, now: Instant, remote: SocketAddrV4) -> Result<ConnId, ConnectError> {
+        let hop = self.hop_for(remote)?;
+        if self.table.len() >= self.config.max_connections as usize {
+            return Err(ConnectError::ConnectionsFull);
+        }
+        let key_from = |port| FlowKey::new(*remote.ip(), remote.port(), port);
+        let port = self.source_ports.choose(&self.config.ephemeral_ports, remote, |port| {
+            self.listening.binary_search(&port).is_err()
+                && self.table.find(key_from(port)).is_none()
+                && !self.time_wait.contains(key_from(port), now)
+        });
+        let key = key_from(port.ok_or(ConnectError::PortsInUse)?);
+        let next_hop = self.neighbours.lookup(hop, now);
+        let ip = Ipv4Header { source: self.config.ip, destination: *remote.ip(), protocol: Protocol::Tcp };
+        let next_hop_or_unknown = next_hop.unwrap_or(UNKNOWN);
+        let template =
+            HeaderTemplate::new(self.config.mac, next_hop_or_unknown, &ip, key.local_port(), remote.port());
+        let isn = self.isn.next(key, now);
+        let timestamp_offset = self.isn.timestamp_offset(key);
+        self.counters.active_opens += 1;
+        let ctx = Context {
+            config: &self.config,
+            counters: &mut self.counters,
+            samples: &mut self.samples,
+            buffered_bytes: &mut self.buffered_bytes,
+            now,
+        };
+        let (conn, connection) = self
+            .table
+            .insert(key, |queue| Connection::connect(key, isn, timestamp_offset, template, queue, &ctx));
+        // If `output` is forgotten, the timer sends.
+        self.wheel.arm(conn.index, connection.deadline(&self.config));
+        self.opening += 1;
+        if next_hop.is_none() {
+            self.wait_for_neighbour(conn);
+        }
+        Ok(conn)
+    }
+
+    /// Connections that we began and whose handshake is not over.
+    pub fn opening(&self) -> usize {
+        self.opening as usize
+    }
+
+    /// Somebody who hears ARP in our place (a guardian) says that `ip`, on our link, is at `mac`. Connections that waited
+    /// for it go on with the next [`Self::retry_blocked`].
+    pub fn set_neighbour(&mut self, ip: Ipv4Addr, mac: MacAddress) {
+        if mac.is_unicast() && self.config.is_on_link(ip) {
+            let heard = self.neighbours.set(ip, mac);
+            self.neighbour_heard(ip, mac, heard);
+        }
+    }
+
+    /// The same for the gateway, if there is one.
+    pub fn set_gateway_mac(&mut self, mac: MacAddress) {
+        if let Some(gateway) = self.config.gateway {
+            self.set_neighbour(gateway, mac);
+        }
+    }
+
+    /// The host on the link through which `remote` is reached.
+    fn hop_for(&self, remote: SocketAddrV4) -> Result<Ipv4Addr, ConnectError> {
+        let ip = *remote.ip();
+        if remote.port() == 0 {
+            return Err(ConnectError::PortZero);
+        }
+        if !ipv4::is_host(ip) || ip == self.config.ip || self.config.is_link_broadcast(ip) {
+            return Err(ConnectError::NotAHost);
+        }
+        self.config.hop_to(ip).ok_or(ConnectError::NoRoute)
+    }
+
+    /// Remembers a connection that cannot send before its next hop is known.
+    fn wait_for_neighbour(&mut self, conn: ConnId) {
+        if self.waiting.len() >= 2 * self.table.len() {
+            let table = &self.table;
+            self.waiting.retain(|&other| table.get(other).is_some());
+        }
+        self.waiting.push(conn);
+    }
+
+    /// `ip` is at `mac`: those that wait for it can send, and those that sent to where it was must send elsewhere.
+    pub(super) fn neighbour_heard(&mut self, ip: Ipv4Addr, mac: MacAddress, heard: Heard) {
+        if heard == Heard::Nothing {
+            return;
+        }
+        if let Heard::Moved(before) = heard {
+            for index in 0..self.table.places() {
+                if let Some((_, connection)) = self.table.at(index)
+                    && connection.template.next_hop() == before
+                    && self.config.hop_to(*connection.key.peer().ip()) == Some(ip)
+                {
+                    connection.template.set_next_hop(mac);
+                }
+            }
+        }
+        let mut waiting = core::mem::take(&mut self.waiting);
+        waiting.retain(|&conn| {
+            let Some(connection) = self.table.get_mut(conn) else { return false };
+            if self.config.hop_to(*connection.key.peer().ip()) != Some(ip) {
+                return true;
+            }
+            if !connection.has_next_hop() {
+                connection.template.set_next_hop(mac);
+                self.mark_blocked(conn);
+            }
+            false
+        });
+        self.waiting = waiting;
+    }
+
+    /// [`Self::output`] while the handshake is not over: what has not left yet leaves now, time does the rest.
+    #[cold]
+    pub(super) fn output_opening<T: Transmit<D>>(
+        &mut self,
+        conn: ConnId,
+        now: Instant,
+        tx: &mut T,
+    ) -> Result<Sent, StaleConnection> {
+        let connection = self.table.get_mut(conn).ok_or(StaleConnection)?;
+        let mut sent = Sent::default();
+        if connection.state != State::SynSent || connection.send.has_sent_syn() {
+            return Ok(sent);
+        }
+        let mut ctx = Context {
+            config: &self.config,
+            counters: &mut self.counters,
+            samples: &mut self.samples,
+            buffered_bytes: &mut self.buffered_bytes,
+            now,
+        };
+        let outcome = if connection.has_next_hop() {
+            connection.send_syn(&mut ctx, tx).map(|()| sent.segments = 1)
+        } else if connection.asks == 0 {
+            ask(connection, &mut self.neighbours, &mut ctx, tx)
+        } else {
+            Ok(())
+        };
+        if outcome.is_err() {
+            sent.blocked = true;
+            ctx.counters.driver_full += 1;
+        }
+        self.wheel.arm(conn.index, connection.deadline(&self.config));
+        if sent.blocked {
+            self.mark_blocked(conn);
+        }
+        Ok(sent)
+    }
+
+    /// A segment for a connection whose SYN has not left: nothing of ours can be acknowledged.
+    #[cold]
+    pub(super) fn segment_before_syn<'f>(
+        &mut self,
+        sender: Sender,
+        segment: &Segment<'f>,
+    ) -> Result<Input<'f>, DropReason> {
+        match (segment.control, segment.acknowledgment) {
+            // A SYN will come again, and then find ours.
+            (Control::Rst, _) | (_, None) => Err(DropReason::Unacceptable),
+            (_, Some(sequence)) => {
+                let next_hop = self.next_hop(sender)?;
+                self.counters.resets_out += 1;
+                let acknowledgment = Seq::new(0);
+                let fields =
+                    Fields { sequence, acknowledgment, flags: flags::RST, window: 0, timestamps: None };
+                Ok(self.reply(next_hop, sender, segment, &fields))
+            }
+        }
+    }
+}
+
+/// The send timer of a connection in SYN-SENT is due.
+pub(super) fn on_opening_timer<D: Data, T: Transmit<D>>(
+    connection: &mut Connection<D>,
+    neighbours: &mut Neighbours,
+    ctx: &mut Context<'_>,
+    tx: &mut T,
+) -> TimerOutcome {
+    if !connection.has_next_hop() {
+        if connection.asks >= MAX_ASKS {
+            return TimerOutcome::Ended(End::Unreachable);
+        }
+        if ask(connection, neighbours, ctx, tx).is_err() {
+            ctx.counters.driver_full += 1;
+        }
+        return TimerOutcome::Done;
+    }
+    if !connection.send.has_sent_syn() {
+        return match connection.send_syn(ctx, tx) {
+            Ok(()) => TimerOutcome::Done,
+            Err(Full) => {
+                ctx.counters.driver_full += 1;
+                connection.send.timer_at = ctx.now + ASK_INTERVAL;
+                TimerOutcome::Blocked
+            }
+        };
+    }
+    if connection.send.rto.backoff() >= SUSPICIOUS_REPETITIONS {
+        // What is known of the next hop may be wrong (RFC 1122 2.3.2.1 (4)).
+        let _ = ask_neighbour(connection, neighbours, ctx, tx);
+    }
+    connection.on_syn_timer(ctx, tx)
+}
+
+/// One more round of waiting for the next hop's address.
+fn ask<D: Data, T: Transmit<D>>(
+    connection: &mut Connection<D>,
+    neighbours: &mut Neighbours,
+    ctx: &mut Context<'_>,
+    tx: &mut T,
+) -> Result<(), Full> {
+    connection.send.timer_at = ctx.now + ASK_INTERVAL;
+    ask_neighbour(connection, neighbours, ctx, tx)?;
+    connection.asks += 1;
+    Ok(())
+}
+
+/// Asks for the next hop's address, unless somebody did within the last second.
+fn ask_neighbour<D: Data, T: Transmit<D>>(
+    connection: &Connection<D>,
+    neighbours: &mut Neighbours,
+    ctx: &mut Context<'_>,
+    tx: &mut T,
+) -> Result<(), Full> {
+    let Some(hop) = ctx.config.hop_to(*connection.key.peer().ip()) else { return Ok(()) };
+    if !neighbours.may_ask(hop, ctx.now) {
+        return Ok(());
+    }
+    tx.transmit_control(&arp_request(ctx.config, hop))?;
+    neighbours.asked(hop, ctx.now);
+    ctx.counters.arp_requests += 1;
+    Ok(())
+}
