@@ -1,0 +1,285 @@
+//! A stack with sockets and tasks on it: frames in, frames out, and between them the tasks run.
+
+use crate::error::Error;
+use crate::state::{Bytes, Place, PortWish, SEND_BUFFER_BYTES, Sockets};
+use crate::tasks::{Spawner, Tasks};
+use alloc::vec::Vec;
+use exos_net::{
+    AckDue, AckPolicy, Coalesce, Config, ConfigError, ConnId, ConnectError, ControlFrame, Input, Instant,
+    ListenError, RxMeta, SegmentEvents, Stack, TimerEvent, Transmit,
+};
+
+/// A writer that waits goes on when so much is left to be acknowledged.
+const LOW_WATER_BYTES: usize = SEND_BUFFER_BYTES / 2;
+
+/// A stack, its sockets and the tasks that use them. One round is: [`Self::input`] for each frame that has arrived, then
+/// [`Self::work`]; then whoever drives it may sleep until [`Self::next_deadline`] or the next frame.
+#[derive(Debug)]
+pub struct Endpoint {
+    stack: Stack<Bytes>,
+    sockets: Sockets,
+    tasks: Tasks,
+    /// Connections that have something to send, or to acknowledge, when the tasks have run: their data carries it.
+    outputs: Vec<(ConnId, AckPolicy)>,
+}
+
+fn send_control<T: Transmit<Bytes>>(tx: &mut T, frame: Option<ControlFrame<'_>>) {
+    if let Some(frame) = frame {
+        // Lost is lost: the protocols repair it.
+        let _ = tx.transmit_control(&frame);
+    }
+}
+
+/// What a socket's connection begins with.
+fn begin(stack: &mut Stack<Bytes>, conn: ConnId) {
+    // It has just been made.
+    let _ = stack.set_low_water(conn, LOW_WATER_BYTES);
+    let _ = stack.set_coalesce(conn, Coalesce::Nagle);
+}
+
+impl Endpoint {
+    /// An endpoint without connections and tasks.
+    pub fn new(config: Config, now: Instant) -> Result<Self, ConfigError> {
+        let sockets = Sockets::default();
+        sockets.state().now = now;
+        Ok(Self { stack: Stack::new(config, now)?, sockets, tasks: Tasks::default(), outputs: Vec::new() })
+    }
+
+    /// For making streams and listeners.
+    pub fn sockets(&self) -> Sockets {
+        self.sockets.clone()
+    }
+
+    /// For starting tasks.
+    pub fn spawner(&self) -> Spawner {
+        self.tasks.spawner()
+    }
+
+    /// Tasks that have not ended.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The stack, to look at.
+    pub fn stack(&self) -> &Stack<Bytes> {
+        &self.stack
+    }
+
+    /// Somebody who hears ARP in our place says where a neighbour is, and other matters below sockets.
+    pub fn stack_mut(&mut self) -> &mut Stack<Bytes> {
+        &mut self.stack
+    }
+
+    /// When [`Self::work`] is to be called at the latest; at once while tasks are ready.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let state = self.sockets.state();
+        if self.tasks.is_ready() || state.has_wishes() || !self.outputs.is_empty() {
+            return Some(state.now);
+        }
+        let stack = self.stack.next_deadline();
+        [stack, state.timers.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Takes one frame that has arrived.
+    pub fn input<T: Transmit<Bytes>>(&mut self, now: Instant, frame: &[u8], meta: RxMeta, tx: &mut T) {
+        match self.stack.input(now, frame, meta) {
+            Input::Nothing => {}
+            Input::Reply(reply) => send_control(tx, Some(reply)),
+            Input::Segment(events) => self.segment(events, tx),
+        }
+    }
+
+    fn segment<T: Transmit<Bytes>>(&mut self, events: SegmentEvents<'_>, tx: &mut T) {
+        let conn = events.conn;
+        if events.opened && !self.opened(conn) {
+            return send_control(tx, self.stack.abort(conn));
+        }
+        let place = self.sockets.state().place_of(conn);
+        let Some(place) = place else {
+            // Nobody's any more: it was closed and has its last words.
+            return self.finish(events, tx);
+        };
+        let mut state = self.sockets.state();
+        let stream = state.stream(place);
+        let came = !events.data.is_empty() || events.readable;
+        if came && stream.dropped {
+            // RFC 1122 4.2.2.13: nobody will read it, and the peer should know.
+            drop(state);
+            return self.abort(place, tx);
+        }
+        if events.acked_bytes > 0 {
+            stream.unacknowledged = self.stack.unacked_bytes(conn);
+        }
+        if events.low_water {
+            stream.wake_writer();
+        }
+        if !events.data.is_empty() {
+            let taken = stream.receive(events.data);
+            if taken < events.data.len() && self.stack.keep(conn, &events.data[taken..]).is_err() {
+                // Bytes are missing now, and nothing can follow them.
+                drop(state);
+                return self.abort(place, tx);
+            }
+        } else if events.readable {
+            stream.more_in_stack = true;
+        }
+        if events.peer_closed {
+            stream.peer_closed = true;
+            stream.wake_reader();
+        }
+        if stream.more_in_stack {
+            state.mark_dirty(place);
+        }
+        drop(state);
+        self.finish(events, tx);
+    }
+
+    fn finish<T: Transmit<Bytes>>(&mut self, events: SegmentEvents<'_>, tx: &mut T) {
+        if let Some(end) = events.ended {
+            self.take_kept(events.conn);
+            self.sockets.state().ended(events.conn, end);
+            send_control(tx, events.last_ack);
+        } else if events.reply != AckDue::None || events.output_due || events.low_water {
+            let policy = if events.reply == AckDue::Now { AckPolicy::Now } else { AckPolicy::IfDue };
+            self.outputs.push((events.conn, policy));
+        }
+    }
+
+    /// A connection is open. Answers whether somebody wants it.
+    fn opened(&mut self, conn: ConnId) -> bool {
+        let (Some(peer), Some(port)) = (self.stack.peer(conn), self.stack.local_port(conn)) else {
+            return false;
+        };
+        let wanted = self.sockets.state().opened(conn, peer, port);
+        if wanted {
+            begin(&mut self.stack, conn);
+        }
+        wanted
+    }
+
+    /// Ends a connection at once.
+    fn abort<T: Transmit<Bytes>>(&mut self, place: Place, tx: &mut T) {
+        let conn = self.sockets.state().stream(place).conn;
+        send_control(tx, conn.and_then(|conn| self.stack.abort(conn)));
+        self.sockets.state().aborted(place);
+    }
+
+    /// Has the tasks run and does what they wish; sends what is to be sent, and what timers ask for.
+    pub fn work<T: Transmit<Bytes>>(&mut self, now: Instant, tx: &mut T) {
+        {
+            let mut state = self.sockets.state();
+            state.now = now;
+            state.timers.expire(now);
+        }
+        if self.tasks.is_ready() {
+            self.tasks.run();
+        }
+        self.carry_out(now, tx);
+        for (conn, policy) in core::mem::take(&mut self.outputs) {
+            // One that has ended has nothing to send.
+            let _ = self.stack.output(conn, now, tx, policy);
+        }
+        self.stack.retry_blocked(now, tx);
+        if self.stack.next_deadline().is_some_and(|deadline| deadline <= now) {
+            let sockets = &self.sockets;
+            self.stack.expire(now, tx, |conn, event| {
+                if let TimerEvent::Ended(end) = event {
+                    sockets.state().ended(conn, end);
+                }
+            });
+        }
+    }
+
+    /// Carries the tasks' wishes to the stack.
+    fn carry_out<T: Transmit<Bytes>>(&mut self, now: Instant, tx: &mut T) {
+        let ports = core::mem::take(&mut self.sockets.state().ports);
+        for wish in ports {
+            match wish {
+                PortWish::Listen(port) => {
+                    if let Err(error) = self.stack.listen(port) {
+                        self.listen_failed(port, error);
+                    }
+                }
+                PortWish::Unlisten(port) => {
+                    self.stack.unlisten(port);
+                }
+            }
+        }
+        loop {
+            let Some(place) = self.sockets.state().next_dirty() else { return };
+            self.carry_out_one(place, now, tx);
+        }
+    }
+
+    fn listen_failed(&self, port: u16, error: ListenError) {
+        let mut state = self.sockets.state();
+        let Some(listener) = state.listeners.get_mut(&port) else { return };
+        listener.error = Some(match error {
+            ListenError::PortZero => Error::AddressNotAvailable,
+            ListenError::InUse => Error::AddressInUse,
+        });
+        if let Some(waker) = listener.acceptor.take() {
+            waker.wake();
+        }
+    }
+
+    fn carry_out_one<T: Transmit<Bytes>>(&mut self, place: Place, now: Instant, tx: &mut T) {
+        let mut state = self.sockets.state();
+        let stream = state.stream(place);
+        if stream.abort_wanted {
+            drop(state);
+            return self.abort(place, tx);
+        }
+        if let Some(remote) = stream.connect_to.take() {
+            match self.stack.connect(now, remote) {
+                Ok(conn) => {
+                    begin(&mut self.stack, conn);
+                    state.bind(place, conn);
+                }
+                Err(error) => return state.end(place, Some(connect_error(error))),
+            }
+        }
+        let stream = state.stream(place);
+        let Some(conn) = stream.conn else { return };
+        for option in core::mem::take(&mut stream.options) {
+            option.apply(&mut self.stack, conn);
+        }
+        if !stream.outgoing.is_empty() {
+            let bytes = Bytes::new(core::mem::take(&mut stream.outgoing));
+            if self.stack.send(conn, bytes).is_ok() {
+                stream.unacknowledged = self.stack.unacked_bytes(conn);
+            }
+        }
+        if core::mem::take(&mut stream.close_wanted) {
+            let _ = self.stack.close(conn);
+        }
+        drop(state);
+        self.take_kept(conn);
+        self.outputs.push((conn, AckPolicy::IfDue));
+    }
+
+    /// Bytes that the stack kept come to the stream, as far as there is room.
+    fn take_kept(&mut self, conn: ConnId) {
+        let mut state = self.sockets.state();
+        let Some(place) = state.place_of(conn) else { return };
+        let stream = state.stream(place);
+        if !stream.more_in_stack {
+            return;
+        }
+        let taken = stream.receive(self.stack.pending(conn));
+        if taken > 0 {
+            let _ = self.stack.consume(conn, taken);
+        }
+        if stream.peer_closed {
+            stream.wake_reader();
+        }
+    }
+}
+
+fn connect_error(error: ConnectError) -> Error {
+    match error {
+        ConnectError::NoRoute => Error::Unreachable,
+        ConnectError::ConnectionsFull | ConnectError::PortsInUse => Error::TooMany,
+        ConnectError::PortZero | ConnectError::NotAHost => Error::AddressNotAvailable,
+    }
+}

@@ -1,0 +1,79 @@
+//! Why a call on a socket failed.
+
+use core::fmt;
+use embedded_io::ErrorKind;
+use exos_net::End;
+
+/// Why a call on a socket failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Nobody listens there.
+    Refused,
+    /// No way to the host.
+    Unreachable,
+    /// The peer reset the connection.
+    Reset,
+    /// The peer stopped answering.
+    TimedOut,
+    /// The writing side is closed, or the connection has ended.
+    BrokenPipe,
+    /// The listener's port is in use.
+    AddressInUse,
+    /// Port 0 cannot be listened on, or the address is not ours.
+    AddressNotAvailable,
+    /// No place for another connection, or no source port.
+    TooMany,
+    /// Not with this stack.
+    Unsupported,
+}
+
+impl Error {
+    /// What the end of a connection means for whoever reads from it; `None` is the end of the stream.
+    pub(crate) fn of_end(end: End) -> Option<Self> {
+        match end {
+            End::Closed => None,
+            End::Reset => Some(Self::Reset),
+            End::TimedOut => Some(Self::TimedOut),
+            End::Refused => Some(Self::Refused),
+            End::Unreachable => Some(Self::Unreachable),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "connection refused: nobody listens on this port",
+            Self::Unreachable => {
+                "host unreachable: nobody on the link answers for it, or there is no gateway"
+            }
+            Self::Reset => "connection reset by the peer",
+            Self::TimedOut => "timed out: the peer stopped answering",
+            Self::BrokenPipe => "broken pipe: the sending side is closed",
+            Self::AddressInUse => "address in use: close the other listener or choose another port",
+            Self::AddressNotAvailable => {
+                "address not available: use our own or the unspecified one, and a port above 0"
+            }
+            Self::TooMany => "too many connections: close some, or raise max_connections",
+            Self::Unsupported => "not supported by this stack",
+        })
+    }
+}
+
+impl core::error::Error for Error {}
+
+impl embedded_io::Error for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Refused => ErrorKind::ConnectionRefused,
+            Self::Unreachable => ErrorKind::NotConnected,
+            Self::Reset => ErrorKind::ConnectionReset,
+            Self::TimedOut => ErrorKind::TimedOut,
+            Self::BrokenPipe => ErrorKind::BrokenPipe,
+            Self::AddressInUse => ErrorKind::AddrInUse,
+            Self::AddressNotAvailable => ErrorKind::AddrNotAvailable,
+            Self::TooMany => ErrorKind::OutOfMemory,
+            Self::Unsupported => ErrorKind::Unsupported,
+        }
+    }
+}

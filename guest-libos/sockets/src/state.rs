@@ -1,0 +1,364 @@
+//! What sockets are beneath: a table of buffers, wakers and wishes. Tasks change it between rounds; [`super::Endpoint`] carries
+//! wishes to the stack and brings back what happened.
+
+use crate::error::Error;
+use crate::options::SocketOption;
+use crate::timer::Timers;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::{RefCell, RefMut};
+use core::net::SocketAddrV4;
+use core::task::Waker;
+use exos_net::{ConnId, Data, End, Instant};
+
+/// Bytes a stream holds back for its reader at most, unless it says otherwise; what is more stays in the stack, whose window
+/// closes.
+const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
+/// Bytes a stream takes from its writer before it lets it wait, unless it says otherwise.
+pub(crate) const SEND_BUFFER_BYTES: usize = 256 << 10;
+/// A buffer above this is given back when it is empty.
+const KEPT_BUFFER_BYTES: usize = 4 << 10;
+
+/// What sockets send: bytes that were copied once.
+#[derive(Clone, Debug)]
+pub struct Bytes(Arc<Vec<u8>>);
+
+impl Bytes {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(bytes))
+    }
+}
+
+impl Data for Bytes {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A stream's place in the table. Streams own their places, so they need no generation.
+pub(crate) type Place = u32;
+
+/// How far a stream has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The handshake has not ended.
+    Connecting,
+    /// Bytes may flow.
+    Open,
+    /// The connection is gone: why, unless both sides closed.
+    Ended(Option<Error>),
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) phase: Phase,
+    pub(crate) conn: Option<ConnId>,
+    /// Where to, until the stack has been asked to connect.
+    pub(crate) connect_to: Option<SocketAddrV4>,
+    pub(crate) peer: SocketAddrV4,
+    pub(crate) local_port: u16,
+    pub(crate) received: VecDeque<u8>,
+    /// The stack keeps bytes that found no room in `received`.
+    pub(crate) more_in_stack: bool,
+    pub(crate) peer_closed: bool,
+    /// Written and not yet given to the stack.
+    pub(crate) outgoing: Vec<u8>,
+    /// Given to the stack and not yet acknowledged.
+    pub(crate) unacknowledged: usize,
+    pub(crate) close_wanted: bool,
+    pub(crate) abort_wanted: bool,
+    /// FIN was asked for: nothing can be written any more.
+    pub(crate) write_closed: bool,
+    /// Nobody holds the stream any more.
+    pub(crate) dropped: bool,
+    dirty: bool,
+    /// Choices that the stack has not heard of.
+    pub(crate) options: Vec<SocketOption>,
+    pub(crate) send_buffer_bytes: usize,
+    pub(crate) receive_buffer_bytes: usize,
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
+}
+
+impl Stream {
+    fn new(phase: Phase, peer: SocketAddrV4) -> Self {
+        Self {
+            phase,
+            conn: None,
+            connect_to: None,
+            peer,
+            local_port: 0,
+            received: VecDeque::new(),
+            more_in_stack: false,
+            peer_closed: false,
+            outgoing: Vec::new(),
+            unacknowledged: 0,
+            close_wanted: false,
+            abort_wanted: false,
+            write_closed: false,
+            dropped: false,
+            dirty: false,
+            options: Vec::new(),
+            send_buffer_bytes: SEND_BUFFER_BYTES,
+            receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
+            reader: None,
+            writer: None,
+        }
+    }
+
+    pub(crate) fn wake_reader(&mut self) {
+        if let Some(waker) = self.reader.take() {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn wake_writer(&mut self) {
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+
+    /// Bytes that a writer may still add.
+    pub(crate) fn send_room(&self) -> usize {
+        self.send_buffer_bytes.saturating_sub(self.outgoing.len() + self.unacknowledged)
+    }
+
+    /// Takes what arrived, as far as there is room.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> usize {
+        let room = self.receive_buffer_bytes.saturating_sub(self.received.len());
+        let taken = bytes.len().min(room);
+        self.received.extend(&bytes[..taken]);
+        self.more_in_stack = taken < bytes.len();
+        if taken > 0 {
+            self.wake_reader();
+        }
+        taken
+    }
+
+    /// Copies bytes out; the caller has seen that there are some.
+    pub(crate) fn read(&mut self, out: &mut [u8]) -> usize {
+        let (front, back) = self.received.as_slices();
+        let from_front = front.len().min(out.len());
+        let from_back = back.len().min(out.len() - from_front);
+        out[..from_front].copy_from_slice(&front[..from_front]);
+        out[from_front..from_front + from_back].copy_from_slice(&back[..from_back]);
+        let len = from_front + from_back;
+        if len == self.received.len() {
+            self.received.clear();
+            self.received.shrink_to(KEPT_BUFFER_BYTES);
+        } else {
+            self.received.drain(..len);
+        }
+        len
+    }
+}
+
+/// A port that is listened on.
+#[derive(Debug, Default)]
+pub(crate) struct Listener {
+    /// Open streams that nobody has accepted yet.
+    pub(crate) ready: VecDeque<Place>,
+    pub(crate) backlog: usize,
+    pub(crate) acceptor: Option<Waker>,
+    /// The stack refused the port.
+    pub(crate) error: Option<Error>,
+}
+
+/// What a listener wants of the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PortWish {
+    Listen(u16),
+    Unlisten(u16),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    streams: Vec<Option<Stream>>,
+    free: Vec<Place>,
+    /// The stream of a connection, by the connection's index.
+    places: Vec<Option<Place>>,
+    pub(crate) listeners: BTreeMap<u16, Listener>,
+    pub(crate) ports: VecDeque<PortWish>,
+    /// Streams with wishes, each once.
+    dirty: VecDeque<Place>,
+    pub(crate) timers: Timers,
+    pub(crate) now: Instant,
+}
+
+impl State {
+    pub(crate) fn stream(&mut self, place: Place) -> &mut Stream {
+        match self.streams.get_mut(place as usize) {
+            Some(Some(stream)) => stream,
+            _ => unreachable!("a stream's place is free while somebody holds it"),
+        }
+    }
+
+    fn insert(&mut self, stream: Stream) -> Place {
+        if let Some(place) = self.free.pop() {
+            self.streams[place as usize] = Some(stream);
+            return place;
+        }
+        self.streams.push(Some(stream));
+        (self.streams.len() - 1) as Place
+    }
+
+    /// A stream that wants to be connected.
+    pub(crate) fn insert_connecting(&mut self, remote: SocketAddrV4) -> Place {
+        let mut stream = Stream::new(Phase::Connecting, remote);
+        stream.connect_to = Some(remote);
+        let place = self.insert(stream);
+        self.mark_dirty(place);
+        place
+    }
+
+    /// The stream has wishes.
+    pub(crate) fn mark_dirty(&mut self, place: Place) {
+        let stream = self.stream(place);
+        if !core::mem::replace(&mut stream.dirty, true) {
+            self.dirty.push_back(place);
+        }
+    }
+
+    /// The next stream with wishes.
+    pub(crate) fn next_dirty(&mut self) -> Option<Place> {
+        let place = self.dirty.pop_front()?;
+        self.stream(place).dirty = false;
+        Some(place)
+    }
+
+    pub(crate) fn has_wishes(&self) -> bool {
+        !self.dirty.is_empty() || !self.ports.is_empty()
+    }
+
+    /// A stream has its connection now.
+    pub(crate) fn bind(&mut self, place: Place, conn: ConnId) {
+        if self.places.len() <= conn.index() {
+            self.places.resize(conn.index() + 1, None);
+        }
+        self.places[conn.index()] = Some(place);
+        self.stream(place).conn = Some(conn);
+    }
+
+    pub(crate) fn place_of(&self, conn: ConnId) -> Option<Place> {
+        self.places.get(conn.index()).copied().flatten()
+    }
+
+    /// A connection is open: one that we wanted, or one for a listener. Answers whether somebody has it.
+    pub(crate) fn opened(&mut self, conn: ConnId, peer: SocketAddrV4, local_port: u16) -> bool {
+        if let Some(place) = self.place_of(conn) {
+            let stream = self.stream(place);
+            stream.phase = Phase::Open;
+            stream.local_port = local_port;
+            stream.wake_writer();
+            return true;
+        }
+        let Some(listener) = self.listeners.get_mut(&local_port) else { return false };
+        if listener.ready.len() >= listener.backlog {
+            return false;
+        }
+        if let Some(waker) = listener.acceptor.take() {
+            waker.wake();
+        }
+        let mut stream = Stream::new(Phase::Open, peer);
+        stream.local_port = local_port;
+        let place = self.insert(stream);
+        self.bind(place, conn);
+        if let Some(listener) = self.listeners.get_mut(&local_port) {
+            listener.ready.push_back(place);
+        }
+        true
+    }
+
+    /// The connection of a stream is gone.
+    pub(crate) fn ended(&mut self, conn: ConnId, end: End) {
+        let Some(place) = self.place_of(conn) else { return };
+        self.places[conn.index()] = None;
+        self.end(place, Error::of_end(end));
+    }
+
+    /// A stream has no connection any more.
+    pub(crate) fn end(&mut self, place: Place, error: Option<Error>) {
+        let stream = self.stream(place);
+        stream.conn = None;
+        stream.phase = Phase::Ended(error);
+        stream.outgoing = Vec::new();
+        stream.unacknowledged = 0;
+        stream.wake_reader();
+        stream.wake_writer();
+        if stream.dropped {
+            self.remove(place);
+        }
+    }
+
+    /// Its connection was aborted; no event follows.
+    pub(crate) fn aborted(&mut self, place: Place) {
+        if let Some(conn) = self.stream(place).conn {
+            self.places[conn.index()] = None;
+        }
+        self.end(place, Some(Error::BrokenPipe));
+    }
+
+    fn remove(&mut self, place: Place) {
+        if self.stream(place).dirty {
+            self.dirty.retain(|&other| other != place);
+        }
+        self.streams[place as usize] = None;
+        self.free.push(place);
+    }
+
+    /// Nobody holds the stream any more. What was written is still sent; who still sends to us is reset, and so is a
+    /// connection of which something was not read (RFC 1122 4.2.2.13).
+    pub(crate) fn drop_stream(&mut self, place: Place) {
+        let stream = self.stream(place);
+        stream.dropped = true;
+        (stream.reader, stream.writer) = (None, None);
+        if matches!(stream.phase, Phase::Ended(_)) {
+            return self.remove(place);
+        }
+        if !stream.received.is_empty() || stream.more_in_stack || stream.phase == Phase::Connecting {
+            stream.abort_wanted = true;
+        } else {
+            stream.close_wanted = true;
+        }
+        self.mark_dirty(place);
+    }
+
+    /// Streams in any state.
+    pub(crate) fn len(&self) -> usize {
+        self.streams.len() - self.free.len()
+    }
+}
+
+/// Makes streams and listeners. All clones are the same; they belong to one thread.
+#[derive(Clone, Debug, Default)]
+pub struct Sockets {
+    state: Rc<RefCell<State>>,
+}
+
+impl Sockets {
+    pub(crate) fn state(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    /// Time, as of the last round.
+    pub fn now(&self) -> Instant {
+        self.state().now
+    }
+
+    /// Streams that exist, those included that nobody holds and that have something to send still.
+    pub fn len(&self) -> usize {
+        self.state().len()
+    }
+
+    /// Whether there are no streams.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

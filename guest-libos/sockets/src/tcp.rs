@@ -1,0 +1,298 @@
+//! TCP streams and listeners.
+
+use crate::error::Error;
+use crate::state::{Listener, Phase, Place, PortWish, Sockets, State, Stream};
+use alloc::collections::btree_map::Entry;
+use core::future::poll_fn;
+use core::net::{SocketAddr, SocketAddrV4};
+use core::task::{Context, Poll, Waker};
+
+/// Keeps a waker, without cloning one that would wake the same task.
+fn keep(slot: &mut Option<Waker>, context: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(context.waker()),
+        None => *slot = Some(context.waker().clone()),
+    }
+}
+
+fn v4(address: SocketAddr) -> Result<SocketAddrV4, Error> {
+    match address {
+        SocketAddr::V4(address) => Ok(address),
+        SocketAddr::V6(_) => Err(Error::Unsupported),
+    }
+}
+
+/// A connection as a stream of bytes. Dropping it closes it in good order, and resets it if something was left unread.
+#[derive(Debug)]
+pub struct TcpStream {
+    pub(crate) sockets: Sockets,
+    pub(crate) place: Place,
+}
+
+impl Drop for TcpStream {
+    fn drop(&mut self) {
+        self.sockets.state().drop_stream(self.place);
+    }
+}
+
+impl Sockets {
+    /// Opens a connection. Cancelling gives it up.
+    pub async fn connect(&self, remote: SocketAddr) -> Result<TcpStream, Error> {
+        let place = self.state().insert_connecting(v4(remote)?);
+        let stream = TcpStream { sockets: self.clone(), place };
+        poll_fn(|context| {
+            let mut state = self.state();
+            let socket = state.stream(place);
+            match socket.phase {
+                Phase::Connecting => {
+                    keep(&mut socket.writer, context);
+                    Poll::Pending
+                }
+                // A peer that was there and has left again is seen by the first read.
+                Phase::Open | Phase::Ended(None) => Poll::Ready(Ok(())),
+                Phase::Ended(Some(error)) => Poll::Ready(Err(error)),
+            }
+        })
+        .await?;
+        Ok(stream)
+    }
+
+    /// Accepts connections to `port`, of which up to `backlog` may wait for [`TcpListener::accept`]; more are reset.
+    pub fn listen(&self, port: u16, backlog: usize) -> Result<TcpListener, Error> {
+        if port == 0 {
+            return Err(Error::AddressNotAvailable);
+        }
+        let mut state = self.state();
+        match state.listeners.entry(port) {
+            Entry::Occupied(_) => return Err(Error::AddressInUse),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Listener { backlog: backlog.max(1), ..Listener::default() });
+            }
+        }
+        state.ports.push_back(PortWish::Listen(port));
+        Ok(TcpListener { sockets: self.clone(), port })
+    }
+}
+
+impl TcpStream {
+    /// The other end.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.sockets.state().stream(self.place).peer.into()
+    }
+
+    /// Our port.
+    pub fn local_port(&self) -> u16 {
+        self.sockets.state().stream(self.place).local_port
+    }
+
+    /// Reads some bytes, at least one; 0 when the peer has closed. Cancelling loses nothing.
+    pub async fn read(&mut self, out: &mut [u8]) -> Result<usize, Error> {
+        read(&self.sockets, self.place, out).await
+    }
+
+    /// Takes some of the bytes to be sent, at least one; waits while the peer does not keep up. Cancelling loses nothing.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        write(&self.sockets, self.place, bytes).await
+    }
+
+    /// Waits until a read would not.
+    pub async fn readable(&mut self) -> Result<(), Error> {
+        readable(&self.sockets, self.place).await
+    }
+
+    /// Whether a read would return at once.
+    pub fn is_readable(&self) -> bool {
+        is_readable(self.sockets.state().stream(self.place))
+    }
+
+    /// Whether a write would return at once.
+    pub fn is_writable(&self) -> bool {
+        is_writable(self.sockets.state().stream(self.place))
+    }
+
+    /// Says that nothing more is sent: FIN follows what was written. Reading goes on.
+    pub fn close_write(&mut self) {
+        let mut state = self.sockets.state();
+        let stream = state.stream(self.place);
+        if !core::mem::replace(&mut stream.write_closed, true) && !matches!(stream.phase, Phase::Ended(_)) {
+            stream.close_wanted = true;
+            state.mark_dirty(self.place);
+        }
+    }
+
+    /// Ends the connection at once, with a reset.
+    pub fn abort(&mut self) {
+        let mut state = self.sockets.state();
+        let stream = state.stream(self.place);
+        stream.write_closed = true;
+        stream.received.clear();
+        if !matches!(stream.phase, Phase::Ended(_)) {
+            stream.abort_wanted = true;
+            state.mark_dirty(self.place);
+        }
+    }
+
+    /// Two halves for two tasks.
+    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        let (sockets, place) = (&self.sockets, self.place);
+        (ReadHalf { sockets, place }, WriteHalf { sockets, place })
+    }
+}
+
+/// The reading half of a stream.
+#[derive(Debug)]
+pub struct ReadHalf<'s> {
+    sockets: &'s Sockets,
+    place: Place,
+}
+
+impl ReadHalf<'_> {
+    /// See [`TcpStream::read`].
+    pub async fn read(&mut self, out: &mut [u8]) -> Result<usize, Error> {
+        read(self.sockets, self.place, out).await
+    }
+
+    /// See [`TcpStream::readable`].
+    pub async fn readable(&mut self) -> Result<(), Error> {
+        readable(self.sockets, self.place).await
+    }
+}
+
+/// The writing half of a stream.
+#[derive(Debug)]
+pub struct WriteHalf<'s> {
+    sockets: &'s Sockets,
+    place: Place,
+}
+
+impl WriteHalf<'_> {
+    /// See [`TcpStream::write`].
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        write(self.sockets, self.place, bytes).await
+    }
+}
+
+fn is_readable(stream: &Stream) -> bool {
+    !stream.received.is_empty() || stream.peer_closed || matches!(stream.phase, Phase::Ended(_))
+}
+
+fn is_writable(stream: &Stream) -> bool {
+    stream.write_closed || stream.send_room() > 0 || matches!(stream.phase, Phase::Ended(_))
+}
+
+async fn readable(sockets: &Sockets, place: Place) -> Result<(), Error> {
+    poll_fn(|context| {
+        let mut state = sockets.state();
+        let stream = state.stream(place);
+        if is_readable(stream) {
+            return Poll::Ready(Ok(()));
+        }
+        keep(&mut stream.reader, context);
+        Poll::Pending
+    })
+    .await
+}
+
+async fn read(sockets: &Sockets, place: Place, out: &mut [u8]) -> Result<usize, Error> {
+    if out.is_empty() {
+        return Ok(0);
+    }
+    poll_fn(|context| poll_read(&mut sockets.state(), place, context, out)).await
+}
+
+fn poll_read(
+    state: &mut State,
+    place: Place,
+    context: &Context<'_>,
+    out: &mut [u8],
+) -> Poll<Result<usize, Error>> {
+    let stream = state.stream(place);
+    if !stream.received.is_empty() {
+        let len = stream.read(out);
+        if stream.more_in_stack {
+            state.mark_dirty(place);
+        }
+        return Poll::Ready(Ok(len));
+    }
+    match stream.phase {
+        Phase::Ended(Some(error)) => Poll::Ready(Err(error)),
+        Phase::Ended(None) => Poll::Ready(Ok(0)),
+        _ if stream.peer_closed && !stream.more_in_stack => Poll::Ready(Ok(0)),
+        _ => {
+            keep(&mut stream.reader, context);
+            Poll::Pending
+        }
+    }
+}
+
+async fn write(sockets: &Sockets, place: Place, bytes: &[u8]) -> Result<usize, Error> {
+    if bytes.is_empty() {
+        return Ok(0);
+    }
+    poll_fn(|context| {
+        let mut state = sockets.state();
+        let stream = state.stream(place);
+        if let Phase::Ended(error) = stream.phase {
+            return Poll::Ready(Err(error.unwrap_or(Error::BrokenPipe)));
+        }
+        if stream.write_closed {
+            return Poll::Ready(Err(Error::BrokenPipe));
+        }
+        let len = stream.send_room().min(bytes.len());
+        if len == 0 {
+            keep(&mut stream.writer, context);
+            return Poll::Pending;
+        }
+        stream.outgoing.extend_from_slice(&bytes[..len]);
+        state.mark_dirty(place);
+        Poll::Ready(Ok(len))
+    })
+    .await
+}
+
+/// A port that is listened on. Dropping it closes the port; connections that were accepted stay, those that were not are reset.
+#[derive(Debug)]
+pub struct TcpListener {
+    sockets: Sockets,
+    port: u16,
+}
+
+impl TcpListener {
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The next connection, and where it comes from.
+    pub async fn accept(&self) -> Result<(TcpStream, SocketAddr), Error> {
+        poll_fn(|context| {
+            let mut state = self.sockets.state();
+            let Some(listener) = state.listeners.get_mut(&self.port) else {
+                return Poll::Ready(Err(Error::AddressNotAvailable));
+            };
+            if let Some(error) = listener.error {
+                return Poll::Ready(Err(error));
+            }
+            let Some(place) = listener.ready.pop_front() else {
+                keep(&mut listener.acceptor, context);
+                return Poll::Pending;
+            };
+            let peer = state.stream(place).peer;
+            drop(state);
+            Poll::Ready(Ok((TcpStream { sockets: self.sockets.clone(), place }, peer.into())))
+        })
+        .await
+    }
+}
+
+impl Drop for TcpListener {
+    fn drop(&mut self) {
+        let mut state = self.sockets.state();
+        state.ports.push_back(PortWish::Unlisten(self.port));
+        let Some(listener) = state.listeners.remove(&self.port) else { return };
+        for place in listener.ready {
+            state.stream(place).abort_wanted = true;
+            state.drop_stream(place);
+        }
+    }
+}
