@@ -127,14 +127,15 @@ fn requests_connections_and_segments_are_as_client_and_wire_saw_them() {
 #[test]
 fn lost_segments_are_counted_as_they_were_sent_again() {
     in_namespace!(|| {
-        let site = Site::new().pattern_file("large", 1, 3_000_000).file("a", "a");
+        // Long enough for the window to get as large as fast retransmit needs it, at one loss in 37 segments.
+        let site = Site::new().pattern_file("large", 1, 12_000_000).file("a", "a");
         // The first answer is lost alone, which only a timeout finds; later ones in the middle of others.
         let lost = |number: u64| number == 1 || (number > 20 && number.is_multiple_of(37));
         let (eyes, wrap) = watched(lost, none);
         let guest = Guest::image("cheetah").site(&site).wrap_backend(wrap).start();
         let mut client = guest.connect();
         assert_eq!(client.get("/a").unwrap().text(), "a");
-        assert_eq!(client.get("/large").unwrap().body.len(), 3_000_000);
+        assert_eq!(client.get("/large").unwrap().body.len(), 12_000_000);
         let statistics = assert_agree(&guest, &eyes);
         let seen = eyes.of_the_guest();
         assert!(seen.repeated_segments >= 2, "something was lost: {seen:?}");

@@ -30,6 +30,26 @@ pub enum TxChecksum {
     Offload,
 }
 
+/// How the congestion window grows in congestion avoidance, and how far it falls after a loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CongestionControl {
+    /// RFC 5681 and 6582: a segment a round trip, and half.
+    NewReno,
+    /// RFC 9438: by a cubic function of the time since the last loss, whatever the round trip, and seven tenths.
+    #[default]
+    Cubic,
+}
+
+/// What ends the first slow start of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowStart {
+    /// RFC 5681 3.1: a loss.
+    Standard,
+    /// HyStart++ (RFC 9406): a loss, or round trips that get longer because a queue fills.
+    #[default]
+    HyStart,
+}
+
 /// Everything the stack must be told. Start from [`Config::new`] and change what differs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -66,6 +86,10 @@ pub struct Config {
     pub delayed_ack: Duration,
     /// Lower bound of the retransmission timeout. RFC 6298 (2.4) says one second; what is used today is 200 ms.
     pub min_rto: Duration,
+    /// The congestion control of connections.
+    pub congestion: CongestionControl,
+    /// Their first slow start.
+    pub slow_start: SlowStart,
     /// How long data may stay unacknowledged before the connection is given up (RFC 9293 3.8.3, R2).
     pub user_timeout: Duration,
     /// How long an open connection may go without progress (nothing new from the peer, nothing of ours acknowledged): then it
@@ -112,6 +136,8 @@ impl Config {
             fin_wait_2: Duration::from_secs(60),
             delayed_ack: Duration::from_millis(40),
             min_rto: Duration::from_millis(200),
+            congestion: CongestionControl::default(),
+            slow_start: SlowStart::default(),
             user_timeout: Duration::from_secs(120),
             idle_timeout: None,
             timestamps: true,

@@ -32,7 +32,7 @@ mod tcp;
 pub mod time;
 pub mod wire;
 
-pub use config::{Config, ConfigError, MAX_TSO_BYTES, TxChecksum};
+pub use config::{Config, ConfigError, CongestionControl, MAX_TSO_BYTES, SlowStart, TxChecksum};
 pub use counters::Counters;
 pub use data::Data;
 pub use driver::{

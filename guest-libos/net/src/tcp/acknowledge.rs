@@ -1,7 +1,7 @@
 //! What an acknowledgment does to the sending half: bytes that have arrived leave the queue, SACK blocks and duplicates
 //! tell of others, losses are found, recovery begins, goes on, ends or proves mistaken, and the congestion window moves.
 
-use super::congestion::{CongestionControl, WindowUse};
+use super::congestion::{Ack, WindowUse};
 use super::rack::Arrival;
 use super::recovery::{Frto, Phase};
 use super::send_side::{SendSide, SendTimer};
@@ -55,9 +55,14 @@ impl<D: Data> SendSide<D> {
         let fin = self.fin_queued && news.advanced as usize > queued;
         self.fin_queued &= !fin;
         let bytes = news.advanced - u32::from(fin);
+        let mut rtt = None;
         let (rack, recover) = (&mut self.rack, self.recovery.recover);
         self.queue.scoreboard.acknowledge(ack, |piece| {
             news.delivered += piece.len();
+            if !piece.again {
+                // The latest of all pieces counts.
+                rtt = Some(arrival.now.since(piece.sent_at));
+            }
             news.original |= !piece.again && piece.end.is_at_or_before(recover);
             rack.arrived(piece, arrival);
         });
@@ -73,11 +78,17 @@ impl<D: Data> SendSide<D> {
         } else {
             self.window_use
         };
-        if self.is_quiet() && !self.has_blocks(segment) {
+        let grows = if self.is_quiet() && !self.has_blocks(segment) {
             self.recovery.forget_duplicates();
-            self.congestion.on_ack(news.advanced, self.mss, window_use);
-        } else if !self.learn(news, segment, arrival, ctx) {
-            self.congestion.on_ack(news.advanced, self.mss, window_use);
+            true
+        } else {
+            !self.learn(news, segment, arrival, ctx)
+        };
+        if grows {
+            let (sent, smoothed_rtt) = (self.max, self.rto.smoothed().unwrap_or_default());
+            let (now, bytes) = (ctx.now, news.advanced);
+            self.congestion
+                .on_ack(&Ack { now, bytes, number: ack, sent, rtt, smoothed_rtt, window_use }, self.mss);
         }
         if self.timer == SendTimer::Acknowledgment && (self.sack || self.recovery.restarts_timer()) {
             // RFC 6298 (5.2), (5.3).

@@ -154,7 +154,7 @@ impl<D: Data> Connection<D> {
         self.receive =
             ReceiveSide::new(syn.sequence, capacity, receive_mss, agreed.receive_scale, agreed.sack);
         self.timestamps.agree(options.timestamps.filter(|_| agreed.timestamps), ctx.now);
-        self.send.agree(&agreed);
+        self.send.agree(&agreed, ctx);
         self.peer_isn = syn.sequence;
         self.agreed = agreed;
     }

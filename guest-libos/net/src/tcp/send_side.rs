@@ -2,7 +2,7 @@
 //! retransmits or probes. What acknowledgments do to it is in `acknowledge`. It knows nothing of the connection's state
 //! and writes no header.
 
-use super::congestion::{CongestionControl, NewReno, WindowUse};
+use super::congestion::{Congestion, WindowUse};
 use super::negotiation::Agreed;
 use super::rack::{Arrival, Rack};
 use super::recovery::{Frto, Phase, Recovery};
@@ -55,7 +55,7 @@ pub(crate) struct SendSide<D> {
     pub(super) urgent: Option<Seq>,
     /// What becomes of segments that are not full.
     pub(crate) coalesce: Coalesce,
-    pub(super) congestion: NewReno,
+    pub(super) congestion: Congestion,
     pub(super) recovery: Recovery,
     /// Whether the peer reports what it has out of order.
     pub(super) sack: bool,
@@ -113,7 +113,7 @@ impl<D: Data> SendSide<D> {
             fin_queued: false,
             urgent: None,
             coalesce: Coalesce::default(),
-            congestion: NewReno::new(mss),
+            congestion: Congestion::new(ctx.config, isn, mss),
             recovery: Recovery::new(isn),
             sack: agreed.sack,
             rack: Rack::new(isn),
@@ -160,9 +160,9 @@ impl<D: Data> SendSide<D> {
     }
 
     /// The peer's SYN says what we did not know when ours left.
-    pub(crate) fn agree(&mut self, agreed: &Agreed) {
+    pub(crate) fn agree(&mut self, agreed: &Agreed, ctx: &Context<'_>) {
         (self.mss, self.scale, self.sack) = (agreed.send_mss(), agreed.send_scale, agreed.sack);
-        self.congestion = NewReno::new(self.mss);
+        self.congestion = Congestion::new(ctx.config, self.una, self.mss);
         if self.rto.backoff() > 0 {
             self.congestion.on_repeated_timeout(self.mss);
         }

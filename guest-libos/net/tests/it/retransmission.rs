@@ -1,7 +1,7 @@
 //! Losses: RFC 6298's timer with Karn's algorithm, fast retransmit and NewReno recovery (RFC 5681, 6582), limited
 //! transmit (RFC 3042), initial and congestion window (RFC 6928), user timeout (RFC 9293 3.8.3), path MTU (RFC 1191).
 
-use exos_net::{AckPolicy, Config, ConnId, Duration, End, wire};
+use exos_net::{AckPolicy, Config, CongestionControl, ConnId, Duration, End, wire};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr,
@@ -17,7 +17,7 @@ type StaticHost = Host<&'static [u8]>;
 const M: u32 = MSS as u32;
 
 fn connected() -> (StaticHost, Client, ConnId) {
-    let mut host = StaticHost::with(config());
+    let mut host = StaticHost::with(Config { congestion: CongestionControl::NewReno, ..config() });
     let mut client = Client::default();
     let conn = client.connect(&mut host);
     (host, client, conn)
