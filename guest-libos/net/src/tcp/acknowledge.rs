@@ -56,8 +56,11 @@ impl<D: Data> SendSide<D> {
         self.fin_queued &= !fin;
         let bytes = news.advanced - u32::from(fin);
         let mut rtt = None;
+        // When the earliest of it left, if all of it was sent once.
+        let mut sent_at = Some(Instant::NEVER);
         let (rack, recover) = (&mut self.rack, self.recovery.recover);
         self.queue.scoreboard.acknowledge(ack, |piece| {
+            sent_at = sent_at.filter(|_| !piece.again).map(|sent_at| sent_at.min(piece.sent_at));
             news.delivered += piece.len();
             if !piece.again {
                 // The latest of all pieces counts.
@@ -70,7 +73,7 @@ impl<D: Data> SendSide<D> {
         self.una = ack;
         self.urgent = self.urgent.filter(|end| end.is_after(ack));
         self.next = self.next.max(ack);
-        self.take_rtt_sample(ack, arrival, ctx);
+        self.take_rtt_sample(sent_at.filter(|&at| at != Instant::NEVER), arrival, ctx);
         self.progress_at = ctx.now;
         self.timeouts = 0;
         let window_use = if self.congestion.in_slow_start() && pipe > self.congestion.window() / 2 {
@@ -78,7 +81,7 @@ impl<D: Data> SendSide<D> {
         } else {
             self.window_use
         };
-        let grows = if self.is_quiet() && !self.has_blocks(segment) {
+        let grows = if self.is_quiet() && !self.has_blocks(segment, arrival) {
             self.recovery.forget_duplicates();
             true
         } else {
@@ -113,12 +116,14 @@ impl<D: Data> SendSide<D> {
             self.progress_at = ctx.now;
             return;
         }
-        if self.max == self.una {
+        let blocks = self.has_blocks(segment, arrival);
+        if self.max == self.una && !blocks {
             return;
         }
         let duplicate = segment.sequence_len() == 0 && self.scaled(segment.window) == self.window;
         ctx.counters.duplicate_acks_in += u64::from(duplicate);
-        let tells = if self.sack { self.has_blocks(segment) || self.probe.end.is_some() } else { duplicate };
+        let tells =
+            if self.sack { self.has_blocks(segment, arrival) || self.probe.end.is_some() } else { duplicate };
         if tells {
             self.learn(News::default(), segment, arrival, ctx);
         }
@@ -130,10 +135,11 @@ impl<D: Data> SendSide<D> {
         self.recovery.phase == Phase::Open && self.probe.end.is_none() && self.queue.scoreboard.is_plain()
     }
 
-    /// Whether the segment has options besides timestamps.
+    /// Whether the segment has options besides timestamps, and so most likely SACK blocks.
     #[inline]
-    fn has_blocks(&self, segment: &Segment<'_>) -> bool {
-        self.sack && !matches!(segment.options.len(), 0 | TIMESTAMPS_BYTES)
+    fn has_blocks(&self, segment: &Segment<'_>, arrival: &Arrival<'_>) -> bool {
+        let timestamps = if arrival.echo.is_some() { TIMESTAMPS_BYTES } else { 0 };
+        self.sack && segment.options.len() > timestamps
     }
 
     /// All that needs more than a glance. Returns whether the congestion window has had its share of the acknowledgment.
@@ -298,7 +304,6 @@ impl<D: Data> SendSide<D> {
         let left = self.queue.scoreboard.sacked() + self.recovery.duplicate_bytes();
         self.recovery.begin_fast(self.una, self.next, flight.saturating_sub(left) + delivered);
         self.probe.end = None;
-        self.timed = None;
     }
 
     /// What fast recovery lets out after an acknowledgment of `delivered` bytes.

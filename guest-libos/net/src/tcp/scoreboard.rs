@@ -43,8 +43,10 @@ impl Record {
 
 #[derive(Debug)]
 pub(crate) struct Scoreboard {
-    /// Sorted, adjacent, from SND.UNA to SND.NXT.
+    /// Sorted, adjacent, from SND.UNA to SND.NXT, but for the last one if `tail` has it.
     records: VecDeque<Record>,
+    /// The last record, as long as it is on its way: what most connections have is one record, and it is here.
+    tail: Option<Record>,
     sacked: u32,
     lost: u32,
     /// No byte before it is lost.
@@ -55,11 +57,19 @@ pub(crate) struct Scoreboard {
 
 impl Scoreboard {
     pub(crate) fn new() -> Self {
-        Self { records: VecDeque::new(), sacked: 0, lost: 0, lost_from: Seq::default(), again: false }
+        Self {
+            records: VecDeque::new(),
+            tail: None,
+            sacked: 0,
+            lost: 0,
+            lost_from: Seq::default(),
+            again: false,
+        }
     }
 
     /// Forgets everything and keeps the memory for the next connection, unless it is unusually much.
     pub(crate) fn clear(&mut self) {
+        self.tail = None;
         self.records.clear();
         self.records.shrink_to(KEPT_RECORDS);
         (self.sacked, self.lost, self.again) = (0, 0, false);
@@ -85,22 +95,40 @@ impl Scoreboard {
 
     #[inline]
     pub(crate) fn first(&self) -> Option<&Record> {
-        self.records.front()
+        self.records.front().or(self.tail.as_ref())
     }
 
     pub(crate) fn last(&self) -> Option<&Record> {
-        self.records.back()
+        self.tail.as_ref().or(self.records.back())
+    }
+
+    /// Puts the last record beside the others.
+    fn gather(&mut self) {
+        self.records.extend(self.tail.take());
+    }
+
+    /// Whether the records are what they should be: sorted, disjoint, exactly bytes `una..next`, and counted rightly.
+    pub(crate) fn covers(&self, una: Seq, next: Seq) -> bool {
+        let count =
+            |fate| self.records.iter().filter(|record| record.fate == fate).map(Record::len).sum::<u32>();
+        let mut at = una;
+        let adjacent = self.iter().all(|record| {
+            let follows = record.start == at && record.start.is_before(record.end);
+            at = record.end;
+            follows
+        });
+        adjacent && at == next && count(Fate::Sacked) == self.sacked && count(Fate::Lost) == self.lost
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
-        self.records.iter()
+        self.records.iter().chain(&self.tail)
     }
 
     /// Bytes `start..end`, which follow all others, were sent for the first time.
     #[inline]
     pub(crate) fn sent(&mut self, start: Seq, end: Seq, now: Instant) {
-        let full = self.records.len() >= MAX_RECORDS;
-        if let Some(last) = self.records.back_mut()
+        let full = self.records.len() + 1 >= MAX_RECORDS;
+        if let Some(last) = self.tail.as_mut().or(self.records.back_mut())
             && last.fate == Fate::InFlight
             && !last.again
             && (last.sent_at == now || full)
@@ -109,7 +137,10 @@ impl Scoreboard {
             (last.end, last.sent_at) = (end, now);
             return;
         }
-        self.records.push_back(Record { start, end, sent_at: now, fate: Fate::InFlight, again: false });
+        let record = Record { start, end, sent_at: now, fate: Fate::InFlight, again: false };
+        if let Some(last) = self.tail.replace(record) {
+            self.records.push_back(last);
+        }
     }
 
     /// Everything before `ack` has arrived: drops it and shows what of it was not selectively acknowledged before.
@@ -133,7 +164,17 @@ impl Scoreboard {
                 first.start = ack;
             }
         }
-        if self.records.is_empty() {
+        if let Some(last) = &mut self.tail
+            && last.start.is_before(ack)
+        {
+            let piece = Record { end: last.end.min(ack), ..*last };
+            arrived(&piece);
+            last.start = piece.end;
+            if piece.end == last.end {
+                self.tail = None;
+            }
+        }
+        if self.again && self.first().is_none() {
             self.again = false;
         }
     }
@@ -162,6 +203,7 @@ impl Scoreboard {
 
     /// The peer has bytes `start..end`; shows what of it is news.
     pub(crate) fn sack(&mut self, start: Seq, end: Seq, mut arrived: impl FnMut(&Record)) {
+        self.gather();
         let mut place = self.place_of(start);
         while let Some(&record) = self.records.get(place)
             && record.start.is_before(end)
@@ -214,6 +256,7 @@ impl Scoreboard {
 
     /// Marks as lost those records on their way that `is_lost` says, and returns how many bytes that were.
     pub(crate) fn mark_lost(&mut self, mut is_lost: impl FnMut(&Record) -> bool) -> u32 {
+        self.gather();
         let before = self.lost;
         for record in &mut self.records {
             if record.fate == Fate::InFlight && is_lost(record) {
@@ -229,6 +272,7 @@ impl Scoreboard {
 
     /// Marks the first `len` bytes as lost, unless they were sent again already, and returns how many bytes that were.
     pub(crate) fn mark_first_lost(&mut self, len: u32) -> u32 {
+        self.gather();
         let Some(&first) = self.records.front() else { return 0 };
         if first.again {
             return 0;
@@ -261,6 +305,7 @@ impl Scoreboard {
 
     /// Bytes `start..end` were sent again.
     pub(crate) fn sent_again(&mut self, start: Seq, end: Seq, now: Instant) {
+        self.gather();
         // Without room to split, more counts as sent again than was: found out when it is acknowledged or not.
         self.split(start);
         self.split(end);
@@ -284,7 +329,9 @@ impl Scoreboard {
     pub(crate) fn forget_sacks(&mut self) {
         for record in &mut self.records {
             if record.fate == Fate::Sacked {
-                record.fate = Fate::InFlight;
+                // When each of its bytes left is not known any more.
+                (record.fate, record.again) = (Fate::InFlight, true);
+                self.again = true;
             }
         }
         self.sacked = 0;
@@ -298,5 +345,174 @@ impl Scoreboard {
             }
         }
         self.lost = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    /// Shortly before the wrap.
+    const ISN: u32 = 0xffff_ff80;
+
+    fn seq(at: usize) -> Seq {
+        Seq::new(ISN) + at as u32
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    #[test]
+    fn what_leaves_together_is_one_record_until_a_block_splits_it() {
+        let mut board = Scoreboard::new();
+        for segment in 0..10 {
+            board.sent(seq(100 * segment), seq(100 * (segment + 1)), at(1));
+        }
+        assert_eq!(board.iter().count(), 1);
+        board.sent(seq(1_000), seq(1_100), at(2));
+        board.sack(seq(300), seq(500), |_| {});
+        let shape: Vec<_> = board.iter().map(|record| (record.len(), record.fate, record.sent_at)).collect();
+        let (flies, has) = (Fate::InFlight, Fate::Sacked);
+        assert_eq!(shape, [(300, flies, at(1)), (200, has, at(1)), (500, flies, at(1)), (100, flies, at(2))]);
+        // Blocks that grow do not make more records.
+        board.sack(seq(300), seq(700), |piece| assert_eq!((piece.start, piece.end), (seq(500), seq(700))));
+        board.sack(seq(200), seq(300), |_| {});
+        assert_eq!(board.iter().map(Record::len).collect::<Vec<_>>(), [200, 500, 300, 100]);
+    }
+
+    #[test]
+    fn records_are_bounded_whatever_is_written_and_reported() {
+        let mut board = Scoreboard::new();
+        for byte in 0..5_000 {
+            board.sent(seq(byte), seq(byte + 1), at(byte as u64));
+        }
+        assert_eq!(board.iter().count(), MAX_RECORDS);
+        board.acknowledge(seq(500), |_| {});
+        board.sent(seq(5_000), seq(50_000), at(9_000));
+        for byte in 0..20_000 {
+            board.sack(seq(5_001 + 2 * byte), seq(5_002 + 2 * byte), |_| {});
+        }
+        assert!(board.iter().count() <= MAX_RECORDS);
+        while let Some((start, end)) = board.next_lost(1) {
+            board.sent_again(start, end, at(10_000));
+        }
+        board.mark_lost(|_| true);
+        while let Some((start, end)) = board.next_lost(1) {
+            board.sent_again(start, end, at(11_000));
+            assert!(board.iter().count() <= 2 * MAX_RECORDS);
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Send(usize),
+        Acknowledge(usize),
+        Sack(usize, usize),
+        Lose(usize),
+        SendAgain(usize),
+        ForgetSacks,
+        ForgetLosses,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1usize..60).prop_map(Step::Send),
+            2 => (0usize..80).prop_map(Step::Acknowledge),
+            4 => (0usize..150, 1usize..50).prop_map(|(start, len)| Step::Sack(start, len)),
+            2 => (0usize..200).prop_map(Step::Lose),
+            3 => (1usize..40).prop_map(Step::SendAgain),
+            1 => Just(Step::ForgetSacks),
+            1 => Just(Step::ForgetLosses),
+        ]
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Byte {
+        fate: Fate,
+        sent_at: u64,
+        again: bool,
+    }
+
+    proptest! {
+        /// The scoreboard against a list of bytes.
+        #[test]
+        fn scoreboard_equals_reference(steps in proptest::collection::vec(step(), 0..80)) {
+            let mut board = Scoreboard::new();
+            let mut bytes: Vec<Byte> = vec![];
+            let mut una = 0;
+            for (now, step) in (1..).zip(steps) {
+                let next = una + bytes.len();
+                match step {
+                    Step::Send(len) => {
+                        board.sent(seq(next), seq(next + len), at(now));
+                        bytes.extend(vec![Byte { fate: Fate::InFlight, sent_at: now, again: false }; len]);
+                    }
+                    Step::Acknowledge(len) => {
+                        let len = len.min(bytes.len());
+                        let news = bytes[..len].iter().filter(|byte| byte.fate != Fate::Sacked).count();
+                        let mut told = 0;
+                        board.acknowledge(seq(una + len), |piece| told += piece.len() as usize);
+                        prop_assert_eq!(told, news);
+                        bytes.drain(..len);
+                        una += len;
+                    }
+                    Step::Sack(start, len) => {
+                        let (start, end) = (start.min(bytes.len()), (start + len).min(bytes.len()));
+                        let news = bytes[start..end].iter().filter(|byte| byte.fate != Fate::Sacked).count();
+                        let mut told = 0;
+                        board.sack(seq(una + start), seq(una + end), |piece| told += piece.len() as usize);
+                        prop_assert_eq!(told, news);
+                        bytes[start..end].iter_mut().for_each(|byte| byte.fate = Fate::Sacked);
+                    }
+                    Step::Lose(before) => {
+                        // By age, as RACK does.
+                        let age = now.saturating_sub(before as u64 / 4);
+                        board.mark_lost(|record| record.sent_at <= at(age));
+                        for byte in bytes.iter_mut().filter(|byte| byte.fate == Fate::InFlight && byte.sent_at <= age) {
+                            byte.fate = Fate::Lost;
+                        }
+                    }
+                    Step::SendAgain(max) => {
+                        let first = bytes.iter().position(|byte| byte.fate == Fate::Lost);
+                        let next_lost = board.next_lost(max as u32);
+                        prop_assert_eq!(next_lost.map(|lost| lost.0), first.map(|first| seq(una + first)));
+                        let Some((start, end)) = next_lost else { continue };
+                        let first = first.unwrap();
+                        let stretch = bytes[first..].iter().take_while(|byte| byte.fate == Fate::Lost).count();
+                        prop_assert_eq!(end.since(start) as usize, stretch.min(max));
+                        board.sent_again(start, end, at(now));
+                        bytes[first..first + stretch.min(max)].fill(Byte { fate: Fate::InFlight, sent_at: now, again: true });
+                    }
+                    Step::ForgetSacks => {
+                        // As after a timeout: all of it is lost and goes out again.
+                        board.forget_sacks();
+                        board.mark_lost(|_| true);
+                        while let Some((start, end)) = board.next_lost(50) {
+                            board.sent_again(start, end, at(now));
+                        }
+                        bytes.fill(Byte { fate: Fate::InFlight, sent_at: now, again: true });
+                    }
+                    Step::ForgetLosses => {
+                        board.forget_losses();
+                        for byte in bytes.iter_mut().filter(|byte| byte.fate == Fate::Lost) {
+                            byte.fate = Fate::InFlight;
+                        }
+                    }
+                }
+                prop_assert!(board.covers(seq(una), seq(una + bytes.len())), "{:?}", board);
+                let told: Vec<(Fate, bool)> = board
+                    .iter()
+                    .flat_map(|record| vec![(record.fate, record.again && record.fate != Fate::Sacked); record.len() as usize])
+                    .collect();
+                // Of what has arrived nobody needs to know when it was sent.
+                let expected: Vec<(Fate, bool)> =
+                    bytes.iter().map(|byte| (byte.fate, byte.again && byte.fate != Fate::Sacked)).collect();
+                prop_assert_eq!(told, expected);
+            }
+        }
     }
 }

@@ -62,8 +62,8 @@ pub(crate) struct SendSide<D> {
     pub(super) rack: Rack,
     pub(super) probe: TailProbe,
     pub(crate) rto: Rto,
-    /// The segment whose round trip is being timed: its end, and when it left.
-    pub(super) timed: Option<(Seq, Instant)>,
+    /// SND.NXT when a round trip was measured last: the next measurement is of what was sent after it.
+    timed_from: Seq,
     pub(crate) timer: SendTimer,
     /// When the timer is due: the earliest of the next three while it waits for an acknowledgment.
     pub(crate) timer_at: Instant,
@@ -118,7 +118,7 @@ impl<D: Data> SendSide<D> {
             sack: agreed.sack,
             rack: Rack::new(isn),
             probe: TailProbe::default(),
-            timed: Some((isn + 1, ctx.now)),
+            timed_from: isn,
             timer: SendTimer::Acknowledgment,
             timer_at: ctx.now + rto.timeout(),
             timeout_at: Instant::NEVER,
@@ -134,7 +134,6 @@ impl<D: Data> SendSide<D> {
     /// The SYN has not left after all: it waits for the next hop's address.
     pub(crate) fn take_back_syn(&mut self, ctx: &Context<'_>) {
         (self.next, self.max) = (self.una, self.una);
-        self.timed = None;
         self.timer_at = ctx.now;
     }
 
@@ -147,7 +146,6 @@ impl<D: Data> SendSide<D> {
     pub(crate) fn syn_sent(&mut self, ctx: &Context<'_>) {
         self.next = self.una + 1;
         self.max = self.next;
-        self.timed = Some((self.next, ctx.now));
         self.timer_at = ctx.now + self.rto.timeout();
         self.progress_at = ctx.now;
         self.last_sent_at = ctx.now;
@@ -155,7 +153,8 @@ impl<D: Data> SendSide<D> {
 
     /// Our SYN leaves once more, as a SYN-ACK, since the peer has opened at the same time.
     pub(crate) fn syn_leaves_again(&mut self, ctx: &Context<'_>) {
-        self.timed = None;
+        // Which of the two will be acknowledged?
+        self.timed_from = self.next;
         self.timer_at = ctx.now + self.rto.timeout();
     }
 
@@ -170,7 +169,6 @@ impl<D: Data> SendSide<D> {
 
     /// The SYN or SYN-ACK leaves again.
     pub(crate) fn syn_repeated(&mut self, ctx: &Context<'_>) {
-        self.timed = None;
         // RFC 6928 2: after a lost SYN-ACK the initial window is one segment.
         self.congestion.on_repeated_timeout(self.mss);
         self.rto.back_off();
@@ -185,8 +183,10 @@ impl<D: Data> SendSide<D> {
         arrival: &Arrival<'_>,
         ctx: &mut Context<'_>,
     ) {
+        // Karn's algorithm: the SYN is timed if it was sent once.
+        let sent_at = (self.rto.backoff() == 0).then_some(self.last_sent_at);
         self.una = ack;
-        self.take_rtt_sample(ack, arrival, ctx);
+        self.take_rtt_sample(sent_at, arrival, ctx);
         if self.rto.backoff() > 0 && self.rto.smoothed().is_none() {
             self.rto.syn_was_repeated();
         }
@@ -224,24 +224,26 @@ impl<D: Data> SendSide<D> {
         u32::from(field) << self.scale
     }
 
-    /// A segment that was sent once is timed to the nanosecond; where there is none, because it was sent again, timestamps
-    /// give the round trip to a tick (RFC 7323 4).
+    /// Takes a measurement a window of data (RFC 6298 3). With the time at which the earliest of what was acknowledged
+    /// left, if all of it was sent once, it is exact; else timestamps give it to a tick (RFC 7323 4).
     #[inline]
-    pub(super) fn take_rtt_sample(&mut self, ack: Seq, arrival: &Arrival<'_>, ctx: &mut Context<'_>) {
-        let rtt = match self.timed {
-            Some((end, sent_at)) if end.is_at_or_before(ack) => ctx.now.since(sent_at),
-            Some(_) => return,
-            None => match arrival.round_trip() {
-                Some(rtt) => rtt,
-                None => return,
-            },
-        };
+    pub(super) fn take_rtt_sample(
+        &mut self,
+        sent_at: Option<Instant>,
+        arrival: &Arrival<'_>,
+        ctx: &mut Context<'_>,
+    ) {
+        if !self.una.is_after(self.timed_from) {
+            return;
+        }
+        let exact = sent_at.map(|sent_at| ctx.now.since(sent_at));
+        let Some(rtt) = exact.or_else(|| arrival.round_trip()) else { return };
         let smoothed = self.rto.sample(rtt, ctx.config.min_rto);
         // RFC 6298 (5.7), Karn's algorithm: not before.
         self.rto.reset_backoff();
         ctx.samples.smoothed_rtt_ns.add(smoothed.as_nanos());
         ctx.samples.congestion_window_bytes.add(u64::from(self.congestion.window()));
-        self.timed = None;
+        self.timed_from = self.next;
     }
 
     /// RFC 6675's pipe: bytes that are on their way, as far as we know.
@@ -302,8 +304,6 @@ impl<D: Data> SendSide<D> {
     }
 
     pub(super) fn count_again(&mut self, len: usize, ctx: &mut Context<'_>) {
-        // Karn's algorithm: only what was never sent before is timed.
-        self.timed = None;
         self.last_sent_at = ctx.now;
         ctx.counters.retransmits += segments(len, self.mss);
         ctx.counters.bytes_retransmitted += len as u64;
@@ -413,11 +413,19 @@ impl<D: Data> SendSide<D> {
             let again = planned.len.min(self.max.since(start) as usize);
             ctx.counters.retransmits += segments(again, self.mss);
             ctx.counters.bytes_retransmitted += again as u64;
-        } else if self.timed.is_none() {
-            self.timed = Some((self.next, ctx.now));
         }
         self.max = self.max.max(self.next);
         self.last_sent_at = ctx.now;
+    }
+
+    /// What always holds: SND.UNA =< SND.NXT =< the highest sent, no more is lost or has arrived than was sent, and the
+    /// records say of each byte between the first two what became of it.
+    fn is_sound(&self) -> bool {
+        let board = &self.queue.scoreboard;
+        self.una.is_at_or_before(self.next)
+            && self.next.is_at_or_before(self.max)
+            && board.sacked() + board.lost() <= self.next.since(self.una)
+            && board.covers(self.una, self.next)
     }
 
     /// Whether only the peer's window keeps something from being sent.
@@ -430,6 +438,7 @@ impl<D: Data> SendSide<D> {
     /// 3.8.6.1).
     #[inline]
     pub(crate) fn update_timer(&mut self, ctx: &Context<'_>) {
+        debug_assert!(self.is_sound(), "{:?} {:?} {:?}", self.una, self.next, self.queue.scoreboard);
         let lost = self.queue.scoreboard.lost();
         let wanted = if self.next.since(self.una) > lost {
             SendTimer::Acknowledgment
@@ -491,7 +500,6 @@ impl<D: Data> SendSide<D> {
         self.recovery.begin_timeout(self.una, self.next);
         self.probe = TailProbe::default();
         self.reorder_at = Instant::NEVER;
-        self.timed = None;
         self.rto.back_off();
         self.timeout_at = ctx.now + self.rto.timeout();
     }
@@ -526,7 +534,6 @@ impl<D: Data> SendSide<D> {
         ctx.counters.window_probes += 1;
         // SND.NXT stays: the peer will most likely not take the octet. If it does, its acknowledgment is welcome.
         self.max = self.max.max(start + planned.len as u32 + u32::from(planned.fin));
-        self.timed = None;
     }
 
     /// Arms the persist timer once more.
@@ -539,7 +546,6 @@ impl<D: Data> SendSide<D> {
     /// The path takes segments of `mss` bytes only (RFC 1191): send again what was too large, without punishment.
     pub(crate) fn reduce_mss(&mut self, mss: u32) {
         self.mss = mss;
-        self.timed = None;
         self.queue.scoreboard.mark_lost(|_| true);
     }
 

@@ -11,6 +11,7 @@ mod harness;
 mod link;
 mod many;
 mod ndisc;
+mod rack;
 mod receive;
 mod retransmission;
 mod room;
