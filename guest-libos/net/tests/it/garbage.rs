@@ -1,7 +1,7 @@
 //! Anything may arrive. Random bytes, random segments that are close to valid, random calls: no panic, bounds kept, and
 //! an honest connection beside it still works.
 
-use exos_net::{AckPolicy, Config, ConnId, RxChecksum, RxMeta};
+use exos_net::{AckPolicy, Coalesce, Config, ConnId, KeepAlive, RxChecksum, RxMeta};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use smoltcp::wire::TcpControl;
@@ -22,6 +22,9 @@ enum Step {
     Abort(usize),
     Consume(usize, usize),
     Keep(usize),
+    Urgent { client: usize, seq: i32, pointer: u16 },
+    SendUrgent(usize),
+    Choose(usize, u8),
     Output(usize),
     Room(Option<usize>),
     Wait(u64),
@@ -43,6 +46,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..4).prop_map(Step::Abort),
         2 => (0usize..4, 0usize..3_000).prop_map(|(client, len)| Step::Consume(client, len)),
         2 => (0usize..4).prop_map(Step::Keep),
+        2 => (0usize..4, near(), any::<u16>())
+            .prop_map(|(client, seq, pointer)| Step::Urgent { client, seq, pointer }),
+        1 => (0usize..4).prop_map(Step::SendUrgent),
+        2 => (0usize..4, 0u8..6).prop_map(|(client, choice)| Step::Choose(client, choice)),
         4 => (0usize..4).prop_map(Step::Output),
         1 => proptest::option::of(0usize..3).prop_map(Step::Room),
         2 => (0u64..3_000).prop_map(Step::Wait),
@@ -70,6 +77,21 @@ impl Known {
         let known = self.0.iter_mut().find(|known| **known == Some(conn)).expect("ended twice");
         *known = None;
     }
+}
+
+/// Choices of an application for a connection.
+fn choose(host: &mut StaticHost, conn: ConnId, choice: u8) {
+    let (short, probes) = (exos_net::Duration::from_millis(50), 2);
+    let keep_alive = KeepAlive { idle: short, interval: short, probes };
+    match choice {
+        0 => host.stack.set_keep_alive(conn, Some(keep_alive)).unwrap(),
+        1 => host.stack.set_keep_alive(conn, None).unwrap(),
+        2 => host.stack.set_coalesce(conn, Coalesce::Nagle).unwrap(),
+        3 => host.stack.set_coalesce(conn, Coalesce::Cork).unwrap(),
+        4 => host.stack.set_coalesce(conn, Coalesce::NoDelay).unwrap(),
+        _ => host.stack.set_user_timeout(conn, Some(short)).unwrap(),
+    }
+    assert!(host.stack.urgent_bytes(conn) <= 1 << 18, "more urgent data than a window and a pointer can say");
 }
 
 fn control(number: u8) -> TcpControl {
@@ -165,6 +187,20 @@ proptest! {
                 Step::Keep(client) => {
                     if let Some(conn) = known.0[client] {
                         let _ = host.stack.keep(conn, &[7; 10]);
+                    }
+                }
+                Step::Urgent { client, seq, pointer } => {
+                    let outcome = host.input(&clients[client].urgent(seq as u32, 1, b"!", pointer));
+                    known.handle(client, &outcome);
+                }
+                Step::SendUrgent(client) => {
+                    if let Some(conn) = known.0[client] {
+                        let _ = host.stack.send_urgent(conn, &[9; 3_000]);
+                    }
+                }
+                Step::Choose(client, choice) => {
+                    if let Some(conn) = known.0[client] {
+                        choose(&mut host, conn, choice);
                     }
                 }
                 Step::Output(client) => {

@@ -347,6 +347,17 @@ impl Client {
         self.frame(TcpControl::Psh, seq, Some(ack), payload)
     }
 
+    /// Data with an urgent pointer.
+    pub(crate) fn urgent(&self, seq: u32, ack: u32, payload: &[u8], pointer: u16) -> Vec<u8> {
+        let mut frame = self.data(seq, ack, payload);
+        let mut packet = Ipv4Packet::new_unchecked(&mut frame[14..]);
+        let mut tcp = TcpPacket::new_unchecked(packet.payload_mut());
+        tcp.set_urg(true);
+        tcp.set_urgent_at(pointer);
+        tcp.fill_checksum(&self.ip.into(), &SERVER_IP.into());
+        frame
+    }
+
     pub(crate) fn fin(&self, seq: u32, ack: u32) -> Vec<u8> {
         self.frame(TcpControl::Fin, seq, Some(ack), &[])
     }
