@@ -48,8 +48,10 @@ impl<D: Data> Stack<D> {
         let next_hop = self.neighbours.lookup(hop, now);
         let ip = Ipv4Header { source: self.config.ip, destination: *remote.ip(), protocol: Protocol::Tcp };
         let next_hop_or_unknown = next_hop.unwrap_or(UNKNOWN);
-        let template =
+        let mut template =
             HeaderTemplate::new(self.config.mac, next_hop_or_unknown, &ip, key.local_port(), remote.port());
+        template.set_time_to_live(self.config.time_to_live);
+        template.set_dscp(self.config.dscp);
         let isn = self.isn.next(key, now);
         let timestamp_offset = self.isn.timestamp_offset(key);
         self.counters.active_opens += 1;

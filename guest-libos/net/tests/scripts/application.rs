@@ -1,5 +1,7 @@
 //! The application of a script: what it does with events, and its calls.
 
+use std::net::SocketAddrV4;
+
 use exos_net::{AckPolicy, ConnId, SegmentEvents};
 
 use crate::packet::pattern;
@@ -63,7 +65,10 @@ impl Run<'_> {
             }
         } else {
             let pending = self.stack.pending(events.conn).len();
-            self.stack.consume(events.conn, pending).map_err(|error| error.to_string())?;
+            // What was lent is consumed already.
+            if pending > 0 {
+                self.stack.consume(events.conn, pending).map_err(|error| error.to_string())?;
+            }
             (state.taken_to, state.kept) = (new_at + len, 0);
         }
         self.event(peer, format!("data {len}"));
@@ -76,6 +81,16 @@ impl Run<'_> {
             Call::Listen(port) => return Ok(debug(self.stack.listen(*port))),
             Call::Unlisten(port) => {
                 return Ok(self.stack.unlisten(*port).then_some(()).ok_or("NotOpen".into()));
+            }
+            Call::Connect => {
+                let named = &self.script.peers[peer];
+                let connected = self.stack.connect(self.instant(), SocketAddrV4::new(named.ip, named.port));
+                if let Ok(conn) = connected {
+                    self.peers[peer].conn = Some(conn);
+                    let output = self.stack.output(conn, self.instant(), &mut self.device, AckPolicy::IfDue);
+                    output.map_err(|error| error.to_string())?;
+                }
+                return Ok(debug(connected));
             }
             Call::Keep => self.peers[peer].keeps = true,
             Call::Take => self.peers[peer].keeps = false,
@@ -149,6 +164,7 @@ impl Run<'_> {
         Ok(match name {
             "connections" => self.stack.connections(),
             "half_open" => self.stack.half_open(),
+            "opening" => self.stack.opening(),
             "established" => self.stack.established(),
             "time_wait" => self.stack.time_wait(),
             "urgent_bytes" => of_conn(&|conn| self.stack.urgent_bytes(conn) as usize)?,

@@ -24,6 +24,7 @@ pub(crate) enum When {
 pub(crate) enum Call {
     Listen(u16),
     Unlisten(u16),
+    Connect,
     Send(u32),
     Queue(u32),
     SendUrgent(u32),
@@ -70,6 +71,8 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) ip: Ipv4Addr,
     pub(crate) port: u16,
+    /// It answers no ARP requests.
+    pub(crate) is_silent: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -90,7 +93,7 @@ pub(crate) const EVENTS: [&str; 9] =
 
 /// Reads a whole script. The error names file, line and what was found.
 pub(crate) fn parse(path: &str, text: &str, config: Config) -> Result<Script, String> {
-    let peer = Peer { name: String::new(), ip: Ipv4Addr::new(10, 0, 0, 2), port: 40_000 };
+    let peer = Peer { name: String::new(), ip: Ipv4Addr::new(10, 0, 0, 2), port: 40_000, is_silent: false };
     let mut script = Script {
         path: path.into(),
         covers: Vec::new(),
@@ -144,15 +147,16 @@ fn parse_line(script: &mut Script, line: usize, code: &str) -> Result<(), String
         Some("peer") => {
             words.next();
             let name = words.value("peer")?;
-            let (mut ip, mut port) = (Ipv4Addr::new(10, 0, 0, 2), 40_000);
+            let (mut ip, mut port, mut is_silent) = (Ipv4Addr::new(10, 0, 0, 2), 40_000, false);
             while let Some(word) = words.next() {
                 match word {
                     "ip" => ip = words.value("ip")?,
                     "port" => port = words.value("port")?,
-                    other => return Err(format!("unknown word {other:?}; a peer has ip and port")),
+                    "silent" => is_silent = true,
+                    other => return Err(format!("unknown word {other:?}; a peer has ip, port and silent")),
                 }
             }
-            script.peers.push(Peer { name, ip, port });
+            script.peers.push(Peer { name, ip, port, is_silent });
             return Ok(());
         }
         _ => {}
@@ -221,6 +225,7 @@ fn configure(config: &mut Config, name: &str, words: &mut Words<'_>) -> Result<(
         "syn_ack_retries" => config.syn_ack_retries = words.value(name)?,
         "ttl" => config.time_to_live = words.value(name)?,
         "dscp" => config.dscp = dscp(words)?,
+        "syn_retries" => config.syn_retries = words.value(name)?,
         "max_connections" => config.max_connections = words.value(name)?,
         _ => return Err(format!("unknown setting {name:?}; see README.md for those that there are")),
     }
@@ -231,6 +236,7 @@ fn call(word: &str, words: &mut Words<'_>) -> Result<Call, String> {
     Ok(match word {
         "listen" => Call::Listen(words.value(word)?),
         "unlisten" => Call::Unlisten(words.value(word)?),
+        "connect" => Call::Connect,
         "send" => Call::Send(words.value(word)?),
         "send_urgent" => Call::SendUrgent(words.value(word)?),
         "queue" => Call::Queue(words.value(word)?),

@@ -62,7 +62,7 @@ struct Happened<T> {
 }
 
 pub(crate) struct Run<'s> {
-    script: &'s Script,
+    pub(crate) script: &'s Script,
     pub(crate) stack: Stack<Bytes>,
     pub(crate) device: Device,
     /// Nanoseconds since the script's begin.
@@ -356,10 +356,17 @@ impl Run<'_> {
             return Ok(());
         }
         let (asker, target) = (&frame[28..32], &frame[38..42]);
+        if self.script.peers.iter().any(|peer| peer.is_silent && peer.ip.octets() == *target) {
+            return Ok(());
+        }
         let reply =
             [&HOST_MAC[..], &PEER_MAC, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &PEER_MAC, target, &HOST_MAC, asker]
                 .concat();
-        self.input(0, &reply)
+        self.input(0, &reply)?;
+        // What waited for the answer.
+        let now = self.instant();
+        self.stack.retry_blocked(now, &mut self.device);
+        self.collect()
     }
 }
 
