@@ -1,11 +1,12 @@
-//! Megabytes both ways between the stack and smoltcp as an independent client, over a link that loses, repeats and
-//! reorders frames. Time is simulated; each seed is one repeatable run.
+//! Megabytes both ways between the stack and smoltcp as an independent client or server, over a link that loses, repeats
+//! and reorders frames. Time is simulated; each seed is one repeatable run.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::net::SocketAddrV4;
 
 use exos_net::{
-    AckPolicy, Config, ConnId, Duration, Input, Instant, RxMeta, Stack, TimerEvent, Transmit, TxChecksum,
+    AckPolicy, Config, ConnId, Duration, End, Input, Instant, RxMeta, Stack, TimerEvent, Transmit, TxChecksum,
 };
 use proptest::prelude::*;
 use smoltcp::iface::{Interface, SocketSet};
@@ -131,11 +132,19 @@ fn client_clock() -> u32 {
     CLIENT_MS.get()
 }
 
-/// The server's application: checks what comes in, at varying appetite; sends a fixed stream; closes after it.
+/// Who sends the first SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opens {
+    Peer,
+    Us,
+}
+
+/// Our application: checks what comes in, at varying appetite; sends a fixed stream; closes after it.
 struct App {
     expected: &'static [u8],
     received: usize,
     conn: Option<ConnId>,
+    opened: bool,
     peer_closed: bool,
     ended: bool,
 }
@@ -166,12 +175,30 @@ struct Run {
 impl Run {
     /// Runs to the end of both streams and of the connection, and returns the simulated time in milliseconds.
     fn go(self) -> u64 {
+        self.run(Opens::Peer)
+    }
+
+    /// The same with our side as the client.
+    fn go_active(self) -> u64 {
+        self.run(Opens::Us)
+    }
+
+    fn run(self, opens: Opens) -> u64 {
         let mut random = Random(self.seed | 1);
         let (upload, download) = (pattern(self.upload), pattern(self.download));
         let mut stack = Stack::new(self.config, Instant::ZERO).unwrap();
-        stack.listen(PORT).unwrap();
+        if opens == Opens::Peer {
+            stack.listen(PORT).unwrap();
+        }
         let mut nic = Nic::default();
-        let mut app = App { expected: upload, received: 0, conn: None, peer_closed: false, ended: false };
+        let mut app = App {
+            expected: upload,
+            received: 0,
+            conn: None,
+            opened: false,
+            peer_closed: false,
+            ended: false,
+        };
 
         let mut device = PeerDevice::default();
         let mac = HardwareAddress::Ethernet(EthernetAddress(CLIENT_MAC.0));
@@ -180,11 +207,20 @@ impl Run {
         let buffer = || tcp::SocketBuffer::new(vec![0; 100_000]);
         let mut sockets = SocketSet::new(vec![]);
         let handle = sockets.add(tcp::Socket::new(buffer(), buffer()));
-        let remote = IpEndpoint::new(SERVER_IP.into(), PORT);
+        let socket = sockets.get_mut::<tcp::Socket<'_>>(handle);
         if self.client_timestamps {
-            sockets.get_mut::<tcp::Socket<'_>>(handle).set_tsval_generator(Some(client_clock));
+            socket.set_tsval_generator(Some(client_clock));
         }
-        sockets.get_mut::<tcp::Socket<'_>>(handle).connect(iface.context(), remote, 49_152).unwrap();
+        match opens {
+            Opens::Peer => {
+                let remote = IpEndpoint::new(SERVER_IP.into(), PORT);
+                socket.connect(iface.context(), remote, 49_152).unwrap();
+            }
+            Opens::Us => {
+                socket.listen(PORT).unwrap();
+                app.conn = Some(connect(&mut stack, &mut nic, Instant::ZERO, download));
+            }
+        }
         let (mut uploaded, mut downloaded) = (0, 0);
 
         let (mut to_server, mut to_client) = (Direction::new(self.faults), Direction::new(self.faults));
@@ -202,11 +238,17 @@ impl Run {
                 step(&mut stack, &mut nic, &mut app, &frame, now, download, &mut random);
             }
             stack.retry_blocked(now, &mut nic);
+            let mut unreachable = false;
             stack.expire(now, &mut nic, |_, event| match event {
+                // Three requests or answers in a row were lost.
+                TimerEvent::Ended(End::Unreachable) => unreachable = true,
                 TimerEvent::Ended(_) => app.ended = true,
                 TimerEvent::Retransmitting => {}
                 _ => panic!("unknown event"),
             });
+            if unreachable {
+                app.conn = Some(connect(&mut stack, &mut nic, now, download));
+            }
             let appetite = random.next() as usize % 20_000;
             if let Some(conn) = app.conn.filter(|_| !app.ended) {
                 let len = app.eat(stack.pending(conn), appetite);
@@ -268,6 +310,22 @@ impl std::fmt::Debug for App {
     }
 }
 
+/// Everything that is to be sent, and the end of it.
+fn queue(stack: &mut Stack<&'static [u8]>, conn: ConnId, download: &'static [u8]) {
+    for page in download.chunks(4_096) {
+        stack.send(conn, page).unwrap();
+    }
+    stack.close(conn).unwrap();
+}
+
+/// Begins a connection to the client's address, with everything queued before it is open.
+fn connect(stack: &mut Stack<&'static [u8]>, nic: &mut Nic, now: Instant, download: &'static [u8]) -> ConnId {
+    let conn = stack.connect(now, SocketAddrV4::new(CLIENT_IP, PORT)).unwrap();
+    queue(stack, conn, download);
+    stack.output(conn, now, nic, AckPolicy::IfDue).unwrap();
+    conn
+}
+
 fn step<T: Transmit<&'static [u8]>>(
     stack: &mut Stack<&'static [u8]>,
     nic: &mut T,
@@ -284,11 +342,10 @@ fn step<T: Transmit<&'static [u8]>>(
     };
     let conn = events.conn;
     if events.opened {
-        assert!(app.conn.replace(conn).is_none());
-        for page in download.chunks(4_096) {
-            stack.send(conn, page).unwrap();
+        assert!(!std::mem::replace(&mut app.opened, true));
+        if app.conn.replace(conn).is_none() {
+            queue(stack, conn, download);
         }
-        stack.close(conn).unwrap();
     }
     let appetite = if random.percent(20) { random.next() as usize % 1_000 } else { usize::MAX };
     if !events.data.is_empty() {
@@ -435,5 +492,51 @@ fn many_seeds_of_short_connections_end_in_order() {
             seed,
         }
         .go();
+    }
+}
+
+#[test]
+fn our_connection_moves_everything_over_a_perfect_link() {
+    let ms = Run {
+        faults: Faults::default(),
+        client_timestamps: true,
+        config: scaled(),
+        upload: 2 * MIB,
+        download: 4 * MIB,
+        seed: 1,
+    }
+    .go_active();
+    assert!(ms < 4_000, "{ms} ms");
+}
+
+#[test]
+fn our_connection_survives_loss_repeats_and_reordering() {
+    let faults = Faults { loss: 10, repeat: 5, reorder: 10 };
+    for seed in 1..6 {
+        Run {
+            faults,
+            client_timestamps: seed % 2 == 0,
+            config: config(),
+            upload: MIB / 4,
+            download: MIB / 2,
+            seed,
+        }
+        .go_active();
+    }
+}
+
+#[test]
+fn many_seeds_of_our_short_connections_end_in_order() {
+    let faults = Faults { loss: 15, repeat: 10, reorder: 20 };
+    for seed in 100..200 {
+        Run {
+            faults,
+            client_timestamps: seed % 2 == 0,
+            config: config(),
+            upload: 3_000,
+            download: 9_000,
+            seed,
+        }
+        .go_active();
     }
 }
