@@ -175,7 +175,7 @@ fn client_that_does_not_read_closes_its_window_and_is_probed() {
 }
 
 #[test]
-fn arp_and_echo_requests_are_counted_as_they_were_sent() {
+fn arp_claims_and_echo_requests_are_counted_as_they_were_sent() {
     in_namespace!(|| {
         let guest = cheetah();
         let before = guest.machine().statistics().value("ip", "arp_replies").unwrap();
@@ -186,6 +186,10 @@ fn arp_and_echo_requests_are_counted_as_they_were_sent() {
         arp.extend([0; 6]);
         arp.extend(target);
         (0..3).for_each(|_| wire.send(&frame(&guest, 0x0806, &arp)).unwrap());
+        let mut claim = arp.clone();
+        claim[14..18].copy_from_slice(&target);
+        (0..2).for_each(|_| wire.send(&frame(&guest, 0x0806, &claim)).unwrap());
+        guest.wait_for_log("02:00:00:00:00:77 claims our address");
         let mut echo = vec![0x45, 0, 0, 32, 0, 0, 0x40, 0, 64, 1, 0, 0];
         echo.extend(neighbour());
         echo.extend(target);
@@ -196,7 +200,11 @@ fn arp_and_echo_requests_are_counted_as_they_were_sent() {
         message[2..4].copy_from_slice(&checksum.to_be_bytes());
         echo.extend(message);
         (0..4).for_each(|_| wire.send(&frame(&guest, 0x0800, &echo)).unwrap());
-        assert_become(&guest, "ip", &[("arp_replies", before + 3), ("echo_replies", 4)]);
+        assert_become(
+            &guest,
+            "ip",
+            &[("arp_replies", before + 3), ("arp_conflicts", 2), ("echo_replies", 4)],
+        );
         guest.stop();
     });
 }

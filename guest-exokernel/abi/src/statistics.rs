@@ -66,12 +66,16 @@ macro_rules! group {
 group! {
     /// TCP. Names are those of RFC 4022 (TCP-MIB) and RFC 4898 (`tcpEStats`) where these have one, for all connections together.
     TcpStatistics, "tcp" {
-        /// Connections that we opened (tcpActiveOpens). Always 0: the library OS only listens.
+        /// Connections that we began (tcpActiveOpens).
         active_opens: Counter of "connections",
         /// SYNs that became half-open connections (tcpPassiveOpens).
         passive_opens: Counter of "connections",
-        /// Half-open connections that came to nothing: reset, never answered, or pushed out by newer ones (tcpAttemptFails).
+        /// Handshakes that came to nothing: reset, refused, never answered, given up, or pushed out by newer ones (tcpAttemptFails).
         attempt_fails: Counter of "connections",
+        /// Connections that we began and the peer refused with an RST.
+        refused: Counter of "connections",
+        /// Connections that we began to somebody who is not there: ARP is not answered, or an ICMP error says so.
+        unreachable: Counter of "connections",
         /// Half-open connections that were pushed out by newer ones, as a SYN flood does.
         half_open_evicted: Counter of "connections",
         /// SYNs that were dropped because every place for a connection was taken (tcpListenerTable's ConnectionsFull).
@@ -82,6 +86,8 @@ group! {
         curr_estab: Gauge of "connections",
         /// Half-open connections now.
         half_open: Gauge of "connections",
+        /// Connections that we began and whose handshake is not over, now.
+        opening: Gauge of "connections",
         /// Records of connections in TIME-WAIT now.
         time_wait: Gauge of "connections",
         /// Connections that both sides closed.
@@ -160,6 +166,8 @@ group! {
         frames_in: Counter of "frames",
         /// ARP requests answered.
         arp_replies: Counter of "packets",
+        /// ARP requests sent, because somebody is to be reached.
+        arp_requests: Counter of "packets",
         /// ARP packets by which another host claims our address.
         arp_conflicts: Counter of "packets",
         /// Echo requests answered.

@@ -18,12 +18,16 @@ impl<S: Service> EventLoop<'_, S> {
     /// Brings the statistics area up to date.
     pub(super) fn publish(&mut self) {
         self.rounds = 0;
+        if let Some(mac) = self.stack.take_address_conflict() {
+            log::warn!("{mac} claims our address {}: one of us must get another", self.stack.config().ip);
+        }
         let area = pages::statistics();
         let stack = &self.stack;
         let counters = stack.counters();
         tcp(&area.tcp, counters);
         set(&area.tcp.curr_estab, stack.established() as u64);
         set(&area.tcp.half_open, stack.half_open() as u64);
+        set(&area.tcp.opening, stack.opening() as u64);
         set(&area.tcp.time_wait, stack.time_wait() as u64);
         link(&area.link, counters);
         let Samples { smoothed_rtt_ns, congestion_window_bytes } = stack.samples();
@@ -34,8 +38,11 @@ impl<S: Service> EventLoop<'_, S> {
 }
 
 fn tcp(area: &TcpStatistics, from: &Counters) {
+    set(&area.active_opens, from.active_opens);
     set(&area.passive_opens, from.half_opened);
-    set(&area.attempt_fails, from.half_open_dropped + from.half_open_evicted);
+    set(&area.attempt_fails, from.half_open_dropped + from.half_open_evicted + from.opening_failed);
+    set(&area.refused, from.refused);
+    set(&area.unreachable, from.unreachable);
     set(&area.half_open_evicted, from.half_open_evicted);
     set(&area.refused_connections_full, from.refused_connections_full);
     set(&area.opened, from.opened);
@@ -77,6 +84,7 @@ fn tcp(area: &TcpStatistics, from: &Counters) {
 fn link(area: &LinkStatistics, from: &Counters) {
     set(&area.frames_in, from.frames_in);
     set(&area.arp_replies, from.arp_replies);
+    set(&area.arp_requests, from.arp_requests);
     set(&area.arp_conflicts, from.arp_conflicts);
     set(&area.echo_replies, from.echo_replies);
     set(&area.bad_checksums, from.dropped_checksum);

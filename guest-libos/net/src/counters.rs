@@ -102,6 +102,8 @@ counters! {
         refused,
         /// Those of them whose host or network cannot be reached.
         unreachable,
+        /// All of them that came to nothing: these two, those that were never answered, and those that the application gave up.
+        opening_failed,
         /// SYNs that became half-open connections.
         half_opened,
         /// Half-open connections forgotten: reset, or the SYN-ACK was never answered.

@@ -50,15 +50,15 @@ impl<D: Data> Stack<D> {
             return Input::Nothing;
         }
         self.counters.arp_conflicts += 1;
-        self.conflict = Some(by);
         if now < self.defend_at {
             return Input::Nothing;
         }
+        self.conflict = Some(by);
         self.defend_at = now + DEFEND_INTERVAL;
         Input::Reply(arp_request(&self.config, self.config.ip))
     }
 
-    /// Who else claims our address, once each time that somebody does: something for the log.
+    /// Who else claims our address, once each time that we contradicted: something for the log.
     pub fn take_address_conflict(&mut self) -> Option<MacAddress> {
         self.conflict.take()
     }

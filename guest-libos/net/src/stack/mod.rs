@@ -331,7 +331,10 @@ impl<D: Data> Stack<D> {
     /// Removes a connection from everywhere.
     fn forget(&mut self, conn: ConnId) {
         match self.table.get(conn).map(|connection| (connection.state, connection.is_active)) {
-            Some((State::SynSent, _) | (State::SynReceived, true)) => self.opening -= 1,
+            Some((State::SynSent, _) | (State::SynReceived, true)) => {
+                self.opening -= 1;
+                self.counters.opening_failed += 1;
+            }
             Some((State::SynReceived, false)) => self.half_open -= 1,
             Some((State::Established | State::CloseWait, _)) => self.established -= 1,
             _ => {}

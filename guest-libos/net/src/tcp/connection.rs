@@ -189,11 +189,15 @@ impl<D: Data> Connection<D> {
         })
     }
 
+    /// The sequence number of a segment without data. The window says nothing before the handshake is over.
+    fn pure_sequence(&self) -> Seq {
+        if self.is_open() { self.send.sequence_of_pure_ack() } else { self.send.next }
+    }
+
     /// Writes an acknowledgment without data and returns its length.
     pub(crate) fn fill_ack(&mut self, out: &mut [u8; MAX_HEADER_BYTES], ctx: &mut Context<'_>) -> usize {
-        let sequence = if self.is_open() { self.send.sequence_of_pure_ack() } else { self.send.next };
         let fields = Fields {
-            sequence,
+            sequence: self.pure_sequence(),
             acknowledgment: self.receive.next,
             flags: flags::ACK,
             window: self.receive.window_field(ctx),
@@ -229,7 +233,7 @@ impl<D: Data> Connection<D> {
         match self.state {
             State::SynSent | State::Closing | State::LastAck | State::TimeWait => None,
             _ => Some(self.control_frame(&Fields {
-                sequence: self.send.sequence_of_pure_ack(),
+                sequence: self.pure_sequence(),
                 acknowledgment: self.receive.next,
                 flags: flags::RST | flags::ACK,
                 window: 0,

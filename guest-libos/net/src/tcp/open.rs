@@ -36,7 +36,7 @@ impl<D: Data> Connection<D> {
         // What the peer's SYN will say is not known: this is what a SYN without options would agree on.
         let agreed = Agreed::new(ctx.config, &SynOptions::default());
         let mut send = SendSide::new(isn, &agreed, queue, ctx);
-        send.take_back_syn(ctx);
+        send.take_back_syn();
         let capacity = ctx.config.receive_window_bytes;
         Self {
             key,

@@ -131,10 +131,9 @@ impl<D: Data> SendSide<D> {
         }
     }
 
-    /// The SYN has not left after all: it waits for the next hop's address.
-    pub(crate) fn take_back_syn(&mut self, ctx: &Context<'_>) {
+    /// The SYN has not left yet; the timer runs as if it had.
+    pub(crate) fn take_back_syn(&mut self) {
         (self.next, self.max) = (self.una, self.una);
-        self.timer_at = ctx.now;
     }
 
     /// Whether our SYN has left.

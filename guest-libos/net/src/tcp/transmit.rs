@@ -213,7 +213,8 @@ impl<D: Data> Connection<D> {
     }
 
     fn on_syn_ack_timer<T: Transmit<D>>(&mut self, ctx: &mut Context<'_>, tx: &mut T) -> TimerOutcome {
-        if self.send.rto.backoff() >= ctx.config.syn_ack_retries {
+        let retries = if self.is_active { ctx.config.syn_retries } else { ctx.config.syn_ack_retries };
+        if self.send.rto.backoff() >= retries {
             return if self.is_active { TimerOutcome::Ended(End::TimedOut) } else { TimerOutcome::Forget };
         }
         self.send.syn_repeated(ctx);

@@ -102,6 +102,7 @@ fn arp_claim_of_our_address_is_contradicted_once_in_ten_seconds() {
     assert_eq!(host.stack.take_address_conflict(), None);
     host.wait_secs(9);
     host.input(&claim).assert_nothing();
+    assert_eq!(host.stack.take_address_conflict(), None);
     host.wait_secs(1);
     assert_eq!(host.input(&claim).reply(), announcement);
     assert_eq!(host.stack.counters().arp_conflicts, 3);

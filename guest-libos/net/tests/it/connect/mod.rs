@@ -1,9 +1,12 @@
 //! Active open: SEGMENT ARRIVES in SYN-SENT by RFC 9293 3.10.7.3, the SYN and its repetition, the next hop's address.
 
+mod negotiation;
+mod neighbours;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use exos_net::{AckPolicy, Config, ConnId, ConnectError, End, MacAddress};
-use smoltcp::wire::{IpAddress, Ipv4Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+use smoltcp::wire::{IpAddress, Ipv4Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr};
 
 use crate::harness::{CLIENT_IP, CLIENT_MAC, Host, SERVER_IP, SERVER_MAC, config, frame_of, pattern};
 use crate::link::{arp_reply, arp_request};
@@ -11,13 +14,15 @@ use crate::link::{arp_reply, arp_request};
 type StaticHost = Host<&'static [u8]>;
 
 /// The server that we connect to, made of scripted segments. Numbers are relative: the first byte is 1 both ways.
-struct Peer {
+pub(crate) struct Peer {
     port: u16,
     isn: u32,
     our_isn: u32,
     our_port: u16,
     mss: Option<u16>,
     window_scale: Option<u8>,
+    /// TSval and TSecr.
+    timestamp: Option<(u32, u32)>,
     window: u16,
 }
 
@@ -25,7 +30,7 @@ const REMOTE: SocketAddrV4 = SocketAddrV4::new(CLIENT_IP, 8_080);
 
 /// A segment of ours as the peer sees it.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+pub(crate) struct Seen {
     flags: String,
     seq: u32,
     ack: u32,
@@ -33,28 +38,39 @@ struct Seen {
 }
 
 impl Peer {
+    /// One that has seen nothing of us yet.
+    fn to_port(our_port: u16) -> Self {
+        Self {
+            port: REMOTE.port(),
+            isn: 0xffff_ff00,
+            our_isn: 0,
+            our_port,
+            mss: Some(1_460),
+            window_scale: None,
+            timestamp: None,
+            window: 65_535,
+        }
+    }
+
     /// Connects, answers ARP, and reads the SYN.
     fn with_syn(host: &mut StaticHost) -> (Self, ConnId) {
+        let (peer, _, conn) = Self::with_syn_frame(host);
+        (peer, conn)
+    }
+
+    /// The same, with the SYN.
+    fn with_syn_frame(host: &mut StaticHost) -> (Self, Vec<u8>, ConnId) {
         let conn = host.stack.connect(host.now, REMOTE).unwrap();
         host.output(conn, AckPolicy::IfDue);
         assert_eq!(host.nic.frames.pop_front(), Some(arp_request(SERVER_IP, SERVER_MAC, CLIENT_IP)));
         host.input(&arp_reply(CLIENT_IP, CLIENT_MAC)).assert_nothing();
         host.stack.retry_blocked(host.now, &mut host.nic);
-        let mut peer = Self {
-            port: REMOTE.port(),
-            isn: 0xffff_ff00,
-            our_isn: 0,
-            our_port: 0,
-            mss: Some(1_460),
-            window_scale: None,
-            window: 65_535,
-        };
         let frame = host.nic.frames.pop_front().expect("a SYN");
         let packet = Ipv4Packet::new_checked(&frame[14..]).unwrap();
         let tcp = TcpPacket::new_checked(packet.payload()).unwrap();
         assert!(tcp.syn() && !tcp.ack());
-        (peer.our_isn, peer.our_port) = (tcp.seq_number().0 as u32, tcp.src_port());
-        (peer, conn)
+        let our_isn = tcp.seq_number().0 as u32;
+        (Self { our_isn, ..Self::to_port(tcp.src_port()) }, frame, conn)
     }
 
     fn frame(&self, control: TcpControl, seq: u32, ack: Option<u32>, payload: &[u8]) -> Vec<u8> {
@@ -70,7 +86,7 @@ impl Peer {
             max_seg_size: self.mss.filter(|_| syn),
             sack_permitted: false,
             sack_ranges: [None; 3],
-            timestamp: None,
+            timestamp: self.timestamp.map(|(value, echo)| TcpTimestampRepr::new(value, echo)),
             payload,
         };
         frame_of(CLIENT_MAC, CLIENT_IP, &tcp)
