@@ -1,6 +1,7 @@
 //! What goes wrong on the wire, put there by hand, and counted one by one.
 
 use super::{assert_become, once, tcp};
+use exovm::machine::End;
 use exovm_ci::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use exovm_ci::{Guest, Site};
 use exovm_netns::in_namespace;
@@ -205,6 +206,7 @@ fn arp_claims_and_echo_requests_are_counted_as_they_were_sent() {
             "ip",
             &[("arp_replies", before + 3), ("arp_conflicts", 2), ("echo_replies", 4)],
         );
-        guest.stop();
+        // It complained of the claim.
+        assert_eq!(guest.end(), End::PowerOff { status: 0 });
     });
 }
