@@ -5,7 +5,7 @@
 //! | [`machine`] | a VM: memory, boot, vCPU, start and end |
 //! | [`device`] | PCI and virtio; knows only `abi` |
 //! | [`tables`] | the hardware's view of the kernel's tables: DMA domains, flows, extents, queue owners |
-//! | [`backend`] | where frames go: a tap |
+//! | [`backend`] | where frames go: a tap, sockets of the host, another machine; faults and captures around it |
 //! | [`placement`] | who does device work, and when |
 //! | [`attacks`] | what environments try, and what it must get |
 //! | [`probe`] | count and measure the calls of any function of a running machine |

@@ -1,15 +1,17 @@
 //! A guest under test: an image started in this process, on a TAP of the test's own namespace.
 
-use crate::capture::Capture;
 use crate::cost::Cost;
 use crate::http::{Client, Response};
 use crate::log::Log;
 use crate::network::Network;
-use crate::{Site, host};
+use crate::{Site, host, link};
 use exos_fs::make::{Options, Plan};
 use exovm::account::AccountSnapshot;
 use exovm::backend::Backend;
+use exovm::backend::capture::Capture;
 use exovm::backend::disk::{Access, Store};
+use exovm::backend::impair::{Impair, Impairments};
+use exovm::backend::link::Port;
 use exovm::backend::user::User;
 use exovm::machine::{DiskSetup, End, Machine, MachineConfig, MachineError, NetSetup};
 use exovm::placement::IoMode;
@@ -30,13 +32,15 @@ type Wrapper = Box<dyn FnOnce(Box<dyn Backend>) -> Box<dyn Backend>>;
 type DiskWrapper = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store>>;
 
 /// What a guest's interface is connected to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Net {
     None,
     /// The TAP of this number.
     Tap(u8),
     /// Sockets of this process.
     User,
+    /// A port of a link, with the guest's address.
+    Link(Port, Ipv4Addr),
 }
 
 /// A machine to be.
@@ -146,6 +150,22 @@ impl GuestBuilder {
         self
     }
 
+    /// Instead of a TAP, a port of a link; the guest has this address in a network of 24 bits (see [`crate::link`]). It needs no
+    /// namespace.
+    pub fn link(mut self, port: &Port, address: Ipv4Addr) -> Self {
+        self.net = Net::Link(port.clone(), address);
+        self
+    }
+
+    /// Has faults happen to the guest's packets, as `exovm run --impair` does: `impair("loss=1%,delay=5ms,seed=7")`.
+    ///
+    /// # Panics
+    /// If that is not what `--impair` takes.
+    pub fn impair(self, faults: &str) -> Self {
+        let faults: Impairments = faults.parse().unwrap_or_else(|error| panic!("{faults}: {error}"));
+        self.wrap_backend(move |backend| Box::new(Impair::new(backend, &faults)))
+    }
+
     /// Instead of a TAP, a user network: a free port of 127.0.0.1 leads to the guest's port 80. It needs no namespace.
     pub fn user_net(mut self) -> Self {
         self.net = Net::User;
@@ -231,7 +251,7 @@ impl GuestBuilder {
             let store = Arc::clone(&first.store);
             first.store = self.disk_wrappers.into_iter().fold(store, |store, wrap| wrap(store));
         }
-        let mut published = None;
+        let (mut published, mut linked) = (None, None);
         let (network, net) = match self.net {
             Net::None => (None, None),
             Net::Tap(number) => {
@@ -244,6 +264,11 @@ impl GuestBuilder {
                 let (address, setup) = user_network();
                 published = Some(address);
                 (None, Some(setup))
+            }
+            Net::Link(port, address) => {
+                let end = port.plug().unwrap_or_else(|error| panic!("{error}"));
+                linked = Some(address);
+                (None, Some(link::setup(end, address)))
             }
         };
         let net = net.map(|setup: NetSetup| {
@@ -264,7 +289,7 @@ impl GuestBuilder {
             log: Box::new(move |line| sink.push(line)),
             ..MachineConfig::new(self.image)
         })?;
-        Ok(Guest { machine, network, published, log, port: 0 })
+        Ok(Guest { machine, network, published, linked, log, port: 0 })
     }
 
     /// Starts the machine; it need not serve anything.
@@ -318,6 +343,8 @@ pub struct Guest {
     network: Option<Network>,
     /// Where the host reaches its port 80, on a user network.
     published: Option<SocketAddr>,
+    /// Its address, on a link.
+    linked: Option<Ipv4Addr>,
     log: Log,
     port: u16,
 }
@@ -347,7 +374,8 @@ impl Guest {
         if let Some(published) = self.published {
             return published;
         }
-        SocketAddrV4::new(self.network().guest_address(), self.port).into()
+        let address = self.linked.unwrap_or_else(|| self.network().guest_address());
+        SocketAddrV4::new(address, self.port).into()
     }
 
     /// Its TAP.
@@ -389,6 +417,18 @@ impl Guest {
     /// What `body` cost.
     pub fn cost_of(&self, body: impl FnOnce()) -> Cost {
         Cost::new(self.account_of(body))
+    }
+
+    /// A counter of its network's backend, as `exovm stat` has it: `link_sent_in_place_frames`, `impair_tx_lost`.
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    pub fn backend_counter(&self, name: &str) -> u64 {
+        let nic = self.machine.placement().nic().expect("a network interface");
+        let counters = nic.backend_counters();
+        drop(nic);
+        let found = counters.iter().find(|metric| metric.name == name);
+        found.unwrap_or_else(|| panic!("no counter {name} in {counters:?}")).value
     }
 
     /// What every layer has counted, once the guest has come to rest: it publishes its own counters before it waits.

@@ -28,19 +28,19 @@
 //! | [`project`] | build an image of one's own |
 //! | [`http`] | a small HTTP client, and what a response should be |
 //! | [`cost`] | what something cost, by the account |
-//! | [`capture`] | the frames, in a file |
+//! | [`link`](mod@link) | machines of one test that speak to each other, and the host's end of a link |
 //! | [`network`] | a guest's TAP |
 //! | [`site`](mod@site) | document roots made for a test, and bodies that are computed instead of stored |
 //! | [`host`] | what the host must have |
 //!
 //! A test wraps its body in [`in_namespace!`]; nothing here touches the host's own network.
 
-pub mod capture;
 pub mod channel;
 pub mod cost;
 pub mod guest;
 pub mod host;
 pub mod http;
+pub mod link;
 mod log;
 pub mod network;
 pub mod project;

@@ -1,9 +1,11 @@
 //! The table in `docs/stat-and-top.md` lists what there is, no more and no less.
 
+use exovm::backend::link;
 use exovm::stat::{Family, Kind, LAYERS, StatSnapshot, pmu_families, prometheus};
 use exovm_ci::{Guest, Site};
 use exovm_netns::in_namespace;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 /// Behind this the table begins.
@@ -42,7 +44,15 @@ fn table_of_the_documentation_lists_every_statistic() {
         let site = Site::new().file("a", "a");
         let on_tap = Guest::serving(&site);
         let on_user_network = Guest::image("cheetah").site(&site).user_net().start();
-        let machines = [&on_tap, &on_user_network].map(|guest| guest.machine().statistics());
+        let [port, _] = link::pair().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let on_link = Guest::image("cheetah")
+            .site(&site)
+            .link(&port, Ipv4Addr::new(10, 80, 0, 2))
+            .impair("loss=1%")
+            .pcap(dir.path().join("frames.pcapng"))
+            .start();
+        let machines = [&on_tap, &on_user_network, &on_link].map(|guest| guest.machine().statistics());
         let table = table(&machines);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/stat-and-top.md");
         let text = fs::read_to_string(&path).unwrap();
@@ -56,5 +66,6 @@ fn table_of_the_documentation_lists_every_statistic() {
         assert!(missing.is_empty() && stale.is_empty(), "missing: {missing:#?}\nstale: {stale:#?}");
         on_tap.stop();
         on_user_network.stop();
+        on_link.stop();
     });
 }

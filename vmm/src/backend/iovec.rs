@@ -12,7 +12,7 @@ use vm_memory::{GuestAddress, GuestMemory, Permissions, VolatileSlice};
 /// # Safety
 /// Every slice that [`GuestMemory::get_slices`] of a value gives out must stay mapped at its address until that value and
 /// all its clones are gone, however it is moved. Permissions may change; addresses may not.
-pub unsafe trait PinnedMemory: GuestMemory<Bitmap = ()> + Send + 'static {
+pub unsafe trait PinnedMemory: GuestMemory<Bitmap = ()> + Clone + Send + 'static {
     /// Whether a range that was translated before may still be accessed: what may have changed is asked, what cannot is not.
     #[inline]
     fn still_allows(&self, gpa: u64, count: usize, access: Permissions) -> bool {
@@ -225,9 +225,57 @@ pub fn scatter(pieces: &[IoVecMut<'_>], mut offset: usize, bytes: &[u8]) -> usiz
     done
 }
 
+/// Copies from one list of pieces into another, from both beginnings on; returns how many bytes, which is what the shorter
+/// one has.
+pub fn copy(from: &[IoVec<'_>], to: &[IoVecMut<'_>]) -> usize {
+    let mut done = 0;
+    let (mut at, mut offset) = (0, 0);
+    for source in from {
+        let mut taken = 0;
+        while taken < source.raw.iov_len {
+            let Some(target) = to.get(at) else { return done };
+            let len = (source.raw.iov_len - taken).min(target.raw.iov_len - offset);
+            // SAFETY: both parts lie inside their pieces, which are mapped while they are borrowed.
+            let (source, target) = unsafe {
+                (
+                    VolatileSlice::<()>::new(source.raw.iov_base.cast::<u8>().add(taken), len),
+                    VolatileSlice::<()>::new(target.raw.iov_base.cast::<u8>().add(offset), len),
+                )
+            };
+            source.copy_to_volatile_slice(target);
+            (taken, offset, done) = (taken + len, offset + len, done + len);
+            if offset == to[at].raw.iov_len {
+                (at, offset) = (at + 1, 0);
+            }
+        }
+    }
+    done
+}
+
+/// Bytes of a list of pieces.
+#[inline]
+pub fn bytes_of(pieces: &[IoVec<'_>]) -> usize {
+    pieces.iter().map(IoVec::len_bytes).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn copy_crosses_pieces_of_both_lists_and_ends_with_the_shorter() {
+        let from = [IoVec::of(b"ab"), IoVec::of(b""), IoVec::of(b"cdefg")];
+        for (lens, copied) in [([3, 0, 4], 7), ([1, 1, 1], 3), ([9, 0, 0], 7)] {
+            let mut parts = lens.map(|len: usize| vec![b'.'; len]);
+            let [first, second, third] = &mut parts;
+            let to = [IoVecMut::of(first), IoVecMut::of(second), IoVecMut::of(third)];
+            assert_eq!(copy(&from, &to), copied);
+            let mut expected = b"abcdefg"[..copied].to_vec();
+            expected.resize(lens.iter().sum(), b'.');
+            assert_eq!(parts.concat(), expected);
+        }
+        assert_eq!(bytes_of(&from), 7);
+    }
 
     #[test]
     fn gather_and_scatter_cross_pieces() {

@@ -5,9 +5,15 @@
 
 use crate::stat::metrics::Metric;
 use std::os::fd::RawFd;
+use std::time::Instant;
 
+pub mod capture;
 pub mod disk;
+pub mod filler;
+pub mod impair;
 pub mod iovec;
+pub mod link;
+pub mod offload;
 pub mod pieces;
 pub mod tap;
 pub mod user;
@@ -15,6 +21,7 @@ pub mod user;
 #[cfg(test)]
 pub(crate) mod fake;
 
+pub use filler::{Filled, Filler, Grant, Lot, Terms};
 pub use iovec::{IoVec, IoVecMut, PieceList, PinnedMemory};
 pub use pieces::{Gather, Scatter};
 
@@ -32,8 +39,19 @@ pub enum Written {
     Sent,
     /// There is no room now; the same frame must be offered again.
     WouldBlock,
+    /// Another thread is at it for some nanoseconds; the same frame must be offered again, and it is worth no sleep.
+    Busy,
     /// The backend does not take this frame, now or later.
     Dropped,
+}
+
+/// What somebody who is about to sleep waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// Frames to be read.
+    pub frames: bool,
+    /// Room for a frame that found none.
+    pub room: bool,
 }
 
 /// What the reader of the frames that a backend delivers can cope with.
@@ -75,6 +93,37 @@ pub trait Backend: Send {
     /// Becomes readable when a frame can be read. `None`: poll.
     fn event_fd(&self) -> Option<RawFd>;
 
+    /// What is due by the clock. Called once in each round of device work, before anything is read.
+    fn pump(&mut self) {}
+
+    /// When [`Self::pump`], or another offer of a frame that found no room, will have something to do though no event
+    /// comes.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The caller is about to sleep on [`Self::event_fd`]. `true`: what it waits for is there already, and no event may come
+    /// for it. Backends whose descriptor tells the state and not a change need not be told.
+    fn arm(&mut self, _awaited: Awaited) -> bool {
+        false
+    }
+
+    /// The caller is awake: events are of no use.
+    fn disarm(&mut self) {}
+
+    /// How room shows: by a descriptor that is writable, or by an event that makes it readable.
+    fn shows_room_as_writable(&self) -> bool {
+        true
+    }
+
+    /// The other way to receive, if the backend knows it: into buffers that it was lent.
+    fn filler(&mut self) -> Option<&mut dyn Filler> {
+        None
+    }
+
+    /// Returns when no write into a lent buffer is under way that began before.
+    fn settle(&self) {}
+
     /// What the backend counts of its own, for accounts and statistics.
     fn counters(&self) -> Vec<Metric> {
         Vec::new()
@@ -100,5 +149,33 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
 
     fn counters(&self) -> Vec<Metric> {
         (**self).counters()
+    }
+
+    fn pump(&mut self) {
+        (**self).pump();
+    }
+
+    fn due(&self) -> Option<Instant> {
+        (**self).due()
+    }
+
+    fn arm(&mut self, awaited: Awaited) -> bool {
+        (**self).arm(awaited)
+    }
+
+    fn disarm(&mut self) {
+        (**self).disarm();
+    }
+
+    fn shows_room_as_writable(&self) -> bool {
+        (**self).shows_room_as_writable()
+    }
+
+    fn filler(&mut self) -> Option<&mut dyn Filler> {
+        (**self).filler()
+    }
+
+    fn settle(&self) {
+        (**self).settle();
     }
 }

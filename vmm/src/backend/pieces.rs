@@ -133,17 +133,35 @@ impl Scatter {
     /// Asks the memory again whether it may be written. `Err`: where and how many bytes not.
     #[inline]
     pub fn check<M: PinnedMemory>(&self, memory: &M) -> Result<(), (u64, u32)> {
+        self.check_first(self.len(), |gpa, len| memory.still_allows(gpa, len, Permissions::Write))
+    }
+
+    /// Asks whether the first `count` pieces may be written. `Err`: where and how many bytes not.
+    #[inline]
+    pub fn check_first(&self, count: usize, allows: impl Fn(u64, usize) -> bool) -> Result<(), (u64, u32)> {
+        let check = |(gpa, len): (u64, usize)| if allows(gpa, len) { Ok(()) } else { Err((gpa, len as u32)) };
         // Neighbours are asked for together: buffers mostly lie in one run.
         let mut run = (0, 0);
-        for (piece, gpa) in self.pieces[self.first..].iter().zip(&self.gpas[self.first..]) {
+        for (piece, gpa) in self.pieces[self.first..].iter().zip(&self.gpas[self.first..]).take(count) {
             if *gpa == run.0 + run.1 as u64 {
                 run.1 += piece.len_bytes();
                 continue;
             }
-            check_run(memory, run)?;
+            check(run)?;
             run = (*gpa, piece.len_bytes());
         }
-        check_run(memory, run)
+        check(run)
+    }
+
+    /// Appends the pieces of another list from `first` on.
+    ///
+    /// # Safety
+    /// The memory in which they lie must stay mapped for as long as they are in this list.
+    pub unsafe fn append_from(&mut self, other: &Scatter, first: usize) {
+        let first = (other.first + first).min(other.pieces.len());
+        self.refill(other.pieces.len() - first);
+        self.pieces.extend_from_slice(&other.pieces[first..]);
+        self.gpas.extend_from_slice(&other.gpas[first..]);
     }
 
     /// Calls with the first `count` pieces, followed by memory for what does not fit into them.
@@ -180,12 +198,6 @@ impl PieceList for Scatter {
         self.pieces.push(unsafe { IoVecMut::detached(slice) });
         self.gpas.push(gpa);
     }
-}
-
-/// Whether a run of memory may be written.
-#[inline]
-fn check_run<M: PinnedMemory>(memory: &M, (gpa, len): (u64, usize)) -> Result<(), (u64, u32)> {
-    if memory.still_allows(gpa, len, Permissions::Write) { Ok(()) } else { Err((gpa, len as u32)) }
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ help = "A connection for each request"
             .try_get_matches_from(place.with_long_names_before_it(words(line)))?;
         let (_, run) = matches.subcommand().expect("run");
         let Command::Run(arguments) = Cli::from_arg_matches(&matches)?.command else { panic!("{line}") };
-        Ok((words_of(&manifest.options, run), arguments))
+        Ok((words_of(&manifest.options, run), *arguments))
     }
 
     #[test]

@@ -88,7 +88,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Boot an image and let it run until it ends or Ctrl-C.
-    Run(run::RunArguments),
+    Run(Box<run::RunArguments>),
     /// List the machines that run, and remove what killed ones left behind.
     Ps(ps::PsArguments),
     /// End machines.
@@ -148,7 +148,7 @@ pub fn main() -> ExitCode {
     fail_writes_beyond_the_file_size_limit();
     messages::init();
     let result = match cli.command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => run::run(*arguments),
         Command::Ps(arguments) => ps::ps(&arguments),
         Command::Stop(arguments) => stop::stop(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),

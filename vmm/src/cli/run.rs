@@ -9,11 +9,13 @@ use super::print_log::{Copying, Piece, copy};
 use super::supervise::{Signals, supervise};
 use super::{Failure, detach, exit, log_file, messages, say};
 use crate::account::ledger::now_tsc;
+use crate::backend::capture::Capture;
+use crate::backend::impair::{Impair, Impairments};
 use crate::control::{Control, ControlSocket, Ending, Info, Served, State};
 use crate::guest_log::GuestLog;
 use crate::images;
 use crate::machine::memory::MEMORY_MAX_BYTES;
-use crate::machine::{End, Machine, MachineConfig, PhaseStamp};
+use crate::machine::{End, Machine, MachineConfig, NetSetup, PhaseStamp};
 use crate::placement::IoMode;
 use abi::boot::VCPUS_MAX;
 use exovm_image::container::Image;
@@ -77,6 +79,37 @@ Options of images
 
   exovm run forwarder --help                  (shows them too)
 
+Faults (--impair)
+  A seeded injector between the guest's interface and its network, whichever
+  that is. KEY=VALUE, separated by commas; tx: before a key makes it one for what
+  the guest sends, rx: for what it receives, nothing for both. What passes are
+  packets as on a wire: large segments are cut first.
+
+  loss=1%        packets that are lost; burst=4: four in one go, on average
+  delay=20ms     how long the way takes; jitter=2ms: more or less, in order
+  reorder=2%     packets that are late, by 5 ms at most (late=1ms: by 1 ms), and
+                 overtaken
+  duplicate=1%   packets that arrive twice
+  corrupt=0.1%   packets with a flipped bit
+  rate=10mbit    bits per second; queue=100: packets that wait for it, 1000 if
+                 not said; what comes then is dropped
+  seed=7         other faults; the same seed (1 if not said) has the same ones
+                 happen to the same packets
+
+  exovm run cheetah --publish 8080:80 --impair loss=1%,delay=20ms,jitter=2ms,seed=7
+  exovm run cheetah --net tap=tap0 --impair tx:loss=2%,burst=3,rx:rate=10mbit,rx:queue=50
+
+  What happened is counted, and `exovm stat` shows it.
+
+Captures (--pcap)
+  Each frame with its direction and its time in nanoseconds, as the guest sees
+  it: before segmentation, so up to 64 KiB long, and inside of --impair. A disk
+  that is full, or a reader that goes, ends the capture with a warning and leaves
+  the machine alone. Standard output is the log's; to watch frames as they come:
+
+  exovm run hello --publish 8080:80 --pcap hello.pcapng
+  exovm run hello --publish 8080:80 --pcap >(tshark -i -)
+
 Examples
   exovm run hello --publish 8080:80
   exovm run hello --publish 0.0.0.0:0:80 --net user,outbound
@@ -117,6 +150,12 @@ pub(super) struct RunArguments {
     /// Have a port of this host lead to one of the guest: [ADDR:]HOSTPORT:GUESTPORT[/tcp|/udp]; may be repeated.
     #[arg(long, value_name = "PORTS")]
     publish: Vec<Publish>,
+    /// Have faults happen to the guest's packets: [tx:|rx:]KEY=VALUE[,...]; see "Faults" below.
+    #[arg(long, value_name = "FAULTS")]
+    impair: Option<Impairments>,
+    /// Write the frames that the guest sends and receives to this file (pcapng), for Wireshark and tshark.
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
     /// Attach a raw disk image; with ,ro for reading only. May be given several times.
     #[arg(long, value_name = "FILE[,ro]")]
     disk: Vec<DiskArgument>,
@@ -202,7 +241,10 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     let socket = ControlSocket::bind(arguments.name.as_ref().unwrap_or(&image_name))?;
     let name = socket.name().to_owned();
     let (setup, host, reach) = match net {
-        Some(OpenNet { setup, host, reach }) => (Some(setup), Some(host), reach),
+        Some(OpenNet { setup, host, reach }) => (Some(wrapped(setup, &arguments)?), Some(host), reach),
+        None if arguments.impair.is_some() || arguments.pcap.is_some() => {
+            return Err("--impair and --pcap are for a network interface, and --net none has none".into());
+        }
         None => (None, None, Reach::Nothing),
     };
     let log = Arc::new(GuestLog::new()?);
@@ -277,6 +319,18 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         file.remove();
     }
     Ok(ExitCode::from(code))
+}
+
+/// Puts around the interface's backend what was asked for. The capture is nearest to the guest.
+fn wrapped(setup: NetSetup, arguments: &RunArguments) -> Result<NetSetup, Failure> {
+    let mut backend = setup.backend;
+    if let Some(impairments) = &arguments.impair {
+        backend = Box::new(Impair::new(backend, impairments));
+    }
+    if let Some(path) = &arguments.pcap {
+        backend = Box::new(Capture::create(path, backend)?);
+    }
+    Ok(NetSetup { backend, ..setup })
 }
 
 /// Checks what was asked for of vCPUs against the host.

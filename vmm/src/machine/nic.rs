@@ -4,6 +4,7 @@ use super::MachineError;
 use super::boot::Grant;
 use super::slots::Slots;
 use crate::backend::Backend;
+use crate::backend::link::End;
 use crate::backend::user::User;
 use crate::device::virtio::Binder;
 use crate::device::virtio::net::{Net, NetConfig};
@@ -46,6 +47,16 @@ impl NetSetup {
             mtu_bytes: exovm_user_net::MTU_BYTES as u16,
             queue_pairs: QUEUE_PAIRS,
         }
+    }
+}
+
+/// Largest IP packet on a link.
+const LINK_MTU_BYTES: u16 = 1500;
+
+impl NetSetup {
+    /// The interface of a guest at an end of a link.
+    pub fn link(end: End, ipv4: Ipv4Config, mac: [u8; 6]) -> Self {
+        Self { backend: Box::new(end), ipv4, mac, mtu_bytes: LINK_MTU_BYTES, queue_pairs: QUEUE_PAIRS }
     }
 }
 

@@ -29,7 +29,7 @@ use policy::{Place, Policy};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use wait::Interest;
 use work::lock;
@@ -292,8 +292,13 @@ impl Placement {
                 std::hint::spin_loop();
                 continue;
             }
+            if self.work.arm_backend() {
+                self.work.disarm_backend();
+                continue;
+            }
             ledger.enter(Bucket::Wait);
             self.wait(&worked, self.until(deadline_tsc, now));
+            self.work.disarm_backend();
             ledger.enter(Bucket::Poll);
         }
         ledger.enter(before);
@@ -327,10 +332,16 @@ impl Placement {
         let mut count = 3;
         // A starved queue leaves frames in the backend: watching it would not block.
         let net = &worked.net;
-        if let (Some(fd), false) = (self.work.backend_fd(), net.receive_starved && !net.backend_full) {
-            let interest = if net.backend_full { Interest::ReadableOrWritable } else { Interest::Readable };
-            list[3] = (fd, interest);
-            count = 4;
+        let mut timeout = timeout;
+        if let Some((fd, room_is_writable, due)) = self.work.backend_events() {
+            if !net.receive_starved || net.backend_full {
+                let both = net.backend_full && room_is_writable;
+                list[3] = (fd, if both { Interest::ReadableOrWritable } else { Interest::Readable });
+                count = 4;
+            }
+            if let Some(due) = due {
+                timeout = timeout.min(due.saturating_duration_since(Instant::now()));
+            }
         }
         let ready = wait::wait(&list[..count], Some(timeout));
         if ready & 2 != 0 {
@@ -389,8 +400,9 @@ impl Placement {
             if self.change(|policy| policy.idle((now - last_work) / self.ticks_per_us)) {
                 return;
             }
-            if self.work.arm() {
+            if self.work.arm() | self.work.arm_backend() {
                 self.work.disarm();
+                self.work.disarm_backend();
                 continue;
             }
             ledger.enter(Bucket::Wait);
@@ -399,6 +411,7 @@ impl Placement {
                 self.take_kick();
             }
             self.work.disarm();
+            self.work.disarm_backend();
         }
     }
 

@@ -10,6 +10,7 @@ use crate::device::virtio::net::{self, Net};
 use crate::tables::DmaDomain;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use vmm_sys_util::eventfd::EventFd;
 
 /// The machine's NIC.
@@ -87,6 +88,18 @@ impl DeviceWork {
         worked
     }
 
+    /// Says to the NIC's backend that the caller is about to sleep. `true`: there is something already.
+    pub(super) fn arm_backend(&self) -> bool {
+        self.nic.as_deref().is_some_and(|nic| lock(nic).arm_backend())
+    }
+
+    /// The caller is awake again.
+    pub(super) fn disarm_backend(&self) {
+        if let Some(nic) = &self.nic {
+            lock(nic).disarm_backend();
+        }
+    }
+
     /// Asks for doorbells; the host channel's are always asked for. `true`: there is work already, do not sleep.
     pub(super) fn arm(&self) -> bool {
         let mut work = self.nic.as_deref().is_some_and(|nic| lock(nic).arm());
@@ -106,9 +119,11 @@ impl DeviceWork {
         }
     }
 
-    /// Readable when frames wait in the NIC's backend.
-    pub(super) fn backend_fd(&self) -> Option<RawFd> {
-        self.nic.as_deref().and_then(|nic| lock(nic).event_fd())
+    /// What tells that frames, or room for them, are to be had from the NIC's backend: a descriptor, whether it is writable when
+    /// there is room, and the moment when there is something to do in any case.
+    pub(super) fn backend_events(&self) -> Option<(RawFd, bool, Option<Instant>)> {
+        let nic = lock(self.nic.as_deref()?);
+        Some((nic.event_fd()?, nic.shows_room_as_writable(), nic.backend_due()))
     }
 
     /// Readable when a disk has something to complete.
@@ -119,7 +134,10 @@ impl DeviceWork {
     /// See [`super::Placement::begin_drain`]. The devices' work asks for rights at each batch, under the device's lock: so a batch is
     /// over when this returns. The disks' threads ask at each request.
     pub(super) fn in_flight(&self, environment: u32) -> InFlight {
-        drop(self.nic());
+        // Senders at the other end of a link write into lent buffers, and ask at each frame.
+        if let Some(nic) = self.nic() {
+            nic.settle();
+        }
         drop(lock(&self.channel));
         InFlight::of(self.disks.iter().map(|disk| lock(disk).in_flight(environment)).collect())
     }

@@ -10,6 +10,7 @@ mod disk;
 mod disk_image;
 mod docroot;
 mod doctor;
+mod faults;
 mod gdb;
 mod help;
 mod host;

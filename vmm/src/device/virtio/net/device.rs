@@ -105,6 +105,7 @@ impl<M: PinnedMemory, B: Backend> VirtioDevice for Net<M, B> {
             self.control = Slot::Off;
         } else if queue.is_multiple_of(2) {
             // The list of pieces goes with the queue.
+            self.forget_lent(pair);
             self.receive[pair] = Slot::Off;
         } else {
             self.transmit[pair] = Slot::Off;
@@ -117,6 +118,10 @@ impl<M: PinnedMemory, B: Backend> VirtioDevice for Net<M, B> {
             self.reset_queue(queue);
         }
         self.receiver.reset();
+        // What came before the reset is not for who comes after it.
+        if let Some(filler) = self.backend.filler() {
+            filler.forget();
+        }
         self.features = 0;
     }
 

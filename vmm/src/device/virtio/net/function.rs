@@ -1,6 +1,7 @@
 //! The NIC as a PCI function: the device work with its interrupts, and what the device table says of it.
 
 use std::os::fd::RawFd;
+use std::time::Instant;
 
 use super::super::{QueueState, VirtioPci};
 use super::{Budget, FlowMetrics, Net, NetMetrics, PairMetrics, Worked};
@@ -26,6 +27,31 @@ impl<M: PinnedMemory, B: Backend> VirtioPci<Net<M, B>> {
     /// Asks for no doorbells (see [`Net::disarm`]).
     pub fn disarm(&mut self) {
         self.device.disarm();
+    }
+
+    /// Says to the backend that the caller is about to sleep (see [`Net::arm_backend`]).
+    pub fn arm_backend(&mut self) -> bool {
+        self.device.arm_backend()
+    }
+
+    /// The caller is awake again.
+    pub fn disarm_backend(&mut self) {
+        self.device.disarm_backend();
+    }
+
+    /// When the backend has something to do though no event comes.
+    pub fn backend_due(&self) -> Option<Instant> {
+        self.device.backend().due()
+    }
+
+    /// Whether the backend's descriptor is writable when there is room for frames; else an event says so.
+    pub fn shows_room_as_writable(&self) -> bool {
+        self.device.backend().shows_room_as_writable()
+    }
+
+    /// Returns when nothing is being written for a right that was there before: into buffers that the backend was lent.
+    pub fn settle(&self) {
+        self.device.backend().settle();
     }
 
     /// Readable when frames wait in the backend.

@@ -16,13 +16,14 @@ use super::queue::{Publication, QueueError, Virtqueue};
 use super::slot::{Binding, Clock, Doorbells, QueueState, Slot};
 use super::{Binder, QueueInterrupt};
 use crate::account::ledger::Ledger;
-use crate::backend::{Backend, FRAME_BYTES_MAX, PinnedMemory};
+use crate::backend::{Awaited, Backend, FRAME_BYTES_MAX, PinnedMemory};
 use crate::tables::Flows;
 
 mod control;
 mod device;
 mod function;
 mod header;
+mod lend;
 mod metrics;
 mod receive;
 mod transmit;
@@ -238,6 +239,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
         if self.control.is_running() {
             self.control(interrupt);
         }
+        self.backend.pump();
         self.receive_all(&mut clock, budget.receive_frames, interrupt, &mut worked);
         self.backend_full = worked.backend_full;
         worked.stopped = self.metrics.queues_stopped != stopped_before;
@@ -264,6 +266,17 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             }
         }
         work
+    }
+
+    /// Says to the backend that the caller is about to sleep on [`Self::event_fd`], after the last [`Self::work`]. `true`: there
+    /// is something already.
+    pub fn arm_backend(&mut self) -> bool {
+        self.backend.arm(Awaited { frames: !self.receiver.starved(), room: self.backend_full })
+    }
+
+    /// The caller is awake again.
+    pub fn disarm_backend(&mut self) {
+        self.backend.disarm();
     }
 
     /// Asks for no doorbells: somebody polls.

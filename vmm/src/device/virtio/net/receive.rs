@@ -8,6 +8,7 @@
 use super::super::QueueInterrupt;
 use super::super::features as bits;
 use super::super::queue::{Publication, QueueError, Virtqueue};
+use super::lend::only_target;
 use super::window::{Merging, Window};
 use super::{Clock, Net, Slot, Worked, notify, stop};
 use crate::account::ledger::Bucket;
@@ -19,12 +20,12 @@ use abi::trace::subject;
 /// A receive queue and its window. The window's pieces lie in the queue's memory, so they go together.
 #[derive(Debug)]
 pub(super) struct ReceiveQueue<M> {
-    window: Window,
+    pub(super) window: Window,
     pub(super) ring: Virtqueue<M>,
     /// Frames given to the driver so far.
     frames: u64,
     /// What the driver did wrong in this batch; the queue stops at the batch's end.
-    failed: Option<QueueError>,
+    pub(super) failed: Option<QueueError>,
 }
 
 impl<M: PinnedMemory> ReceiveQueue<M> {
@@ -34,7 +35,7 @@ impl<M: PinnedMemory> ReceiveQueue<M> {
 
     /// The next frame's number.
     #[inline]
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.frames += 1;
         self.frames - 1
     }
@@ -56,9 +57,11 @@ pub(super) struct Receiver {
     held: Option<usize>,
     starved: bool,
     /// Which pairs began a batch in this call.
-    begun: u32,
+    pub(super) begun: u32,
     /// Whether the last read failed; the log gets one line.
     backend_failed: bool,
+    /// The pair whose buffers the backend was lent (see [`super::lend`]).
+    pub(super) lent: Option<usize>,
 }
 
 impl Receiver {
@@ -69,6 +72,7 @@ impl Receiver {
             starved: false,
             begun: 0,
             backend_failed: false,
+            lent: None,
         }
     }
 
@@ -84,13 +88,13 @@ impl Receiver {
 
 /// A frame as records name it.
 #[inline]
-fn received(device: u32, pair: usize, number: u64) -> u64 {
+pub(super) fn received(device: u32, pair: usize, number: u64) -> u64 {
     subject::of(subject::RECEIVED, device, 2 * pair as u32, number)
 }
 
 /// What became of one attempt to receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attempt {
+pub(super) enum Attempt {
     /// A frame was received or dropped.
     Done,
     /// The guest has no buffers.
@@ -140,6 +144,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             if let Some(error) = queue.failed {
                 let environment = queue.ring.environment();
                 stop(slot, 2 * pair, environment, error, &mut self.metrics);
+                self.forget_lent(pair);
             }
         }
         worked.receive_starved = self.receiver.starved;
@@ -152,7 +157,11 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
         if let Some(bytes) = self.receiver.held {
             return self.deliver(bytes, clock, clock.since_tsc());
         }
-        match self.only_pair() {
+        let only_pair = self.only_pair();
+        if let Some(attempt) = self.receive_lent(only_pair, clock) {
+            return attempt;
+        }
+        match only_pair {
             Some(pair) => self.receive_direct(pair, clock),
             None if self.receive.iter().any(Slot::is_running) => self.receive_bounced(clock),
             // Nobody is there yet: frames wait in the backend.
@@ -162,14 +171,14 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
 
     /// The pair that gets every frame, if there is one.
     #[inline]
-    fn only_pair(&mut self) -> Option<usize> {
-        let target = self.flows.undivided()?.filter(|target| target.queue_pairs == 1)?;
+    pub(super) fn only_pair(&mut self) -> Option<usize> {
+        let target = only_target(&self.flows)?;
         let pair = usize::from(target.queue_pair);
         let queue = self.receive.get_mut(pair)?.running()?;
         (queue.ring.environment() == u32::from(target.environment)).then_some(pair)
     }
 
-    fn merging(&self) -> Merging {
+    pub(super) fn merging(&self) -> Merging {
         if self.features & bits::NET_MRG_RXBUF != 0 { Merging::Allowed } else { Merging::Forbidden }
     }
 

@@ -44,6 +44,8 @@ enum Left {
     Budget,
     /// The backend has no room.
     Full,
+    /// The backend is at it in another thread.
+    Busy,
 }
 
 /// Everything that sending from one queue needs of the NIC.
@@ -99,7 +101,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
                     if !worked.more_to_send {
                         self.first_pair = (pair + 1) % pairs;
                     }
-                    worked.more_to_send |= left == Left::Budget;
+                    worked.more_to_send |= matches!(left, Left::Budget | Left::Busy);
                     worked.backend_full |= left == Left::Full;
                 }
                 Err(error) => {
@@ -136,9 +138,13 @@ impl<B: Backend> Transmission<'_, '_, '_, B> {
             if chain.bytes < FRAME_BYTES_MIN {
                 return Err(QueueError::TooShort { bytes: chain.bytes, min: FRAME_BYTES_MIN });
             }
-            if self.send(queue.environment(), chain.bytes as usize) == Written::WouldBlock {
-                self.metrics.backend_full += 1;
-                return Ok(Left::Full);
+            match self.send(queue.environment(), chain.bytes as usize) {
+                Written::Sent | Written::Dropped => {}
+                Written::Busy => return Ok(Left::Busy),
+                Written::WouldBlock => {
+                    self.metrics.backend_full += 1;
+                    return Ok(Left::Full);
+                }
             }
             *budget -= 1;
             self.write_down(queue.taken());
@@ -198,7 +204,7 @@ impl<B: Backend> Transmission<'_, '_, '_, B> {
                 self.metrics.send_dropped_backend += 1;
                 self.pair.queue_send_dropped += 1;
             }
-            Written::WouldBlock => {}
+            Written::WouldBlock | Written::Busy => {}
         }
         written
     }

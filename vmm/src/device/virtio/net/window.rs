@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 
 use super::super::queue::{Limits, QueueError, Virtqueue};
 use crate::backend::iovec::scatter;
-use crate::backend::{HEADER_BYTES, IoVecMut, PinnedMemory, Scatter};
+use crate::backend::{Filler, Grant, HEADER_BYTES, IoVecMut, Lot, PinnedMemory, Scatter, Terms};
+use vm_memory::Permissions;
 
 /// No more buffers are taken when there are so many pieces; a chain has at most so many.
 const SEGMENTS: usize = 511;
@@ -35,6 +36,9 @@ pub(super) struct Window {
     pieces: Scatter,
     buffers: VecDeque<Buffer>,
     bytes: usize,
+    /// How many of them, and of their pieces, the backend was lent: the first ones.
+    lent_buffers: usize,
+    lent_pieces: usize,
 }
 
 impl Window {
@@ -43,6 +47,8 @@ impl Window {
             pieces: Scatter::with_capacity(2 * SEGMENTS),
             buffers: VecDeque::with_capacity(usize::from(queue_size) + 1),
             bytes: 0,
+            lent_buffers: 0,
+            lent_pieces: 0,
         }
     }
 
@@ -72,6 +78,49 @@ impl Window {
             self.bytes += chain.bytes as usize;
         }
         Ok(())
+    }
+
+    /// Whether the driver gave more than the backend was lent.
+    pub(super) fn has_unlent(&self) -> bool {
+        self.buffers.len() > self.lent_buffers
+    }
+
+    /// Lends the backend what it was not lent yet, by a grant for the queue's memory. `false`: it does not want it now.
+    pub(super) fn lend<M: PinnedMemory>(
+        &mut self,
+        queue: &Virtqueue<M>,
+        (merging, bytes_max): (Merging, usize),
+        grant: &dyn Fn() -> Box<dyn Grant>,
+        filler: &mut dyn Filler,
+    ) -> bool {
+        let is_all = self.buffers.len() >= usize::from(queue.size()) || self.pieces.len() > SEGMENTS;
+        let mut buffers =
+            self.buffers.iter().skip(self.lent_buffers).map(|buffer| (buffer.segments, buffer.bytes));
+        let lot = Lot {
+            grant,
+            pieces: &self.pieces,
+            first: self.lent_pieces,
+            buffers: &mut buffers,
+            terms: Terms { merging: merging == Merging::Allowed, bytes_max, is_all },
+        };
+        // SAFETY: the pieces were translated in the queue's memory, of which the grant has a clone.
+        let lent = unsafe { filler.lend(lot) };
+        if lent {
+            (self.lent_buffers, self.lent_pieces) = (self.buffers.len(), self.pieces.len());
+        }
+        lent
+    }
+
+    /// The backend has given up what it was lent.
+    pub(super) fn take_back(&mut self) {
+        (self.lent_buffers, self.lent_pieces) = (0, 0);
+    }
+
+    /// Asks the domain again about the first piece, in which a frame's header lies.
+    pub(super) fn check_first<M: PinnedMemory>(&self, queue: &Virtqueue<M>) -> Result<(), QueueError> {
+        let allows = |gpa, len| queue.memory().still_allows(gpa, len, Permissions::Write);
+        let foreign = |(gpa, len)| QueueError::Foreign { gpa, len, writable: true };
+        self.pieces.check_first(1, allows).map_err(foreign)
     }
 
     /// How long a frame may be.
@@ -146,5 +195,7 @@ impl Window {
             self.bytes -= buffer.bytes as usize;
         }
         self.pieces.consume(segments);
+        self.lent_buffers = self.lent_buffers.saturating_sub(usize::from(count));
+        self.lent_pieces = self.lent_pieces.saturating_sub(segments);
     }
 }

@@ -1,0 +1,5 @@
+//! Machines on links: that they talk, over every fault, and that what one of them does is no harm to the others.
+
+mod ends;
+mod faults;
+mod talking;
