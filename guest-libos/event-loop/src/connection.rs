@@ -61,10 +61,8 @@ pub(super) fn output<D: Data>(
     now: Instant,
     ack: AckPolicy,
 ) {
-    // Stale only if the service aborted the connection, and then there is the reset to send.
-    if io.stack.output(connection, now, sender, ack).is_err() {
-        send_control(sender, io.reset.take().as_ref());
-    }
+    // Stale only if the service aborted the connection, whose reset the loop sends.
+    let _ = io.stack.output(connection, now, sender, ack);
 }
 
 /// Sends a frame of the stack's own; if it is lost, the peer makes up for it.

@@ -18,7 +18,6 @@ mod waiting;
 
 use abi::boot::{DEVICE_NET, phase};
 use abi::call::Error;
-use alloc::vec::Vec;
 use aside::Aside;
 use connection::{offer_kept, output, segment, send_control};
 use console::{Answers, Console, Next};
@@ -32,7 +31,7 @@ use exos_nic::{OpenError, QueuePair};
 use exos_runtime::clock::{self, Scale};
 use exos_runtime::{heap, pages, revocation, turn};
 use exos_virtqueue::guest::GuestHal;
-use service::Resumed;
+use service::{Asked, Resumed};
 pub use service::{Io, Service};
 use transmit::{Held, Sender};
 
@@ -86,7 +85,8 @@ impl core::fmt::Display for StartError {
 
 /// Serves `port` until the user wants the machine to end.
 pub fn serve<S: Service>(service: &mut S, port: u16, max_connections: u32) -> Result<(), StartError> {
-    run(service, None, port, max_connections, None)
+    EventLoop::start(service, None, Some(port), &Limits::of_server(max_connections))?.serve(port, None);
+    Ok(())
 }
 
 /// Like [`serve`], for a service that reads from a disk.
@@ -96,7 +96,8 @@ pub fn serve_from<S: Service>(
     port: u16,
     max_connections: u32,
 ) -> Result<(), StartError> {
-    run(service, Some(disk), port, max_connections, None)
+    EventLoop::start(service, Some(disk), Some(port), &Limits::of_server(max_connections))?.serve(port, None);
+    Ok(())
 }
 
 /// Like [`serve_from`], where somebody else hears ARP: `gateway` says where the gateway is, if that is news. It is asked each time
@@ -108,22 +109,37 @@ pub fn serve_behind<'s, S: Service>(
     max_connections: u32,
     gateway: Gateway<'s>,
 ) -> Result<(), StartError> {
-    run(service, Some(disk), port, max_connections, Some(gateway))
+    let limits = Limits::of_server(max_connections);
+    EventLoop::start(service, Some(disk), Some(port), &limits)?.serve(port, Some(gateway));
+    Ok(())
 }
 
-fn run<'s, S: Service>(
-    service: &'s mut S,
-    disk: Option<Disk>,
-    port: u16,
+/// Runs a service that listens on no port and begins its connections itself ([`Io::connect`]), until it has enough ([`Io::quit`])
+/// or the user wants the machine to end. It is called first when [`Service::next_deadline`] says so. Connections end when the
+/// service or the peer wants it, never because they are silent.
+pub fn run_client<S: Service>(
+    service: &mut S,
     max_connections: u32,
-    gateway: Option<Gateway<'s>>,
+    receive_window_bytes: u32,
 ) -> Result<(), StartError> {
-    let mut event_loop = EventLoop::start(service, disk, port, max_connections)?;
-    event_loop.gateway = gateway;
-    pages::status().port.store(u32::from(port), core::sync::atomic::Ordering::Relaxed);
+    let limits = Limits { max_connections, receive_window_bytes: Some(receive_window_bytes) };
+    let mut event_loop = EventLoop::start(service, None, None, &limits)?;
     pages::stamp(phase::READY);
     event_loop.run();
     Ok(())
+}
+
+/// What bounds the stack.
+struct Limits {
+    max_connections: u32,
+    /// As the stack has it by itself, if not said.
+    receive_window_bytes: Option<u32>,
+}
+
+impl Limits {
+    fn of_server(max_connections: u32) -> Self {
+        Self { max_connections, receive_window_bytes: None }
+    }
 }
 
 struct EventLoop<'s, S: Service> {
@@ -132,13 +148,12 @@ struct EventLoop<'s, S: Service> {
     nic: QueuePair<GuestHal, Held<S::Data>>,
     disk: Option<Disk>,
     scale: Scale,
-    /// Connections that the service wants to be called for.
-    resumed: Vec<Resumed>,
-    /// What their packets were.
+    asked: Asked,
+    /// What the packets of connections were.
     aside: Aside,
     console: Option<Console>,
-    /// Somebody at the console wants the machine to end.
-    quit: bool,
+    /// It listens: connections come without being asked for.
+    listens: bool,
     /// Rounds since the statistics were last published.
     rounds: u32,
     /// Since when memory is asked back.
@@ -171,8 +186,8 @@ impl<'s, S: Service> EventLoop<'s, S> {
     fn start(
         service: &'s mut S,
         disk: Option<Disk>,
-        port: u16,
-        max_connections: u32,
+        port: Option<u16>,
+        limits: &Limits,
     ) -> Result<Self, StartError> {
         let environment = pages::environment();
         let index = pages::device_of_kind(DEVICE_NET).ok_or(StartError::NoNic)?;
@@ -193,13 +208,16 @@ impl<'s, S: Service> EventLoop<'s, S> {
         config.gateway =
             Some(Ipv4Addr::from(environment.ipv4.gateway)).filter(|gateway| !gateway.is_unspecified());
         config.mtu = device.mtu_bytes as u16;
-        config.max_connections = max_connections;
+        config.max_connections = limits.max_connections;
+        config.receive_window_bytes = limits.receive_window_bytes.unwrap_or(config.receive_window_bytes);
         config.max_buffered_bytes = (pages::heap_bytes() / BUFFERED_SHARE) as usize;
-        config.idle_timeout = Some(IDLE_TIMEOUT);
+        config.idle_timeout = port.map(|_| IDLE_TIMEOUT);
         config.tx_checksum = TxChecksum::Offload;
         config.tso_max_bytes = exos_net::MAX_TSO_BYTES;
         let mut stack = Stack::new(config, now(scale)).map_err(StartError::Stack)?;
-        stack.listen(port).map_err(StartError::Listen)?;
+        if let Some(port) = port {
+            stack.listen(port).map_err(StartError::Listen)?;
+        }
         let console = match S::CONSOLE {
             Some(name) => Console::open(name).map_err(StartError::Console)?,
             None => None,
@@ -210,24 +228,35 @@ impl<'s, S: Service> EventLoop<'s, S> {
             nic,
             disk,
             scale,
-            resumed: Vec::new(),
-            aside: Aside::new(max_connections as usize),
+            asked: Asked::new(),
+            aside: Aside::new(limits.max_connections as usize),
             console,
-            quit: false,
+            listens: port.is_some(),
             rounds: 0,
             asked_since_tsc: None,
             gateway: None,
         })
     }
 
+    /// Says that `port` is served, and serves it.
+    fn serve(mut self, port: u16, gateway: Option<Gateway<'s>>) {
+        self.gateway = gateway;
+        pages::status().port.store(u32::from(port), core::sync::atomic::Ordering::Relaxed);
+        pages::stamp(phase::READY);
+        self.run();
+    }
+
     fn run(&mut self) {
-        while !turn::stop_wanted() && !self.quit {
+        while !turn::stop_wanted() && !self.asked.quit {
             if let Some(mac) = self.gateway.as_mut().and_then(|gateway| gateway()) {
                 self.stack.set_gateway_mac(mac);
             }
             let received = self.receive();
-            self.make_room();
+            if self.listens {
+                self.make_room();
+            }
             self.round();
+            self.expire();
             self.transmit();
             if self.is_console_ready() {
                 self.answer_console();
@@ -261,7 +290,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
     fn answer_console(&mut self) {
         let Some(console) = &mut self.console else { return };
         let numbers = Numbers { service: &*self.service, stack: &self.stack };
-        self.quit |= console.work(&numbers) == Next::Quit;
+        self.asked.quit |= console.work(&numbers) == Next::Quit;
         if console.is_broken() {
             self.console = None;
         }
@@ -335,8 +364,8 @@ impl<'s, S: Service> EventLoop<'s, S> {
                         self.aside.note(events.conn);
                         None
                     };
-                    let mut io =
-                        Io::new(&mut self.stack, self.disk.as_mut(), &mut self.resumed, unix_seconds);
+                    let (disk, asked) = (self.disk.as_mut(), &mut self.asked);
+                    let mut io = Io::new(&mut self.stack, disk, asked, self.scale, unix_seconds);
                     segment(self.service, &mut io, &mut sender, &events, now);
                 }
             }
@@ -359,7 +388,7 @@ impl<'s, S: Service> EventLoop<'s, S> {
     #[inline]
     fn round(&mut self) {
         self.service_round();
-        if !self.resumed.is_empty() {
+        if !self.asked.resumed.is_empty() {
             self.resume();
             // What they asked the service for goes to the disk before anybody sleeps.
             self.service_round();
@@ -370,7 +399,8 @@ impl<'s, S: Service> EventLoop<'s, S> {
     fn service_round(&mut self) {
         if self.disk.is_some() {
             let unix_seconds = clock::unix_seconds();
-            let mut io = Io::new(&mut self.stack, self.disk.as_mut(), &mut self.resumed, unix_seconds);
+            let (disk, asked) = (self.disk.as_mut(), &mut self.asked);
+            let mut io = Io::new(&mut self.stack, disk, asked, self.scale, unix_seconds);
             self.service.round(&mut io);
         }
     }
@@ -381,13 +411,14 @@ impl<'s, S: Service> EventLoop<'s, S> {
     fn resume(&mut self) {
         let now = now(self.scale);
         let unix_seconds = clock::unix_seconds();
-        for Resumed { connection, cause } in core::mem::take(&mut self.resumed) {
+        for Resumed { connection, cause } in core::mem::take(&mut self.asked.resumed) {
             if !self.stack.is_alive(connection) {
                 continue;
             }
             let _following = self.aside.again(connection, cause);
             let _span = exos_trace::span!("service");
-            let mut io = Io::new(&mut self.stack, self.disk.as_mut(), &mut self.resumed, unix_seconds);
+            let (disk, asked) = (self.disk.as_mut(), &mut self.asked);
+            let mut io = Io::new(&mut self.stack, disk, asked, self.scale, unix_seconds);
             let mut ack = AckPolicy::IfDue;
             if self.service.resume(&mut io, connection) {
                 offer_kept(self.service, &mut io, connection, &mut ack);
@@ -397,11 +428,38 @@ impl<'s, S: Service> EventLoop<'s, S> {
         }
     }
 
+    /// Calls the service if its deadline has passed.
+    #[inline]
+    fn expire(&mut self) {
+        if self.service.next_deadline().is_some_and(|deadline| deadline <= now(self.scale)) {
+            let _span = exos_trace::span!("service");
+            let unix_seconds = clock::unix_seconds();
+            let (disk, asked) = (self.disk.as_mut(), &mut self.asked);
+            self.service.expired(&mut Io::new(&mut self.stack, disk, asked, self.scale, unix_seconds));
+        }
+    }
+
+    /// Sends what the service asked for outside of a connection's own events: SYNs and resets.
+    #[cold]
+    fn send_asked(&mut self, now: Instant) {
+        let mut sender = Sender(&mut self.nic.transmit);
+        for reset in self.asked.resets.drain(..) {
+            send_control(&mut sender, Some(&reset));
+        }
+        for connection in self.asked.connected.drain(..) {
+            // Stale only if the service aborted it.
+            let _ = self.stack.output(connection, now, &mut sender, AckPolicy::IfDue);
+        }
+    }
+
     /// Publishes what was queued, and sends what had to wait.
     fn transmit(&mut self) {
         let _span = exos_trace::span!("event loop");
         let now = now(self.scale);
         self.nic.transmit.reclaim();
+        if !self.asked.resets.is_empty() || !self.asked.connected.is_empty() {
+            self.send_asked(now);
+        }
         let mut sender = Sender(&mut self.nic.transmit);
         self.stack.retry_blocked(now, &mut sender);
         if self.stack.next_deadline().is_some_and(|deadline| deadline <= now) {

@@ -3,7 +3,11 @@
 use crate::disk::Disk;
 use abi::statistics::StatisticsArea;
 use alloc::vec::Vec;
-use exos_net::{ConnId, ControlFrame, Data, End, SendError, Stack, StaleConnection};
+use core::net::SocketAddrV4;
+use exos_net::{
+    ConnId, ConnectError, ControlFrame, Counters, Data, End, Instant, SendError, Stack, StaleConnection,
+};
+use exos_runtime::clock::{self, Scale};
 
 /// What runs on the loop.
 pub trait Service {
@@ -47,6 +51,16 @@ pub trait Service {
         let _ = io;
     }
 
+    /// When [`Self::expired`] is to be called at the latest, on the clock of [`Io::now`]; `None`: not because of the time.
+    fn next_deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The deadline has passed.
+    fn expired(&mut self, io: &mut Io<'_, Self::Data>) {
+        let _ = io;
+    }
+
     /// Memory of the heap is asked back, from an address on, with `frames` frames of [`exos_runtime::heap::FRAME_BYTES`] left before
     /// it: lets go of what it has there and can do without. Called again until nothing is left.
     fn give_up(&mut self, start_va: usize, frames: usize) {
@@ -65,13 +79,30 @@ pub(crate) struct Resumed {
     pub(crate) cause: u64,
 }
 
+/// What a service has asked the loop for, and the loop has not done yet.
+pub(crate) struct Asked {
+    /// Connections that the service wants to be called for.
+    pub(crate) resumed: Vec<Resumed>,
+    /// Connections that it began, and of which nothing has been sent.
+    pub(crate) connected: Vec<ConnId>,
+    /// Last frames of connections that it aborted.
+    pub(crate) resets: Vec<ControlFrame<'static>>,
+    /// Somebody wants the machine to end.
+    pub(crate) quit: bool,
+}
+
+impl Asked {
+    pub(crate) fn new() -> Self {
+        Self { resumed: Vec::new(), connected: Vec::new(), resets: Vec::new(), quit: false }
+    }
+}
+
 /// What a service may do with its connections.
 pub struct Io<'a, D: Data> {
     pub(crate) stack: &'a mut Stack<D>,
     disk: Option<&'a mut Disk>,
-    resumed: &'a mut Vec<Resumed>,
-    /// The last frame of a connection that was aborted.
-    pub(crate) reset: Option<ControlFrame<'static>>,
+    asked: &'a mut Asked,
+    scale: Scale,
     unix_seconds: u64,
 }
 
@@ -79,10 +110,11 @@ impl<'a, D: Data> Io<'a, D> {
     pub(crate) fn new(
         stack: &'a mut Stack<D>,
         disk: Option<&'a mut Disk>,
-        resumed: &'a mut Vec<Resumed>,
+        asked: &'a mut Asked,
+        scale: Scale,
         unix_seconds: u64,
     ) -> Self {
-        Self { stack, disk, resumed, reset: None, unix_seconds }
+        Self { stack, disk, asked, scale, unix_seconds }
     }
 
     /// The disk, if the service was started with one.
@@ -93,6 +125,29 @@ impl<'a, D: Data> Io<'a, D> {
     /// UTC, for the Date of a response.
     pub fn unix_seconds(&self) -> u64 {
         self.unix_seconds
+    }
+
+    /// The time, on the clock of [`Service::next_deadline`].
+    pub fn now(&self) -> Instant {
+        Instant::from_nanos(self.scale.ns(clock::tsc()))
+    }
+
+    /// Begins a connection. What is queued on it now ([`Self::send`], [`Self::close`]) follows with the acknowledgment that
+    /// completes the handshake. [`Service::opened`] or [`Service::ended`] says what came of it.
+    pub fn connect(&mut self, remote: SocketAddrV4) -> Result<ConnId, ConnectError> {
+        let connection = self.stack.connect(self.now(), remote)?;
+        self.asked.connected.push(connection);
+        Ok(connection)
+    }
+
+    /// What the stack has seen and done.
+    pub fn counters(&self) -> &Counters {
+        self.stack.counters()
+    }
+
+    /// Ends the loop, after what is queued has been handed to the NIC.
+    pub fn quit(&mut self) {
+        self.asked.quit = true;
     }
 
     /// Queues a reference; the bytes are read when they are sent, and again should they have to be repeated.
@@ -110,18 +165,15 @@ impl<'a, D: Data> Io<'a, D> {
         self.stack.set_low_water(connection, bytes)
     }
 
-    /// Ends a connection at once, with a reset: the peer sees that what it got is not all. To be called while one of its
-    /// events is handled.
+    /// Ends a connection at once, with a reset: the peer sees that what it got is not all.
     pub fn abort(&mut self, connection: ConnId) {
-        if let Some(reset) = self.stack.abort(connection) {
-            self.reset = Some(reset);
-        }
+        self.asked.resets.extend(self.stack.abort(connection));
     }
 
     /// Has [`Service::resume`] called for a connection, soon and once for each call, if it has not ended by then.
     pub fn resume(&mut self, connection: ConnId) {
         let cause = self.disk.as_ref().map_or(0, |disk| disk.last_done());
-        self.resumed.push(Resumed { connection, cause });
+        self.asked.resumed.push(Resumed { connection, cause });
     }
 
     /// Bytes queued and not yet acknowledged.

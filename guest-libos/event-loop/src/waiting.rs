@@ -19,10 +19,18 @@ const ASKED_WAIT_MS: u64 = 10;
 impl<S: Service> EventLoop<'_, S> {
     /// Nothing to do: a turn, or poll and halt, as the VMM wants it.
     pub(super) fn idle(&mut self) {
-        if !self.resumed.is_empty() || self.quit {
+        if !self.asked.resumed.is_empty() || !self.asked.connected.is_empty() || self.asked.quit {
             return;
         }
-        let mut deadline = self.stack.next_deadline().map_or(0, |at| self.scale.ticks(at.as_nanos()).max(1));
+        let service_deadline = self.service.next_deadline();
+        if service_deadline.is_some_and(|deadline| deadline <= super::now(self.scale)) {
+            return;
+        }
+        let earliest = match (self.stack.next_deadline(), service_deadline) {
+            (Some(first), Some(second)) => Some(first.min(second)),
+            (first, second) => first.or(second),
+        };
+        let mut deadline = earliest.map_or(0, |at| self.scale.ticks(at.as_nanos()).max(1));
         // Without room to send, what is waited for is not only frames.
         let crowded = self.nic.transmit.room() < TRANSMIT_ROOM;
         if crowded {

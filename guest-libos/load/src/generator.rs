@@ -82,6 +82,8 @@ impl Ended {
 /// Where in its run a generator is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// Nothing was asked yet.
+    Ready,
     Asking,
     /// No more is asked; what was is waited for.
     Finishing,
@@ -120,19 +122,19 @@ pub struct Generator<C> {
 }
 
 impl<C: Copy + PartialEq> Generator<C> {
-    /// A run that begins at `now_ns`, on a network with so many places.
-    pub fn new(plan: Plan, places: usize, now_ns: u64) -> Self {
+    /// A run that begins with the first [`Self::expired`], on a network with so many places.
+    pub fn new(plan: Plan, places: usize) -> Self {
         Self {
             plan,
             places: (0..places).map(|_| Place::default()).collect(),
-            stage: Stage::Asking,
-            start_ns: now_ns,
-            last_ns: now_ns,
+            stage: Stage::Ready,
+            start_ns: 0,
+            last_ns: 0,
             under_way: 0,
             open: 0,
             held: 0,
             retry_ns: 0,
-            scan_ns: now_ns,
+            scan_ns: 0,
             asked: 0,
             answered: 0,
             bytes: 0,
@@ -140,8 +142,8 @@ impl<C: Copy + PartialEq> Generator<C> {
             latency_ns: Histogram::new(),
             errors: Errors::default(),
             connections: 0,
-            second_ns: now_ns + SECOND_NS,
-            before: (now_ns, 0, 0),
+            second_ns: 0,
+            before: (0, 0, 0),
         }
     }
 
@@ -159,6 +161,7 @@ impl<C: Copy + PartialEq> Generator<C> {
     #[inline]
     pub fn next_deadline_ns(&self) -> Option<u64> {
         let at_once = match self.stage {
+            Stage::Ready => true,
             Stage::Asking => !self.may_ask() || self.under_way + self.held < self.plan.connections,
             Stage::Finishing => self.under_way == 0,
             Stage::Closing => self.open == 0,
@@ -183,6 +186,11 @@ impl<C: Copy + PartialEq> Generator<C> {
 
     /// Time has passed: begins what is to begin, and gives up what has taken too long.
     pub fn expired<N: Network<Connection = C>>(&mut self, network: &mut N, now_ns: u64) {
+        if self.stage == Stage::Ready {
+            self.stage = Stage::Asking;
+            (self.start_ns, self.last_ns, self.scan_ns) = (now_ns, now_ns, now_ns);
+            (self.second_ns, self.before) = (now_ns + SECOND_NS, (now_ns, 0, 0));
+        }
         if now_ns >= self.scan_ns {
             self.scan(network, now_ns);
             self.scan_ns = now_ns + SCAN_NS.min(self.plan.timeout_ns / 4).max(1);

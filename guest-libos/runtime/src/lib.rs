@@ -30,7 +30,14 @@ mod start;
 pub mod turn;
 pub mod upcall;
 
+pub use logger::print_line;
 pub use start::run;
+
+/// Writes a line of the program's own to the log, without a level: results, which people and programs read as they are.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => { $crate::print_line(format_args!($($text)*)) };
+}
 
 /// Declares `main`, a `fn() -> u32` that returns the machine's exit status, as the image's entry.
 #[macro_export]

@@ -14,11 +14,7 @@ impl log::Log for Ring {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            let ring = ring();
-            let mut line = Line { ring, at: ring.written.load(Ordering::Relaxed) };
-            // Cannot fail: the ring takes everything.
-            let _ = writeln!(line, "{:<5} {}", record.level(), record.args());
-            ring.written.store(line.at, Ordering::Release);
+            print_line(format_args!("{:<5} {}", record.level(), record.args()));
         }
     }
 
@@ -28,6 +24,15 @@ impl log::Log for Ring {
 fn ring() -> &'static LogRing {
     // SAFETY: mapped for the environment's whole life; the VMM reads it, so all fields are atomics.
     unsafe { &*(LOG_VA as *const LogRing) }
+}
+
+/// Writes a line as it is. [`crate::say`] is for calling it.
+pub fn print_line(text: core::fmt::Arguments<'_>) {
+    let ring = ring();
+    let mut line = Line { ring, at: ring.written.load(Ordering::Relaxed) };
+    // Cannot fail: the ring takes everything.
+    let _ = writeln!(line, "{text}");
+    ring.written.store(line.at, Ordering::Release);
 }
 
 struct Line {

@@ -39,7 +39,8 @@ impl Announcement {
                 complain!("exovm: waiting for the guest to be ready, {} s at most", READY_PATIENCE.as_secs());
             }
         }
-        let ports = if machine.is_ready(Duration::ZERO) { ports(machine) } else { Vec::new() };
+        let ready = machine.is_ready(Duration::ZERO);
+        let ports = if ready { ports(machine) } else { Vec::new() };
         let ended = machine.wait(Some(Duration::ZERO));
         if matches!(ended, Some(End::Fault { .. })) {
             return None;
@@ -48,6 +49,8 @@ impl Announcement {
         match &self.reach {
             _ if ended.is_some() => {}
             Reach::Nothing => {}
+            // What serves nothing and is ready all the same goes out by itself.
+            _ if ready && ports.is_empty() => {}
             _ if ports.is_empty() => {
                 let patience = READY_PATIENCE.as_secs();
                 text.push_str(&format!("the guest does not serve yet, after {patience} s\n"));
