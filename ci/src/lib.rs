@@ -7,6 +7,7 @@
 //! | [`link_layer`] | frames put on the wire by hand |
 //! | [`pair`] | two Cheetahs in one machine |
 //! | [`scene`] | the `exovm` command, as its user meets it |
+//! | [`swamp`] | runs of webswamp, and the servers that it meets |
 //! | [`tracefs`] | tracefs for one test, there or not |
 //!
 //! A test wraps its body in `exovm_netns::in_namespace!`; nothing here touches the host's own network.
@@ -16,6 +17,7 @@ pub mod host;
 pub mod link_layer;
 pub mod pair;
 pub mod scene;
+pub mod swamp;
 pub mod tracefs;
 
 pub use exovm_test::guest::make_image;

@@ -157,7 +157,7 @@ impl<C: Copy + PartialEq> Generator<C> {
         self.stage == Stage::Over
     }
 
-    /// When [`Self::expired`] is to be called at the latest. 0: as soon as possible.
+    /// When [`Self::expired`] and [`Self::progress`] are to be called at the latest. 0: as soon as possible.
     #[inline]
     pub fn next_deadline_ns(&self) -> Option<u64> {
         let at_once = match self.stage {
@@ -172,7 +172,8 @@ impl<C: Copy + PartialEq> Generator<C> {
         }
         let retry_ns = if self.held > 0 { self.retry_ns } else { u64::MAX };
         let end_ns = if self.stage == Stage::Asking { self.end_ns() } else { u64::MAX };
-        Some(self.scan_ns.min(retry_ns).min(end_ns).min(self.second_ns))
+        let second_ns = if self.stage == Stage::Closing { u64::MAX } else { self.second_ns };
+        Some(self.scan_ns.min(retry_ns).min(end_ns).min(second_ns))
     }
 
     fn end_ns(&self) -> u64 {

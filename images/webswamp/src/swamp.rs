@@ -135,7 +135,9 @@ impl Network for Wire<'_, '_> {
     fn connect(&mut self) -> Result<ConnId, NotConnected> {
         self.io.connect(self.remote).map_err(|error| match error {
             ConnectError::ConnectionsFull | ConnectError::PortsInUse => NotConnected::NoRoom,
-            ConnectError::NoRoute | ConnectError::NotAHost | ConnectError::PortZero => NotConnected::Unreachable,
+            ConnectError::NoRoute | ConnectError::NotAHost | ConnectError::PortZero => {
+                NotConnected::Unreachable
+            }
         })
     }
 
