@@ -162,7 +162,7 @@ impl<C: Copy + PartialEq> Generator<C> {
     pub fn next_deadline_ns(&self) -> Option<u64> {
         let at_once = match self.stage {
             Stage::Ready => true,
-            Stage::Asking => !self.may_ask() || self.under_way + self.held < self.plan.connections,
+            Stage::Asking => !self.has_more() || self.under_way + self.held < self.plan.connections,
             Stage::Finishing => self.under_way == 0,
             Stage::Closing => self.open == 0,
             Stage::Over => return None,
@@ -180,9 +180,15 @@ impl<C: Copy + PartialEq> Generator<C> {
         self.plan.duration_ns.map_or(u64::MAX, |duration| self.start_ns.saturating_add(duration))
     }
 
+    /// Whether the plan has more requests, as far as their number goes.
     #[inline]
-    fn may_ask(&self) -> bool {
-        self.stage == Stage::Asking && self.plan.requests.is_none_or(|requests| self.asked < requests)
+    fn has_more(&self) -> bool {
+        self.plan.requests.is_none_or(|requests| self.asked < requests)
+    }
+
+    #[inline]
+    fn may_ask(&self, now_ns: u64) -> bool {
+        self.stage == Stage::Asking && self.has_more() && now_ns < self.end_ns()
     }
 
     /// Time has passed: begins what is to begin, and gives up what has taken too long.
@@ -199,7 +205,7 @@ impl<C: Copy + PartialEq> Generator<C> {
         if now_ns >= self.retry_ns {
             self.held = 0;
         }
-        if self.stage == Stage::Asking && (!self.may_ask() || now_ns >= self.end_ns()) {
+        if self.stage == Stage::Asking && !self.may_ask(now_ns) {
             self.stage = Stage::Finishing;
         }
         self.fill(network, now_ns);
@@ -331,7 +337,7 @@ impl<C: Copy + PartialEq> Generator<C> {
     /// Begins connections until as many requests are under way as should be.
     fn fill<N: Network<Connection = C>>(&mut self, network: &mut N, now_ns: u64) {
         let mut burst = BURST;
-        while self.under_way + self.held < self.plan.connections && burst > 0 && self.may_ask() {
+        while self.under_way + self.held < self.plan.connections && burst > 0 && self.may_ask(now_ns) {
             burst -= 1;
             match network.connect() {
                 Ok(connection) => {
@@ -388,11 +394,7 @@ impl<C: Copy + PartialEq> Generator<C> {
         }
         place.since_ns = now_ns;
         let Some(connection) = place.connection else { return };
-        if answer.keeps_alive
-            && self.plan.reuse == Reuse::KeepAlive
-            && self.may_ask()
-            && now_ns < self.end_ns()
-        {
+        if answer.keeps_alive && self.plan.reuse == Reuse::KeepAlive && self.may_ask(now_ns) {
             self.asked += 1;
             network.request(connection);
             return;

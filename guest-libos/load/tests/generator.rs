@@ -291,6 +291,19 @@ fn time_ends_the_run_and_what_is_under_way_is_waited_for() {
     run.finish();
 }
 
+#[test]
+fn answer_that_comes_with_the_end_begins_nothing() {
+    for words in ["-c 1 -d 1s", "-c 1 -d 1s --close"] {
+        let mut run = Run::new(words);
+        run.settle();
+        let id = run.take_request();
+        run.now_ns += 1000 * MS;
+        run.bytes(id, GOOD);
+        assert_eq!((run.fake.connects, run.fake.requests.len()), (1, 0), "{words}");
+        run.finish();
+    }
+}
+
 proptest! {
     #[test]
     fn every_request_ends_in_exactly_one_place(
