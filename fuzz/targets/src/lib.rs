@@ -7,6 +7,7 @@
 //! | [`console`](device::console) | the host channel: the same, and a client at a port |
 //! | [`user_net`](network::user_net) | the user backend: frames of a hostile guest |
 //! | [`stack`](network::stack) | exos-net: frames of a hostile network, beside an application |
+//! | [`responses`](responses::responses) | exos-load: bytes of a hostile HTTP server |
 //! | [`flows`](flows::flows) | the flow table: frames are classified among flows that come and go |
 //! | [`kernel`](kernel::kernel) | the kernel's tables: capabilities, page tables, and ranges given back while they are in use, by arbitrary calls |
 //!
@@ -17,17 +18,19 @@ pub mod flows;
 pub mod input;
 pub mod kernel;
 pub mod network;
+pub mod responses;
 
 /// A target: its name, which is that of its corpus, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("net", device::net),
     ("block", device::block),
     ("console", device::console),
     ("user_net", network::user_net),
     ("stack", network::stack),
+    ("responses", responses::responses),
     ("flows", flows::flows),
     ("kernel", kernel::kernel),
 ];
