@@ -24,5 +24,5 @@ pub use enter::{end_with_parent, enter_private_network, spawn_in_private_network
 pub use error::NetnsError;
 pub use interface::Interface;
 pub use namespace::Namespace;
-pub use tap::{TapQueues, attach_tap, create_tap};
+pub use tap::{TapQueues, attach_tap, create_tap, switch_offloads_off};
 pub use test_harness::in_namespace;

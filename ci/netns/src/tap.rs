@@ -49,6 +49,13 @@ pub fn attach_tap(interface: &Interface, queues: TapQueues) -> Result<File, Netn
     Ok(tap)
 }
 
+/// Switches the offloads of an attached TAP off: every frame that comes out is a segment of its own with its checksum.
+pub fn switch_offloads_off(interface: &Interface, tap: &File) -> Result<(), NetnsError> {
+    // SAFETY: TUNSETOFFLOAD takes its argument by value.
+    let result = unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETOFFLOAD as _, 0 as libc::c_ulong) };
+    check(interface, "switch off the offloads of", result)
+}
+
 fn open_queue(interface: &Interface, queues: TapQueues) -> Result<File, NetnsError> {
     let tap = OpenOptions::new()
         .read(true)
