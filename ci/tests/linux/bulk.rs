@@ -1,13 +1,14 @@
 //! Much at once, and question and answer, in both directions, opened by either side, with each congestion control of the kernel's
 //! and each of ours, over a good wire and over a bad one.
 
-use crate::tap_port::{Faults, LINUX, Left, OURS, start};
+use crate::tap_port::{Faults, LINUX, Left, OURS, interface, start};
 use crate::{assert_nothing_is_left, patient, patterned, read_and_compare, read_and_compare_ours, write_all};
 use exos_net::CongestionControl;
 use exos_sockets::{Sockets, TcpStream};
-use exovm_netns::{congestion_control, in_namespace};
+use exovm_netns::in_namespace;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,23 @@ fn kernels(listener: Option<TcpListener>) -> std::net::TcpStream {
     })
 }
 
+/// What the kernel's socket really uses.
+fn congestion_control_of(socket: &std::net::TcpStream) -> String {
+    let (mut name, mut len) = ([0u8; 16], 16);
+    // SAFETY: name and length live through the call, and the kernel writes no more than the length says.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_CONGESTION,
+            name.as_mut_ptr().cast(),
+            &mut len,
+        )
+    };
+    assert_eq!(result, 0);
+    String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned()
+}
+
 fn question(number: usize) -> usize {
     1 + number * 7_919 % 3_000
 }
@@ -91,6 +109,7 @@ async fn our_part(sockets: Sockets, opens: Opens, traffic: Traffic, bytes: usize
         }
         Traffic::In => assert_eq!(read_and_compare_ours(&mut stream, 2).await, bytes),
         Traffic::Exchange => {
+            stream.set_nodelay(true);
             for number in 0..EXCHANGES {
                 write_all(&mut stream, &patterned(number as u64, 0, question(number))).await;
                 let (mut at, mut buffer) = (0, vec![0; 4_096]);
@@ -122,6 +141,7 @@ fn kernels_part(mut socket: std::net::TcpStream, traffic: Traffic, bytes: usize)
             writing.join().expect("wrote it all");
         }
         Traffic::Exchange => {
+            socket.set_nodelay(true).expect("a socket");
             for number in 0..EXCHANGES {
                 let mut asked = vec![0; question(number)];
                 socket.read_exact(&mut asked).expect("no stall");
@@ -141,7 +161,9 @@ fn cell(
     traffic: Traffic,
     faults: Faults,
 ) -> (Duration, Left) {
-    congestion_control::set_default(kernels_control).expect("a congestion control of the kernel's");
+    interface()
+        .set_route_congestion_control(LINUX, 24, kernels_control)
+        .expect("a congestion control of the kernel's");
     let bytes = if faults.are_none() { GOOD_BYTES } else { BAD_BYTES };
     let listener = (opens == Opens::We).then(|| TcpListener::bind(("0.0.0.0", PORT)).expect("free"));
     let began = Instant::now();
@@ -150,7 +172,9 @@ fn cell(
         move |config| config.congestion = control,
         move |sockets, _| our_part(sockets, opens, traffic, bytes),
     );
-    kernels_part(kernels(listener), traffic, bytes);
+    let socket = kernels(listener);
+    assert_eq!(congestion_control_of(&socket), kernels_control);
+    kernels_part(socket, traffic, bytes);
     let took = began.elapsed();
     let ((), left) = running.join();
     assert_nothing_is_left(&left);

@@ -167,7 +167,18 @@ impl<T> Running<T> {
     }
 }
 
-/// Starts a program on our stack behind `tap0`, which this makes. It is running when this returns.
+/// `tap0`, which is made when it is first asked for.
+pub(crate) fn interface() -> Interface {
+    let interface = Interface::named("tap0").expect("a good name");
+    if !interface.exists() {
+        create_tap(&interface, TapQueues::Single).expect("a TAP");
+        interface.add_address(LINUX.into(), 24).expect("an address");
+        interface.up().expect("up");
+    }
+    interface
+}
+
+/// Starts a program on our stack behind `tap0`. It is running when this returns.
 pub(crate) fn start<T, P, F>(
     faults: Faults,
     set: impl FnOnce(&mut Config) + Send + 'static,
@@ -178,12 +189,7 @@ where
     F: Future<Output = T> + 'static,
     P: FnOnce(Sockets, Spawner) -> F + Send + 'static,
 {
-    let interface = Interface::named("tap0").expect("a good name");
-    if !interface.exists() {
-        create_tap(&interface, TapQueues::Single).expect("a TAP");
-        interface.add_address(LINUX.into(), 24).expect("an address");
-        interface.up().expect("up");
-    }
+    let interface = interface();
     let (ready, is_ready) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         let tap = attach_tap(&interface, TapQueues::Single).expect("the TAP");
