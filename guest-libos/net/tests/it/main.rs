@@ -2,6 +2,7 @@
 //! independent client over a bad link for the whole, garbage for robustness.
 
 mod attacks;
+mod bottleneck;
 mod close;
 mod connect;
 mod data_path;
@@ -16,6 +17,7 @@ mod receive;
 mod retransmission;
 mod room;
 mod sack;
+mod simulation;
 mod timestamps;
 mod transfer;
 mod windows;

@@ -247,4 +247,37 @@ mod tests {
         cubic.on_ack(700 * MSS, &ack(MSS), MSS);
         assert_eq!((cubic.curve.k, cubic.curve.w_max, cubic.curve.cwnd_prior), (0, 700 * MSS, 1_000 * MSS));
     }
+
+    /// Congestion avoidance at a round trip of `rtt_ms` after a loss at `segments`, an acknowledgment a segment: the window
+    /// after each round trip, in segments, beside `model(t)`.
+    fn assert_follows(segments: u32, rtt_ms: u64, rounds: u64, model: impl Fn(f64) -> f64) {
+        let (mut cubic, mut window) = after_loss(segments * MSS);
+        for round in 0..rounds {
+            let acks = u64::from(window / MSS);
+            for number in 0..acks {
+                let now = Instant::from_micros(rtt_ms * 1_000 * round + rtt_ms * 1_000 * number / acks);
+                let smoothed_rtt = Duration::from_millis(rtt_ms);
+                window = cubic.on_ack(window, &Ack { now, smoothed_rtt, ..ack(MSS) }, MSS);
+            }
+            let expected = model((round + 1) as f64 * rtt_ms as f64 / 1e3);
+            let got = f64::from(window) / f64::from(MSS);
+            assert!((got / expected - 1.0).abs() < 0.04, "round {round}: {got} segments, not {expected}");
+        }
+    }
+
+    #[test]
+    fn window_follows_the_cubic_function() {
+        // RFC 9438 4.2, with beta = 0.7 and C = 0.4.
+        let k = (1_000.0 * 0.3 / 0.4f64).cbrt();
+        assert_follows(1_000, 100, 200, |t| 0.4 * (t - k).powi(3) + 1_000.0);
+    }
+
+    #[test]
+    fn window_follows_reno_where_that_is_faster() {
+        // RFC 9438 4.3: from 70 segments by 9/17 a round trip up to 100, by one from there.
+        let turn = 30.0 / (9.0 / 17.0) * 0.01;
+        assert_follows(100, 10, 200, |t| {
+            if t < turn { 70.0 + t / 0.01 * 9.0 / 17.0 } else { 100.0 + (t - turn) / 0.01 }
+        });
+    }
 }

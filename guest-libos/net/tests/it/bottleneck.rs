@@ -1,0 +1,146 @@
+//! Flows of ours through a bottleneck in simulated time: how they share it, how slow start meets its queue, and what loss
+//! leaves of it beside what the congestion control's formula allows (RFC 9438 5.1).
+
+use exos_net::{Config, CongestionControl, Duration, SlowStart};
+
+use crate::simulation::stations::config;
+use crate::simulation::{LinkConfig, Network, Setup};
+
+const MIB: u32 = 1 << 20;
+
+/// `flows` through a link of `rate_bytes` a second and a queue as long as a round trip of 40 ms takes.
+fn bottleneck(senders: Vec<Config>, rate_bytes: u64, seed: u64) -> Setup {
+    let delay = LinkConfig::delay(Duration::from_millis(20));
+    Setup {
+        senders,
+        receiver: Config { receive_window_bytes: 4 * MIB, ..config() },
+        forward: LinkConfig { rate_bytes: Some(rate_bytes), queue_bytes: rate_bytes / 25, ..delay },
+        backward: delay,
+        send_buffer_bytes: 4 * MIB as usize,
+        seed,
+    }
+}
+
+/// What two flows of one algorithm get in two minutes after half a minute, in bytes, the second beginning as the first.
+fn share(algorithm: CongestionControl) -> (u64, u64) {
+    let sender = Config { congestion: algorithm, ..config() };
+    let mut network = Network::new(&bottleneck(vec![sender.clone(), sender], 1_250_000, 1));
+    network.run(Duration::from_secs(30), u64::MAX);
+    let before = network.received();
+    network.run(Duration::from_secs(120), u64::MAX);
+    let after = network.received();
+    (after[0] - before[0], after[1] - before[1])
+}
+
+fn assert_share(algorithm: CongestionControl) {
+    let (first, second) = share(algorithm);
+    let difference = first.abs_diff(second) as f64 / first.max(second) as f64;
+    println!("{algorithm:?}: {first} and {second} bytes, {:.1} % apart", 100.0 * difference);
+    assert!(difference < 0.1, "{first} {second}");
+    // And they use it: 1,448 of 1,514 bytes of a frame are data.
+    assert!((first + second) as f64 > 0.95 * 120.0 * 1_250_000.0 * 1_448.0 / 1_514.0, "{}", first + second);
+}
+
+#[test]
+fn two_cubic_flows_share_a_bottleneck() {
+    assert_share(CongestionControl::Cubic);
+}
+
+#[test]
+fn two_new_reno_flows_share_a_bottleneck() {
+    assert_share(CongestionControl::NewReno);
+}
+
+/// Frames that found a queue of `round_trips` full in the first six seconds of a flow, and the bytes that arrived.
+fn beginning(slow_start: SlowStart, round_trips: u64) -> (u64, u64) {
+    let mut setup = bottleneck(vec![Config { slow_start, ..config() }], 2_500_000, 1);
+    setup.forward.queue_bytes *= round_trips;
+    let mut network = Network::new(&setup);
+    network.run(Duration::from_secs(6), u64::MAX);
+    (network.forward.overflowed, network.received()[0])
+}
+
+/// The rise is seen when the window is four times what fills the link, because a round's first segments meet little of
+/// the queue that its last ones make; then conservative slow start triples it (1.25^5) before it ends.
+#[test]
+fn hystart_ends_slow_start_before_a_long_queue_overflows() {
+    let (standard, hystart) = (beginning(SlowStart::Standard, 16), beginning(SlowStart::HyStart, 16));
+    println!("overflowed and received: {standard:?} in standard slow start, {hystart:?} with HyStart++");
+    assert!(standard.0 > 100, "{standard:?}");
+    assert_eq!(hystart.0, 0);
+    // And not at the price of the link: 15 MB fit in six seconds.
+    assert!(hystart.1 > 13_000_000, "{hystart:?}");
+}
+
+#[test]
+fn hystart_loses_less_where_the_queue_is_shorter() {
+    let (standard, hystart) = (beginning(SlowStart::Standard, 8), beginning(SlowStart::HyStart, 8));
+    println!("overflowed and received: {standard:?} in standard slow start, {hystart:?} with HyStart++");
+    assert!(hystart.0 * 3 < standard.0 && hystart.1 >= standard.1, "{standard:?} {hystart:?}");
+}
+
+#[test]
+fn equal_seeds_are_equal_runs_and_others_are_not() {
+    let run = |seed| {
+        let mut setup = bottleneck(vec![config(), config()], 1_250_000, seed);
+        setup.forward.loss_ppm = 10_000;
+        let mut network = Network::new(&setup);
+        network.run(Duration::from_secs(20), u64::MAX);
+        let counters = network.senders.iter().map(|sender| *sender.stack.counters()).collect::<Vec<_>>();
+        (network.received(), counters)
+    };
+    assert!(run(1) == run(1));
+    assert!(run(1) != run(2));
+}
+
+/// Goodput over a round trip of 100 ms with random loss, in bytes a second; the mean of ten minutes.
+fn lossy(algorithm: CongestionControl, loss_percent: u64, buffer: u32) -> f64 {
+    let delay = LinkConfig::delay(Duration::from_millis(50));
+    let runs = (0..10).map(|seed| {
+        let mut network = Network::new(&Setup {
+            senders: vec![Config { congestion: algorithm, ..config() }],
+            receiver: Config { receive_window_bytes: buffer, ..config() },
+            forward: LinkConfig { loss_ppm: loss_percent * 10_000, ..delay },
+            backward: delay,
+            send_buffer_bytes: buffer as usize,
+            seed,
+        });
+        network.run(Duration::from_secs(60), u64::MAX);
+        network.received()[0] as f64 / 60.0
+    });
+    let goodput = runs.sum::<f64>() / 10.0;
+    println!("{algorithm:?}, {loss_percent} % of loss, {buffer} bytes: {:.1} kB/s", goodput / 1e3);
+    goodput
+}
+
+#[test]
+fn small_buffer_is_used_as_far_as_loss_lets_it() {
+    for (loss, least) in [(0, 325e3), (1, 155e3), (5, 62e3), (10, 40e3)] {
+        let goodput = lossy(CongestionControl::Cubic, loss, 32 << 10);
+        assert!(goodput >= least, "{loss} %: {goodput}");
+    }
+}
+
+#[test]
+fn large_buffer_gives_what_the_formula_allows() {
+    // Both are sqrt(3 / 2p) segments a round trip: Reno's average window, which CUBIC's Reno-friendly region equals.
+    let formula = (1.5f64 / 0.01).sqrt() * 1_448.0 / 0.1;
+    for algorithm in [CongestionControl::Cubic, CongestionControl::NewReno] {
+        let goodput = lossy(algorithm, 1, 4 * MIB);
+        assert!(goodput > 0.9 * formula, "{algorithm:?}: {goodput}, the formula says {formula}");
+    }
+}
+
+#[test]
+fn much_loss_leaves_what_the_rate_with_timeouts_allows() {
+    for loss_percent in [5, 10] {
+        // RFC 5348 3.1, with a round trip of 100 ms, a timeout of 200 ms and growth counted in bytes (b = 1).
+        let p = loss_percent as f64 / 100.0;
+        let timeouts = 0.2 * 3.0 * (3.0 * p / 8.0).sqrt() * p * (1.0 + 32.0 * p * p);
+        let rate = 1_448.0 / (0.1 * (2.0 * p / 3.0).sqrt() + timeouts);
+        for algorithm in [CongestionControl::Cubic, CongestionControl::NewReno] {
+            let goodput = lossy(algorithm, loss_percent, 4 * MIB);
+            assert!(goodput > 0.9 * rate, "{algorithm:?}, {loss_percent} %: {goodput}, not {rate}");
+        }
+    }
+}
