@@ -83,6 +83,7 @@ impl<D: Data> SendSide<D> {
         };
         let grows = if self.is_quiet() && !self.has_blocks(segment, arrival) {
             self.recovery.forget_duplicates();
+            self.reorder_at = Instant::NEVER;
             true
         } else {
             !self.learn(news, segment, arrival, ctx)

@@ -21,6 +21,7 @@ pub(crate) mod sack_report;
 pub(crate) mod scoreboard;
 pub(crate) mod send_queue;
 pub(crate) mod send_side;
+mod send_timer;
 mod sequence;
 pub(crate) mod table;
 pub(crate) mod tail_probe;

@@ -1,5 +1,6 @@
 //! The sending half of a connection: SND.UNA, SND.NXT, the peer's window, what may leave now, and the timer that
-//! retransmits or probes. What acknowledgments do to it is in `acknowledge`. It knows nothing of the connection's state
+//! retransmits or probes. What acknowledgments do to it is in `acknowledge`, what time does in
+//! `send_timer`. It knows nothing of the connection's state
 //! and writes no header.
 
 use super::congestion::{Congestion, WindowUse};
@@ -7,7 +8,6 @@ use super::negotiation::Agreed;
 use super::rack::{Arrival, Rack};
 use super::recovery::{Frto, Phase, Recovery};
 use super::rto::Rto;
-use super::scoreboard::Fate;
 use super::send_queue::SendQueue;
 use super::tail_probe::TailProbe;
 use super::{Context, Seq};
@@ -415,131 +415,6 @@ impl<D: Data> SendSide<D> {
         }
         self.max = self.max.max(self.next);
         self.last_sent_at = ctx.now;
-    }
-
-    /// What always holds: SND.UNA =< SND.NXT =< the highest sent, no more is lost or has arrived than was sent, and the
-    /// records say of each byte between the first two what became of it.
-    fn is_sound(&self) -> bool {
-        let board = &self.queue.scoreboard;
-        self.una.is_at_or_before(self.next)
-            && self.next.is_at_or_before(self.max)
-            && board.sacked() + board.lost() <= self.next.since(self.una)
-            && board.covers(self.una, self.next)
-    }
-
-    /// Whether only the peer's window keeps something from being sent.
-    #[inline]
-    fn waits_for_window(&self) -> bool {
-        self.has_unsent() && self.plan(self.mss as usize).is_none()
-    }
-
-    /// Brings the timer in line with what is on its way and what waits (RFC 6298 (5.1), (5.2); RFC 8985 7.2; RFC 9293
-    /// 3.8.6.1).
-    #[inline]
-    pub(crate) fn update_timer(&mut self, ctx: &Context<'_>) {
-        debug_assert!(self.is_sound(), "{:?} {:?} {:?}", self.una, self.next, self.queue.scoreboard);
-        let lost = self.queue.scoreboard.lost();
-        let wanted = if self.next.since(self.una) > lost {
-            SendTimer::Acknowledgment
-        } else if if lost > 0 { self.window == 0 } else { self.waits_for_window() } {
-            SendTimer::Persist
-        } else if self.max != self.una {
-            // Everything is to be sent again, but nothing could leave yet.
-            SendTimer::Acknowledgment
-        } else {
-            SendTimer::Off
-        };
-        if wanted != self.timer {
-            if wanted == SendTimer::Persist {
-                self.progress_at = ctx.now;
-            }
-            if wanted == SendTimer::Persist || self.timer == SendTimer::Persist {
-                self.rto.reset_backoff();
-            }
-            self.timer = wanted;
-            self.timeout_at = ctx.now + self.rto.timeout();
-        }
-        self.timer_at = match wanted {
-            SendTimer::Off => Instant::NEVER,
-            SendTimer::Persist => self.timeout_at,
-            SendTimer::Acknowledgment => {
-                self.update_probe(ctx.now);
-                self.timeout_at.min(self.probe.at).min(self.reorder_at)
-            }
-        };
-    }
-
-    /// RFC 6298 (5.4) to (5.7), RFC 5681 3.1, RFC 8985 6.3: what is lost is sent again, slowly.
-    pub(crate) fn on_timeout(&mut self, ctx: &mut Context<'_>) {
-        ctx.counters.timeouts += 1;
-        self.timeouts = self.timeouts.saturating_add(1);
-        let repeated = self.recovery.is_repeated_timeout(self.una);
-        if repeated {
-            self.congestion.on_repeated_timeout(self.mss);
-        } else {
-            self.congestion.on_timeout(self.max.since(self.una), self.mss);
-        }
-        let board = &mut self.queue.scoreboard;
-        if repeated || board.first().is_some_and(|first| first.fate == Fate::Sacked) {
-            // What lies at SND.UNA cannot have arrived, or it would be acknowledged.
-            ctx.counters.sacks_forgotten += u64::from(board.sacked() > 0);
-            board.forget_sacks();
-        }
-        if self.sack {
-            self.rack.detect_on_timeout(
-                board,
-                self.una,
-                self.rto.smoothed().unwrap_or_default(),
-                self.mss,
-                ctx.now,
-            );
-        } else {
-            board.mark_lost(|_| true);
-        }
-        self.recovery.begin_timeout(self.una, self.next);
-        self.probe = TailProbe::default();
-        self.reorder_at = Instant::NEVER;
-        self.rto.back_off();
-        self.timeout_at = ctx.now + self.rto.timeout();
-    }
-
-    /// RACK's timer is due: what was only late until now is lost.
-    pub(crate) fn on_reorder_timer(&mut self, ctx: &mut Context<'_>) {
-        self.reorder_at = Instant::NEVER;
-        if self.detect_losses(ctx) > 0 {
-            if self.recovery.phase == Phase::Open {
-                self.begin_fast(0, ctx);
-            }
-            self.update_prr(0, false);
-        }
-    }
-
-    /// The persist timer expired: what to send, though the window does not allow it, and from where. An open but silly
-    /// window is used (the override of RFC 9293 3.8.6.2.1); into a closed one goes a single octet.
-    pub(crate) fn plan_probe(&self) -> (Seq, Planned) {
-        let most = (self.window as usize).clamp(1, self.mss as usize);
-        if self.queue.scoreboard.lost() > 0 {
-            // The window has shrunk behind what was sent.
-            let len = self.queue.at(0, most).len();
-            return (self.una, Planned { len, fin: len == 0 });
-        }
-        let unsent = self.queue.unsent();
-        let len = self.queue.at_next(unsent.min(most)).len();
-        (self.next, Planned { len, fin: self.fin_pending() && len == unsent })
-    }
-
-    /// A probe left, or could not.
-    pub(crate) fn probe_sent(&mut self, start: Seq, planned: Planned, ctx: &mut Context<'_>) {
-        ctx.counters.window_probes += 1;
-        // SND.NXT stays: the peer will most likely not take the octet. If it does, its acknowledgment is welcome.
-        self.max = self.max.max(start + planned.len as u32 + u32::from(planned.fin));
-    }
-
-    /// Arms the persist timer once more.
-    pub(crate) fn back_off_persist(&mut self, ctx: &Context<'_>) {
-        self.rto.back_off();
-        self.timeout_at = ctx.now + self.rto.timeout();
-        self.timer_at = self.timeout_at;
     }
 
     /// The path takes segments of `mss` bytes only (RFC 1191): send again what was too large, without punishment.
