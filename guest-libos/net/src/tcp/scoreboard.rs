@@ -146,10 +146,12 @@ impl Scoreboard {
     /// Everything before `ack` has arrived: drops it and shows what of it was not selectively acknowledged before.
     #[inline]
     pub(crate) fn acknowledge(&mut self, ack: Seq, mut arrived: impl FnMut(&Record)) {
-        while let Some(first) = self.records.front_mut()
+        while let Some(first) = self.records.front_mut().or(self.tail.as_mut())
             && first.start.is_before(ack)
         {
             let piece = Record { end: first.end.min(ack), ..*first };
+            let whole = piece.end == first.end;
+            first.start = piece.end;
             match piece.fate {
                 Fate::Sacked => self.sacked -= piece.len(),
                 Fate::Lost => self.lost -= piece.len(),
@@ -158,19 +160,7 @@ impl Scoreboard {
             if piece.fate != Fate::Sacked {
                 arrived(&piece);
             }
-            if piece.end == first.end {
-                self.records.pop_front();
-            } else {
-                first.start = ack;
-            }
-        }
-        if let Some(last) = &mut self.tail
-            && last.start.is_before(ack)
-        {
-            let piece = Record { end: last.end.min(ack), ..*last };
-            arrived(&piece);
-            last.start = piece.end;
-            if piece.end == last.end {
+            if whole && self.records.pop_front().is_none() {
                 self.tail = None;
             }
         }

@@ -268,8 +268,13 @@ impl<D: Data> SendSide<D> {
     /// The next lost bytes and where they begin, if they may be sent again now.
     #[inline]
     pub(crate) fn plan_again(&self, max_payload: usize) -> Option<(Seq, Planned)> {
+        if self.queue.scoreboard.lost() == 0 { None } else { self.plan_lost(max_payload) }
+    }
+
+    #[cold]
+    fn plan_lost(&self, max_payload: usize) -> Option<(Seq, Planned)> {
         let board = &self.queue.scoreboard;
-        if board.lost() == 0 || (self.recovery.frto == Frto::SendNew && self.plan(max_payload).is_some()) {
+        if self.recovery.frto == Frto::SendNew && self.plan(max_payload).is_some() {
             return None;
         }
         let (start, end) = board.next_lost(max_payload as u32 + 1)?;
