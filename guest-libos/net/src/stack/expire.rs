@@ -1,7 +1,7 @@
 //! Time passes: retransmissions, probes, delayed acknowledgments, the ends of connections and TIME-WAIT records.
 
 use super::Stack;
-use super::open::on_opening_timer;
+use super::open::{on_opening_timer, suspect_neighbour};
 use crate::data::Data;
 use crate::driver::Transmit;
 use crate::events::{AckDue, AckPolicy, ConnId, End, TimerEvent};
@@ -104,6 +104,7 @@ impl<D: Data> Stack<D> {
             }
             if connection.is_open() && before < R1 && connection.send.timeouts == R1 {
                 fired = Fired::Retransmitting;
+                suspect_neighbour(connection, &mut self.neighbours, &mut ctx, tx);
             }
         }
         if connection.receive.ack_at <= now {

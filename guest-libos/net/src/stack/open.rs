@@ -252,6 +252,21 @@ fn ask<D: Data, T: Transmit<D>>(
     Ok(())
 }
 
+/// RFC 9293 3.8.3, R1: what is known of the next hop may be wrong. Where it was asked for before, it is asked again; an
+/// answer from elsewhere moves the connection there.
+#[cold]
+pub(super) fn suspect_neighbour<D: Data, T: Transmit<D>>(
+    connection: &Connection<D>,
+    neighbours: &mut Neighbours,
+    ctx: &mut Context<'_>,
+    tx: &mut T,
+) {
+    let hop = ctx.config.hop_to(*connection.key.peer().ip());
+    if hop.is_some_and(|hop| neighbours.last_known(hop).is_some()) {
+        let _ = ask_neighbour(connection, neighbours, ctx, tx);
+    }
+}
+
 /// Asks for the next hop's address, unless somebody did within the last second.
 fn ask_neighbour<D: Data, T: Transmit<D>>(
     connection: &Connection<D>,

@@ -1,6 +1,33 @@
 //! TCP (RFC 9293). A [`connection::Connection`] is a send side and a receive side with a state between
 //! them; `open` and `receive` read like RFC 9293 3.10.7, `transmit` decides what leaves. Nothing here knows other connections:
 //! that is `table`, `timers` and the stack above.
+//!
+//! Where RFC 9293 3.10, event processing, is to be found (a test checks that it is):
+//!
+//! | section | event | where |
+//! | --- | --- | --- |
+//! | 3.10.1 | OPEN, passive | `stack/mod.rs: listen` |
+//! | 3.10.1 | OPEN, active | `stack/open.rs: connect`, `tcp/open.rs: send_syn` |
+//! | 3.10.2 | SEND | `stack/mod.rs: send`, `stack/mod.rs: output`, `tcp/transmit.rs: output_all`, `tcp/send_side.rs: plan` |
+//! | 3.10.3 | RECEIVE | `stack/mod.rs: pending`, `stack/mod.rs: consume`, `stack/mod.rs: keep` |
+//! | 3.10.4 | CLOSE | `stack/mod.rs: close`, `tcp/connection.rs: close` |
+//! | 3.10.5 | ABORT | `stack/mod.rs: abort`, `tcp/connection.rs: abort_frame` |
+//! | 3.10.6 | STATUS | `stack/mod.rs: peer`, `stack/mod.rs: unsent_bytes`, `stack/mod.rs: unacked_bytes` |
+//! | 3.10.7.1 | SEGMENT ARRIVES, CLOSED | `stack/input.rs: segment_for_nobody` |
+//! | 3.10.7.2 | LISTEN | `stack/input.rs: syn_arrives`, `tcp/connection.rs: accept` |
+//! | 3.10.7.3 | SYN-SENT | `tcp/open.rs: segment_arrives_in_syn_sent` |
+//! | 3.10.7.4 | other states, in order | `tcp/receive.rs: segment_arrives` |
+//! | first | sequence number | `tcp/receive_side.rs: is_acceptable`, `tcp/receive.rs: unacceptable` |
+//! | second | RST | `tcp/receive.rs: reset_arrives` |
+//! | fourth | SYN | `tcp/receive.rs: syn_arrives` |
+//! | fifth | ACK | `tcp/receive.rs: acknowledgment_arrives`, `tcp/acknowledge.rs: acknowledge`, `tcp/receive.rs: fin_acknowledged` |
+//! | sixth | URG | `tcp/urgent.rs: urgent_arrives` |
+//! | seventh | text | `tcp/receive.rs: text_arrives`, `tcp/receive_side.rs: accept` |
+//! | eighth | FIN | `tcp/receive.rs: text_arrives`, `tcp/receive.rs: enter_time_wait` |
+//! | | TIME-WAIT | `tcp/timewait.rs: segment_arrives` |
+//! | 3.10.8 | USER TIMEOUT | `tcp/connection.rs: is_given_up` |
+//! | 3.10.8 | RETRANSMISSION TIMEOUT | `tcp/transmit.rs: on_send_timer`, `tcp/send_side.rs: on_timeout` |
+//! | 3.10.8 | TIME-WAIT TIMEOUT | `tcp/timewait.rs: expire`, `stack/expire.rs: fire` |
 
 pub(crate) mod acknowledge;
 pub(crate) mod congestion;
@@ -30,6 +57,7 @@ pub(crate) mod timers;
 pub(crate) mod timestamps;
 pub(crate) mod timewait;
 pub(crate) mod transmit;
+mod urgent;
 
 pub use sequence::Seq;
 

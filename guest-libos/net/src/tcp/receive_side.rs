@@ -24,7 +24,7 @@ pub(crate) struct ReceiveSide {
     /// Sequence number of a FIN that arrived before its turn.
     fin_at: Option<Seq>,
     /// RCV.UP: the octet after the urgent data, until the application has it.
-    urgent: Option<Seq>,
+    pub(super) urgent: Option<Seq>,
     /// Bytes lent from the last frame, which `keep` may still give back.
     lent: u32,
     /// The acknowledgment owed.
@@ -215,30 +215,6 @@ impl ReceiveSide {
     /// Bytes `start..end` came again: an acknowledgment without data reports them.
     pub(crate) fn came_twice(&mut self, start: Seq, end: Seq) {
         self.pure_ack_due |= self.report.came_twice(start, end);
-    }
-
-    /// RFC 9293 3.10.7.4, sixth: RCV.UP becomes the later of itself and SEG.UP. Returns whether the application must be
-    /// told (MUST-32). Before the segment's text, so that urgent data in it counts.
-    #[cold]
-    pub(crate) fn urgent_arrives(&mut self, end: Seq) -> bool {
-        let later = end.is_after(self.next) && self.urgent.is_none_or(|known| end.is_after(known));
-        if later {
-            self.urgent = Some(end);
-        }
-        later
-    }
-
-    /// Bytes that the application has not consumed before the end of the urgent data (MUST-33).
-    pub(crate) fn urgent_bytes(&self) -> u32 {
-        let unread = self.next - self.buffer.ready().len() as u32;
-        self.urgent.filter(|end| end.is_after(unread)).map_or(0, |end| end.since(unread))
-    }
-
-    /// The application has read on; a mark that lies behind it says nothing any more.
-    pub(crate) fn forget_old_urgent(&mut self) {
-        if self.urgent.is_some() && self.urgent_bytes() == 0 {
-            self.urgent = None;
-        }
     }
 
     /// An acknowledgment is owed.

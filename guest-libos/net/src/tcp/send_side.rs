@@ -343,25 +343,6 @@ impl<D: Data> SendSide<D> {
         Some(Planned { len, fin: fin_pending && len == unsent })
     }
 
-    /// Everything queued until now is urgent.
-    pub(crate) fn mark_urgent(&mut self) {
-        self.urgent = Some(self.una + self.queue.len() as u32);
-    }
-
-    /// Whether segments may have to say that there is urgent data.
-    #[inline]
-    pub(crate) fn has_urgent(&self) -> bool {
-        self.urgent.is_some()
-    }
-
-    /// The urgent pointer of a segment that begins at `sequence`. An end further away than the field can say is said by
-    /// a later segment.
-    #[cold]
-    pub(crate) fn urgent_pointer(&self, sequence: Seq) -> Option<u16> {
-        let end = self.urgent.filter(|end| end.is_after(sequence))?;
-        Some(end.since(sequence).min(u32::from(u16::MAX)) as u16)
-    }
-
     /// Whether less than a segment waits for more data to fill it. What was sent before never does.
     #[inline]
     fn waits_for_more(&self, unsent: usize, in_flight: u32) -> bool {

@@ -55,11 +55,15 @@ fn requirements(text: &str) -> Result<BTreeMap<&str, Requirement<'_>>, String> {
     Ok(all)
 }
 
-/// Whether the file has a test with this name.
-fn has_test(file: &str, name: &str) -> bool {
+/// Whether the file has a function with this name.
+fn has_function(file: &str, name: &str) -> bool {
     let text = fs::read_to_string(crate_folder().join(file)).unwrap_or_default();
-    let function = format!("fn {name}(");
-    text.lines().any(|line| line.trim_start().starts_with(&function))
+    let begins = [format!("fn {name}("), format!("fn {name}<")];
+    let without_visibility = |line: &str| {
+        let line = line.trim_start().trim_start_matches("pub");
+        line.trim_start_matches("(crate)").trim_start_matches("(super)").trim_start().to_string()
+    };
+    text.lines().map(without_visibility).any(|line| begins.iter().any(|begin| line.starts_with(begin)))
 }
 
 /// The table. `covering` has the scripts of each requirement.
@@ -84,7 +88,7 @@ fn table(text: &str, covering: &BTreeMap<String, Vec<String>>) -> Result<String,
                 match keyword {
                     "test" => {
                         let (file, name) = rest.split_once(' ').ok_or_else(|| format!("{number}: {rest}"))?;
-                        if !has_test(file, name) {
+                        if !has_function(file, name) {
                             return Err(format!("{number}: {file} has no test {name}"));
                         }
                         how.push(format!("[`{name}`]({file})"));
@@ -169,4 +173,18 @@ fn table_invalid_input_returns_error() {
     let mut less = good;
     less.remove("MUST-16");
     assert!(error(&text, &less).contains("MUST-16 has neither script nor test nor reason"));
+}
+
+/// The map from RFC 9293 3.10 to functions at the beginning of `src/tcp/mod.rs`.
+#[test]
+fn map_of_event_processing_names_functions_that_are_there() {
+    let text = fs::read_to_string(crate_folder().join("src/tcp/mod.rs")).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("//! | "));
+    let places: Vec<&str> = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).collect();
+    assert!(places.len() > 30, "{places:?}");
+    for place in places {
+        let (file, name) = place.split_once(": ").unwrap_or_else(|| panic!("{place} is not FILE: FUNCTION"));
+        assert!(has_function(&format!("src/{file}"), name), "src/{file} has no function {name}");
+    }
+    assert!(!has_function("src/tcp/open.rs", "no_such_function"));
 }
