@@ -166,6 +166,7 @@ impl<D: Data> Stack<D> {
                 };
                 self.counters.segments_out += 1;
                 self.counters.resets_out += 1;
+                self.wheel.arm(conn.index, connection.deadline(&self.config));
                 Ok(Input::Reply(connection.control_frame(&reset)))
             }
             Verdict::Forget => {

@@ -119,7 +119,10 @@ impl<D: Data> Connection<D> {
         let acknowledged = match segment.acknowledgment {
             Some(ack) if ack == self.send.next => Some(ack),
             Some(_) if segment.control == Control::Rst => return Verdict::Drop(DropReason::Unacceptable),
-            Some(ack) => return Verdict::Reset(ack),
+            Some(ack) => {
+                self.send.repeat_syn_soon(ctx);
+                return Verdict::Reset(ack);
+            }
             None => None,
         };
         // Second, check the RST bit. Third would be security. Fourth, check the SYN bit.

@@ -13,8 +13,11 @@ use super::tail_probe::TailProbe;
 use super::{Context, Seq};
 use crate::data::Data;
 use crate::options::Coalesce;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::tcp::{Control, Segment};
+
+/// From a reset that ends what the peer has between our ports to the SYN that comes after it.
+const SYN_AFTER_RESET: Duration = Duration::from_millis(2);
 
 /// What the send timer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +151,14 @@ impl<D: Data> SendSide<D> {
         self.timer_at = ctx.now + self.rto.timeout();
         self.progress_at = ctx.now;
         self.last_sent_at = ctx.now;
+    }
+
+    /// The peer knows another connection between these ports, which our reset is about to end (RFC 9293 3.5.1, figure 9): a first SYN
+    /// need not wait for its timeout.
+    pub(crate) fn repeat_syn_soon(&mut self, ctx: &Context<'_>) {
+        if self.rto.backoff() == 0 {
+            self.timer_at = self.timer_at.min(ctx.now + SYN_AFTER_RESET);
+        }
     }
 
     /// Our SYN leaves once more, as a SYN-ACK, since the peer has opened at the same time.

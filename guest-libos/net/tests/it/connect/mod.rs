@@ -356,3 +356,18 @@ fn aborted_attempt_leaves_nothing_and_sends_nothing() {
     let reset = peer.see(&host.input(&peer.syn_ack()).reply());
     assert_eq!((reset.flags.as_str(), reset.seq), ("R", 1));
 }
+
+#[test]
+fn peer_that_knows_another_connection_is_reset_and_gets_the_next_syn_at_once() {
+    let mut host = StaticHost::with(config());
+    let (peer, _) = Peer::with_syn(&mut host);
+    // What a host in TIME-WAIT answers (RFC 9293 3.10.7.4).
+    let reset = peer.see(&host.input(&peer.frame(TcpControl::None, 0, Some(0x1234_5678), &[])).reply());
+    assert_eq!((reset.flags.as_str(), reset.seq), ("R", 0x1234_5678));
+    host.wait_ms(3);
+    assert_eq!(peer.seen_one(&mut host).flags, "S");
+    // Once: who forges such segments gets no stream of SYNs.
+    let _ = host.input(&peer.frame(TcpControl::None, 0, Some(0x1234_5678), &[])).reply();
+    host.wait_ms(900);
+    assert_eq!(peer.seen(&mut host), []);
+}
