@@ -55,7 +55,7 @@ fn bad_frames_are_counted_by_what_is_wrong_with_them() {
         };
         let repeat = |frame: &[u8], times| (0..times).for_each(|_| wire.send(frame).unwrap());
         // An IPv4 header whose checksum is wrong; a datagram longer than its frame; one for somebody else; one from a multicast address;
-        // IPv6; a fragment.
+        // IPv6; a fragment that is none, as more follow and it does not end at a multiple of eight bytes.
         repeat(&spoiled(24, 0xFF), 2);
         repeat(&good[..40], 3);
         let mut elsewhere = good.clone();

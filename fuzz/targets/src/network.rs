@@ -213,7 +213,7 @@ pub fn stack(bytes: &[u8]) {
                 let trusted =
                     if input.u8() & 1 == 0 { RxChecksum::Unknown } else { RxChecksum::TransportValid };
                 match stack.input(now, &frame, RxMeta { checksum: trusted }) {
-                    Came::Nothing => {}
+                    Came::Nothing | Came::Datagram(_) | Came::DatagramError(_) => {}
                     Came::Reply(reply) => drop(Transmit::<&'static [u8]>::transmit_control(&mut nic, &reply)),
                     Came::Segment(events) => {
                         let conn = events.conn;

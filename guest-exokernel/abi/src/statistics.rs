@@ -182,7 +182,7 @@ group! {
         bad_source: Counter of "packets",
         /// Dropped: an EtherType, IP protocol or ICMP message that we do not handle.
         unsupported: Counter of "packets",
-        /// Dropped: an IPv4 fragment.
+        /// Dropped: an IPv4 fragment that cannot be one, overlaps another, or belongs to a datagram that was given up.
         fragments: Counter of "packets",
         /// Dropped: the sender is off-link and there is no gateway.
         no_route: Counter of "packets",

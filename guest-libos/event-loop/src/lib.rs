@@ -348,7 +348,8 @@ impl<'s, S: Service> EventLoop<'s, S> {
             };
             let mut sender = Sender(&mut self.nic.transmit);
             match input {
-                Input::Nothing => {}
+                // No service binds UDP ports.
+                Input::Nothing | Input::Datagram(_) | Input::DatagramError(_) => {}
                 Input::Reply(reply) => {
                     // A lost ARP or ICMP answer is asked for again.
                     let _ = exos_net::Transmit::<S::Data>::transmit_control(&mut sender, &reply);

@@ -6,6 +6,7 @@ use core::net::Ipv4Addr;
 use core::num::NonZeroU8;
 use core::ops::RangeInclusive;
 
+use crate::ip::reassembly;
 use crate::options::Dscp;
 use crate::time::Duration;
 use crate::wire::ethernet::MacAddress;
@@ -48,6 +49,15 @@ pub enum SlowStart {
     /// HyStart++ (RFC 9406): a loss, or round trips that get longer because a queue fills.
     #[default]
     HyStart,
+}
+
+/// How often something is done at most: a token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// In the long run, so often a second; 0 is never.
+    pub per_second: u32,
+    /// After a pause, so often at once.
+    pub burst: u32,
 }
 
 /// Everything the stack must be told. Start from [`Config::new`] and change what differs.
@@ -112,6 +122,23 @@ pub struct Config {
     /// How often a SYN-ACK is repeated before the half-open connection is forgotten: 7 times are three minutes (RFC 9293
     /// 3.8.3: MUST-23).
     pub syn_ack_retries: u8,
+    /// UDP ports that may be bound.
+    pub max_udp_ports: u16,
+    /// Whether UDP datagrams that are larger than the path MTU go in fragments; else they are refused.
+    pub fragment_udp: bool,
+    /// Destinations whose path MTUs are remembered.
+    pub max_path_mtus: u16,
+    /// Datagrams in fragments that are put together at the same time; one source may have a quarter of them. 0: fragments are
+    /// dropped.
+    pub max_reassemblies: u16,
+    /// Bound on what their fragments take; a quarter of it for one source, which must be more than its largest datagram.
+    pub max_reassembly_bytes: usize,
+    /// How long a datagram's fragments are waited for, from the first that arrives on.
+    pub reassembly_timeout: Duration,
+    /// How often echo requests are answered.
+    pub echo_replies: Rate,
+    /// How often ICMP errors are sent (RFC 1812 4.3.2.8).
+    pub icmp_errors: Rate,
     /// 128 random bits, fresh at every boot, for initial sequence numbers (RFC 6528) and the hash of the tables.
     pub secret: [u8; 16],
 }
@@ -148,6 +175,14 @@ impl Config {
             ephemeral_ports: 32_768..=60_999,
             syn_retries: 7,
             syn_ack_retries: 7,
+            max_udp_ports: 64,
+            fragment_udp: false,
+            max_path_mtus: 256,
+            max_reassemblies: 64,
+            max_reassembly_bytes: 1 << 20,
+            reassembly_timeout: reassembly::TIMEOUT,
+            echo_replies: Rate { per_second: 1_000, burst: 100 },
+            icmp_errors: Rate { per_second: 100, burst: 20 },
             secret,
         }
     }
@@ -168,6 +203,11 @@ impl Config {
         let host_bits = u32::MAX.checked_shr(u32::from(self.prefix_len)).unwrap_or(0);
         let host = address.to_bits() & host_bits;
         self.prefix_len < 31 && self.is_on_link(address) && (host == 0 || host == host_bits)
+    }
+
+    /// Whether `address` is everybody's on our link (RFC 1122 3.2.1.3 (c), (d)).
+    pub(crate) fn is_broadcast(&self, address: Ipv4Addr) -> bool {
+        address.is_broadcast() || self.is_link_broadcast(address)
     }
 
     /// The host on our link that datagrams to `address` are handed to.

@@ -30,6 +30,24 @@ counters! {
         arp_conflicts,
         /// Echo requests answered.
         echo_replies,
+        /// Echo requests that the rate limit left unanswered.
+        echo_replies_limited,
+        /// Fragments of datagrams that had to be put together (RFC 4293's ReasmReqds).
+        reassembly_required,
+        /// Datagrams put together (ReasmOKs).
+        reassembly_ok,
+        /// Datagrams that could not be put together: fragments missing for too long, overlapping, or too many (ReasmFails).
+        reassembly_fails,
+        /// UDP datagrams given to the application.
+        datagrams_in,
+        /// UDP datagrams handed to the driver.
+        datagrams_out,
+        /// ICMP errors about UDP datagrams of ours given to the application.
+        datagram_errors_in,
+        /// ICMP errors sent.
+        icmp_errors_out,
+        /// ICMP errors that the rate limit kept back.
+        icmp_errors_limited,
         /// TCP segments that reached a connection, a TIME-WAIT record or a listener.
         segments_in,
         /// Of these, those that carry data.
@@ -128,6 +146,8 @@ counters! {
         time_wait_evicted,
         /// Path MTU reductions (RFC 1191).
         path_mtu_reduced,
+        /// Times that smaller segments were tried because full ones timed out again and again (RFC 4821).
+        black_holes,
         /// Dropped: shorter than its headers, or lengths or fields that contradict each other.
         dropped_malformed,
         /// Dropped: not addressed to us.
@@ -138,8 +158,10 @@ counters! {
         dropped_unsupported,
         /// Dropped: an IPv4, ICMP or TCP checksum is wrong.
         dropped_checksum,
-        /// Dropped: an IPv4 fragment.
+        /// Dropped: an IPv4 fragment that cannot be one, overlaps another, or belongs to a datagram that was given up.
         dropped_fragment,
+        /// Dropped: a UDP datagram for a port that is not bound (RFC 4113's udpNoPorts).
+        dropped_no_port,
         /// Dropped: the sender is off-link and there is no gateway.
         dropped_no_route,
         /// Dropped: a TCP segment that RFC 9293 says to drop silently.
@@ -201,6 +223,7 @@ pub(crate) enum DropReason {
     Unsupported,
     Checksum,
     Fragment,
+    NoPort,
     NoRoute,
     Unacceptable,
     ConnectionsFull,
@@ -216,6 +239,7 @@ impl Counters {
             DropReason::Unsupported => &mut self.dropped_unsupported,
             DropReason::Checksum => &mut self.dropped_checksum,
             DropReason::Fragment => &mut self.dropped_fragment,
+            DropReason::NoPort => &mut self.dropped_no_port,
             DropReason::NoRoute => &mut self.dropped_no_route,
             DropReason::Unacceptable => &mut self.dropped_unacceptable,
             DropReason::ConnectionsFull => &mut self.refused_connections_full,

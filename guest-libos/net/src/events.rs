@@ -1,6 +1,9 @@
 //! What the stack tells the application: connection identifiers, what a segment meant, how a connection ended.
 
 use core::fmt;
+use core::net::SocketAddr;
+
+use alloc::borrow::Cow;
 
 use crate::frame::ControlFrame;
 use crate::wire::icmp::Problem;
@@ -35,6 +38,32 @@ pub enum Input<'f> {
     Reply(ControlFrame<'f>),
     /// A segment of a connection: what happened, and whether an acknowledgment is owed.
     Segment(SegmentEvents<'f>),
+    /// A UDP datagram for a port that was bound by `Stack::bind_udp`.
+    Datagram(Datagram<'f>),
+    /// A datagram that was sent from such a port did not arrive, says a router or its receiver.
+    DatagramError(DatagramError),
+}
+
+/// A UDP datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram<'f> {
+    /// Who sent it. Nothing proves that; port 0 wants no answer.
+    pub from: SocketAddr,
+    /// Our address, or the broadcast address that it was sent to, and the bound port.
+    pub to: SocketAddr,
+    /// The data: lent from the frame, or owned if it came in fragments.
+    pub payload: Cow<'f, [u8]>,
+}
+
+/// What came of a datagram. Anybody can make it up: a hint, not a fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatagramError {
+    /// The port that it was sent from.
+    pub port: u16,
+    /// Whom it was sent to.
+    pub to: SocketAddr,
+    /// Why it did not arrive.
+    pub problem: Problem,
 }
 
 /// What one segment meant for its connection. Handle the fields from the top down; then, unless `ended` is set, call
@@ -93,6 +122,25 @@ impl SegmentEvents<'_> {
             problem: None,
             reply: AckDue::None,
             output_due: false,
+        }
+    }
+
+    /// The same without the data.
+    pub(crate) fn without_data<'f>(self) -> SegmentEvents<'f> {
+        SegmentEvents {
+            conn: self.conn,
+            opened: self.opened,
+            acked_bytes: self.acked_bytes,
+            low_water: self.low_water,
+            data: &[],
+            readable: self.readable,
+            peer_closed: self.peer_closed,
+            ended: self.ended,
+            last_ack: self.last_ack,
+            reply: self.reply,
+            output_due: self.output_due,
+            problem: self.problem,
+            urgent: self.urgent,
         }
     }
 }
@@ -275,3 +323,63 @@ impl fmt::Display for ListenError {
 }
 
 impl core::error::Error for ListenError {}
+
+/// Why a port was not bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindError {
+    /// Port 0 cannot be bound.
+    PortZero,
+    /// The port is bound already.
+    InUse,
+    /// `Config::max_udp_ports` are bound.
+    TooMany,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PortZero => "port 0 cannot be bound; choose one from 1 to 65535",
+            Self::InUse => "the port is bound already; unbind it first or choose another",
+            Self::TooMany => "too many ports are bound; unbind one, or raise max_udp_ports",
+        })
+    }
+}
+
+impl core::error::Error for BindError {}
+
+/// Why a datagram was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendDatagramError {
+    /// The port was not bound by `Stack::bind_udp`.
+    NotBound,
+    /// The receiver's port is 0.
+    PortZero,
+    /// The receiver is not a host that we can reach.
+    NoRoute,
+    /// The datagram is larger than its path takes, or than any can be.
+    TooLarge {
+        /// The largest payload.
+        max_bytes: u16,
+    },
+    /// The next hop's Ethernet address is not known; it has been asked for.
+    Unresolved,
+    /// The driver is full.
+    Full,
+}
+
+impl fmt::Display for SendDatagramError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotBound => f.write_str("the port is not bound; call bind_udp first"),
+            Self::PortZero => f.write_str("port 0 cannot be sent to; name the receiver's port"),
+            Self::NoRoute => f.write_str("the receiver cannot be reached; set a gateway, or another address"),
+            Self::TooLarge { max_bytes } => {
+                write!(f, "the datagram is too large; send at most {max_bytes} bytes, or set fragment_udp")
+            }
+            Self::Unresolved => f.write_str("the next hop was just asked for its address; send again soon"),
+            Self::Full => f.write_str("the driver is full; send again when it has room"),
+        }
+    }
+}
+
+impl core::error::Error for SendDatagramError {}

@@ -26,13 +26,14 @@ pub mod data;
 pub mod driver;
 pub mod events;
 mod frame;
+mod ip;
 pub mod options;
 mod stack;
 mod tcp;
 pub mod time;
 pub mod wire;
 
-pub use config::{Config, ConfigError, CongestionControl, MAX_TSO_BYTES, SlowStart, TxChecksum};
+pub use config::{Config, ConfigError, CongestionControl, MAX_TSO_BYTES, Rate, SlowStart, TxChecksum};
 pub use counters::Counters;
 pub use data::Data;
 pub use driver::{
@@ -40,8 +41,8 @@ pub use driver::{
     TxSegment,
 };
 pub use events::{
-    AckDue, AckPolicy, ConnId, ConnectError, End, Evicted, Input, KeepError, ListenError, SegmentEvents,
-    SendError, Sent, StaleConnection, TimerEvent,
+    AckDue, AckPolicy, BindError, ConnId, ConnectError, Datagram, DatagramError, End, Evicted, Input,
+    KeepError, ListenError, SegmentEvents, SendDatagramError, SendError, Sent, StaleConnection, TimerEvent,
 };
 pub use frame::ControlFrame;
 pub use options::{Coalesce, Dscp, KeepAlive};

@@ -83,7 +83,8 @@ impl Endpoint {
     /// Takes one frame that has arrived.
     pub fn input<T: Transmit<Bytes>>(&mut self, now: Instant, frame: &[u8], meta: RxMeta, tx: &mut T) {
         match self.stack.input(now, frame, meta) {
-            Input::Nothing => {}
+            // Sockets are TCP: no UDP port is bound.
+            Input::Nothing | Input::Datagram(_) | Input::DatagramError(_) => {}
             Input::Reply(reply) => send_control(tx, Some(reply)),
             Input::Segment(events) => self.segment(events, tx),
         }

@@ -98,6 +98,8 @@ impl Guardian {
         let mut config = Config::new(interface.mac, interface.ip, interface.prefix_len, secret);
         config.gateway = interface.gateway;
         config.mtu = device.mtu_bytes as u16;
+        // Nobody lets its time pass; and what comes in fragments goes to whose flow it is.
+        config.max_reassemblies = 0;
         let scale = Scale::new();
         let stack = Stack::new(config, now(scale)).map_err(StartError::Stack)?;
         let own = shared::Page::new().map_err(StartError::Kernel)?;

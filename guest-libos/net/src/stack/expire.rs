@@ -36,7 +36,13 @@ fn abort<D: Data, T: Transmit<D>>(connection: &Connection<D>, ctx: &mut Context<
 impl<D: Data> Stack<D> {
     /// When to call [`Self::expire`] at the latest; `None` when no timer runs. It may be earlier than anything is due.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let deadline = self.wheel.next_deadline().min(self.time_wait.next_deadline());
+        let deadline = self
+            .wheel
+            .next_deadline()
+            .min(self.time_wait.next_deadline())
+            .min(self.reassembly.next_deadline())
+            .min(self.path_mtus.next_deadline())
+            .min(self.outbox.next_deadline());
         (deadline != Instant::NEVER).then_some(deadline)
     }
 
@@ -49,6 +55,9 @@ impl<D: Data> Stack<D> {
         mut event: impl FnMut(ConnId, TimerEvent),
     ) {
         self.time_wait.expire(now);
+        self.outbox.send(tx);
+        self.expire_fragments(now, tx);
+        self.expire_path_mtus(now);
         while let Some(index) = self.wheel.pop_expired(now) {
             let Some((conn, fired)) = self.fire(index, now, tx) else { continue };
             match fired {

@@ -1,25 +1,19 @@
-//! ICMP: echo (RFC 792), path MTU (RFC 1191), errors about our segments (RFC 9293 3.9.2.2). Other messages are dropped
-//! and counted.
+//! ICMP (RFC 792, RFC 1122 3.2.2): echo requests are answered and errors sent, as often as `Config` allows; errors about
+//! what we sent go to whom they concern, if they quote something that is on its way.
 
 use core::net::Ipv4Addr;
 
 use super::Stack;
 use super::input::Sender;
-use crate::config::IP_TCP_HEADER_BYTES;
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::events::{ConnId, End, Input, SegmentEvents};
 use crate::frame::ControlFrame;
-use crate::tcp::Context;
 use crate::tcp::table::FlowKey;
 use crate::time::Instant;
 use crate::wire::ethernet::{self, EtherType, MacAddress};
-use crate::wire::icmp::{self, IcmpMessage, Problem, QuotedSegment};
+use crate::wire::icmp::{self, IcmpMessage, Problem, Quoted};
 use crate::wire::ipv4::{self, Ipv4Header, Protocol};
-
-/// The least path MTU that an ICMP message can make us believe in: IPv4's minimum for receivers (RFC 791) guards against
-/// forgeries that would have us send headers only.
-const MIN_PATH_MTU: u16 = 576;
 
 impl<D: Data> Stack<D> {
     #[cold]
@@ -35,8 +29,12 @@ impl<D: Data> Stack<D> {
                     return Err(DropReason::Malformed);
                 }
                 let next_hop = self.next_hop(sender)?;
-                self.counters.echo_replies += 1;
-                Ok(Input::Reply(self.echo_reply(next_hop, sender.ip, id_and_sequence, data)))
+                if !self.may_answer_echo(now) {
+                    return Ok(Input::Nothing);
+                }
+                let (mut head, ip) = ([0; icmp::HEADER_BYTES], sender.ip);
+                icmp::emit_echo_reply(id_and_sequence, data, &mut head);
+                Ok(Input::Reply(self.icmp_frame(next_hop, ip, &head, data)))
             }
             IcmpMessage::FragmentationNeeded { next_mtu, quoted } => {
                 self.path_mtu_reduced(now, next_mtu, &quoted)
@@ -45,31 +43,75 @@ impl<D: Data> Stack<D> {
         }
     }
 
-    fn echo_reply<'f>(
+    /// Counts an echo request as answered, or as one too many.
+    pub(super) fn may_answer_echo(&mut self, now: Instant) -> bool {
+        let may = self.echo_bucket.take(now, self.config.echo_replies);
+        let counter =
+            if may { &mut self.counters.echo_replies } else { &mut self.counters.echo_replies_limited };
+        *counter += 1;
+        may
+    }
+
+    /// An error about `packet`, an IPv4 packet that was sent to us alone: what RFC 1122 3.2.2 lets be answered. `None`: not
+    /// now, the rate limit says, or never, since it may be an error itself.
+    pub(super) fn icmp_error<'f>(
+        &mut self,
+        now: Instant,
+        to: Sender,
+        type_and_code: [u8; 2],
+        packet: &'f [u8],
+    ) -> Option<ControlFrame<'f>> {
+        let header_len = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
+        if packet.get(9) == Some(&Protocol::Icmp.to_wire())
+            && packet.get(header_len..).is_none_or(icmp::is_error)
+        {
+            return None;
+        }
+        let next_hop = self.next_hop(to).ok()?;
+        if !self.error_bucket.take(now, self.config.icmp_errors) {
+            self.counters.icmp_errors_limited += 1;
+            return None;
+        }
+        self.counters.icmp_errors_out += 1;
+        let quote = &packet[..packet.len().min(icmp::MAX_QUOTE_BYTES)];
+        let mut head = [0; icmp::HEADER_BYTES];
+        icmp::emit_error(type_and_code, quote, &mut head);
+        Some(self.icmp_frame(next_hop, to.ip, &head, quote))
+    }
+
+    fn icmp_frame<'f>(
         &self,
         next_hop: MacAddress,
         to: Ipv4Addr,
-        id_and_sequence: u32,
-        data: &'f [u8],
+        head: &[u8; icmp::HEADER_BYTES],
+        body: &'f [u8],
     ) -> ControlFrame<'f> {
-        ControlFrame::build(data, |out| {
+        ControlFrame::build(body, |out| {
             let (header, rest) = out.split_at_mut(ethernet::HEADER_BYTES);
             self.emit_ethernet(next_hop, EtherType::Ipv4, header);
             let (ip, rest) = rest.split_at_mut(ipv4::HEADER_BYTES);
             if let Ok(out) = ip.try_into() {
                 Ipv4Header { source: self.config.ip, destination: to, protocol: Protocol::Icmp }
-                    .emit(icmp::HEADER_BYTES + data.len(), out);
+                    .emit(icmp::HEADER_BYTES + body.len(), out);
             }
-            if let Some(out) = rest.first_chunk_mut() {
-                icmp::emit_echo_reply(id_and_sequence, data, out);
-            }
+            rest[..icmp::HEADER_BYTES].copy_from_slice(head);
             ethernet::HEADER_BYTES + ipv4::HEADER_BYTES + icmp::HEADER_BYTES
         })
     }
 
+    /// An error that says nothing of sizes.
+    fn problem_arrives<'f>(&mut self, problem: Problem, quoted: &Quoted) -> Result<Input<'f>, DropReason> {
+        match quoted.protocol {
+            // Our echo replies are nobody's business.
+            Protocol::Icmp => Err(DropReason::Unsupported),
+            Protocol::Udp => self.udp_problem(problem, quoted),
+            Protocol::Tcp => self.tcp_problem(problem, quoted),
+        }
+    }
+
     /// The connection that an ICMP error is about (RFC 9293 3.9.2.2, MUST-54), if what it quotes is on its way: to know
     /// that takes more than guessing ports (RFC 5927 4.1).
-    fn connection_quoted(&mut self, quoted: &QuotedSegment) -> Result<ConnId, DropReason> {
+    pub(super) fn connection_quoted(&mut self, quoted: &Quoted) -> Result<ConnId, DropReason> {
         let key = FlowKey::new(quoted.destination, quoted.destination_port, quoted.source_port);
         let (conn, connection) = self.table.find(key).ok_or(DropReason::Unacceptable)?;
         let send = &connection.send;
@@ -79,11 +121,7 @@ impl<D: Data> Stack<D> {
 
     /// RFC 9293 3.9.2.2: a hard error ends a connection that is not synchronized; later any error is advice only
     /// (RFC 5927 5.2), since retransmission finds out whether it was true.
-    fn problem_arrives<'f>(
-        &mut self,
-        problem: Problem,
-        quoted: &QuotedSegment,
-    ) -> Result<Input<'f>, DropReason> {
+    fn tcp_problem<'f>(&mut self, problem: Problem, quoted: &Quoted) -> Result<Input<'f>, DropReason> {
         let conn = self.connection_quoted(quoted)?;
         let Some(connection) = self.table.get(conn) else { return Ok(Input::Nothing) };
         let (is_open, is_active) = (connection.is_open(), connection.is_active);
@@ -100,37 +138,5 @@ impl<D: Data> Stack<D> {
         }
         let ended = ends.then_some(End::Unreachable);
         Ok(Input::Segment(SegmentEvents { problem: Some(problem), ended, ..SegmentEvents::none(conn) }))
-    }
-
-    /// RFC 1191 6.3, believed only if it quotes what is on its way (RFC 5927 7.2).
-    fn path_mtu_reduced<'f>(
-        &mut self,
-        now: Instant,
-        next_mtu: u16,
-        quoted: &QuotedSegment,
-    ) -> Result<Input<'f>, DropReason> {
-        let conn = self.connection_quoted(quoted)?;
-        let connection = self.table.get_mut(conn).ok_or(DropReason::Unacceptable)?;
-        if !connection.state.is_synchronized() {
-            return Err(DropReason::Unacceptable);
-        }
-        let send = &mut connection.send;
-        let headers = IP_TCP_HEADER_BYTES + connection.agreed.option_bytes();
-        let mss = u32::from(next_mtu.max(MIN_PATH_MTU) - headers);
-        if mss >= send.mss {
-            return Err(DropReason::Unacceptable);
-        }
-        send.reduce_mss(mss);
-        self.counters.path_mtu_reduced += 1;
-        let ctx = Context {
-            config: &self.config,
-            counters: &mut self.counters,
-            samples: &mut self.samples,
-            buffered_bytes: &mut self.buffered_bytes,
-            now,
-        };
-        send.update_timer(&ctx);
-        self.wheel.arm(conn.index, connection.deadline(&self.config));
-        Ok(Input::Segment(SegmentEvents { output_due: true, ..SegmentEvents::none(conn) }))
     }
 }

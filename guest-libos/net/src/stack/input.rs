@@ -18,7 +18,8 @@ use crate::tcp::{Context, Seq};
 use crate::time::Instant;
 use crate::wire::WireError;
 use crate::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
-use crate::wire::ipv4::{self, Ipv4Header, Protocol, Verify};
+use crate::wire::icmp;
+use crate::wire::ipv4::{self, Ipv4Fragment, Ipv4Header, Protocol, Verify};
 use crate::wire::tcp::{Control, Segment, flags};
 
 impl From<WireError> for DropReason {
@@ -69,10 +70,8 @@ impl<D: Data> Stack<D> {
             return Err(DropReason::BadSource);
         }
         match ethernet.ether_type {
-            // RFC 1122 3.3.6: what was broadcast on the link but not to a broadcast address is dropped; and to a
-            // broadcast address nobody talks TCP, and echo requests there are left unanswered.
             EtherType::Ipv4 if to_us => self.datagram_arrives(now, ethernet.source, payload, meta),
-            EtherType::Ipv4 => Err(DropReason::NotForUs),
+            EtherType::Ipv4 => self.broadcast_arrives(now, ethernet.source, payload, meta),
             EtherType::Arp => self.arp_arrives(now, payload),
             EtherType::Ipv6 => Err(DropReason::Unsupported),
         }
@@ -87,7 +86,11 @@ impl<D: Data> Stack<D> {
         meta: RxMeta,
     ) -> Result<Input<'f>, DropReason> {
         let verify = if meta.checksum == RxChecksum::AllValid { Verify::Done } else { Verify::Here };
-        let (ip, payload) = Ipv4Header::parse(bytes, verify)?;
+        let (ip, payload) = match Ipv4Header::parse(bytes, verify) {
+            Err(WireError::Fragment) => return self.fragment_arrives(now, source_mac, bytes),
+            Err(WireError::Unsupported) => return self.unknown_protocol_arrives(now, source_mac, bytes),
+            parsed => parsed?,
+        };
         if ip.destination != self.config.ip {
             return Err(DropReason::NotForUs);
         }
@@ -101,12 +104,63 @@ impl<D: Data> Stack<D> {
                 let segment = Segment::parse(payload, verify)?;
                 self.segment_arrives(now, sender, &segment)
             }
+            Protocol::Udp => {
+                let verify = meta.checksum == RxChecksum::Unknown;
+                self.udp_arrives(now, sender, &ip, payload, bytes, verify)
+            }
             Protocol::Icmp => self.icmp_arrives(now, sender, payload),
         }
     }
 
+    /// RFC 1122 3.3.6: what was broadcast on the link but not to a broadcast address is dropped; and to a broadcast address
+    /// nobody talks TCP, and echo requests there are left unanswered.
+    #[cold]
+    fn broadcast_arrives<'f>(
+        &mut self,
+        now: Instant,
+        source_mac: MacAddress,
+        bytes: &'f [u8],
+        meta: RxMeta,
+    ) -> Result<Input<'f>, DropReason> {
+        let verify = if meta.checksum == RxChecksum::AllValid { Verify::Done } else { Verify::Here };
+        let (ip, payload) = Ipv4Header::parse(bytes, verify)?;
+        if ip.protocol != Protocol::Udp || !self.config.is_broadcast(ip.destination) {
+            return Err(DropReason::NotForUs);
+        }
+        if !ipv4::is_host(ip.source) || ip.source == self.config.ip {
+            return Err(DropReason::BadSource);
+        }
+        let sender = Sender { mac: source_mac, ip: ip.source };
+        self.udp_arrives(now, sender, &ip, payload, bytes, meta.checksum == RxChecksum::Unknown)
+    }
+
+    /// RFC 1122 3.2.2.1: nobody speaks this here.
+    #[cold]
+    fn unknown_protocol_arrives<'f>(
+        &mut self,
+        now: Instant,
+        source_mac: MacAddress,
+        bytes: &'f [u8],
+    ) -> Result<Input<'f>, DropReason> {
+        let packet = Ipv4Fragment::parse(bytes)?;
+        if Protocol::from_wire(packet.protocol).is_some() {
+            // It was something else in the header that is not handled.
+            return Err(DropReason::Unsupported);
+        }
+        if packet.destination != self.config.ip {
+            return Err(DropReason::NotForUs);
+        }
+        if !ipv4::is_host(packet.source) || packet.source == self.config.ip {
+            return Err(DropReason::BadSource);
+        }
+        let sender = Sender { mac: source_mac, ip: packet.source };
+        self.counters.count_drop(DropReason::Unsupported);
+        let error = self.icmp_error(now, sender, icmp::PROTOCOL_UNREACHABLE, packet.packet);
+        Ok(error.map_or(Input::Nothing, Input::Reply))
+    }
+
     #[inline]
-    fn segment_arrives<'f>(
+    pub(super) fn segment_arrives<'f>(
         &mut self,
         now: Instant,
         sender: Sender,
@@ -146,6 +200,7 @@ impl<D: Data> Stack<D> {
                 }
                 if !was_open && events.opened {
                     self.opened(conn, now);
+                    self.apply_path_mtu(conn, sender.ip, now);
                 }
                 if let Some(end) = events.ended {
                     self.end_by_segment(conn, end, now);

@@ -3,12 +3,16 @@
 
 mod arp;
 mod expire;
+mod fragments;
 mod icmp;
 mod input;
 mod neighbours;
 mod open;
 mod options;
+mod path_mtu;
 mod room;
+mod udp;
+mod udp_send;
 
 use core::net::SocketAddrV4;
 
@@ -17,12 +21,15 @@ use alloc::vec::Vec;
 
 use crate::config::{Config, ConfigError};
 use crate::counters::{Counters, Samples};
-use crate::data::Data;
+use crate::data::{Data, Queued};
 use crate::driver::Transmit;
 use crate::events::{
     AckDue, AckPolicy, ConnId, End, KeepError, ListenError, SendError, Sent, StaleConnection,
 };
 use crate::frame::ControlFrame;
+use crate::ip::path_mtu::PathMtus;
+use crate::ip::rate_limit::TokenBucket;
+use crate::ip::reassembly::Reassembly;
 use crate::tcp::Context;
 use crate::tcp::connection::State;
 use crate::tcp::isn::{FlowHash, IsnGenerator};
@@ -32,6 +39,7 @@ use crate::tcp::timers::TimerWheel;
 use crate::tcp::timewait::TimeWaitTable;
 use crate::time::Instant;
 use crate::wire::ethernet::MacAddress;
+use fragments::Outbox;
 use neighbours::Neighbours;
 
 /// A TCP/IP stack on one interface. It does nothing by itself: see [`Stack::input`], [`Stack::output`] and
@@ -66,6 +74,17 @@ pub struct Stack<D> {
     conflict: Option<MacAddress>,
     /// Until then our address is not defended again.
     defend_at: Instant,
+    bound_udp: Vec<u16>,
+    /// The datagram that is being sent.
+    datagram: VecDeque<Queued<D>>,
+    reassembly: Reassembly,
+    path_mtus: PathMtus,
+    /// Frames that wait for the next `expire`.
+    outbox: Outbox,
+    /// Counts datagrams sent in fragments.
+    identification: u16,
+    echo_bucket: TokenBucket,
+    error_bucket: TokenBucket,
 }
 
 impl<D: Data> Stack<D> {
@@ -93,6 +112,14 @@ impl<D: Data> Stack<D> {
             waiting: Vec::new(),
             conflict: None,
             defend_at: Instant::ZERO,
+            bound_udp: Vec::new(),
+            datagram: VecDeque::new(),
+            reassembly: Reassembly::default(),
+            path_mtus: PathMtus::new(usize::from(config.max_path_mtus)),
+            outbox: Outbox::default(),
+            identification: 0,
+            echo_bucket: TokenBucket::new(),
+            error_bucket: TokenBucket::new(),
             config,
         })
     }

@@ -76,6 +76,9 @@ impl<D: Data> SendSide<D> {
         self.take_rtt_sample(sent_at.filter(|&at| at != Instant::NEVER), arrival, ctx);
         self.progress_at = ctx.now;
         self.timeouts = 0;
+        if let Some(mss) = self.black_hole.on_progress() {
+            self.mss = mss;
+        }
         let window_use = if self.congestion.in_slow_start() && pipe > self.congestion.window() / 2 {
             WindowUse::Limiting
         } else {

@@ -30,6 +30,7 @@
 //! | 3.10.8 | TIME-WAIT TIMEOUT | `tcp/timewait.rs: expire`, `stack/expire.rs: fire` |
 
 pub(crate) mod acknowledge;
+pub(crate) mod black_hole;
 pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod isn;

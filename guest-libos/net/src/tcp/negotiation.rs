@@ -1,6 +1,6 @@
 //! The options of SYNs: what both sides agreed on, and what follows from it for segment sizes.
 
-use crate::config::Config;
+use crate::config::{Config, IP_TCP_HEADER_BYTES};
 use crate::wire::tcp_options::{MAX_SACK_BLOCKS, MAX_WINDOW_SCALE, SynOptions, TIMESTAMPS_BYTES, Timestamps};
 
 /// RFC 9293 3.7.1 (MUST-15): the peer's segment size if its SYN does not say.
@@ -24,6 +24,8 @@ pub(crate) struct Agreed {
     pub(crate) timestamps: bool,
     pub(crate) sack: bool,
     peer_mss: u16,
+    /// What the path lets through, without headers.
+    path_mss: u16,
 }
 
 impl Agreed {
@@ -37,6 +39,7 @@ impl Agreed {
             timestamps: config.timestamps && peer.timestamps.is_some(),
             sack: config.sack && peer.sack_permitted,
             peer_mss: peer.mss.unwrap_or(DEFAULT_MSS).clamp(MIN_MSS, config.receive_mss().max(MIN_MSS)),
+            path_mss: u16::MAX,
         }
     }
 
@@ -72,7 +75,13 @@ impl Agreed {
 
     /// Eff.snd.MSS: what a segment of ours has room for besides its options (RFC 9293 3.7.1, RFC 6691 2).
     pub(crate) fn send_mss(&self) -> u32 {
-        u32::from(self.peer_mss - self.option_bytes())
+        u32::from(self.peer_mss.min(self.path_mss) - self.option_bytes())
+    }
+
+    /// The path takes packets of `mtu` bytes; `None`: as large ones as the link.
+    pub(crate) fn set_path_mtu(&mut self, mtu: Option<u16>) {
+        let headers = IP_TCP_HEADER_BYTES;
+        self.path_mss = mtu.map_or(u16::MAX, |mtu| mtu.saturating_sub(headers).max(MIN_MSS));
     }
 
     /// The payload of a full segment of the peer's, which subtracts its options likewise.

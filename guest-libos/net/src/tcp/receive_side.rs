@@ -27,6 +27,8 @@ pub(crate) struct ReceiveSide {
     pub(super) urgent: Option<Seq>,
     /// Bytes lent from the last frame, which `keep` may still give back.
     lent: u32,
+    /// Data in order may be lent; else it goes to the buffer, since nobody's frame holds it.
+    pub(crate) lends: bool,
     /// The acknowledgment owed.
     pub(crate) ack: AckDue,
     /// When a delayed acknowledgment is due.
@@ -66,6 +68,7 @@ impl ReceiveSide {
             fin_at: None,
             urgent: None,
             lent: 0,
+            lends: true,
             ack: AckDue::None,
             ack_at: Instant::NEVER,
             unacknowledged: 0,
@@ -109,6 +112,7 @@ impl ReceiveSide {
             && !with_fin
             && self.fin_at.is_none()
             && self.buffer.is_empty()
+            && self.lends
             && payload.len() <= self.window() as usize
         {
             self.lend(payload, ctx);
@@ -166,7 +170,7 @@ impl ReceiveSide {
             self.pure_ack_due = true;
         }
         if !data.is_empty() {
-            if offset == 0 && self.buffer.is_empty() {
+            if offset == 0 && self.buffer.is_empty() && self.lends {
                 self.lend(data, ctx);
                 text.lent = data;
             } else {

@@ -3,6 +3,7 @@
 //! `send_timer`. It knows nothing of the connection's state
 //! and writes no header.
 
+use super::black_hole::BlackHole;
 use super::congestion::{Congestion, WindowUse};
 use super::negotiation::Agreed;
 use super::rack::{Arrival, Rack};
@@ -58,6 +59,7 @@ pub(crate) struct SendSide<D> {
     pub(super) urgent: Option<Seq>,
     /// What becomes of segments that are not full.
     pub(crate) coalesce: Coalesce,
+    pub(super) black_hole: BlackHole,
     pub(super) congestion: Congestion,
     pub(super) recovery: Recovery,
     /// Whether the peer reports what it has out of order.
@@ -116,6 +118,7 @@ impl<D: Data> SendSide<D> {
             fin_queued: false,
             urgent: None,
             coalesce: Coalesce::default(),
+            black_hole: BlackHole::default(),
             congestion: Congestion::new(ctx.config, isn, mss),
             recovery: Recovery::new(isn),
             sack: agreed.sack,
@@ -379,6 +382,9 @@ impl<D: Data> SendSide<D> {
     /// Before the first segment of an output: a connection that was idle for long starts slowly again.
     #[inline]
     pub(crate) fn begin_output(&mut self, ctx: &Context<'_>) {
+        if let Some(mss) = self.black_hole.on_output(ctx.now) {
+            self.mss = mss;
+        }
         if self.una == self.max && ctx.now.since(self.last_sent_at) > self.rto.timeout() {
             self.congestion.on_idle(self.mss);
         }

@@ -66,6 +66,11 @@ impl<D: Data> SendSide<D> {
     pub(crate) fn on_timeout(&mut self, ctx: &mut Context<'_>) {
         ctx.counters.timeouts += 1;
         self.timeouts = self.timeouts.saturating_add(1);
+        let outstanding = self.next.since(self.una);
+        if let Some(mss) = self.black_hole.on_timeout(self.timeouts, outstanding, self.mss, ctx.now) {
+            self.mss = mss;
+            ctx.counters.black_holes += 1;
+        }
         let repeated = self.recovery.is_repeated_timeout(self.una);
         if repeated {
             self.congestion.on_repeated_timeout(self.mss);

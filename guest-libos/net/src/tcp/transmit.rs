@@ -245,7 +245,7 @@ pub(crate) enum TimerOutcome {
 }
 
 /// The sum of a payload, from stored sums where the data has them.
-fn sum_payload<D: Data>(payload: &Payload<'_, D>, bytes_summed: &mut u64) -> u16 {
+pub(crate) fn sum_payload<D: Data>(payload: &Payload<'_, D>, bytes_summed: &mut u64) -> u16 {
     let mut sum = Sum::ZERO;
     let mut at = 0;
     for piece in payload.clone() {

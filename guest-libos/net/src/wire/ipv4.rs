@@ -1,4 +1,5 @@
-//! IPv4 headers (RFC 791). Options are skipped but source routes, which are refused as fragments are.
+//! IPv4 headers (RFC 791). Options are skipped but source routes, which are refused; fragments are read as such, and put
+//! together elsewhere.
 
 use core::net::Ipv4Addr;
 use core::num::NonZeroU8;
@@ -13,6 +14,7 @@ pub const TIME_TO_LIVE: NonZeroU8 = NonZeroU8::new(64).unwrap();
 /// Flags and fragment offset of what we send: don't fragment. With it the identification may be any value (RFC 6864
 /// 4.1), so it is zero.
 const DONT_FRAGMENT: u16 = 0x4000;
+const MORE_FRAGMENTS: u16 = 0x2000;
 
 /// Options that say which way a datagram went and answers are to go (RFC 791 3.1).
 const LOOSE_SOURCE_ROUTE: u8 = 131;
@@ -25,6 +27,8 @@ pub enum Protocol {
     Icmp,
     /// 6.
     Tcp,
+    /// 17.
+    Udp,
 }
 
 impl Protocol {
@@ -33,6 +37,17 @@ impl Protocol {
         match self {
             Self::Icmp => 1,
             Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// The protocol with this number, if it is one of ours.
+    pub const fn from_wire(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Icmp),
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            _ => None,
         }
     }
 }
@@ -81,11 +96,7 @@ impl Ipv4Header {
         if u16_at(header, 6) & 0x3fff != 0 {
             return Err(WireError::Fragment);
         }
-        let protocol = match header[9] {
-            1 => Protocol::Icmp,
-            6 => Protocol::Tcp,
-            _ => return Err(WireError::Unsupported),
-        };
+        let protocol = Protocol::from_wire(header[9]).ok_or(WireError::Unsupported)?;
         let source = Ipv4Addr::from_bits(u32_at(header, 12));
         let destination = Ipv4Addr::from_bits(u32_at(header, 16));
         Ok((Self { source, destination, protocol }, &bytes[header_len..total_len]))
@@ -112,15 +123,38 @@ impl Ipv4Header {
     /// Writes the header of a datagram with `payload_len` bytes of payload. A length that does not fit is cut to 16
     /// bits; callers are bounded by the MTU or by `MAX_TSO_BYTES`.
     pub fn emit(&self, payload_len: usize, out: &mut [u8; HEADER_BYTES]) {
+        self.emit_with(payload_len, 0, DONT_FRAGMENT, out);
+    }
+
+    /// Writes the header of a fragment: `payload_len` bytes that belong at `offset`, a multiple of eight.
+    pub fn emit_fragment(&self, payload_len: usize, place: FragmentPlace, out: &mut [u8; HEADER_BYTES]) {
+        let more = if place.more { MORE_FRAGMENTS } else { 0 };
+        self.emit_with(payload_len, place.identification, more | (place.offset / 8) as u16, out);
+    }
+
+    fn emit_with(
+        &self,
+        payload_len: usize,
+        identification: u16,
+        fragment: u16,
+        out: &mut [u8; HEADER_BYTES],
+    ) {
         let total_len = (HEADER_BYTES + payload_len) as u16;
-        out[0] = 0x45;
-        out[1] = 0;
+        let lifetime_and_protocol = u16::from_be_bytes([TIME_TO_LIVE.get(), self.protocol.to_wire()]);
+        let sum = Sum::ZERO
+            .word(0x4500)
+            .word(total_len)
+            .word(identification)
+            .word(fragment)
+            .word(lifetime_and_protocol)
+            .double(self.source.to_bits())
+            .double(self.destination.to_bits());
+        out[..2].copy_from_slice(&[0x45, 0]);
         out[2..4].copy_from_slice(&total_len.to_be_bytes());
-        out[4..6].copy_from_slice(&[0, 0]);
-        out[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
-        out[8] = TIME_TO_LIVE.get();
-        out[9] = self.protocol.to_wire();
-        out[10..12].copy_from_slice(&self.sum_without_length().word(total_len).checksum().to_be_bytes());
+        out[4..6].copy_from_slice(&identification.to_be_bytes());
+        out[6..8].copy_from_slice(&fragment.to_be_bytes());
+        out[8..10].copy_from_slice(&lifetime_and_protocol.to_be_bytes());
+        out[10..12].copy_from_slice(&sum.checksum().to_be_bytes());
         out[12..16].copy_from_slice(&self.source.octets());
         out[16..20].copy_from_slice(&self.destination.octets());
     }
@@ -139,6 +173,58 @@ fn is_source_routed(mut options: &[u8]) -> bool {
             }
             _ => return false,
         }
+    }
+}
+
+/// Where a fragment belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentPlace {
+    /// What fragments of one datagram have in common.
+    pub identification: u16,
+    /// Where its payload belongs, in bytes, a multiple of eight.
+    pub offset: usize,
+    /// More follow behind it.
+    pub more: bool,
+}
+
+/// A fragment of a datagram, or a whole one of any protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4Fragment<'f> {
+    /// Sender.
+    pub source: Ipv4Addr,
+    /// Receiver.
+    pub destination: Ipv4Addr,
+    /// The number of what the datagram carries.
+    pub protocol: u8,
+    /// What fragments of one datagram have in common.
+    pub identification: u16,
+    /// Where the payload belongs, in bytes.
+    pub offset: usize,
+    /// More follow behind it.
+    pub more: bool,
+    /// The packet from the header on, without padding behind it.
+    pub packet: &'f [u8],
+    /// The fragment's part of the datagram's payload.
+    pub payload: &'f [u8],
+}
+
+impl<'f> Ipv4Fragment<'f> {
+    /// Reads a packet whose lengths and checksum [`Ipv4Header::parse`] has verified.
+    pub fn parse(bytes: &'f [u8]) -> Result<Self, WireError> {
+        let header = bytes.first_chunk::<HEADER_BYTES>().ok_or(WireError::Malformed)?;
+        let header_len = usize::from(header[0] & 0x0f) * 4;
+        let packet = bytes.get(..usize::from(u16_at(header, 2))).ok_or(WireError::Malformed)?;
+        let flags_and_offset = u16_at(header, 6);
+        Ok(Self {
+            source: Ipv4Addr::from_bits(u32_at(header, 12)),
+            destination: Ipv4Addr::from_bits(u32_at(header, 16)),
+            protocol: header[9],
+            identification: u16_at(header, 4),
+            offset: usize::from(flags_and_offset & 0x1fff) * 8,
+            more: flags_and_offset & MORE_FRAGMENTS != 0,
+            packet,
+            payload: packet.get(header_len..).ok_or(WireError::Malformed)?,
+        })
     }
 }
 
@@ -219,10 +305,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn ipv4_fragment_reads_its_place_and_leaves_padding_out() {
+        let (_, mut bytes) = emitted(b"12345678");
+        bytes[4..8].copy_from_slice(&[0xab, 0xcd, 0x20, 0x03]);
+        bytes.extend_from_slice(&[0; 9]);
+        let fragment = Ipv4Fragment::parse(&bytes).unwrap();
+        assert_eq!((fragment.identification, fragment.offset, fragment.more), (0xabcd, 24, true));
+        assert_eq!((fragment.payload, fragment.packet.len()), (&b"12345678"[..], 28));
+    }
+
+    #[test]
+    fn ipv4_emit_fragment_then_parse_returns_same() {
+        let (header, _) = emitted(b"");
+        let mut out = [0; HEADER_BYTES];
+        let place = FragmentPlace { identification: 0x1234, offset: 1480, more: true };
+        header.emit_fragment(8, place, &mut out);
+        let bytes = [&out[..], b"12345678"].concat();
+        assert_eq!(Ipv4Header::parse(&bytes, Verify::Here), Err(WireError::Fragment));
+        let fragment = Ipv4Fragment::parse(&bytes).unwrap();
+        assert_eq!((fragment.source, fragment.destination), (header.source, header.destination));
+        assert_eq!((fragment.identification, fragment.offset, fragment.more), (0x1234, 1480, true));
+    }
+
     proptest! {
         #[test]
         fn ipv4_garbage_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = Ipv4Header::parse(&bytes, Verify::Done);
+            let _ = Ipv4Fragment::parse(&bytes);
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod ipv6;
 pub mod ndisc;
 pub mod tcp;
 pub mod tcp_options;
+pub mod udp;
 
 use core::fmt;
 
@@ -33,7 +34,9 @@ impl fmt::Display for WireError {
             Self::Malformed => "the packet contradicts itself; look at its length fields in a capture",
             Self::Checksum => "the checksum is wrong; look for damage or a missing offload flag on the way",
             Self::Unsupported => "the packet is of a kind that is not handled here; it is dropped",
-            Self::Fragment => "the packet is a fragment; lower the sender's packet size to the path MTU",
+            Self::Fragment => {
+                "the packet is a fragment; it has to be put together with the others of its datagram"
+            }
         })
     }
 }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
 use exos_net::{
-    AckDue, AckPolicy, Config, ConnId, ControlFrame, Data, Duration, End, Full, Input, Instant, MacAddress,
-    RxMeta, Sent, Stack, TimerEvent, Transmit, TxSegment,
+    AckDue, AckPolicy, Config, ConnId, ControlFrame, Data, Datagram, DatagramError, Duration, End, Full,
+    Input, Instant, MacAddress, RxMeta, Sent, Stack, TimerEvent, Transmit, TxSegment,
 };
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -134,6 +134,8 @@ pub(crate) enum Outcome {
     Nothing,
     Reply(Vec<u8>),
     Events(Events),
+    Datagram(Datagram<'static>),
+    DatagramError(DatagramError),
 }
 
 impl Outcome {
@@ -148,6 +150,13 @@ impl Outcome {
         match self {
             Self::Events(events) => events,
             other => panic!("expected events, got {other:?}"),
+        }
+    }
+
+    pub(crate) fn datagram(self) -> Datagram<'static> {
+        match self {
+            Self::Datagram(datagram) => datagram,
+            other => panic!("expected a datagram, got {other:?}"),
         }
     }
 
@@ -197,6 +206,10 @@ impl<D: Data> Host<D> {
         match self.stack.input(self.now, frame, RxMeta::default()) {
             Input::Nothing => Outcome::Nothing,
             Input::Reply(frame) => Outcome::Reply(owned(&frame)),
+            Input::Datagram(Datagram { from, to, payload }) => {
+                Outcome::Datagram(Datagram { from, to, payload: payload.into_owned().into() })
+            }
+            Input::DatagramError(error) => Outcome::DatagramError(error),
             Input::Segment(events) => Outcome::Events(Events {
                 conn: events.conn,
                 opened: events.opened,

@@ -164,11 +164,11 @@ fn frames_from_our_own_or_a_group_address_are_dropped() {
 }
 
 #[test]
-fn fragments_and_bad_checksums_are_dropped_and_counted() {
+fn impossible_fragments_and_bad_checksums_are_dropped_and_counted() {
     let mut host = StaticHost::with(config());
     let mut fragment = Client::default().syn();
     let mut packet = Ipv4Packet::new_unchecked(&mut fragment[14..]);
-    packet.set_more_frags(true);
+    packet.set_frag_offset(8);
     packet.fill_checksum();
     host.input(&fragment).assert_nothing();
     let mut bad_ip = Client::default().syn();

@@ -336,7 +336,7 @@ fn step<T: Transmit<&'static [u8]>>(
     random: &mut Random,
 ) {
     let events = match stack.input(now, frame, RxMeta::default()) {
-        Input::Nothing => return,
+        Input::Nothing | Input::Datagram(_) | Input::DatagramError(_) => return,
         Input::Reply(reply) => return nic.transmit_control(&reply).unwrap(),
         Input::Segment(events) => events,
     };

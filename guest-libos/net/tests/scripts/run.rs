@@ -313,7 +313,7 @@ impl Run<'_> {
     fn input(&mut self, peer: usize, frame: &[u8]) -> Result<(), String> {
         let now = self.instant();
         match self.stack.input(now, frame, RxMeta::default()) {
-            Input::Nothing => {}
+            Input::Nothing | Input::Datagram(_) | Input::DatagramError(_) => {}
             Input::Reply(reply) => self.device.frames.push_back(owned(&reply)),
             Input::Segment(events) => self.segment(peer, &events)?,
         }

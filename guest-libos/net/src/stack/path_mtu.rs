@@ -1,0 +1,122 @@
+//! How large packets may be on their way to somebody: what routers say about it (RFC 1191), for whom it counts, and for how
+//! long.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use super::Stack;
+use crate::counters::DropReason;
+use crate::data::Data;
+use crate::events::{ConnId, DatagramError, Input, SegmentEvents};
+use crate::tcp::Context;
+use crate::time::Instant;
+use crate::wire::icmp::{Problem, Quoted};
+use crate::wire::ipv4::Protocol;
+
+/// The least path MTU that an ICMP message can make us believe in: IPv4's minimum for receivers (RFC 791) guards against
+/// forgeries that would have us send headers only.
+const MIN_PATH_MTU: u16 = 576;
+
+impl<D: Data> Stack<D> {
+    /// RFC 1191 6.3, believed only if it quotes what is on its way (RFC 5927 7.2), or at least a port that is bound.
+    pub(super) fn path_mtu_reduced<'f>(
+        &mut self,
+        now: Instant,
+        next_mtu: u16,
+        quoted: &Quoted,
+    ) -> Result<Input<'f>, DropReason> {
+        let mtu = next_mtu.max(MIN_PATH_MTU);
+        match quoted.protocol {
+            Protocol::Tcp => self.segment_was_too_large(now, mtu, quoted),
+            Protocol::Udp => self.datagram_was_too_large(now, mtu, quoted),
+            Protocol::Icmp => Err(DropReason::Unsupported),
+        }
+    }
+
+    fn segment_was_too_large<'f>(
+        &mut self,
+        now: Instant,
+        mtu: u16,
+        quoted: &Quoted,
+    ) -> Result<Input<'f>, DropReason> {
+        let conn = self.connection_quoted(quoted)?;
+        let connection = self.table.get_mut(conn).ok_or(DropReason::Unacceptable)?;
+        if !connection.state.is_synchronized() {
+            return Err(DropReason::Unacceptable);
+        }
+        let mut agreed = connection.agreed;
+        agreed.set_path_mtu(Some(mtu));
+        if agreed.send_mss() >= connection.send.mss {
+            return Err(DropReason::Unacceptable);
+        }
+        connection.send.reduce_mss(agreed.send_mss());
+        self.counters.path_mtu_reduced += 1;
+        let ctx = Context {
+            config: &self.config,
+            counters: &mut self.counters,
+            samples: &mut self.samples,
+            buffered_bytes: &mut self.buffered_bytes,
+            now,
+        };
+        connection.send.update_timer(&ctx);
+        self.wheel.arm(conn.index, connection.deadline(&self.config));
+        if self.path_mtus.learn(quoted.destination.into(), mtu, true, now) {
+            self.set_path_mtu(quoted.destination, Some(mtu));
+        }
+        Ok(Input::Segment(SegmentEvents { output_due: true, ..SegmentEvents::none(conn) }))
+    }
+
+    fn datagram_was_too_large<'f>(
+        &mut self,
+        now: Instant,
+        mtu: u16,
+        quoted: &Quoted,
+    ) -> Result<Input<'f>, DropReason> {
+        if quoted.source != self.config.ip || !self.is_bound_udp(quoted.source_port) {
+            return Err(DropReason::Unacceptable);
+        }
+        if mtu >= self.config.mtu || !self.path_mtus.learn(quoted.destination.into(), mtu, false, now) {
+            return Err(DropReason::Unacceptable);
+        }
+        self.counters.path_mtu_reduced += 1;
+        self.counters.datagram_errors_in += 1;
+        Ok(Input::DatagramError(DatagramError {
+            port: quoted.source_port,
+            to: SocketAddr::V4(SocketAddrV4::new(quoted.destination, quoted.destination_port)),
+            problem: Problem::FragmentationNeeded,
+        }))
+    }
+
+    /// Connections to `destination` send segments of a new size from now on. What is on its way in the old one is repaired
+    /// like any loss.
+    fn set_path_mtu(&mut self, destination: Ipv4Addr, mtu: Option<u16>) {
+        for index in 0..self.table.places() {
+            if let Some((_, connection)) = self.table.at(index)
+                && *connection.key.peer().ip() == destination
+                && connection.is_open()
+            {
+                connection.agreed.set_path_mtu(mtu);
+                connection.send.mss = connection.agreed.send_mss();
+            }
+        }
+    }
+
+    /// A connection with `peer` has opened: what others learned of the path counts for it, too.
+    pub(super) fn apply_path_mtu(&mut self, conn: ConnId, peer: Ipv4Addr, now: Instant) {
+        if let Some(mtu) = self.path_mtus.proven(peer.into(), now)
+            && let Some(connection) = self.table.get_mut(conn)
+        {
+            connection.agreed.set_path_mtu(Some(mtu));
+            connection.send.mss = connection.agreed.send_mss();
+        }
+    }
+
+    /// Paths of which nothing was heard for ten minutes may be wider again.
+    pub(super) fn expire_path_mtus(&mut self, now: Instant) {
+        while let Some(destination) = self.path_mtus.expire(now) {
+            if let IpAddr::V4(destination) = destination {
+                let mtu = self.path_mtus.proven(destination.into(), now);
+                self.set_path_mtu(destination, mtu);
+            }
+        }
+    }
+}

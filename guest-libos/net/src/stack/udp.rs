@@ -1,0 +1,111 @@
+//! UDP (RFC 768, RFC 1122 4.1): datagrams for ports that are bound are lent to the application, others answered with port
+//! unreachable. Data to send is read where it is, as TCP's is.
+
+use core::net::{IpAddr, SocketAddr, SocketAddrV4};
+
+use alloc::borrow::Cow;
+
+use super::Stack;
+use super::input::Sender;
+use crate::counters::DropReason;
+use crate::data::Data;
+use crate::events::{BindError, Datagram, DatagramError, Input};
+use crate::frame::ControlFrame;
+use crate::time::Instant;
+use crate::wire::icmp::{self, Problem, Quoted};
+use crate::wire::ipv4::Ipv4Header;
+use crate::wire::udp::UdpDatagram;
+
+impl<D: Data> Stack<D> {
+    /// Datagrams to `port` are events from now on, and may be sent from it.
+    pub fn bind_udp(&mut self, port: u16) -> Result<(), BindError> {
+        if port == 0 {
+            return Err(BindError::PortZero);
+        }
+        match self.bound_udp.binary_search(&port) {
+            Ok(_) => Err(BindError::InUse),
+            Err(_) if self.bound_udp.len() >= usize::from(self.config.max_udp_ports) => {
+                Err(BindError::TooMany)
+            }
+            Err(place) => {
+                self.bound_udp.insert(place, port);
+                Ok(())
+            }
+        }
+    }
+
+    /// Nobody is at `port` any more. Returns whether somebody was.
+    pub fn unbind_udp(&mut self, port: u16) -> bool {
+        let place = self.bound_udp.binary_search(&port);
+        place.map(|place| self.bound_udp.remove(place)).is_ok()
+    }
+
+    pub(super) fn is_bound_udp(&self, port: u16) -> bool {
+        self.bound_udp.binary_search(&port).is_ok()
+    }
+
+    /// A datagram arrives in `packet`. `verify`: the checksum is not known to be right.
+    pub(super) fn udp_arrives<'f>(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        ip: &Ipv4Header,
+        payload: &'f [u8],
+        packet: &'f [u8],
+        verify: bool,
+    ) -> Result<Input<'f>, DropReason> {
+        let datagram = UdpDatagram::parse(payload, verify.then_some(ip))?;
+        if self.is_bound_udp(datagram.destination_port) {
+            let (from, to) = (datagram.source_port, datagram.destination_port);
+            return Ok(Input::Datagram(self.datagram(ip, from, to, Cow::Borrowed(datagram.payload))));
+        }
+        if ip.destination != self.config.ip {
+            // RFC 1122 3.2.2: what was sent to everybody is not answered with errors.
+            return Err(DropReason::NoPort);
+        }
+        Ok(self.nobody_at_port(now, sender, packet).map_or(Input::Nothing, Input::Reply))
+    }
+
+    /// RFC 1122 4.1.3.1: nobody is at the port.
+    pub(super) fn nobody_at_port<'f>(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        packet: &'f [u8],
+    ) -> Option<ControlFrame<'f>> {
+        self.counters.count_drop(DropReason::NoPort);
+        self.icmp_error(now, sender, icmp::PORT_UNREACHABLE, packet)
+    }
+
+    pub(super) fn datagram<'f>(
+        &mut self,
+        ip: &Ipv4Header,
+        source_port: u16,
+        port: u16,
+        payload: Cow<'f, [u8]>,
+    ) -> Datagram<'f> {
+        self.counters.datagrams_in += 1;
+        Datagram {
+            from: SocketAddr::V4(SocketAddrV4::new(ip.source, source_port)),
+            to: SocketAddr::new(IpAddr::V4(ip.destination), port),
+            payload,
+        }
+    }
+
+    /// RFC 1122 4.1.3.3: what came of a datagram that was sent from a port, if it is still bound.
+    pub(super) fn udp_problem<'f>(
+        &mut self,
+        problem: Problem,
+        quoted: &Quoted,
+    ) -> Result<Input<'f>, DropReason> {
+        if quoted.source != self.config.ip || !self.is_bound_udp(quoted.source_port) {
+            return Err(DropReason::Unacceptable);
+        }
+        self.counters.datagram_errors_in += 1;
+        Ok(Input::DatagramError(DatagramError {
+            port: quoted.source_port,
+            to: SocketAddr::V4(SocketAddrV4::new(quoted.destination, quoted.destination_port)),
+            problem,
+        }))
+    }
+}

@@ -1,0 +1,237 @@
+//! UDP datagrams of ours (RFC 768, RFC 1122 4.1): from a bound port to anybody, whole or, where `Config` asks for it, in
+//! fragments. The payload is read where it is, once for the checksum if the device does not compute it.
+
+use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use super::Stack;
+use super::arp::arp_request;
+use super::fragments::fragment_bytes;
+use crate::config::TxChecksum;
+use crate::data::{Data, Queued};
+use crate::driver::{ChecksumRequest, MAX_HEADER_BYTES, Payload, Transmit, TxSegment};
+use crate::events::SendDatagramError;
+use crate::frame::ControlFrame;
+use crate::tcp::transmit::sum_payload;
+use crate::time::Instant;
+use crate::wire::checksum::{Sum, sum_bytes};
+use crate::wire::ethernet::{self, EtherType, MacAddress};
+use crate::wire::ipv4::{self, FragmentPlace, Ipv4Header, Protocol};
+use crate::wire::udp;
+
+/// Offset of the UDP header in a frame.
+const UDP: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
+
+/// Where a datagram goes and how.
+struct Way {
+    next_hop: MacAddress,
+    ip: Ipv4Header,
+    from_port: u16,
+    to_port: u16,
+    /// Bytes of UDP header and payload in one packet.
+    max_bytes: usize,
+}
+
+/// A part of a datagram in a packet of its own: bytes `offset..offset + len` of UDP header and payload.
+#[derive(Clone, Copy)]
+struct Part {
+    offset: usize,
+    len: usize,
+    /// `None`: it is all of the datagram.
+    place: Option<FragmentPlace>,
+}
+
+impl Part {
+    /// Where its bytes are in the payload.
+    fn payload(self) -> (usize, usize) {
+        let start = self.offset.saturating_sub(udp::HEADER_BYTES);
+        (start, self.offset + self.len - udp::HEADER_BYTES - start)
+    }
+}
+
+impl<D: Data> Stack<D> {
+    /// Sends a datagram with `data`, which the driver keeps until the device has read it. Nothing is repeated: UDP's users
+    /// do that themselves.
+    pub fn send_udp<T: Transmit<D>>(
+        &mut self,
+        now: Instant,
+        from_port: u16,
+        to: SocketAddr,
+        data: D,
+        tx: &mut T,
+    ) -> Result<(), SendDatagramError> {
+        let len = data.len();
+        let way = self.way(now, from_port, to, len, tx)?;
+        self.datagram.clear();
+        self.datagram.push_back(Queued { data, len, start: 0 });
+        let whole = udp::HEADER_BYTES + len <= way.max_bytes;
+        let offload = whole && self.config.tx_checksum == TxChecksum::Offload;
+        let payload = Payload::new(&self.datagram, 0, 0, len);
+        let checksum = if offload {
+            way.ip.pseudo_sum_without_length().word((udp::HEADER_BYTES + len) as u16).fold()
+        } else {
+            way.checksum(len, sum_payload(&payload, &mut self.counters.bytes_summed))
+        };
+        let request = ChecksumRequest { start: UDP as u16, offset: udp::CHECKSUM_OFFSET as u16 };
+        let identification = if whole { 0 } else { self.next_identification(way.ip.destination) };
+        let sent = parts(len, &way, identification).try_for_each(|part| {
+            let mut header = [0; MAX_HEADER_BYTES];
+            let header_len = way.emit(self.config.mac, len, checksum, part, &mut header);
+            let (start, part_len) = part.payload();
+            tx.transmit(TxSegment {
+                header: &header[..header_len],
+                payload: Payload::new(&self.datagram, 0, start, part_len),
+                checksum: offload.then_some(request),
+                gso: None,
+            })
+        });
+        self.datagram.clear();
+        self.datagram_sent(sent.is_ok())
+    }
+
+    /// The same with bytes that the driver copies: for messages that were made for the occasion.
+    pub fn send_udp_bytes<T: Transmit<D>>(
+        &mut self,
+        now: Instant,
+        from_port: u16,
+        to: SocketAddr,
+        bytes: &[u8],
+        tx: &mut T,
+    ) -> Result<(), SendDatagramError> {
+        let way = self.way(now, from_port, to, bytes.len(), tx)?;
+        let checksum = way.checksum(bytes.len(), sum_bytes(bytes));
+        let whole = udp::HEADER_BYTES + bytes.len() <= way.max_bytes;
+        let identification = if whole { 0 } else { self.next_identification(way.ip.destination) };
+        let sent = parts(bytes.len(), &way, identification).try_for_each(|part| {
+            let (start, part_len) = part.payload();
+            tx.transmit_control(&ControlFrame::build(&bytes[start..start + part_len], |out| {
+                way.emit(self.config.mac, bytes.len(), checksum, part, out)
+            }))
+        });
+        self.datagram_sent(sent.is_ok())
+    }
+
+    fn datagram_sent(&mut self, all: bool) -> Result<(), SendDatagramError> {
+        if !all {
+            self.counters.driver_full += 1;
+            return Err(SendDatagramError::Full);
+        }
+        self.counters.datagrams_out += 1;
+        Ok(())
+    }
+
+    /// The largest payload of a datagram to `to` that arrives without fragments, as far as is known.
+    pub fn max_datagram_bytes(&self, now: Instant, to: Ipv4Addr) -> usize {
+        let mtu = self.path_mtus.hint(to.into(), now).map_or(self.config.mtu, |mtu| mtu.min(self.config.mtu));
+        usize::from(mtu) - ipv4::HEADER_BYTES - udp::HEADER_BYTES
+    }
+
+    fn way<T: Transmit<D>>(
+        &mut self,
+        now: Instant,
+        from_port: u16,
+        to: SocketAddr,
+        len: usize,
+        tx: &mut T,
+    ) -> Result<Way, SendDatagramError> {
+        let SocketAddr::V4(to) = to else { return Err(SendDatagramError::NoRoute) };
+        if !self.is_bound_udp(from_port) {
+            return Err(SendDatagramError::NotBound);
+        }
+        let largest = self.max_datagram_bytes(now, *to.ip());
+        let limit = if self.config.fragment_udp {
+            usize::from(u16::MAX) - ipv4::HEADER_BYTES - udp::HEADER_BYTES
+        } else {
+            largest
+        };
+        if len > limit {
+            return Err(SendDatagramError::TooLarge { max_bytes: limit as u16 });
+        }
+        let next_hop = self.datagram_hop(now, to, tx)?;
+        let ip = Ipv4Header { source: self.config.ip, destination: *to.ip(), protocol: Protocol::Udp };
+        Ok(Way { next_hop, ip, from_port, to_port: to.port(), max_bytes: largest + udp::HEADER_BYTES })
+    }
+
+    /// The Ethernet address to send to. If nobody has told it yet, it is asked for.
+    fn datagram_hop<T: Transmit<D>>(
+        &mut self,
+        now: Instant,
+        to: SocketAddrV4,
+        tx: &mut T,
+    ) -> Result<MacAddress, SendDatagramError> {
+        let ip = *to.ip();
+        if to.port() == 0 {
+            return Err(SendDatagramError::PortZero);
+        }
+        if self.config.is_broadcast(ip) {
+            return Ok(MacAddress::BROADCAST);
+        }
+        if !ipv4::is_host(ip) || ip == self.config.ip {
+            return Err(SendDatagramError::NoRoute);
+        }
+        let hop = self.config.hop_to(ip).ok_or(SendDatagramError::NoRoute)?;
+        if let Some(mac) = self.neighbours.lookup(hop, now) {
+            return Ok(mac);
+        }
+        if self.neighbours.may_ask(hop, now) {
+            tx.transmit_control(&arp_request(&self.config, hop)).map_err(|_| SendDatagramError::Full)?;
+            self.neighbours.asked(hop, now);
+            self.counters.arp_requests += 1;
+        }
+        Err(SendDatagramError::Unresolved)
+    }
+}
+
+impl Way {
+    /// The UDP checksum over a payload with this sum; where it would be zero it is all ones, as zero means none.
+    fn checksum(&self, len: usize, payload_sum: u16) -> u16 {
+        let udp_len = (udp::HEADER_BYTES + len) as u16;
+        let header = Sum::ZERO.word(self.from_port).word(self.to_port).word(udp_len);
+        let pseudo = self.ip.pseudo_sum_without_length().word(udp_len);
+        match pseudo.plus(header).word(payload_sum).checksum() {
+            0 => 0xffff,
+            checksum => checksum,
+        }
+    }
+
+    /// Writes the headers of a part and returns their length.
+    fn emit(
+        &self,
+        mac: MacAddress,
+        len: usize,
+        checksum: u16,
+        part: Part,
+        out: &mut [u8; MAX_HEADER_BYTES],
+    ) -> usize {
+        let (header, rest) = out.split_at_mut(ethernet::HEADER_BYTES);
+        if let Some(out) = header.first_chunk_mut() {
+            ethernet::EthernetHeader { destination: self.next_hop, source: mac, ether_type: EtherType::Ipv4 }
+                .emit(out);
+        }
+        let (ip, rest) = rest.split_at_mut(ipv4::HEADER_BYTES);
+        if let Some(out) = ip.first_chunk_mut() {
+            match part.place {
+                None => self.ip.emit(part.len, out),
+                Some(place) => self.ip.emit_fragment(part.len, place, out),
+            }
+        }
+        if part.offset > 0 {
+            return UDP;
+        }
+        if let Some(out) = rest.first_chunk_mut() {
+            udp::emit(self.from_port, self.to_port, len, checksum, out);
+        }
+        UDP + udp::HEADER_BYTES
+    }
+}
+
+/// The packets that a datagram with `len` bytes of payload goes in.
+fn parts(len: usize, way: &Way, identification: u16) -> impl Iterator<Item = Part> + use<> {
+    let total = udp::HEADER_BYTES + len;
+    let whole = total <= way.max_bytes;
+    let per_part = if whole { total } else { fragment_bytes((way.max_bytes + ipv4::HEADER_BYTES) as u16) };
+    (0..total).step_by(per_part).map(move |offset| {
+        let len = per_part.min(total - offset);
+        let place = (!whole).then_some(FragmentPlace { identification, offset, more: offset + len < total });
+        Part { offset, len, place }
+    })
+}
