@@ -11,14 +11,20 @@ const SUSPICIOUS_TIMEOUTS: u8 = 3;
 /// After so long the size from before is tried again (RFC 1191 6.3).
 const RETRY: Duration = Duration::from_secs(600);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct BlackHole {
     /// The size from before; 0 while nothing is suspected.
     full_mss: u16,
     /// Nothing smaller is left to be tried.
     exhausted: bool,
     /// When the size from before is tried again.
-    retry_at: Option<Instant>,
+    retry_at: Instant,
+}
+
+impl Default for BlackHole {
+    fn default() -> Self {
+        Self { full_mss: 0, exhausted: false, retry_at: Instant::NEVER }
+    }
 }
 
 impl BlackHole {
@@ -42,7 +48,7 @@ impl BlackHole {
         if self.full_mss == 0 {
             self.full_mss = mss as u16;
         }
-        self.retry_at = Some(now + RETRY);
+        self.retry_at = now + RETRY;
         Some(smaller)
     }
 
@@ -57,7 +63,7 @@ impl BlackHole {
     /// Something is about to be sent. Returns the size to go back to, if it is time to try it again.
     #[inline]
     pub(crate) fn on_output(&mut self, now: Instant) -> Option<u32> {
-        if self.retry_at.is_none_or(|at| now < at) { None } else { self.restore() }
+        if now < self.retry_at { None } else { self.restore() }
     }
 
     fn restore(&mut self) -> Option<u32> {

@@ -1,0 +1,19 @@
+//! A DNS stub resolver (RFC 1034 5.3.1, RFC 1035) without input and output: names, answers, a clock and randomness come in
+//! as arguments, queries and addresses come out. It asks recursive servers over UDP and believes only what answers the
+//! question that it asked them: the same name, type, identifier and port, from the server that was asked (RFC 5452).
+//!
+//! [`Resolver::lookup`] knows the addresses or begins a query; [`Resolver::poll`] says what to send and what came of it;
+//! [`Resolver::receive`] takes what arrived. Queries, answers and what is remembered of them are bounded by [`Config`];
+//! whatever a server says, nothing panics.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod cache;
+mod message;
+mod resolver;
+
+pub use message::{Family, MAX_ADDRESSES, MAX_QUERY_BYTES};
+pub use resolver::{Config, Event, Failure, Lookup, Outgoing, QueryId, Resolver};
