@@ -183,3 +183,38 @@ impl Recovery {
         self.phase != Phase::Fast || !core::mem::replace(&mut self.partial_seen, true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seq(value: u32) -> Seq {
+        Seq::new(value)
+    }
+
+    #[test]
+    fn recovery_is_mistaken_when_all_that_it_sent_again_is_reported_and_nothing_else() {
+        let mut recovery = Recovery::new(seq(0));
+        assert!(!recovery.duplicate_reported(seq(100), seq(200)), "nothing was sent again");
+        recovery.begin_fast(seq(100), seq(900), 800);
+        recovery.sent_again(200, Instant::from_millis(5));
+        // Of before the recovery, and of after it.
+        assert!(
+            !recovery.duplicate_reported(seq(0), seq(100)) && !recovery.duplicate_reported(seq(0), seq(100))
+        );
+        assert!(!recovery.duplicate_reported(seq(800), seq(1_000)));
+        assert!(!recovery.duplicate_reported(seq(100), seq(200)));
+        assert!(recovery.duplicate_reported(seq(300), seq(400)));
+    }
+
+    #[test]
+    fn timer_restarts_with_the_first_partial_acknowledgment_only() {
+        let mut recovery = Recovery::new(seq(0));
+        assert!(recovery.restarts_timer() && recovery.restarts_timer());
+        recovery.begin_fast(seq(100), seq(900), 800);
+        assert!(recovery.restarts_timer());
+        assert!(!recovery.restarts_timer());
+        recovery.end(seq(900));
+        assert!(recovery.restarts_timer());
+    }
+}
