@@ -26,7 +26,7 @@
 //! | eighth | FIN | `tcp/receive.rs: text_arrives`, `tcp/receive.rs: enter_time_wait` |
 //! | | TIME-WAIT | `tcp/timewait.rs: segment_arrives` |
 //! | 3.10.8 | USER TIMEOUT | `tcp/connection.rs: is_given_up` |
-//! | 3.10.8 | RETRANSMISSION TIMEOUT | `tcp/transmit.rs: on_send_timer`, `tcp/send_side.rs: on_timeout` |
+//! | 3.10.8 | RETRANSMISSION TIMEOUT | `tcp/transmit.rs: on_send_timer`, `tcp/send_timer.rs: on_timeout` |
 //! | 3.10.8 | TIME-WAIT TIMEOUT | `tcp/timewait.rs: expire`, `stack/expire.rs: fire` |
 
 pub(crate) mod acknowledge;

@@ -101,7 +101,7 @@ impl Sender {
 
     pub(crate) fn take(&mut self, now: Instant, frame: &[u8]) {
         match self.stack.input(now, frame, META) {
-            Input::Nothing => {}
+            Input::Nothing | Input::Datagram(_) | Input::DatagramError(_) => {}
             Input::Reply(reply) => Transmit::<&[u8]>::transmit_control(&mut self.nic, &reply).unwrap(),
             Input::Segment(events) => {
                 assert_eq!(events.ended, None);
@@ -156,7 +156,7 @@ impl Receiver {
     pub(crate) fn take(&mut self, now: Instant, frame: &[u8]) {
         let number = usize::from(frame[11]);
         let conn = match self.stack.input(now, frame, META) {
-            Input::Nothing => return,
+            Input::Nothing | Input::Datagram(_) | Input::DatagramError(_) => return,
             Input::Reply(reply) => {
                 return Transmit::<&[u8]>::transmit_control(&mut self.nic, &reply).unwrap();
             }
