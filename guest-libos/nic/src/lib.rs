@@ -39,5 +39,5 @@ pub use exos_virtqueue::{Arming, Hal};
 pub use fault::{Fault, OpenError};
 pub use header::{Checksum, ChecksumAt, Offload, SegmentKind};
 pub use pair::{Config, Interest, QueuePair};
-pub use receive::{Frame, ReceiveQueue, ReceiveStatistics};
+pub use receive::{Frame, Kept, ReceiveQueue, ReceiveStatistics};
 pub use transmit::{Reason, Refused, SLOT_BYTES, TransmitQueue, TransmitStatistics};

@@ -1,14 +1,17 @@
 //! The receive queue (VIRTIO 1.3 5.1.6.3, 5.1.6.4): buffers go to the device, frames come back. Descriptor `i` is buffer
 //! `i`, for ever. A frame that is in one buffer is lent to the caller where it lies; one that the device has merged from
-//! several is copied together.
+//! several is copied together. Whoever needs a frame's bytes for longer, to send them on from where they lie, keeps its buffer
+//! ([`Frame::keep`]); it goes back to the device when that is dropped.
 
 use crate::fault::{Fault, OpenError};
 use crate::header::{Checksum, HEADER_BYTES, ReceiveHeader};
 use abi::boot::Device;
 use abi::queue::RingLayout;
 use abi::trace::subject;
+use alloc::rc::Rc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
 use exos_virtqueue::OpenError as QueueError;
 use exos_virtqueue::ring::WRITE;
 use exos_virtqueue::{Arming, Block, Contents, Hal, Notice, Place, Ring, RingFault, Used};
@@ -46,6 +49,27 @@ pub struct Frame<'a> {
     bytes: &'a [u8],
     header: ReceiveHeader,
     subject: u64,
+    /// The buffer, as long as nobody keeps it.
+    lent: &'a Cell<Option<u16>>,
+    returned: &'a Rc<Returned>,
+}
+
+/// Buffers that somebody kept, and let go again.
+#[derive(Debug, Default)]
+struct Returned(RefCell<Vec<u16>>);
+
+/// The buffer of a frame that was received: its bytes stay as they are while this lives.
+#[derive(Debug)]
+pub struct Kept {
+    number: u16,
+    returned: Rc<Returned>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // There is room for all buffers, so this takes no memory.
+        self.returned.0.borrow_mut().push(self.number);
+    }
 }
 
 impl<'a> Frame<'a> {
@@ -65,6 +89,13 @@ impl<'a> Frame<'a> {
     #[inline(always)]
     pub fn checksum(&self) -> Checksum {
         self.header.checksum
+    }
+
+    /// Keeps the frame's buffer from the device. `None`: it was kept before, or the frame was copied together and has none.
+    #[inline]
+    pub fn keep(&self) -> Option<Kept> {
+        let number = self.lent.take()?;
+        Some(Kept { number, returned: Rc::clone(self.returned) })
     }
 
     /// If the frame stands for several segments: bytes of data in each. Written by the device; 0 is possible.
@@ -93,7 +124,9 @@ pub struct ReceiveQueue<H: Hal> {
     buffer_bytes: usize,
     states: Vec<Buffer>,
     /// The buffer of the frame that was given out last.
-    lent: Option<u16>,
+    lent: Cell<Option<u16>>,
+    /// Those that were kept and may go back to the device.
+    returned: Rc<Returned>,
     mergeable: bool,
     /// Where merged frames are copied together.
     scratch: Vec<u8>,
@@ -139,7 +172,8 @@ impl<H: Hal> ReceiveQueue<H> {
             buffers,
             buffer_bytes,
             states: vec![Buffer::Here; count],
-            lent: None,
+            lent: Cell::new(None),
+            returned: Rc::new(Returned(RefCell::new(Vec::with_capacity(count)))),
             mergeable,
             scratch,
             fault: None,
@@ -189,7 +223,8 @@ impl<H: Hal> ReceiveQueue<H> {
                 self.statistics.frames += 1;
                 self.statistics.bytes += bytes.len() as u64;
                 let Place { device, queue, .. } = self.place;
-                Some(Frame { bytes, header, subject: subject::of(subject::RECEIVED, device, queue, number) })
+                let subject = subject::of(subject::RECEIVED, device, queue, number);
+                Some(Frame { bytes, header, subject, lent: &self.lent, returned: &self.returned })
             }
             Err(fault) => self.fail(fault),
         }
@@ -238,7 +273,7 @@ impl<H: Hal> ReceiveQueue<H> {
         let header = self.buffers.bytes(offset, HEADER_BYTES).and_then(|bytes| bytes.first_chunk());
         let header = ReceiveHeader::parse(header.ok_or(RingFault::NotOutstanding { id: used.id })?);
         if header.buffers == 1 {
-            self.lent = Some(number);
+            self.lent.set(Some(number));
             return Ok((Bytes::Buffer { offset: offset + HEADER_BYTES, len_bytes }, header));
         }
         self.merge(number, len_bytes, header.buffers)?;
@@ -301,6 +336,17 @@ impl<H: Hal> ReceiveQueue<H> {
         self.states[usize::from(number)] = Buffer::Posted(position);
     }
 
+    /// Takes back what was kept and let go.
+    fn take_back(&mut self) {
+        loop {
+            let number = self.returned.0.borrow_mut().pop();
+            match number {
+                Some(number) => self.post(number),
+                None => return,
+            }
+        }
+    }
+
     /// Shows the device the buffers that have come back.
     pub(crate) fn publish(&mut self) {
         if self.fault.is_some() {
@@ -309,6 +355,7 @@ impl<H: Hal> ReceiveQueue<H> {
         if let Some(number) = self.lent.take() {
             self.post(number);
         }
+        self.take_back();
         if self.ring.publish() == Notice::Doorbell {
             self.statistics.doorbells += 1;
             self.hal.doorbell(self.place.device, self.place.queue);
@@ -333,7 +380,9 @@ impl<H: Hal> ReceiveQueue<H> {
 
 impl<H: Hal> Drop for ReceiveQueue<H> {
     fn drop(&mut self) {
-        if self.ring.unbind(&mut self.hal, self.place).is_err() {
+        let is_unbound = self.ring.unbind(&mut self.hal, self.place).is_ok();
+        // Who keeps a buffer may have given it to another queue.
+        if !is_unbound || Rc::strong_count(&self.returned) > 1 {
             self.buffers.leak();
         }
     }
