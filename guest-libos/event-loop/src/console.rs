@@ -4,7 +4,8 @@
 use abi::boot::DEVICE_CONSOLE;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
-use exos_channel::{Arming, Channel, Config, Edit, Host, LineEditor, OpenError};
+pub use exos_channel::OpenError;
+use exos_channel::{Arming, Channel, Config, Edit, Host, LineEditor};
 use exos_runtime::pages;
 use exos_virtqueue::guest::GuestHal;
 
@@ -22,7 +23,7 @@ quit          end the machine, as Ctrl-C at `exovm run` does
 ";
 
 /// What a command can ask for.
-pub(crate) trait Answers {
+pub trait Answers {
     /// Gives each counter with its name.
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64));
     /// Connections that are open, and that can be.
@@ -31,15 +32,15 @@ pub(crate) trait Answers {
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// It does.
     Go,
     /// A client wants the machine to end.
     Quit,
 }
 
-/// The console of one service.
-pub(crate) struct Console {
+/// The console of one loop.
+pub struct Console {
     channel: Channel<GuestHal>,
     /// What the prompt says.
     name: &'static str,
@@ -64,8 +65,8 @@ impl Write for Text {
 }
 
 impl Console {
-    /// Asks for the console's port; `None`: the machine has no host channel.
-    pub(crate) fn open(name: &'static str) -> Result<Option<Self>, OpenError> {
+    /// Asks for the console's port, with a prompt that says `name`; `None`: the machine has no host channel.
+    pub fn open(name: &'static str) -> Result<Option<Self>, OpenError> {
         let devices = &pages::environment().devices;
         let Some(index) = pages::device_of_kind(DEVICE_CONSOLE) else {
             return Ok(None);
@@ -77,13 +78,13 @@ impl Console {
 
     /// Whether there is something for [`Self::work`] to do.
     #[inline]
-    pub(crate) fn is_ready(&mut self) -> bool {
+    pub fn is_ready(&mut self) -> bool {
         // While an answer waits for room, what else is typed waits, too.
         if self.output.0.is_empty() { self.channel.is_ready() } else { self.channel.is_ready_to_write() }
     }
 
     /// Asks for interrupts before a sleep.
-    pub(crate) fn request_interrupts(&mut self) -> Arming {
+    pub fn request_interrupts(&mut self) -> Arming {
         if self.output.0.is_empty() {
             self.channel.request_interrupts()
         } else {
@@ -92,7 +93,7 @@ impl Console {
     }
 
     /// Whether the device broke the channel; it is of no use then.
-    pub(crate) fn is_broken(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         match self.channel.fault() {
             Some(fault) => log::error!("console: {fault}"),
             None => return false,
@@ -102,7 +103,7 @@ impl Console {
 
     /// Answers what was typed, as far as there is room for the answers.
     #[cold]
-    pub(crate) fn work(&mut self, answers: &impl Answers) -> Next {
+    pub fn work(&mut self, answers: &impl Answers) -> Next {
         let _span = exos_trace::span!("console");
         let mut next = Next::Go;
         self.channel.poll();

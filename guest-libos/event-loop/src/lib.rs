@@ -9,7 +9,7 @@ extern crate alloc;
 
 mod aside;
 mod connection;
-mod console;
+pub mod console;
 pub mod disk;
 mod service;
 mod statistics;

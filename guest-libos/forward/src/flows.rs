@@ -119,6 +119,10 @@ impl Flows {
         self.counts[state as usize]
     }
 
+    pub(crate) fn max(&self) -> u32 {
+        self.max
+    }
+
     fn len(&self) -> u32 {
         self.counts.iter().sum()
     }

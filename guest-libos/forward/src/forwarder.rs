@@ -198,6 +198,11 @@ impl Forwarder {
         [State::HalfOpen, State::Established, State::Closing].map(|state| self.flows.count(state))
     }
 
+    /// How many can be remembered.
+    pub fn connections_max(&self) -> u32 {
+        self.flows.max()
+    }
+
     /// Where the server, or the gateway to it, is on the link; `None`: not known.
     pub fn next_hop(&self) -> Option<Mac> {
         match self.next_hop.known() {

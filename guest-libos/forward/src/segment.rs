@@ -50,14 +50,14 @@ impl Forwarder {
             offload,
         };
         if port == self.listen {
-            self.from_client(now, packet, Client { address: 0, port: source_port }, seen, outgoing)
+            self.client_segment(now, packet, Client { address: 0, port: source_port }, seen, outgoing)
         } else {
-            self.from_server(now, packet, (source_port, port), seen, outgoing)
+            self.server_segment(now, packet, (source_port, port), seen, outgoing)
         }
     }
 
     #[inline(always)]
-    fn from_client(
+    fn client_segment(
         &mut self,
         now: Duration,
         mut packet: Packet<'_>,
@@ -113,7 +113,7 @@ impl Forwarder {
     }
 
     #[inline(always)]
-    fn from_server(
+    fn server_segment(
         &mut self,
         now: Duration,
         mut packet: Packet<'_>,
