@@ -6,7 +6,10 @@
 //! | [`host`] | what a process uses of the host |
 //! | [`link_layer`] | frames put on the wire by hand |
 //! | [`pair`] | two Cheetahs in one machine |
+//! | [`relay`] | a TCP relay on sockets, for comparison |
+//! | [`routed`] | a client and a server on networks of their own, with a guest between |
 //! | [`scene`] | the `exovm` command, as its user meets it |
+//! | [`sockets`] | what the kernel says of a socket |
 //! | [`swamp`] | runs of webswamp, and the servers that it meets |
 //! | [`tracefs`] | tracefs for one test, there or not |
 //!
@@ -16,7 +19,10 @@ pub mod corpus;
 pub mod host;
 pub mod link_layer;
 pub mod pair;
+pub mod relay;
+pub mod routed;
 pub mod scene;
+pub mod sockets;
 pub mod swamp;
 pub mod tracefs;
 

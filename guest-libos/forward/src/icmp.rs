@@ -75,7 +75,7 @@ impl Forwarder {
         if quoted.source != self.own.address {
             return Err(Reason::Icmp);
         }
-        let (ends, mac, away, destination) = self.other_side(quoted)?;
+        let (ends, mac, destination) = self.other_side(quoted)?;
         if packet.head[IP + ip::TTL] <= 1 {
             // An error is never complained of (RFC 1122 3.2.2).
             return Err(Reason::TimeToLive);
@@ -87,8 +87,8 @@ impl Forwarder {
         }
         packet.send_to(mac, self.own);
         let outgoing = outgoing(&packet);
-        // A router on the way stays who it is; an end is known to the other one by our address.
-        let source = if packet.source == away { self.own.address } else { packet.source };
+        // Whoever complains, one side knows nobody of the other side but us (RFC 5508 REQ-5).
+        let source = self.own.address;
         rewrite_quote(&mut packet.head[..packet.head_bytes], at, quoted, ends);
         let header = &mut packet.head[IP..];
         let addresses = Difference::default()
@@ -100,8 +100,8 @@ impl Forwarder {
         Ok(Verdict::Send(outgoing))
     }
 
-    /// What a segment that we sent was when it came to us: its ends then, where its sender is on the link; the address it was sent on to; its sender's.
-    fn other_side(&self, quoted: Ends) -> Result<(Ends, Mac, u32, u32), Reason> {
+    /// What a segment that we sent was when it came to us: its ends then, where its sender is on the link, and the sender's address.
+    fn other_side(&self, quoted: Ends) -> Result<(Ends, Mac, u32), Reason> {
         if quoted.destination == self.server && quoted.destination_port == self.server_port {
             let flow = self.flows.at(quoted.source_port).ok_or(Reason::Icmp)?;
             let Client { address, port } = flow.client;
@@ -111,7 +111,7 @@ impl Forwarder {
                 destination: self.own.address,
                 destination_port: self.listen,
             };
-            return Ok((ends, flow.client_mac, self.server, address));
+            return Ok((ends, flow.client_mac, address));
         }
         let client = Client { address: quoted.destination, port: quoted.destination_port };
         let port =
@@ -123,7 +123,7 @@ impl Forwarder {
             destination: self.own.address,
             destination_port: port,
         };
-        Ok((ends, mac, client.address, self.server))
+        Ok((ends, mac, self.server))
     }
 
     /// A packet that goes nowhere, and an error about it if there is cause for one.

@@ -1,0 +1,359 @@
+//! The forwarder between Linux's sockets, and what passes through it that a relay on sockets ([`exovm_ci::relay`]) hides.
+
+use exovm_ci::routed::{ROUTER, ROUTER_OF_CLIENTS, Routed, SERVER};
+use exovm_ci::sockets::{path_mtu_bytes, reset, state, state_of, unacknowledged_bytes, unread_bytes};
+use exovm_ci::{Guest, Site, relay};
+use exovm_netns::in_namespace;
+use pcap_file::pcapng::{Block, PcapNgReader};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddrV4, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const LISTEN: u16 = 80;
+const SERVER_PORT: u16 = 8080;
+/// How long something may take that is to happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long nothing must happen until it is believed that nothing does.
+const STILL: Duration = Duration::from_millis(400);
+
+fn forwarder_to(to: SocketAddrV4) -> Guest {
+    let options = [format!("--listen={LISTEN}"), format!("--to={to}")];
+    Guest::image("forwarder").gateway(ROUTER).arguments(&[&options[0], &options[1]]).start()
+}
+
+fn server_address() -> SocketAddrV4 {
+    SocketAddrV4::new(SERVER, SERVER_PORT)
+}
+
+/// A forwarder and a relay to the same server, and where clients find them.
+struct Both {
+    routed: Routed,
+    guest: Guest,
+    forwarder: SocketAddrV4,
+    relay: SocketAddrV4,
+}
+
+impl Both {
+    fn start() -> Self {
+        let routed = Routed::build();
+        let guest = forwarder_to(server_address());
+        let forwarder = guest.network().guest_socket(LISTEN);
+        let relay = SocketAddrV4::new(ROUTER_OF_CLIENTS, LISTEN);
+        relay::relay(TcpListener::bind(relay).expect("a free port"), server_address().into());
+        Self { routed, guest, forwarder, relay }
+    }
+
+    /// A client's and the server's end of one connection.
+    fn connection(&self, through: SocketAddrV4, listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let client = self.routed.connect(through).expect("a connection");
+        let (server, _) = listener.accept().expect("a connection");
+        for socket in [&client, &server] {
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        (client, server)
+    }
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "{what} does not come");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Bytes that say where they belong.
+fn pattern(seed: usize, len_bytes: usize) -> Vec<u8> {
+    (0..len_bytes).map(|i| (seed + i * 7 + (i >> 8) * 13 + (i >> 16)) as u8).collect()
+}
+
+#[test]
+fn bytes_of_many_connections_arrive_both_ways_as_they_were_sent() {
+    const CONNECTIONS: usize = 16;
+    const BYTES: usize = 3 << 20;
+    in_namespace!(|| {
+        let routed = Routed::build();
+        let listener = routed.listen(SERVER_PORT);
+        let guest = forwarder_to(server_address());
+        let address = guest.network().guest_socket(LISTEN);
+        thread::scope(|scope| {
+            for number in 0..CONNECTIONS {
+                let mut client = routed.connect(address).expect("a connection");
+                let (mut server, from) = listener.accept().expect("a connection");
+                assert_eq!(from.ip(), *address.ip(), "the server sees the forwarder");
+                for (socket, seed) in [(&mut client, number), (&mut server, number + 100)] {
+                    let mut writer = socket.try_clone().unwrap();
+                    scope.spawn(move || {
+                        writer.write_all(&pattern(seed, BYTES)).expect("room");
+                        writer.shutdown(Shutdown::Write).expect("open");
+                    });
+                }
+                for (mut reader, seed) in [(client, number + 100), (server, number)] {
+                    scope.spawn(move || {
+                        let mut got = Vec::new();
+                        reader.read_to_end(&mut got).expect("bytes");
+                        assert!(got == pattern(seed, BYTES), "connection {number}: {} bytes", got.len());
+                    });
+                }
+            }
+        });
+        let (_, log) = guest.end_with_log();
+        let said = format!("{CONNECTIONS} connections; to the server");
+        assert!(log.iter().any(|line| line.contains(&said)), "{log:?}");
+    });
+}
+
+#[test]
+fn dead_server_refuses_through_the_forwarder_and_a_relay_accepts_in_its_place() {
+    in_namespace!(|| {
+        let both = Both::start();
+        let refused = both.routed.connect(both.forwarder).expect_err("nobody listens");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{refused}");
+        let mut accepted = both.routed.connect(both.relay).expect("the relay accepts");
+        accepted.set_read_timeout(Some(PATIENCE)).unwrap();
+        // What it has to tell comes later, and is another thing: an end without a byte.
+        assert_eq!(accepted.read(&mut [0]).unwrap_or(0), 0);
+        both.guest.stop();
+    });
+}
+
+#[test]
+fn reset_reaches_the_other_end_and_a_relay_makes_a_good_end_of_it() {
+    in_namespace!(|| {
+        let both = Both::start();
+        let listener = both.routed.listen(SERVER_PORT);
+        let mut heard = Vec::new();
+        for through in [both.forwarder, both.relay] {
+            for client_resets in [true, false] {
+                let (mut client, mut server) = both.connection(through, &listener);
+                client.write_all(b"half of").unwrap();
+                server.read_exact(&mut [0; 7]).unwrap();
+                server.write_all(b"half of").unwrap();
+                client.read_exact(&mut [0; 7]).unwrap();
+                let (resets, mut hears) = if client_resets { (client, server) } else { (server, client) };
+                reset(resets);
+                heard.push(hears.read(&mut [0; 8]).map_err(|error| error.kind()));
+            }
+        }
+        let reset = Err(ErrorKind::ConnectionReset);
+        assert_eq!(
+            heard,
+            [reset, reset, Ok(0), Ok(0)],
+            "through the forwarder twice, then through the relay"
+        );
+        both.guest.stop();
+    });
+}
+
+#[test]
+fn half_closed_connection_goes_on_the_other_way() {
+    in_namespace!(|| {
+        let both = Both::start();
+        let listener = both.routed.listen(SERVER_PORT);
+        let (mut client, mut server) = both.connection(both.forwarder, &listener);
+        client.write_all(b"question").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut question = String::new();
+        server.read_to_string(&mut question).unwrap();
+        assert_eq!(question, "question");
+        wait_until("the server's acknowledgment of the FIN", || state_of(&client) == state::FIN_WAIT_2);
+        let answer = pattern(3, 1 << 20);
+        let sender = thread::spawn({
+            let answer = answer.clone();
+            move || server.write_all(&answer).expect("the client reads")
+        });
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).unwrap();
+        sender.join().unwrap();
+        assert!(got == answer, "{} bytes", got.len());
+        both.guest.stop();
+    });
+}
+
+#[test]
+fn data_and_fin_are_acknowledged_when_the_server_has_them_and_by_a_relay_before() {
+    in_namespace!(|| {
+        let both = Both::start();
+        let listener = both.routed.listen(SERVER_PORT);
+        for (through, state_now) in [(both.forwarder, state::FIN_WAIT_1), (both.relay, state::FIN_WAIT_2)] {
+            let (mut client, mut server) = both.connection(through, &listener);
+            // As if the server's network had gone.
+            both.routed.to_servers.down().unwrap();
+            client.write_all(b"is it there?").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            thread::sleep(STILL);
+            let is_relay = through == both.relay;
+            assert_eq!(
+                unacknowledged_bytes(&client) == 0,
+                is_relay,
+                "{through}: {}",
+                unacknowledged_bytes(&client)
+            );
+            assert_eq!(state_of(&client), state_now, "{through}");
+            both.routed.to_servers.up().unwrap();
+            let mut got = String::new();
+            server.read_to_string(&mut got).unwrap();
+            assert_eq!(got, "is it there?");
+            wait_until("the acknowledgment", || state_of(&client) == state::FIN_WAIT_2);
+        }
+        both.guest.stop();
+    });
+}
+
+#[test]
+fn closed_window_stops_the_sender_and_a_relay_takes_what_the_server_does_not() {
+    in_namespace!(|| {
+        let both = Both::start();
+        let listener = both.routed.listen(SERVER_PORT);
+        for through in [both.forwarder, both.relay] {
+            let (mut client, mut server) = both.connection(through, &listener);
+            client.set_write_timeout(Some(STILL)).unwrap();
+            let sent = pattern(5, 64 << 20);
+            let mut written = 0;
+            while let Ok(count) = client.write(&sent[written..]) {
+                written += count;
+            }
+            assert!(written < sent.len(), "nobody reads, and yet all was taken");
+            // Its probes are answered, and nothing goes on.
+            thread::sleep(STILL);
+            let (acknowledged, arrived) = (written - unacknowledged_bytes(&client), unread_bytes(&server));
+            if through == both.forwarder {
+                assert_eq!(acknowledged, arrived, "what is acknowledged is what the server's host has");
+            } else {
+                assert!(
+                    acknowledged > arrived + 100_000,
+                    "{acknowledged} {arrived}: the relay holds the rest"
+                );
+            }
+            assert_eq!(state_of(&client), state::ESTABLISHED);
+            // The window opens, and all of it comes.
+            drop(client);
+            let mut got = Vec::new();
+            server.read_to_end(&mut got).unwrap();
+            assert!(got == sent[..written], "{} of {written} bytes", got.len());
+        }
+        both.guest.stop();
+    });
+}
+
+#[test]
+fn path_mtu_messages_reach_the_sender_whose_segments_are_too_large() {
+    in_namespace!(|| {
+        const MTU_BYTES: u32 = 1300;
+        let routed = Routed::build();
+        let listener = routed.listen(SERVER_PORT);
+        routed.to_servers.set_mtu(MTU_BYTES).unwrap();
+        let guest = forwarder_to(server_address());
+        let mut client = routed.connect(guest.network().guest_socket(LISTEN)).expect("a connection");
+        let (mut server, _) = listener.accept().unwrap();
+        assert_eq!(path_mtu_bytes(&client), 1500, "nobody knows yet");
+        let sent = pattern(7, 4 << 20);
+        let sender = thread::spawn({
+            let sent = sent.clone();
+            move || {
+                client.write_all(&sent).expect("the server reads");
+                client
+            }
+        });
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut got = vec![0; sent.len()];
+        server.read_exact(&mut got).unwrap();
+        assert!(got == sent);
+        assert_eq!(path_mtu_bytes(&sender.join().unwrap()), MTU_BYTES);
+        guest.stop();
+    });
+}
+
+/// A TCP frame as the capture has it: time to live, and all behind the addresses and ports but the checksum.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    to_guest: bool,
+    time_to_live: u8,
+    rest: Vec<u8>,
+}
+
+fn capture(path: &std::path::Path) -> Vec<Seen> {
+    const TO_GUEST: u32 = 1;
+    let mut reader = PcapNgReader::new(std::fs::File::open(path).expect("a file")).expect("a capture");
+    let mut frames = Vec::new();
+    while let Some(block) = reader.next_block() {
+        let Block::EnhancedPacket(packet) = block.expect("a block") else { continue };
+        let frame = packet.data.as_ref();
+        if frame.len() < 54 || frame[12..14] != [8, 0] || frame[23] != 6 {
+            continue;
+        }
+        let direction = packet.options.iter().find_map(|option| match option {
+            pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption::Flags(flags) => Some(flags & 3),
+            _ => None,
+        });
+        // IP: length, identification, flags; TCP: sequence numbers to window, urgent pointer, options, data.
+        let rest = [&frame[14..22], &frame[38..50], &frame[52..]].concat();
+        frames.push(Seen { to_guest: direction == Some(TO_GUEST), time_to_live: frame[22], rest });
+    }
+    frames
+}
+
+#[test]
+fn sequence_numbers_options_and_data_are_the_same_at_both_ends() {
+    in_namespace!(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("forwarder.pcapng");
+        let routed = Routed::build();
+        let listener = routed.listen(SERVER_PORT);
+        let options = [format!("--listen={LISTEN}"), format!("--to={}", server_address())];
+        let guest = Guest::image("forwarder")
+            .gateway(ROUTER)
+            .arguments(&[&options[0], &options[1]])
+            .pcap(&path)
+            .start();
+        let mut client = routed.connect(guest.network().guest_socket(LISTEN)).expect("a connection");
+        let (mut server, _) = listener.accept().unwrap();
+        for size in [1, 100, 1448, 20_000, 200_000] {
+            let sent = pattern(size, size);
+            client.write_all(&sent).unwrap();
+            let mut got = vec![0; size];
+            server.read_exact(&mut got).unwrap();
+            server.write_all(&got).unwrap();
+            client.read_exact(&mut got).unwrap();
+            assert!(got == sent);
+        }
+        drop((client, server));
+        thread::sleep(STILL);
+        guest.stop();
+        let mut waiting: Vec<Seen> = Vec::new();
+        let mut pairs = 0;
+        for frame in capture(&path) {
+            if frame.to_guest {
+                waiting.push(frame);
+                continue;
+            }
+            let came = Seen { to_guest: true, time_to_live: frame.time_to_live + 1, rest: frame.rest };
+            let at = waiting.iter().position(|seen| *seen == came);
+            waiting.remove(at.unwrap_or_else(|| panic!("{came:?} never came so")));
+            pairs += 1;
+        }
+        assert!(waiting.is_empty(), "went nowhere: {waiting:?}");
+        assert!(pairs > 20, "{pairs} frames");
+    });
+}
+
+#[test]
+fn cheetah_serves_through_the_forwarder_in_the_same_process() {
+    in_namespace!(|| {
+        let routed = Routed::build();
+        let body = "x".repeat(300_000);
+        let site = Site::new().file("index.html", "behind").file("large", &body);
+        let cheetah = Guest::image("cheetah").site(&site).tap(1).gateway([10, 80, 1, 1].into()).start();
+        let guest = forwarder_to(cheetah.network().guest_socket(80));
+        let address = guest.network().guest_socket(LISTEN);
+        for _ in 0..20 {
+            let connected = routed.clients.run(|| exovm_ci::Client::connect(address));
+            let mut client = connected.unwrap().expect("a connection");
+            assert_eq!(client.get("/").unwrap().text(), "behind");
+            assert_eq!(client.get("/large").unwrap().text(), body);
+        }
+        guest.stop();
+        cheetah.stop();
+    });
+}
