@@ -205,3 +205,29 @@ fn suppressed_interrupts_stay_off_while_the_index_wraps() {
         }
     }
 }
+
+#[test]
+fn kept_buffer_stays_as_it_is_and_goes_back_when_it_is_let_go() {
+    let mut b = bench::<()>(ALL_FEATURES, &SMALL);
+    let all = b.receiver.waiting();
+    assert!(b.receiver.deliver([0; 12], &frame(1, 600)) && b.receiver.deliver([0; 12], &frame(2, 600)));
+    b.receiver.publish();
+    let got = b.pair.receive.poll().expect("a frame");
+    let kept = got.keep().expect("a buffer");
+    assert!(got.keep().is_none(), "it is kept already");
+    assert_eq!(b.pair.receive.poll().expect("the next frame").bytes(), frame(2, 600));
+    assert!(b.pair.receive.poll().is_none());
+    assert_eq!(b.receiver.waiting(), all - 1, "all but the one that is kept");
+    drop(kept);
+    assert!(b.pair.receive.poll().is_none());
+    assert_eq!(b.receiver.waiting(), all);
+    assert_eq!(b.pair.receive.fault(), None);
+}
+
+#[test]
+fn merged_frame_has_no_buffer_to_keep() {
+    let mut b = bench::<()>(ALL_FEATURES, &SMALL);
+    assert!(b.receiver.deliver([0; 12], &frame(1, 5000)));
+    b.receiver.publish();
+    assert!(b.pair.receive.poll().expect("a frame").keep().is_none());
+}
