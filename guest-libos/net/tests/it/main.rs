@@ -9,6 +9,7 @@ mod data_path;
 mod garbage;
 mod handshake;
 mod harness;
+mod icmp;
 mod link;
 mod many;
 mod ndisc;

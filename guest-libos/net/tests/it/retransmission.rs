@@ -274,7 +274,7 @@ fn idle_connection_starts_slowly_again() {
     assert_eq!(client.seen(&mut host).len(), 10);
 }
 
-fn fragmentation_needed(client: &Client, next_mtu: u16, quoted_seq: u32) -> Vec<u8> {
+pub(crate) fn fragmentation_needed(client: &Client, next_mtu: u16, quoted_seq: u32) -> Vec<u8> {
     let mut tcp = [0; 8];
     tcp[..2].copy_from_slice(&80u16.to_be_bytes());
     tcp[2..4].copy_from_slice(&client.port.to_be_bytes());
