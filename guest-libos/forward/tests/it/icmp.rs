@@ -56,11 +56,15 @@ fn segment_of_client(port: u16) -> [Frame; 2] {
     [Frame { from: own, to: SocketAddrV4::new(SERVER, SERVER_PORT), ..as_client.clone() }, as_client]
 }
 
+/// A quote that ends within the segment's checksum: half a checksum cannot be changed in proportion, and stays.
+const HALF_CHECKSUM: usize = 20 + 17;
+
 proptest! {
     #[test]
     fn error_about_a_clients_segment_is_the_clients(
         quote_bytes in 28..576usize, from_server in any::<bool>(), ttl in 2..=255u8
     ) {
+        prop_assume!(quote_bytes != HALF_CHECKSUM);
         let mut bench = Bench::new(&config());
         let [sent, as_client] = segment_of_client(bench.establish(CLIENT_PORT));
         let source = if from_server { SERVER } else { ROUTER };
@@ -81,6 +85,7 @@ proptest! {
 
     #[test]
     fn error_about_a_servers_segment_is_the_servers(quote_bytes in 28..576usize, from_client in any::<bool>()) {
+        prop_assume!(quote_bytes != HALF_CHECKSUM);
         let mut bench = Bench::new(&config());
         let port = bench.establish(CLIENT_PORT);
         let as_server = Frame { data: vec![7; 1400], ..Frame::of_server(port, ACK) };
