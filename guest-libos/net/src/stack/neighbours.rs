@@ -122,11 +122,11 @@ impl Neighbours {
     pub(super) fn set(&mut self, ip: Ipv4Addr, mac: MacAddress) -> Heard {
         let given = Neighbour { mac: Some(mac), heard_at: Instant::ZERO, asked_until: None, is_given: true };
         if let Some(neighbour) = self.entries.get_mut(&ip) {
-            let before = core::mem::replace(neighbour, given).mac;
-            return match before {
+            let before = core::mem::replace(neighbour, given);
+            return match before.mac {
                 Some(before) if before != mac => Heard::Moved(before),
-                Some(_) => Heard::Nothing,
-                None => Heard::New,
+                Some(_) if before.is_given => Heard::Nothing,
+                _ => Heard::New,
             };
         }
         self.make_room(Instant::NEVER);
@@ -139,7 +139,8 @@ impl Neighbours {
         if let Some(neighbour) = self.entries.get_mut(&ip)
             && neighbour.mac == Some(mac)
         {
-            (neighbour.heard_at, neighbour.asked_until) = (now, None);
+            // Those that wait for its answer go on waiting for that.
+            neighbour.heard_at = now;
         }
     }
 
@@ -230,6 +231,7 @@ mod tests {
         assert_eq!(table.heard(ip(2), mac(9), true, at(1_000)), Heard::Nothing);
         assert_eq!(table.lookup(ip(2), at(10_000)), Some(mac(2)));
         assert!(!table.may_ask(ip(2), at(10_000)));
+        assert_eq!(table.set(ip(2), mac(2)), Heard::Nothing);
         assert_eq!(table.set(ip(2), mac(3)), Heard::Moved(mac(2)));
     }
 

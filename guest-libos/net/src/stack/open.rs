@@ -213,6 +213,13 @@ pub(super) fn on_opening_timer<D: Data, T: Transmit<D>>(
     ctx: &mut Context<'_>,
     tx: &mut T,
 ) -> TimerOutcome {
+    if !connection.has_next_hop()
+        && let Some(hop) = ctx.config.hop_to(*connection.key.peer().ip())
+        && let Some(mac) = neighbours.lookup(hop, ctx.now)
+    {
+        // Somebody else's connection has shown that it is there.
+        connection.template.set_next_hop(mac);
+    }
     if !connection.has_next_hop() {
         if connection.asks >= MAX_ASKS {
             return TimerOutcome::Ended(End::Unreachable);

@@ -153,6 +153,28 @@ fn more_neighbours_than_there_are_places_are_reached_one_after_the_other() {
     }
 }
 
+#[test]
+fn attempt_that_waits_for_an_aged_neighbour_goes_on_when_it_is_told_or_shown() {
+    for is_told in [true, false] {
+        let mut host = StaticHost::with(config());
+        let (peer, first) = Peer::with_syn(&mut host);
+        host.now += Duration::from_secs(61);
+        let second = host.stack.connect(host.now, REMOTE).unwrap();
+        host.output(second, AckPolicy::IfDue);
+        assert_eq!(host.nic.frames.pop_front(), Some(arp_request(SERVER_IP, SERVER_MAC, CLIENT_IP)));
+        if is_told {
+            host.stack.set_neighbour(CLIENT_IP, CLIENT_MAC);
+            host.stack.retry_blocked(host.now, &mut host.nic);
+        } else {
+            assert_eq!(host.input(&peer.syn_ack()).events().conn, first);
+            host.stack.abort(first);
+            host.wait_ms(1_010);
+        }
+        assert_eq!(host.nic.frames.len(), 1, "told: {is_told}");
+        assert_eq!(host.nic.frames[0][..14], [&CLIENT_MAC.0[..], &SERVER_MAC.0, &[8, 0]].concat());
+    }
+}
+
 /// An ICMP error about our SYN, quoted with sequence number `seq`.
 fn unreachable(peer: &Peer, reason: Icmpv4DstUnreachable, seq: u32) -> Vec<u8> {
     let mut quoted = [0; 8];
