@@ -1,12 +1,15 @@
 //! Anything may arrive. Random bytes, random segments that are close to valid, random calls: no panic, bounds kept, and
 //! an honest connection beside it still works.
 
-use exos_net::{AckPolicy, Coalesce, Config, ConnId, KeepAlive, RxChecksum, RxMeta};
+use std::net::SocketAddrV4;
+
+use exos_net::{AckPolicy, Coalesce, Config, ConnId, KeepAlive, MacAddress, RxChecksum, RxMeta};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use smoltcp::wire::TcpControl;
+use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber};
 
-use crate::harness::{Client, Host, Outcome, SERVER_MAC, config};
+use crate::harness::{CLIENT_IP, CLIENT_MAC, Client, Host, Outcome, SERVER_MAC, config, frame_of};
+use crate::link::arp_reply;
 
 type StaticHost = Host<&'static [u8]>;
 
@@ -92,6 +95,35 @@ fn choose(host: &mut StaticHost, conn: ConnId, choice: u8) {
         _ => host.stack.set_user_timeout(conn, Some(short)).unwrap(),
     }
     assert!(host.stack.urgent_bytes(conn) <= 1 << 18, "more urgent data than a window and a pointer can say");
+}
+
+/// What happens to connections that we open.
+#[derive(Clone, Debug)]
+enum AttemptStep {
+    Connect,
+    Arp(u8),
+    Segment { port: u16, control: u8, seq: i32, ack: Option<i32>, isn_known: bool },
+    Close(usize),
+    Abort(usize),
+    Output(usize),
+    Wait(u64),
+}
+
+fn attempt_step() -> impl Strategy<Value = AttemptStep> {
+    let ack = proptest::option::weighted(0.7, prop_oneof![4 => 0i32..3, 1 => near()]);
+    let control = prop_oneof![1 => Just(2u8), 1 => 0u8..5];
+    let segment = (50_000u16..50_004, control, prop_oneof![3 => 0i32..3, 1 => near()], ack, any::<bool>());
+    prop_oneof![
+        3 => Just(AttemptStep::Connect),
+        2 => (0u8..4).prop_map(AttemptStep::Arp),
+        12 => segment.prop_map(|(port, control, seq, ack, isn_known)| AttemptStep::Segment {
+            port, control, seq, ack, isn_known
+        }),
+        1 => (0usize..4).prop_map(AttemptStep::Close),
+        1 => (0usize..4).prop_map(AttemptStep::Abort),
+        4 => (0usize..4).prop_map(AttemptStep::Output),
+        3 => (0u64..3_000).prop_map(AttemptStep::Wait),
+    ]
 }
 
 fn control(number: u8) -> TcpControl {
@@ -242,5 +274,86 @@ proptest! {
         prop_assert_eq!(host.stack.time_wait(), 0);
         prop_assert_eq!(host.stack.buffered_bytes(), 0);
         prop_assert_eq!(host.stack.next_deadline(), None);
+    }
+
+    #[test]
+    fn random_segments_to_our_attempts_keep_the_books(steps in vec(attempt_step(), 0..150)) {
+        let mut host = StaticHost::with(Config { ephemeral_ports: 50_000..=50_003, max_neighbours: 2, ..small() });
+        let mut known: Vec<ConnId> = Vec::new();
+        let mut isns = [0; 4];
+        for step in steps {
+            match step {
+                AttemptStep::Connect => {
+                    if let Ok(conn) = host.stack.connect(host.now, SocketAddrV4::new(CLIENT_IP, 8_080)) {
+                        host.stack.send(conn, b"request").unwrap();
+                        known.push(conn);
+                    }
+                }
+                AttemptStep::Arp(last) => {
+                    let _ = host.input(&arp_reply(CLIENT_IP, MacAddress([2, 0, 0, 0, 0, last])));
+                }
+                AttemptStep::Segment { port, control: number, seq, ack, isn_known } => {
+                    // As somebody who sees our SYN, or who guesses.
+                    let our_isn = if isn_known { isns[usize::from(port - 50_000)] } else { 0 };
+                    let tcp = TcpRepr {
+                        src_port: 8_080,
+                        dst_port: port,
+                        control: control(number),
+                        seq_number: TcpSeqNumber(seq),
+                        ack_number: ack.map(|ack| TcpSeqNumber((our_isn as i32).wrapping_add(ack))),
+                        window_len: 1_000,
+                        window_scale: None,
+                        max_seg_size: None,
+                        sack_permitted: false,
+                        sack_ranges: [None; 3],
+                        timestamp: None,
+                        payload: b"text",
+                    };
+                    if let Outcome::Events(events) = host.input(&frame_of(CLIENT_MAC, CLIENT_IP, &tcp)) {
+                        prop_assert!(known.contains(&events.conn), "events of an unknown connection");
+                        if events.ended.is_some() {
+                            known.retain(|&conn| conn != events.conn);
+                        }
+                    }
+                }
+                AttemptStep::Close(which) => {
+                    if let Some(&conn) = known.get(which) {
+                        host.stack.close(conn).unwrap();
+                    }
+                }
+                AttemptStep::Abort(which) => {
+                    if which < known.len() {
+                        let _ = host.stack.abort(known.remove(which));
+                    }
+                }
+                AttemptStep::Output(which) => {
+                    if let Some(&conn) = known.get(which) {
+                        host.output(conn, AckPolicy::IfDue);
+                    }
+                }
+                AttemptStep::Wait(ms) => {
+                    host.now += exos_net::Duration::from_millis(ms);
+                    host.wait_ms(1);
+                    for (ended, _) in std::mem::take(&mut host.ended) {
+                        prop_assert!(known.contains(&ended), "ended twice");
+                        known.retain(|&conn| conn != ended);
+                    }
+                    host.stack.retry_blocked(host.now, &mut host.nic);
+                }
+            }
+            for frame in host.nic.frames.drain(..).filter(|frame| frame[12..14] == [8, 0] && frame[47] & 2 != 0) {
+                let port = u16::from_be_bytes([frame[34], frame[35]]);
+                isns[usize::from(port - 50_000)] = u32::from_be_bytes([frame[38], frame[39], frame[40], frame[41]]);
+            }
+            prop_assert_eq!(host.stack.connections(), known.len());
+            prop_assert!(host.stack.opening() + host.stack.established() <= known.len());
+            prop_assert_eq!(host.stack.half_open(), 0);
+        }
+        for conn in known {
+            let _ = host.stack.abort(conn);
+        }
+        host.wait_secs(100);
+        prop_assert_eq!((host.stack.connections(), host.stack.opening(), host.stack.established()), (0, 0, 0));
+        prop_assert_eq!((host.stack.time_wait(), host.stack.buffered_bytes(), host.stack.next_deadline()), (0, 0, None));
     }
 }
