@@ -2,4 +2,5 @@
 
 mod ends;
 mod faults;
+mod loaded;
 mod talking;

@@ -46,11 +46,10 @@ impl Queue {
         } else if self.end > first.start {
             match self.end + len <= QUEUE_BYTES {
                 true => Some(self.end),
-                // The frame that would begin where the first does must not: then full looked like empty.
-                false => (len < first.start).then_some(0),
+                false => (len <= first.start).then_some(0),
             }
         } else {
-            (self.end + len < first.start).then_some(self.end)
+            (self.end + len <= first.start).then_some(self.end)
         }
     }
 

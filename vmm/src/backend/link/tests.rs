@@ -1,7 +1,6 @@
 //! Links between program ends and between NICs.
 
 mod nics;
-mod speed;
 mod switched;
 mod threads;
 
@@ -98,7 +97,7 @@ fn full_pair_holds_frames_with_their_sender_then_drops_them_and_goes_on_when_som
     assert_eq!(send(&mut a, &large), Written::Dropped, "and none is held for it again");
     assert_eq!(a.due(), None);
     assert_eq!(counter(&a, "link_dropped_full"), 2);
-    assert!(receive(&mut b).is_some() && receive(&mut b).is_some());
+    assert!(receive(&mut b).is_some());
     assert_eq!(send(&mut a, &large), Written::Sent);
     assert_eq!(send(&mut a, &large), Written::WouldBlock, "it takes frames: it is waited for");
 }

@@ -254,7 +254,7 @@ fn sender_that_changes_everything_while_it_is_copied_harms_nobody_else() {
     let over = std::sync::atomic::AtomicBool::new(false);
     let memory = std::sync::Arc::clone(&bench.a.guest.memory);
     let table_gpa = bench.transmit.config.descriptors_gpa;
-    let until = std::time::Instant::now() + std::time::Duration::from_millis(300);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
     let (mut stopped, mut received) = (0, 0u64);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -263,13 +263,23 @@ fn sender_that_changes_everything_while_it_is_copied_harms_nobody_else() {
             while !over.load(std::sync::atomic::Ordering::Relaxed) {
                 noise = noise.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
                 let (at, value) = ((noise >> 33) % 2048, noise >> 50);
-                memory.write_obj(value as u8, GuestAddress(buffer_gpa(1, FRAMES) + at % 64)).expect("inside");
+                // Of the header's flags and type, what passes the first look now and then.
+                let byte = if at % 64 < 2 { value & 1 } else { value };
+                memory.write_obj(byte as u8, GuestAddress(buffer_gpa(1, FRAMES) + at % 64)).expect("inside");
                 // Lengths and places of descriptors, up to four times longer than what the frame has.
                 let entry = table_gpa + 16 * (at % 64);
                 memory.write_obj((value % 8000) as u32, GuestAddress(entry + 8)).expect("inside");
             }
         });
-        while std::time::Instant::now() < until {
+        while received < 1000 {
+            if std::time::Instant::now() >= until {
+                over.store(true, std::sync::atomic::Ordering::Relaxed);
+                let (a, b) = (bench.a.function.metrics(), bench.b.function.metrics());
+                panic!(
+                    "{received} received, {stopped} stops: {a:?} {:?} {b:?}",
+                    bench.a.function.backend_counters()
+                );
+            }
             bench.transmit.add(&[Piece::out(buffer_gpa(1, FRAMES), 1000)]);
             if bench.a.work().stopped {
                 stopped += 1;
@@ -292,7 +302,6 @@ fn sender_that_changes_everything_while_it_is_copied_harms_nobody_else() {
         }
         over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    assert!(received > 100, "{received} received, {stopped} stops");
     let behind = bench.b.guest.read(buffer_gpa(1, 8 * u64::from(BUFFER_BYTES)), 0x2_0000);
     assert!(behind.iter().all(|&byte| byte == 0), "written outside of the buffers");
     assert!(bench.b.function.metrics().queues_stopped == 0, "the receiver did nothing wrong");

@@ -95,12 +95,12 @@ fn ends_that_come_and_go_under_load_break_nothing() {
 }
 
 /// A guest that sends as fast as it can, and takes what comes.
-pub(super) struct Busy<B: Backend> {
+struct Busy<B: Backend> {
     nic: Nic<B>,
     transmit: Driver,
     receive: Driver,
     frame_bytes: u32,
-    pub(super) received: u64,
+    received: u64,
     /// Buffers given.
     given: u64,
 }
@@ -111,7 +111,7 @@ const BUFFERS: u64 = 48;
 const _: () = assert!(BUFFERS * BUFFER_BYTES as u64 <= FRAMES);
 
 impl<B: Backend> Busy<B> {
-    pub(super) fn with_frame(backend: B, frame: &[u8]) -> Self {
+    fn with_frame(backend: B, frame: &[u8]) -> Self {
         let mut nic = Nic::with_backend(backend, !0);
         let (mut receive, transmit) = (nic.bind(0, 1), nic.bind(1, 1));
         nic.guest.write(buffer_gpa(1, FRAMES), frame);
@@ -120,7 +120,7 @@ impl<B: Backend> Busy<B> {
     }
 
     /// The guest sends as much as it may.
-    pub(super) fn send(&mut self) {
+    fn send(&mut self) {
         while self.transmit.next_used().is_some() {}
         while u64::from(self.transmit.available.wrapping_sub(self.transmit.used)) < UNDER_WAY {
             self.transmit.add(&[Piece::out(buffer_gpa(1, FRAMES), self.frame_bytes)]);
@@ -128,7 +128,7 @@ impl<B: Backend> Busy<B> {
     }
 
     /// The guest takes what came, and gives the buffers again.
-    pub(super) fn receive(&mut self) {
+    fn receive(&mut self) {
         let buffers_of_a_frame = u64::from(self.frame_bytes.div_ceil(BUFFER_BYTES));
         let mut taken = 0;
         while self.receive.next_used().is_some() {
@@ -142,7 +142,7 @@ impl<B: Backend> Busy<B> {
     }
 
     /// Device work.
-    pub(super) fn work(&mut self) {
+    fn work(&mut self) {
         self.nic.work();
     }
 
