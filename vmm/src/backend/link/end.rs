@@ -3,7 +3,7 @@
 
 use super::Link;
 use super::inbox::{Inbox, Offered};
-use super::lent::Lent;
+use super::lent::{LENT_BUFFERS, Lent};
 use crate::backend::iovec::{bytes_of, gather, scatter};
 use crate::backend::offload::{self, Wanted};
 use crate::backend::{
@@ -85,12 +85,14 @@ impl End {
         let inbox = &link.inboxes[usize::from(port)];
         inbox.set_offloads(Offloads::default());
         let taken = inbox.arrived();
+        // As many as fit into the largest queue: nothing grows while frames move.
+        inbox.lock().filled.reserve(LENT_BUFFERS);
         Self {
             link,
             port,
             metrics: LinkMetrics::default(),
             taken,
-            filled: VecDeque::new(),
+            filled: VecDeque::with_capacity(LENT_BUFFERS),
             armed: false,
             held_until: None,
             scratch: Vec::new(),

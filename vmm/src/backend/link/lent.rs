@@ -6,6 +6,9 @@ use crate::backend::{Grant, IoVec, Lot, Scatter, Terms};
 use std::collections::VecDeque;
 use std::fmt;
 
+/// Buffers, and pieces of them, that there is room for from the start: more than a NIC lends at once.
+pub(super) const LENT_BUFFERS: usize = 1024;
+
 /// Why a frame was not put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotPut {
@@ -39,11 +42,10 @@ impl Lent {
     /// # Safety
     /// As for [`crate::backend::Filler::lend`].
     pub(super) unsafe fn new(lot: Lot<'_>) -> Self {
-        let capacity = 2 * lot.pieces.len();
         let mut lent = Self {
             grant: (lot.grant)(),
-            pieces: Scatter::with_capacity(capacity),
-            buffers: VecDeque::with_capacity(capacity),
+            pieces: Scatter::with_capacity(LENT_BUFFERS),
+            buffers: VecDeque::with_capacity(LENT_BUFFERS),
             bytes: 0,
             terms: lot.terms,
         };
