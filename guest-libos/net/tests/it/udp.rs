@@ -363,3 +363,16 @@ fn path_mtu_bounds_datagrams_for_ten_minutes() {
     host.wait_secs(601);
     send(&mut host, FAR, pattern(1_472)).unwrap();
 }
+
+#[test]
+fn path_mtu_for_a_port_that_is_not_bound_is_not_believed() {
+    let mut host = bound(config());
+    host.stack.set_neighbour(FAR, CLIENT_MAC);
+    for from in [(SERVER_IP, 9), (CLIENT_IP, UDP_PORT)] {
+        let mut needed = error_about(from.into(), Icmpv4DstUnreachable::FragRequired);
+        needed[40..42].copy_from_slice(&1_000u16.to_be_bytes());
+        Icmpv4Packet::new_unchecked(&mut needed[34..]).fill_checksum();
+        host.input(&needed).assert_nothing();
+    }
+    send(&mut host, FAR, pattern(1_472)).unwrap();
+}
