@@ -90,9 +90,11 @@ fn reset_ends_and_what_both_ends_ignore_does_not() {
     bench.forwarded(&Frame::of_server(port, ACK));
     assert_eq!(bench.connections(), [0, 1, 0]);
     assert!(lives(&mut bench, TRANSITORY_S * 2));
-    // And once more: what they said before it does not count.
+    // And twice more: what they said before the last one does not count.
     bench.forwarded(&Frame::of_client(RST));
     bench.forwarded(&Frame::of_server(port, ACK));
+    bench.forwarded(&Frame::of_client(RST));
+    bench.forwarded(&Frame::of_client(ACK));
     assert_eq!(bench.connections(), [0, 0, 1]);
     assert!(!lives(&mut bench, TRANSITORY_S));
 }
