@@ -305,13 +305,18 @@ pub fn interfaces() -> Vec<String> {
     names
 }
 
-/// As a person's shell starts it: who runs tests in the background of a script may have Ctrl-C ignored by all of them.
+/// As a person's shell starts it: who runs tests in the background of a script, or behind `nohup`, may have Ctrl-C and the end of
+/// the terminal ignored by all of them.
 fn interruptible(command: &mut Command) {
     let listen = || {
-        // SAFETY: the default action has no handler.
-        let before = unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
-        if before == libc::SIG_ERR { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+        for signal in [libc::SIGINT, libc::SIGHUP] {
+            // SAFETY: the default action has no handler.
+            if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
     };
-    // SAFETY: the closure makes one system call and allocates nothing.
+    // SAFETY: the closure makes two system calls and allocates nothing.
     unsafe { command.pre_exec(listen) };
 }
