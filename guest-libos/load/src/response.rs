@@ -46,7 +46,7 @@ pub struct Answer {
 /// What a server sent that is no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadResponse {
-    /// Not HTTP, or too many fields.
+    /// Not HTTP, a status below 100, or too many fields.
     Malformed,
     /// No end within [`MAX_HEAD_BYTES`].
     HeadTooLong,
@@ -109,6 +109,8 @@ impl ResponseCounter {
         };
         let status = response.code.unwrap_or_default();
         match status {
+            // RFC 9110 15: no class begins with 0.
+            ..100 => return Err(BadResponse::Malformed),
             101 => return Err(BadResponse::Upgrade),
             // Interim: the response proper follows (RFC 9110 15.2).
             100..200 => return Ok(Some(len)),

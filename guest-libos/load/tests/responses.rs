@@ -166,6 +166,7 @@ fn what_is_no_response_is_refused() {
     for (text, bad) in [
         ("SSH-2.0-OpenSSH_9.2\r\n".to_owned(), BadResponse::Malformed),
         ("HTTP/2.0 200 OK\r\n\r\n".to_owned(), BadResponse::Malformed),
+        ("HTTP/1.1 033 No\r\n\r\n".to_owned(), BadResponse::Malformed),
         (many, BadResponse::Malformed),
         (large, BadResponse::HeadTooLong),
         ("HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned(), BadResponse::Upgrade),
