@@ -3,13 +3,12 @@
 use super::service::{Io, Service};
 use super::transmit::Sender;
 use exos_net::{AckDue, AckPolicy, ConnId, ControlFrame, Data, End, Instant, KeepError, SegmentEvents};
-use exos_virtqueue::guest::GuestHal;
 
 /// What a segment means for the service, and its answer.
 pub(super) fn segment<S: Service>(
     service: &mut S,
     io: &mut Io<'_, S::Data>,
-    sender: &mut Sender<'_, GuestHal, S::Data>,
+    sender: &mut Sender<'_, S::Data>,
     events: &SegmentEvents<'_>,
     now: Instant,
 ) {
@@ -56,7 +55,7 @@ pub(super) fn segment<S: Service>(
 #[inline]
 pub(super) fn output<D: Data>(
     io: &mut Io<'_, D>,
-    sender: &mut Sender<'_, GuestHal, D>,
+    sender: &mut Sender<'_, D>,
     connection: ConnId,
     now: Instant,
     ack: AckPolicy,
@@ -66,10 +65,7 @@ pub(super) fn output<D: Data>(
 }
 
 /// Sends a frame of the stack's own; if it is lost, the peer makes up for it.
-pub(super) fn send_control<D: Data>(
-    sender: &mut Sender<'_, GuestHal, D>,
-    frame: Option<&ControlFrame<'static>>,
-) {
+pub(super) fn send_control<D: Data>(sender: &mut Sender<'_, D>, frame: Option<&ControlFrame<'static>>) {
     if let Some(frame) = frame {
         let _ = exos_net::Transmit::<D>::transmit_control(sender, frame);
     }

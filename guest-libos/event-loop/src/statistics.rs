@@ -4,37 +4,30 @@
 //! It is done before the loop waits and every [`ROUNDS`] rounds while it never does, so it costs a batch some fifty stores, and
 //! whoever reads is that far behind at most.
 
-use super::{EventLoop, Service};
-use abi::statistics::{self, LinkStatistics, TcpStatistics, set};
+use abi::statistics::{self, LinkStatistics, StatisticsArea, TcpStatistics, set};
 use exos_net::counters::{BUCKETS, Counters, Samples};
-use exos_runtime::pages;
+use exos_net::{Data, Stack};
 
 /// Rounds of a loop that never waits from one publication to the next.
-pub(super) const ROUNDS: u32 = 32;
+pub(crate) const ROUNDS: u32 = 32;
 
 const _: () = assert!(BUCKETS == statistics::BUCKETS);
 
-impl<S: Service> EventLoop<'_, S> {
-    /// Brings the statistics area up to date.
-    pub(super) fn publish(&mut self) {
-        self.rounds = 0;
-        if let Some(mac) = self.stack.take_address_conflict() {
-            log::warn!("{mac} claims our address {}: one of us must get another", self.stack.config().ip);
-        }
-        let area = pages::statistics();
-        let stack = &self.stack;
-        let counters = stack.counters();
-        tcp(&area.tcp, counters);
-        set(&area.tcp.curr_estab, stack.established() as u64);
-        set(&area.tcp.half_open, stack.half_open() as u64);
-        set(&area.tcp.opening, stack.opening() as u64);
-        set(&area.tcp.time_wait, stack.time_wait() as u64);
-        link(&area.link, counters);
-        let Samples { smoothed_rtt_ns, congestion_window_bytes } = stack.samples();
-        area.smoothed_rtt_ns.publish(smoothed_rtt_ns.sum, &smoothed_rtt_ns.buckets);
-        area.congestion_window_bytes.publish(congestion_window_bytes.sum, &congestion_window_bytes.buckets);
-        self.service.publish(area);
+/// Brings what the statistics area has of a stack up to date.
+pub(crate) fn publish<D: Data>(stack: &mut Stack<D>, area: &StatisticsArea) {
+    if let Some(mac) = stack.take_address_conflict() {
+        log::warn!("{mac} claims our address {}: one of us must get another", stack.config().ip);
     }
+    let counters = stack.counters();
+    tcp(&area.tcp, counters);
+    set(&area.tcp.curr_estab, stack.established() as u64);
+    set(&area.tcp.half_open, stack.half_open() as u64);
+    set(&area.tcp.opening, stack.opening() as u64);
+    set(&area.tcp.time_wait, stack.time_wait() as u64);
+    link(&area.link, counters);
+    let Samples { smoothed_rtt_ns, congestion_window_bytes } = stack.samples();
+    area.smoothed_rtt_ns.publish(smoothed_rtt_ns.sum, &smoothed_rtt_ns.buckets);
+    area.congestion_window_bytes.publish(congestion_window_bytes.sum, &congestion_window_bytes.buckets);
 }
 
 fn tcp(area: &TcpStatistics, from: &Counters) {

@@ -1,15 +1,16 @@
 //! The stack's way to the NIC: segments become descriptors that point at the data where it lies.
 
 use exos_net::{ControlFrame, Data, Full, MAX_PIECES, Transmit, TxSegment};
-use exos_nic::{ChecksumAt, Hal, Offload, Piece, Reason, SegmentKind, TransmitQueue};
+use exos_nic::{ChecksumAt, Offload, Piece, Reason, SegmentKind, TransmitQueue};
+use exos_virtqueue::guest::GuestHal;
 
 /// Keeps what a frame refers to until the device has sent it.
 pub(crate) type Held<D> = [Option<D>; MAX_PIECES];
 
 /// A transmit queue as the stack sees it.
-pub(crate) struct Sender<'a, H: Hal, D: Data>(pub(crate) &'a mut TransmitQueue<H, Held<D>>);
+pub(crate) struct Sender<'a, D: Data>(pub(crate) &'a mut TransmitQueue<GuestHal, Held<D>>);
 
-impl<H: Hal, D: Data> Transmit<D> for Sender<'_, H, D> {
+impl<D: Data> Transmit<D> for Sender<'_, D> {
     fn transmit(&mut self, segment: TxSegment<'_, D>) -> Result<(), Full> {
         let mut held: Held<D> = [const { None }; MAX_PIECES];
         let mut pieces = [Piece::Copy(&[]); MAX_PIECES];
@@ -42,7 +43,7 @@ impl<H: Hal, D: Data> Transmit<D> for Sender<'_, H, D> {
     }
 }
 
-impl<H: Hal, D: Data> Sender<'_, H, D> {
+impl<D: Data> Sender<'_, D> {
     fn send(
         &mut self,
         header: &[u8],

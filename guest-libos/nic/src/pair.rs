@@ -19,17 +19,21 @@ pub struct Config {
 }
 
 impl Default for Config {
+    fn default() -> Self {
+        Self::small()
+    }
+}
+
+impl Config {
     /// For servers that receive small frames: 256 buffers of 16,448 bytes, 4 MiB. Four of them take the largest frame, so
     /// 252 small ones fit in a batch and nothing up to a jumbo frame is ever merged. A `readv` of a small datagram over
     /// four buffers costs the host what it costs over one (973 to 1,004 ns on a socket pair); over seventeen of 4 KiB it
     /// costs 50 to 170 ns more. The size is an odd number of cache lines: the headers of neighbours fall into different
     /// cache sets.
-    fn default() -> Self {
+    pub const fn small() -> Self {
         Self { receive_size: 256, receive_buffer_bytes: 257 * 64, transmit_size: 256 }
     }
-}
 
-impl Config {
     /// For those who receive in bulk: 128 buffers that each take the largest frame, 8 MiB. Nothing is ever merged, so
     /// nothing is copied.
     pub const fn bulk() -> Self {

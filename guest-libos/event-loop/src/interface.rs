@@ -1,0 +1,65 @@
+//! The network interface that a program runs on, as the VMM describes it.
+
+use crate::StartError;
+use abi::boot::{DEVICE_NET, Device};
+use core::net::Ipv4Addr;
+use exos_net::{Config, MacAddress, TxChecksum};
+use exos_runtime::pages;
+
+/// Of the heap, one part in so many may be taken by what peers have sent and the program has not read.
+const BUFFERED_SHARE: u64 = 16;
+
+/// The machine's first network interface.
+#[derive(Clone, Copy, Debug)]
+pub struct Interface {
+    /// Its number in the device table.
+    pub(crate) index: usize,
+    pub(crate) device: &'static Device,
+    /// Its hardware address.
+    pub mac: MacAddress,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Bits of the address that all of the link share.
+    pub prefix_len: u8,
+    /// Where packets for others go.
+    pub gateway: Option<Ipv4Addr>,
+    /// Random bytes of this boot, for what strangers must not guess.
+    pub secret: [u8; 16],
+}
+
+impl Interface {
+    /// The first, with its address.
+    pub fn first() -> Result<Self, StartError> {
+        let environment = pages::environment();
+        let index = pages::device_of_kind(DEVICE_NET).ok_or(StartError::NoNic)?;
+        let device = &environment.devices[index];
+        let ipv4 = &environment.ipv4;
+        if ipv4.address == [0; 4] {
+            return Err(StartError::NoAddress);
+        }
+        let (mut mac, mut secret) = ([0; 6], [0; 16]);
+        mac.copy_from_slice(&device.mac[..6]);
+        secret.copy_from_slice(&environment.entropy[..16]);
+        Ok(Self {
+            index,
+            device,
+            mac: MacAddress(mac),
+            address: ipv4.address.into(),
+            prefix_len: ipv4.prefix_len as u8,
+            gateway: Some(Ipv4Addr::from(ipv4.gateway)).filter(|gateway| !gateway.is_unspecified()),
+            secret,
+        })
+    }
+
+    /// What a stack on this interface begins with: the NIC computes checksums and splits segments.
+    pub fn stack_config(&self, max_connections: u32) -> Config {
+        let mut config = Config::new(self.mac, self.address, self.prefix_len, self.secret);
+        config.gateway = self.gateway;
+        config.mtu = self.device.mtu_bytes as u16;
+        config.max_connections = max_connections;
+        config.max_buffered_bytes = (pages::heap_bytes() / BUFFERED_SHARE) as usize;
+        config.tx_checksum = TxChecksum::Offload;
+        config.tso_max_bytes = exos_net::MAX_TSO_BYTES;
+        config
+    }
+}

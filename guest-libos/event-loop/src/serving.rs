@@ -1,0 +1,274 @@
+//! A service and the stack below it, as the loop's tenant: segments become the service's events, and what the service asks for
+//! becomes segments.
+
+use crate::aside::Aside;
+use crate::connection::{offer_kept, output, segment, send_control};
+use crate::disk::Disk;
+use crate::service::{Asked, Io, Resumed, Service};
+use crate::tenant::{Devices, Moment, Tenant, meta};
+use crate::transmit::{Held, Sender};
+use crate::{Gateway, Interface, StartError, statistics};
+use abi::statistics::StatisticsArea;
+use exos_net::{AckPolicy, Duration, End, Input, Instant, Stack, TimerEvent};
+use exos_nic::Frame;
+use exos_runtime::clock::{self, Scale};
+
+/// A connection without progress for so long is closed, or aborted if its peer does not take what it asked for. What nginx
+/// and Apache do after 60 to 75 s by default.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Of the connections allowed, one in so many is kept free by ending silent ones, so that clients who come find a place.
+const RESERVE: usize = 64;
+/// A connection without progress for so long may be ended when places run out.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// What bounds the stack.
+pub(crate) struct Limits {
+    pub(crate) max_connections: u32,
+    /// As the stack has it by itself, if not said.
+    pub(crate) receive_window_bytes: Option<u32>,
+}
+
+impl Limits {
+    pub(crate) fn of_server(max_connections: u32) -> Self {
+        Self { max_connections, receive_window_bytes: None }
+    }
+}
+
+/// A service on its stack.
+pub(crate) struct Serving<'s, S: Service> {
+    service: &'s mut S,
+    stack: Stack<S::Data>,
+    asked: Asked,
+    /// What the packets of connections were.
+    aside: Aside,
+    /// It listens: connections come without being asked for.
+    port: Option<u16>,
+    /// Who knows where the gateway is, if this stack hears no ARP.
+    gateway: Option<Gateway<'s>>,
+}
+
+impl<'s, S: Service> Serving<'s, S> {
+    /// A service that listens on a port, or on none.
+    pub(crate) fn start(
+        service: &'s mut S,
+        interface: &Interface,
+        port: Option<u16>,
+        limits: &Limits,
+    ) -> Result<Self, StartError> {
+        let mut config = interface.stack_config(limits.max_connections);
+        config.receive_window_bytes = limits.receive_window_bytes.unwrap_or(config.receive_window_bytes);
+        config.idle_timeout = port.map(|_| IDLE_TIMEOUT);
+        let now = crate::tenant::now(Scale::new());
+        let mut stack = Stack::new(config, now).map_err(StartError::Stack)?;
+        if let Some(port) = port {
+            stack.listen(port).map_err(StartError::Listen)?;
+        }
+        let aside = Aside::new(limits.max_connections as usize);
+        Ok(Self { service, stack, asked: Asked::new(), aside, port, gateway: None })
+    }
+
+    pub(crate) fn set_gateway(&mut self, gateway: Option<Gateway<'s>>) {
+        self.gateway = gateway;
+        self.ask_for_gateway();
+    }
+
+    #[inline]
+    fn ask_for_gateway(&mut self) {
+        if let Some(mac) = self.gateway.as_mut().and_then(|gateway| gateway()) {
+            self.stack.set_gateway_mac(mac);
+        }
+    }
+
+    /// Ends silent connections while places run out.
+    #[inline]
+    fn make_room(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
+        let max = self.stack.config().max_connections as usize;
+        while self.stack.connections() > max - max / RESERVE {
+            let Some(evicted) = self.stack.make_room(devices.now(), SILENCE) else { return };
+            self.service.ended(evicted.conn, End::TimedOut);
+            send_control(&mut Sender(devices.transmit), evicted.reset.as_ref());
+        }
+    }
+
+    /// The service's own round, and the connections that it wants to go on with.
+    #[inline]
+    fn round(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
+        self.service_round(devices);
+        if !self.asked.resumed.is_empty() {
+            self.resume(devices);
+            // What they asked the service for goes to the disk before anybody sleeps.
+            self.service_round(devices);
+        }
+    }
+
+    #[inline]
+    fn service_round(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
+        if let Some(disk) = devices.disk.as_deref_mut() {
+            let unix_seconds = clock::unix_seconds();
+            let mut io = Io::new(&mut self.stack, Some(disk), &mut self.asked, devices.scale, unix_seconds);
+            self.service.round(&mut io);
+        }
+    }
+
+    /// Goes on with connections. What the service asks for meanwhile has its turn in the next round, so that nobody else
+    /// waits for a service that asks without end.
+    #[cold]
+    fn resume(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
+        let Moment { now, unix_seconds } = Moment::now(devices.scale);
+        for Resumed { connection, cause } in core::mem::take(&mut self.asked.resumed) {
+            if !self.stack.is_alive(connection) {
+                continue;
+            }
+            let _following = self.aside.again(connection, cause);
+            let _span = exos_trace::span!("service");
+            let disk = devices.disk.as_deref_mut();
+            let mut io = Io::new(&mut self.stack, disk, &mut self.asked, devices.scale, unix_seconds);
+            let mut ack = AckPolicy::IfDue;
+            if self.service.resume(&mut io, connection) {
+                offer_kept(self.service, &mut io, connection, &mut ack);
+            }
+            output(&mut io, &mut Sender(devices.transmit), connection, now, ack);
+        }
+    }
+
+    /// Calls the service if its deadline has passed.
+    #[inline]
+    fn expire(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
+        if self.service.next_deadline().is_some_and(|deadline| deadline <= devices.now()) {
+            let _span = exos_trace::span!("service");
+            let disk = devices.disk.as_deref_mut();
+            let unix_seconds = clock::unix_seconds();
+            self.service.expired(&mut Io::new(
+                &mut self.stack,
+                disk,
+                &mut self.asked,
+                devices.scale,
+                unix_seconds,
+            ));
+        }
+    }
+
+    /// Sends what the service asked for outside of a connection's own events: SYNs and resets.
+    #[cold]
+    fn send_asked(&mut self, now: Instant, sender: &mut Sender<'_, S::Data>) {
+        for reset in self.asked.resets.drain(..) {
+            send_control(sender, Some(&reset));
+        }
+        for connection in self.asked.connected.drain(..) {
+            // Stale only if the service aborted it.
+            let _ = self.stack.output(connection, now, sender, AckPolicy::IfDue);
+        }
+    }
+
+    /// Sends what had to wait, and what timers ask for.
+    fn transmit(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
+        let now = devices.now();
+        let mut sender = Sender(devices.transmit);
+        if !self.asked.resets.is_empty() || !self.asked.connected.is_empty() {
+            self.send_asked(now, &mut sender);
+        }
+        self.stack.retry_blocked(now, &mut sender);
+        if self.stack.next_deadline().is_some_and(|deadline| deadline <= now) {
+            let _span = exos_trace::span!("tcp timers");
+            let service = &mut *self.service;
+            self.stack.expire(now, &mut sender, |connection, event| {
+                if let TimerEvent::Ended(how) = event {
+                    service.ended(connection, how);
+                }
+            });
+        }
+    }
+}
+
+impl<S: Service> Tenant for Serving<'_, S> {
+    type Held = Held<S::Data>;
+
+    fn console(&self) -> Option<&'static str> {
+        S::CONSOLE
+    }
+
+    fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    #[inline]
+    fn input(&mut self, frame: &Frame<'_>, at: Moment, devices: &mut Devices<'_, Self::Held>) {
+        let Moment { now, unix_seconds } = at;
+        let input = {
+            let _span = exos_trace::span!("tcp input");
+            self.stack.input(now, frame.bytes(), meta(frame))
+        };
+        let mut sender = Sender(devices.transmit);
+        match input {
+            // No service binds UDP ports.
+            Input::Nothing | Input::Datagram(_) | Input::DatagramError(_) => {}
+            Input::Reply(reply) => {
+                // A lost ARP or ICMP answer is asked for again.
+                let _ = exos_net::Transmit::<S::Data>::transmit_control(&mut sender, &reply);
+            }
+            Input::Segment(events) => {
+                if events.opened {
+                    self.aside.forget(events.conn);
+                }
+                let _going_on = if events.data.is_empty() && !events.readable {
+                    let left_bytes = self.stack.unacked_bytes(events.conn);
+                    self.aside.acknowledged(events.conn, left_bytes)
+                } else {
+                    self.aside.note(events.conn);
+                    None
+                };
+                let disk: Option<&mut Disk> = devices.disk.as_deref_mut();
+                let mut io = Io::new(&mut self.stack, disk, &mut self.asked, devices.scale, unix_seconds);
+                segment(self.service, &mut io, &mut sender, &events, now);
+            }
+        }
+    }
+
+    #[inline]
+    fn work(&mut self, devices: &mut Devices<'_, Self::Held>) {
+        self.ask_for_gateway();
+        if self.port.is_some() {
+            self.make_room(devices);
+        }
+        self.round(devices);
+        self.expire(devices);
+        self.transmit(devices);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        if !self.asked.resumed.is_empty() || !self.asked.connected.is_empty() {
+            return Some(Instant::ZERO);
+        }
+        [self.stack.next_deadline(), self.service.next_deadline()].into_iter().flatten().min()
+    }
+
+    #[inline]
+    fn is_over(&self) -> bool {
+        self.asked.quit
+    }
+
+    fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        self.service.counters(each);
+        self.stack.counters().iter().for_each(|(name, value)| each(name, value));
+    }
+
+    fn connections(&self) -> (usize, usize) {
+        (self.stack.connections(), self.stack.config().max_connections as usize)
+    }
+
+    fn publish(&mut self, area: &StatisticsArea) {
+        statistics::publish(&mut self.stack, area);
+        self.service.publish(area);
+    }
+
+    fn give_up(&mut self, start_va: usize, frames: usize) {
+        self.service.give_up(start_va, frames);
+    }
+
+    fn end_stalled(&mut self, devices: &mut Devices<'_, Self::Held>) {
+        if let Some(evicted) = self.stack.end_stalled(devices.now(), SILENCE) {
+            self.service.ended(evicted.conn, End::TimedOut);
+            send_control(&mut Sender(devices.transmit), evicted.reset.as_ref());
+        }
+    }
+}
