@@ -108,6 +108,11 @@ impl<D> Clone for Payload<'_, D> {
 }
 
 impl<'a, D: Data> Payload<'a, D> {
+    /// No bytes.
+    pub(crate) fn empty() -> Self {
+        Self { pieces: vec_deque::Iter::default(), offset: 0, remaining: 0 }
+    }
+
     /// `len` bytes from `offset` inside piece `index` on. The caller has checked that they exist.
     pub(crate) fn new(queue: &'a VecDeque<Queued<D>>, index: usize, offset: usize, len: usize) -> Self {
         let pieces = queue.range(index.min(queue.len())..);

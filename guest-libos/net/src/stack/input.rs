@@ -197,6 +197,7 @@ impl<D: Data> Stack<D> {
                         connection.template.set_next_hop(sender.mac);
                     }
                     self.wheel.arm(conn.index, connection.deadline(&self.config));
+                    self.spare_backlogs.collect(&mut connection.send.queue);
                 }
                 if !was_open && events.opened {
                     self.opened(conn, now);
@@ -339,9 +340,8 @@ impl<D: Data> Stack<D> {
             now,
         };
         let timestamp_offset = self.isn.timestamp_offset(key);
-        let (conn, connection) = self
-            .table
-            .insert(key, |queue| Connection::accept(key, syn, isn, timestamp_offset, template, queue, &ctx));
+        let (conn, connection) =
+            self.table.insert(key, || Connection::accept(key, syn, isn, timestamp_offset, template, &ctx));
         self.wheel.arm(conn.index, connection.deadline(&self.config));
         self.counters.half_opened += 1;
         self.counters.segments_out += 1;

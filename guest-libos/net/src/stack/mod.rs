@@ -34,6 +34,7 @@ use crate::tcp::Context;
 use crate::tcp::connection::State;
 use crate::tcp::isn::{FlowHash, IsnGenerator};
 use crate::tcp::ports::SourcePorts;
+use crate::tcp::send_queue::SpareBacklogs;
 use crate::tcp::table::Table;
 use crate::tcp::timers::TimerWheel;
 use crate::tcp::timewait::TimeWaitTable;
@@ -50,6 +51,7 @@ pub struct Stack<D> {
     counters: Counters,
     samples: Samples,
     table: Table<D>,
+    spare_backlogs: SpareBacklogs<D>,
     wheel: TimerWheel,
     time_wait: TimeWaitTable,
     listening: Vec<u16>,
@@ -96,6 +98,7 @@ impl<D: Data> Stack<D> {
             counters: Counters::default(),
             samples: Samples::default(),
             table: Table::new(hash.clone()),
+            spare_backlogs: SpareBacklogs::new(),
             wheel: TimerWheel::new(now),
             time_wait: TimeWaitTable::new(config.max_time_wait as usize, hash.clone()),
             listening: Vec::new(),
@@ -176,7 +179,7 @@ impl<D: Data> Stack<D> {
         if !connection.can_send() {
             return Err(SendError::Closing);
         }
-        connection.send.queue.push(data);
+        connection.send.queue.push(data, &mut self.spare_backlogs);
         Ok(())
     }
 
@@ -367,7 +370,11 @@ impl<D: Data> Stack<D> {
             _ => {}
         }
         self.wheel.disarm(conn.index);
-        self.buffered_bytes -= self.table.remove(conn);
+        let (buffered_bytes, spares) = (&mut self.buffered_bytes, &mut self.spare_backlogs);
+        self.table.remove(conn, |connection| {
+            *buffered_bytes -= connection.receive.buffer.capacity();
+            spares.collect_all(&mut connection.send.queue);
+        });
     }
 
     /// Removes a connection that ended by itself.

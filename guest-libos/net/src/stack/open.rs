@@ -62,9 +62,8 @@ impl<D: Data> Stack<D> {
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
-        let (conn, connection) = self
-            .table
-            .insert(key, |queue| Connection::connect(key, isn, timestamp_offset, template, queue, &ctx));
+        let (conn, connection) =
+            self.table.insert(key, || Connection::connect(key, isn, timestamp_offset, template, &ctx));
         // If `output` is forgotten, the timer sends.
         self.wheel.arm(conn.index, connection.deadline(&self.config));
         self.opening += 1;

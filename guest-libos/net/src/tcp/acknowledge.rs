@@ -59,7 +59,7 @@ impl<D: Data> SendSide<D> {
         // When the earliest of it left, if all of it was sent once.
         let mut sent_at = Some(Instant::NEVER);
         let (rack, recover) = (&mut self.rack, self.recovery.recover);
-        self.queue.scoreboard.acknowledge(ack, |piece| {
+        self.queue.board_mut().acknowledge(ack, |piece| {
             sent_at = sent_at.filter(|_| !piece.again).map(|sent_at| sent_at.min(piece.sent_at));
             news.delivered += piece.len();
             if !piece.again {
@@ -136,7 +136,7 @@ impl<D: Data> SendSide<D> {
     /// Whether there is nothing but data on its way for the first time.
     #[inline]
     fn is_quiet(&self) -> bool {
-        self.recovery.phase == Phase::Open && self.probe.end.is_none() && self.queue.scoreboard.is_plain()
+        self.recovery.phase == Phase::Open && self.probe.end.is_none() && self.queue.board().is_plain()
     }
 
     /// Whether the segment has options besides timestamps, and so most likely SACK blocks.
@@ -167,7 +167,7 @@ impl<D: Data> SendSide<D> {
         let phase = self.recovery.phase;
         if self.is_mistaken(&news, arrival) {
             ctx.counters.spurious_recoveries += 1;
-            self.queue.scoreboard.forget_losses();
+            self.queue.board_mut().forget_losses();
             self.congestion.on_spurious();
             self.recovery.settle();
             self.recovery.end(self.una);
@@ -211,7 +211,7 @@ impl<D: Data> SendSide<D> {
                 continue;
             }
             let (rack, recover) = (&mut self.rack, self.recovery.recover);
-            self.queue.scoreboard.sack(block.start, block.end, |piece| {
+            self.queue.board_mut().sack(block.start, block.end, |piece| {
                 news.delivered += piece.len();
                 news.original |= !piece.again && piece.end.is_at_or_before(recover);
                 rack.arrived(piece, arrival);
@@ -273,7 +273,7 @@ impl<D: Data> SendSide<D> {
     pub(super) fn detect_losses(&mut self, ctx: &mut Context<'_>) -> u32 {
         let recovering = self.recovery.phase != Phase::Open;
         let smoothed = self.rto.smoothed().unwrap_or_default();
-        let board = &mut self.queue.scoreboard;
+        let board = self.queue.board_mut();
         let (lost, look_again_at) = self.rack.detect(board, recovering, smoothed, self.mss, ctx.now);
         self.reorder_at = look_again_at;
         lost
@@ -296,7 +296,7 @@ impl<D: Data> SendSide<D> {
             self.recovery.forget_duplicates();
             return 0;
         }
-        self.queue.scoreboard.mark_first_lost(mss)
+        self.queue.board_mut().mark_first_lost(mss)
     }
 
     /// Fast recovery begins with an acknowledgment of `delivered` bytes.
@@ -305,7 +305,7 @@ impl<D: Data> SendSide<D> {
         let flight = self.next.since(self.una);
         // RFC 5681 3.2 (2): without what limited transmit has sent.
         self.congestion.on_loss(flight.min(self.congestion.window()), self.mss);
-        let left = self.queue.scoreboard.sacked() + self.recovery.duplicate_bytes();
+        let left = self.queue.board().sacked() + self.recovery.duplicate_bytes();
         self.recovery.begin_fast(self.una, self.next, flight.saturating_sub(left) + delivered);
         self.probe.end = None;
     }

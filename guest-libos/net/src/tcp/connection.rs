@@ -4,7 +4,6 @@
 use super::keep_alive::KeepAliveState;
 use super::negotiation::Agreed;
 use super::receive_side::ReceiveSide;
-use super::send_queue::SendQueue;
 use super::send_side::{SendSide, SendTimer};
 use super::table::FlowKey;
 use super::template::{Fields, HeaderTemplate, PayloadSum};
@@ -101,7 +100,6 @@ impl<D: Data> Connection<D> {
         isn: Seq,
         timestamp_offset: u32,
         template: HeaderTemplate,
-        queue: SendQueue<D>,
         ctx: &Context<'_>,
     ) -> Self {
         let options = SynOptions::parse(syn.options);
@@ -112,7 +110,7 @@ impl<D: Data> Connection<D> {
         Self {
             key,
             state: State::SynReceived,
-            send: SendSide::new(isn, &agreed, queue, ctx),
+            send: SendSide::new(isn, &agreed, ctx),
             receive: ReceiveSide::new(syn.sequence, capacity, receive_mss, agreed.receive_scale, agreed.sack),
             template,
             peer_isn: syn.sequence,

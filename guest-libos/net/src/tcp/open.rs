@@ -6,7 +6,6 @@ use super::keep_alive::KeepAliveState;
 use super::negotiation::Agreed;
 use super::receive::Verdict;
 use super::receive_side::ReceiveSide;
-use super::send_queue::SendQueue;
 use super::send_side::SendSide;
 use super::table::FlowKey;
 use super::template::{Fields, HeaderTemplate, PayloadSum};
@@ -30,12 +29,11 @@ impl<D: Data> Connection<D> {
         isn: Seq,
         timestamp_offset: u32,
         template: HeaderTemplate,
-        queue: SendQueue<D>,
         ctx: &Context<'_>,
     ) -> Self {
         // What the peer's SYN will say is not known: this is what a SYN without options would agree on.
         let agreed = Agreed::new(ctx.config, &SynOptions::default());
-        let mut send = SendSide::new(isn, &agreed, queue, ctx);
+        let mut send = SendSide::new(isn, &agreed, ctx);
         send.take_back_syn();
         let capacity = ctx.config.receive_window_bytes;
         Self {

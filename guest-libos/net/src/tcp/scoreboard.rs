@@ -10,7 +10,7 @@ use crate::time::Instant;
 /// The most records of one connection: beyond it transmissions share records and SACK blocks that would split one are not
 /// heeded, so that neither tiny writes nor a peer that reports every other byte take more memory than this.
 pub(crate) const MAX_RECORDS: usize = 1_024;
-/// Room for this many records stays with an ended connection's place.
+/// Room for this many records stays with what is kept for the next connection.
 const KEPT_RECORDS: usize = 64;
 
 /// What is known of a record's bytes.
@@ -56,18 +56,18 @@ pub(crate) struct Scoreboard {
 }
 
 impl Scoreboard {
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             records: VecDeque::new(),
             tail: None,
             sacked: 0,
             lost: 0,
-            lost_from: Seq::default(),
+            lost_from: Seq::new(0),
             again: false,
         }
     }
 
-    /// Forgets everything and keeps the memory for the next connection, unless it is unusually much.
+    /// Forgets everything and keeps the memory for whoever is next, unless it is unusually much.
     pub(crate) fn clear(&mut self) {
         self.tail = None;
         self.records.clear();

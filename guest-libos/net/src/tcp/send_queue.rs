@@ -1,25 +1,32 @@
 //! The send queue: references to the application's bytes from SND.UNA to the end of what it queued, with a cursor at
 //! SND.NXT, and the records of what was sent of them. Nothing is copied; acknowledged references are dropped;
-//! retransmission reads at any place.
+//! retransmission reads at any place. All of it is a backlog that a connection has from the first byte queued until
+//! everything has arrived: an idle connection has none.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use super::scoreboard::Scoreboard;
 use crate::data::{Data, Queued};
 use crate::driver::{MAX_PIECES, Payload};
 
-/// Room for this many references stays with an ended connection's place.
+/// Room for this many references stays with what is kept for the next connection.
 const KEPT_PIECES: usize = 64;
+/// So many backlogs are kept.
+const MAX_SPARES: usize = 256;
 
-/// A place in the queue.
+/// A place in the backlog.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     index: usize,
     offset: usize,
 }
 
+/// What is queued and not acknowledged, our FIN included.
 #[derive(Debug)]
-pub(crate) struct SendQueue<D> {
+struct Backlog<D> {
+    scoreboard: Scoreboard,
     pieces: VecDeque<Queued<D>>,
     /// SND.UNA: an offset into the first piece.
     head_offset: usize,
@@ -31,60 +38,152 @@ pub(crate) struct SendQueue<D> {
     len: usize,
     /// Bytes that were ever queued.
     pushed: u64,
-    pub(crate) scoreboard: Scoreboard,
 }
+
+/// Backlogs that no connection needs now. Most connections are idle most of the time and have none.
+#[derive(Debug)]
+#[expect(clippy::vec_box, reason = "boxes come and go as they are")]
+pub(crate) struct SpareBacklogs<D>(Vec<Box<Backlog<D>>>);
+
+impl<D: Data> SpareBacklogs<D> {
+    pub(crate) fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Takes the backlog of a queue that is empty.
+    #[inline]
+    pub(crate) fn collect(&mut self, queue: &mut SendQueue<D>) {
+        if queue.backlog.as_ref().is_some_and(|backlog| backlog.is_idle()) {
+            self.collect_all(queue);
+        }
+    }
+
+    /// Takes the backlog of a queue that nobody needs any more, and drops the references in it.
+    #[inline]
+    pub(crate) fn collect_all(&mut self, queue: &mut SendQueue<D>) {
+        let Some(mut backlog) = queue.backlog.take() else { return };
+        if self.0.len() < MAX_SPARES {
+            backlog.acknowledge(backlog.len);
+            backlog.scoreboard.clear();
+            if backlog.pieces.capacity() > KEPT_PIECES {
+                backlog.pieces.shrink_to(KEPT_PIECES);
+            }
+            self.0.push(backlog);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct SendQueue<D> {
+    backlog: Option<Box<Backlog<D>>>,
+}
+
+/// The records of a connection that has sent nothing that is not acknowledged.
+static NOTHING_SENT: Scoreboard = Scoreboard::new();
 
 impl<D: Data> SendQueue<D> {
     pub(crate) fn new() -> Self {
+        Self { backlog: None }
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, data: D, spares: &mut SpareBacklogs<D>) {
+        if data.len() > 0 {
+            self.backlog.get_or_insert_with(|| spares.0.pop().unwrap_or_default()).push(data);
+        }
+    }
+
+    /// What became of each byte that was sent.
+    #[inline]
+    pub(crate) fn board(&self) -> &Scoreboard {
+        self.backlog.as_ref().map_or(&NOTHING_SENT, |backlog| &backlog.scoreboard)
+    }
+
+    #[inline]
+    pub(crate) fn board_mut(&mut self) -> &mut Scoreboard {
+        // Without a backlog only a FIN can have been sent.
+        &mut self.backlog.get_or_insert_default().scoreboard
+    }
+
+    /// Bytes not yet acknowledged.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.len)
+    }
+
+    /// Bytes after SND.NXT.
+    #[inline]
+    pub(crate) fn unsent(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.len - backlog.sent)
+    }
+
+    /// Up to `len` bytes from SND.NXT on, fewer if they lie in too many pieces.
+    #[inline]
+    pub(crate) fn at_next(&self, len: usize) -> Payload<'_, D> {
+        self.backlog.as_ref().map_or_else(Payload::empty, |backlog| backlog.at_next(len))
+    }
+
+    /// Up to `len` bytes from `offset` bytes after SND.UNA on, fewer if they lie in too many pieces.
+    pub(crate) fn at(&self, offset: usize, len: usize) -> Payload<'_, D> {
+        self.backlog.as_ref().map_or_else(Payload::empty, |backlog| backlog.at(offset, len))
+    }
+
+    /// SND.NXT moves `len` bytes on: they were sent.
+    #[inline]
+    pub(crate) fn advance(&mut self, len: usize) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.advance(len);
+        }
+    }
+
+    /// SND.UNA moves `len` bytes on: they have arrived. SND.NXT is not left behind it.
+    #[inline]
+    pub(crate) fn acknowledge(&mut self, len: usize) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.acknowledge(len);
+        }
+    }
+}
+
+impl<D> Default for Backlog<D> {
+    fn default() -> Self {
         Self {
+            scoreboard: Scoreboard::new(),
             pieces: VecDeque::new(),
             head_offset: 0,
             next: Place::default(),
             sent: 0,
             len: 0,
             pushed: 0,
-            scoreboard: Scoreboard::new(),
         }
     }
+}
 
-    /// Drops all references and keeps the memory for the next connection, unless it is unusually much.
-    pub(crate) fn clear(&mut self) {
-        self.pieces.clear();
-        self.pieces.shrink_to(KEPT_PIECES);
-        (self.head_offset, self.next, self.sent, self.len) = (0, Place::default(), 0, 0);
-        self.scoreboard.clear();
+impl<D: Data> Backlog<D> {
+    #[inline]
+    fn is_idle(&self) -> bool {
+        self.len == 0 && self.scoreboard.first().is_none()
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, data: D) {
+    fn push(&mut self, data: D) {
         let len = data.len();
-        if len > 0 {
-            self.pieces.push_back(Queued { data, len, start: self.pushed });
-            self.len += len;
-            self.pushed += len as u64;
-        }
+        self.pieces.push_back(Queued { data, len, start: self.pushed });
+        self.len += len;
+        self.pushed += len as u64;
     }
 
-    /// Bytes not yet acknowledged.
     #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Bytes after SND.NXT.
-    #[inline]
-    pub(crate) fn unsent(&self) -> usize {
+    fn unsent(&self) -> usize {
         self.len - self.sent
     }
 
-    /// Up to `len` bytes from SND.NXT on, fewer if they lie in too many pieces.
     #[inline]
-    pub(crate) fn at_next(&self, len: usize) -> Payload<'_, D> {
+    fn at_next(&self, len: usize) -> Payload<'_, D> {
         self.payload(self.next, len.min(self.unsent()))
     }
 
-    /// Up to `len` bytes from `offset` bytes after SND.UNA on, fewer if they lie in too many pieces.
-    pub(crate) fn at(&self, offset: usize, len: usize) -> Payload<'_, D> {
+    fn at(&self, offset: usize, len: usize) -> Payload<'_, D> {
         let offset = offset.min(self.len);
         let position = self.pushed - (self.len - offset) as u64;
         let index = self.pieces.partition_point(|piece| piece.start + piece.len as u64 <= position);
@@ -94,9 +193,16 @@ impl<D: Data> SendQueue<D> {
 
     #[inline]
     fn payload(&self, from: Place, len: usize) -> Payload<'_, D> {
+        if self.pieces.len() - from.index.min(self.pieces.len()) <= MAX_PIECES {
+            return Payload::new(&self.pieces, from.index, from.offset, len);
+        }
+        self.payload_of_many(from, len)
+    }
+
+    fn payload_of_many(&self, from: Place, len: usize) -> Payload<'_, D> {
         let mut reachable = 0;
         let mut offset = from.offset;
-        for piece in self.pieces.range(from.index.min(self.pieces.len())..).take(MAX_PIECES) {
+        for piece in self.pieces.range(from.index..).take(MAX_PIECES) {
             reachable += piece.len - offset;
             offset = 0;
             if reachable >= len {
@@ -106,9 +212,13 @@ impl<D: Data> SendQueue<D> {
         Payload::new(&self.pieces, from.index, from.offset, len.min(reachable))
     }
 
-    /// SND.NXT moves `len` bytes on: they were sent.
     #[inline]
-    pub(crate) fn advance(&mut self, len: usize) {
+    fn advance(&mut self, len: usize) {
+        if len == self.unsent() {
+            self.sent = self.len;
+            self.next = Place { index: self.pieces.len(), offset: 0 };
+            return;
+        }
         self.sent = (self.sent + len).min(self.len);
         self.next.offset += len;
         while let Some(piece) = self.pieces.get(self.next.index)
@@ -119,10 +229,13 @@ impl<D: Data> SendQueue<D> {
         }
     }
 
-    /// SND.UNA moves `len` bytes on: they have arrived. SND.NXT is not left behind it.
     #[inline]
-    pub(crate) fn acknowledge(&mut self, len: usize) {
-        let len = len.min(self.len);
+    fn acknowledge(&mut self, len: usize) {
+        if len >= self.len {
+            self.pieces.clear();
+            (self.head_offset, self.next, self.sent, self.len) = (0, Place::default(), 0, 0);
+            return;
+        }
         self.len -= len;
         self.head_offset += len;
         let mut popped = 0;
@@ -146,7 +259,6 @@ impl<D: Data> SendQueue<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
     use proptest::prelude::*;
 
     type Queue = SendQueue<&'static [u8]>;
@@ -159,7 +271,7 @@ mod tests {
     fn queue_gathers_at_most_max_pieces() {
         let mut queue = Queue::new();
         for _ in 0..20 {
-            queue.push(b"ab");
+            queue.push(b"ab", &mut SpareBacklogs::new());
         }
         assert_eq!(queue.at_next(40).len(), 2 * MAX_PIECES);
         queue.advance(1);
@@ -188,12 +300,12 @@ mod tests {
         #[test]
         fn queue_equals_reference(steps in proptest::collection::vec(step(), 0..200)) {
             let source: &'static [u8] = Box::leak((0..=255u8).cycle().take(4_000).collect::<Vec<_>>().into());
-            let mut queue = Queue::new();
+            let (mut queue, mut spares) = (Queue::new(), SpareBacklogs::new());
             let (mut una, mut next, mut end) = (0, 0, 0);
             for step in steps {
                 match step {
                     Step::Push(len) => {
-                        queue.push(&source[end..end + len]);
+                        queue.push(&source[end..end + len], &mut spares);
                         end += len;
                     }
                     Step::Send(len) => {
@@ -213,16 +325,16 @@ mod tests {
                         let read = bytes(queue.at(offset, len));
                         let start = (una + offset).min(end);
                         prop_assert_eq!(&read[..], &source[start..start + read.len()]);
-                        prop_assert!(read.len() == len.min(end - start) || queue.pieces.len() > MAX_PIECES);
+                        prop_assert!(read.len() == len.min(end - start) || queue.backlog.as_ref().unwrap().pieces.len() > MAX_PIECES);
                     }
                 }
                 prop_assert_eq!((queue.len(), queue.unsent()), (end - una, end - next));
+                spares.collect(&mut queue);
+                prop_assert_eq!(queue.backlog.is_some(), una != end);
                 let head = bytes(queue.at(0, 30));
                 prop_assert_eq!(&head[..], &source[una..una + head.len()]);
-                prop_assert!(head.len() == 30.min(end - una) || queue.pieces.len() > MAX_PIECES);
+                prop_assert!(head.len() == 30.min(end - una) || queue.backlog.as_ref().unwrap().pieces.len() > MAX_PIECES);
             }
         }
     }
-
-    use alloc::boxed::Box;
 }

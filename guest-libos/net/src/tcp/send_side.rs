@@ -100,7 +100,7 @@ pub(crate) fn segments(len: usize, mss: u32) -> u64 {
 
 impl<D: Data> SendSide<D> {
     /// The side of a connection whose SYN-ACK with sequence number `isn` is about to leave.
-    pub(crate) fn new(isn: Seq, agreed: &Agreed, queue: SendQueue<D>, ctx: &Context<'_>) -> Self {
+    pub(crate) fn new(isn: Seq, agreed: &Agreed, ctx: &Context<'_>) -> Self {
         let rto = Rto::new(ctx.config.min_rto);
         let mss = agreed.send_mss();
         Self {
@@ -113,7 +113,7 @@ impl<D: Data> SendSide<D> {
             max_window: 0,
             scale: agreed.send_scale,
             mss,
-            queue,
+            queue: SendQueue::new(),
             low_water_bytes: 0,
             fin_queued: false,
             urgent: None,
@@ -262,7 +262,7 @@ impl<D: Data> SendSide<D> {
     /// RFC 6675's pipe: bytes that are on their way, as far as we know.
     #[inline]
     pub(super) fn pipe(&self) -> u32 {
-        let board = &self.queue.scoreboard;
+        let board = self.queue.board();
         let left = board.sacked() + board.lost() + self.recovery.duplicate_bytes();
         self.next.since(self.una).saturating_sub(left)
     }
@@ -282,12 +282,12 @@ impl<D: Data> SendSide<D> {
     /// The next lost bytes and where they begin, if they may be sent again now.
     #[inline]
     pub(crate) fn plan_again(&self, max_payload: usize) -> Option<(Seq, Planned)> {
-        if self.queue.scoreboard.lost() == 0 { None } else { self.plan_lost(max_payload) }
+        if self.queue.board().lost() == 0 { None } else { self.plan_lost(max_payload) }
     }
 
     #[cold]
     fn plan_lost(&self, max_payload: usize) -> Option<(Seq, Planned)> {
-        let board = &self.queue.scoreboard;
+        let board = self.queue.board();
         if self.recovery.frto == Frto::SendNew && self.plan(max_payload).is_some() {
             return None;
         }
@@ -315,7 +315,7 @@ impl<D: Data> SendSide<D> {
     /// `planned` left again, from `start` on.
     pub(crate) fn sent_again(&mut self, start: Seq, planned: Planned, ctx: &mut Context<'_>) {
         let len = planned.len as u32 + u32::from(planned.fin);
-        self.queue.scoreboard.sent_again(start, start + len, ctx.now);
+        self.queue.board_mut().sent_again(start, start + len, ctx.now);
         self.recovery.sent_again(len, ctx.now);
         self.recovery.prr.sent(len);
         self.count_again(planned.len, ctx);
@@ -330,7 +330,7 @@ impl<D: Data> SendSide<D> {
     /// The next segment of at most `max_payload` bytes that the windows let out, if there is one.
     #[inline]
     pub(crate) fn plan(&self, max_payload: usize) -> Option<Planned> {
-        if self.queue.scoreboard.lost() > 0 && self.recovery.frto != Frto::SendNew {
+        if self.queue.board().lost() > 0 && self.recovery.frto != Frto::SendNew {
             // RFC 6675 4: what is lost comes first.
             return None;
         }
@@ -407,7 +407,7 @@ impl<D: Data> SendSide<D> {
         }
         self.queue.advance(planned.len);
         self.next += planned.len as u32 + u32::from(planned.fin);
-        self.queue.scoreboard.sent(start, self.next, ctx.now);
+        self.queue.board_mut().sent(start, self.next, ctx.now);
         self.recovery.prr.sent(self.next.since(start));
         self.probe.at = Instant::NEVER;
         if start.is_before(self.max) {
@@ -423,7 +423,7 @@ impl<D: Data> SendSide<D> {
     /// The path takes segments of `mss` bytes only (RFC 1191): send again what was too large, without punishment.
     pub(crate) fn reduce_mss(&mut self, mss: u32) {
         self.mss = mss;
-        self.queue.scoreboard.mark_lost(|_| true);
+        self.queue.board_mut().mark_lost(|_| true);
     }
 
     /// The sequence number of a segment without data. RFC 9293 wants SND.NXT; the highest that the peer accepts is

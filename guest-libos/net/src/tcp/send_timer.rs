@@ -13,7 +13,7 @@ impl<D: Data> SendSide<D> {
     /// What always holds: SND.UNA =< SND.NXT =< the highest sent, no more is lost or has arrived than was sent, and the
     /// records say of each byte between the first two what became of it.
     fn is_sound(&self) -> bool {
-        let board = &self.queue.scoreboard;
+        let board = self.queue.board();
         self.una.is_at_or_before(self.next)
             && self.next.is_at_or_before(self.max)
             && board.sacked() + board.lost() <= self.next.since(self.una)
@@ -30,8 +30,8 @@ impl<D: Data> SendSide<D> {
     /// 3.8.6.1).
     #[inline]
     pub(crate) fn update_timer(&mut self, ctx: &Context<'_>) {
-        debug_assert!(self.is_sound(), "{:?} {:?} {:?}", self.una, self.next, self.queue.scoreboard);
-        let lost = self.queue.scoreboard.lost();
+        debug_assert!(self.is_sound(), "{:?} {:?} {:?}", self.una, self.next, self.queue.board());
+        let lost = self.queue.board().lost();
         let wanted = if self.next.since(self.una) > lost {
             SendTimer::Acknowledgment
         } else if if lost > 0 { self.window == 0 } else { self.waits_for_window() } {
@@ -77,7 +77,7 @@ impl<D: Data> SendSide<D> {
         } else {
             self.congestion.on_timeout(self.max.since(self.una), self.mss);
         }
-        let board = &mut self.queue.scoreboard;
+        let board = self.queue.board_mut();
         if repeated || board.first().is_some_and(|first| first.fate == Fate::Sacked) {
             // What lies at SND.UNA cannot have arrived, or it would be acknowledged.
             ctx.counters.sacks_forgotten += u64::from(board.sacked() > 0);
@@ -116,7 +116,7 @@ impl<D: Data> SendSide<D> {
     /// window is used (the override of RFC 9293 3.8.6.2.1); into a closed one goes a single octet.
     pub(crate) fn plan_probe(&self) -> (Seq, Planned) {
         let most = (self.window as usize).clamp(1, self.mss as usize);
-        if self.queue.scoreboard.lost() > 0 {
+        if self.queue.board().lost() > 0 {
             // The window has shrunk behind what was sent.
             let len = self.queue.at(0, most).len();
             return (self.una, Planned { len, fin: len == 0 });

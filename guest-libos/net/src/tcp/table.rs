@@ -1,14 +1,14 @@
-//! The connection table: a slab of connections, and a keyed hash from addresses to its places. A place keeps its send
-//! queue's memory for the next connection.
+//! The connection table: a slab of connections, and a keyed hash from addresses to its places, which has numbers only: the
+//! addresses are the connection's.
 
+use core::hash::BuildHasher;
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use alloc::vec::Vec;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 
 use super::connection::Connection;
 use super::isn::FlowHash;
-use super::send_queue::SendQueue;
 use crate::data::Data;
 use crate::events::ConnId;
 
@@ -35,24 +35,30 @@ impl FlowKey {
 struct Slot<D> {
     generation: u32,
     connection: Option<Connection<D>>,
-    /// The memory of the last connection's queue.
-    queue: Option<SendQueue<D>>,
+}
+
+impl<D> Slot<D> {
+    fn has(&self, key: FlowKey) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.key == key)
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct Table<D> {
     slots: Vec<Slot<D>>,
     free: Vec<u32>,
-    map: HashMap<FlowKey, u32, FlowHash>,
+    /// Places of all connections, by the hash of their keys.
+    places: HashTable<u32>,
+    hash: FlowHash,
 }
 
 impl<D: Data> Table<D> {
     pub(crate) fn new(hash: FlowHash) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), map: HashMap::with_hasher(hash) }
+        Self { slots: Vec::new(), free: Vec::new(), places: HashTable::new(), hash }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.map.len()
+        self.places.len()
     }
 
     /// Places that there are, taken or free; a connection's index is below it.
@@ -63,7 +69,9 @@ impl<D: Data> Table<D> {
     /// The connection with these addresses.
     #[inline]
     pub(crate) fn find(&mut self, key: FlowKey) -> Option<(ConnId, &mut Connection<D>)> {
-        let index = *self.map.get(&key)?;
+        let slots = &self.slots;
+        let has_key = |&index: &u32| slots.get(index as usize).is_some_and(|slot| slot.has(key));
+        let index = *self.places.find(self.hash.hash_one(key), has_key)?;
         let slot = self.slots.get_mut(index as usize)?;
         Some((ConnId { index, generation: slot.generation }, slot.connection.as_mut()?))
     }
@@ -86,37 +94,39 @@ impl<D: Data> Table<D> {
         Some((ConnId { index, generation: slot.generation }, slot.connection.as_mut()?))
     }
 
-    /// Adds a connection that `make` builds around a recycled queue. Its key must not be in the table.
+    /// Adds a connection that `make` builds. Its key, which is `key`, must not be in the table.
     pub(crate) fn insert(
         &mut self,
         key: FlowKey,
-        make: impl FnOnce(SendQueue<D>) -> Connection<D>,
+        make: impl FnOnce() -> Connection<D>,
     ) -> (ConnId, &mut Connection<D>) {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, connection: None, queue: None });
+            self.slots.push(Slot { generation: 0, connection: None });
             (self.slots.len() - 1) as u32
         });
-        self.map.insert(key, index);
+        let (slots, hash) = (&self.slots, &self.hash);
+        let rehash = |&index: &u32| {
+            let other = slots.get(index as usize).and_then(|slot| slot.connection.as_ref());
+            other.map_or(0, |other| hash.hash_one(other.key))
+        };
+        self.places.insert_unique(hash.hash_one(key), index, rehash);
         let slot = &mut self.slots[index as usize];
-        let queue = slot.queue.take().unwrap_or_else(SendQueue::new);
-        let id = ConnId { index, generation: slot.generation };
-        (id, slot.connection.insert(make(queue)))
+        (ConnId { index, generation: slot.generation }, slot.connection.insert(make()))
     }
 
-    /// Removes a connection; its references to data are dropped, its identifier is refused from now on. Returns the
-    /// memory that its receive buffer held.
-    pub(crate) fn remove(&mut self, id: ConnId) -> usize {
-        let Some(slot) = self.slots.get_mut(id.index()).filter(|slot| slot.generation == id.generation)
-        else {
-            return 0;
-        };
-        let Some(connection) = slot.connection.take() else { return 0 };
-        let mut queue = connection.send.queue;
-        queue.clear();
-        slot.queue = Some(queue);
+    /// Removes a connection, of which `take` takes what is still of use; its references to data are dropped, its identifier
+    /// is refused from now on.
+    pub(crate) fn remove(&mut self, id: ConnId, take: impl FnOnce(&mut Connection<D>)) {
+        let slot = self.slots.get_mut(id.index()).filter(|slot| slot.generation == id.generation);
+        let Some(slot) = slot else { return };
+        let Some(connection) = &mut slot.connection else { return };
+        take(connection);
+        let key = connection.key;
+        slot.connection = None;
         slot.generation = slot.generation.wrapping_add(1);
-        self.map.remove(&connection.key);
+        if let Ok(place) = self.places.find_entry(self.hash.hash_one(key), |&index| index == id.index) {
+            place.remove();
+        }
         self.free.push(id.index);
-        connection.receive.buffer.capacity()
     }
 }

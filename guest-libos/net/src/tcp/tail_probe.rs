@@ -37,7 +37,7 @@ impl<D: Data> SendSide<D> {
         let wanted = self.sack
             && self.recovery.phase == Phase::Open
             && self.probe.end.is_none()
-            && self.queue.scoreboard.sacked() + self.queue.scoreboard.lost() == 0
+            && self.queue.board().sacked() + self.queue.board().lost() == 0
             && self.next != self.una;
         if !wanted {
             self.probe.at = Instant::NEVER;
@@ -65,7 +65,7 @@ impl<D: Data> SendSide<D> {
             let len = self.queue.at_next(unsent.min((room.min(self.mss)) as usize)).len();
             return Some((self.next, Planned { len, fin: self.fin_pending() && len == unsent }));
         }
-        let last = self.queue.scoreboard.last()?;
+        let last = self.queue.board().last()?;
         // The FIN takes a sequence number and no byte of the queue.
         let fin = u32::from(self.fin_queued && !self.fin_pending());
         let len = (last.len() - fin).min(self.mss);
@@ -81,7 +81,7 @@ impl<D: Data> SendSide<D> {
         let again = start != self.next;
         if again {
             let end = start + planned.len as u32 + u32::from(planned.fin);
-            self.queue.scoreboard.sent_again(start, end, ctx.now);
+            self.queue.board_mut().sent_again(start, end, ctx.now);
             self.count_again(planned.len, ctx);
         } else {
             self.sent(planned, ctx);

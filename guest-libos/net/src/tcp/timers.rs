@@ -15,14 +15,16 @@ const LEVELS: usize = 5;
 /// The farthest a timer is put: one turn of the highest level, without the slot of the present.
 const MAX_TICKS: u64 = (SLOTS as u64 - 1) << (SLOT_BITS * (LEVELS as u32 - 1));
 const NONE: u32 = u32::MAX;
+const NO_LIST: u16 = u16::MAX;
 
 #[derive(Clone, Copy, Debug)]
 struct Timer {
-    tick: u64,
+    /// When it fires, without the upper half: never before the present, and by far less than 2^32 ticks after it.
+    tick: u32,
     next: u32,
     previous: u32,
-    /// `level * SLOTS + slot` of the list that the timer is in; `NONE` if not armed.
-    list: u32,
+    /// `level * SLOTS + slot` of the list that the timer is in; `NO_LIST` if not armed.
+    list: u16,
 }
 
 #[derive(Debug)]
@@ -54,17 +56,23 @@ impl TimerWheel {
         // The first tick that begins after the deadline.
         let tick = (deadline.as_nanos() >> TICK_SHIFT) + 1;
         match self.timers.get(index as usize) {
-            Some(timer) if timer.list != NONE && timer.tick <= tick => {}
+            Some(timer) if timer.list != NO_LIST && self.tick_of(timer) <= tick => {}
             _ => self.link(index, tick),
         }
     }
 
+    /// When an armed timer fires.
+    #[inline]
+    fn tick_of(&self, timer: &Timer) -> u64 {
+        self.elapsed + u64::from(timer.tick.wrapping_sub(self.elapsed as u32))
+    }
+
     pub(crate) fn disarm(&mut self, index: u32) {
         let Some(&Timer { next, previous, list, .. }) = self.timers.get(index as usize) else { return };
-        if list == NONE {
+        if list == NO_LIST {
             return;
         }
-        self.timers[index as usize].list = NONE;
+        self.timers[index as usize].list = NO_LIST;
         if next != NONE {
             self.timers[next as usize].previous = previous;
         }
@@ -81,7 +89,7 @@ impl TimerWheel {
     fn link(&mut self, index: u32, tick: u64) {
         self.disarm(index);
         if self.timers.len() <= index as usize {
-            let unarmed = Timer { tick: 0, next: NONE, previous: NONE, list: NONE };
+            let unarmed = Timer { tick: 0, next: NONE, previous: NONE, list: NO_LIST };
             self.timers.resize(index as usize + 1, unarmed);
         }
         // The past fires with the next tick; what is too far away fires early and is armed again.
@@ -96,7 +104,8 @@ impl TimerWheel {
         let slot = (tick >> (level as u32 * SLOT_BITS)) as usize % SLOTS;
         let list = level * SLOTS + slot;
         let head = self.heads[list];
-        self.timers[index as usize] = Timer { tick, next: head, previous: NONE, list: list as u32 };
+        self.timers[index as usize] =
+            Timer { tick: tick as u32, next: head, previous: NONE, list: list as u16 };
         if head != NONE {
             self.timers[head as usize].previous = index;
         }
@@ -146,8 +155,9 @@ impl TimerWheel {
                 let index = next;
                 let timer = self.timers[index as usize];
                 next = timer.next;
+                let tick = self.tick_of(&timer);
                 self.disarm(index);
-                self.place(index, timer.tick);
+                self.place(index, tick);
             }
         }
         self.elapsed = self.elapsed.max(present);

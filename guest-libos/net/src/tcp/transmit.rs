@@ -46,7 +46,7 @@ impl<D: Data> Connection<D> {
         if self.receive.pure_ack_due && policy != AckPolicy::Merge {
             self.output_pure_ack(ctx, tx, sent)?;
         }
-        if self.send.queue.scoreboard.lost() > 0 {
+        if self.send.queue.board().lost() > 0 {
             let max_payload = self.max_payload(ctx);
             while let Some((start, planned)) = self.send.plan_again(max_payload) {
                 self.emit(ctx, tx, start, planned, sent)?;
