@@ -29,11 +29,11 @@ pub struct Machine {
 
 impl Machine {
     /// Looks at this machine and asks the programs that take part.
-    pub(crate) fn describe(contenders: &[Contender]) -> Self {
+    pub(crate) fn describe(tools: &[&str]) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let cpu_information = read("/proc/cpuinfo");
         let mut versions = BTreeMap::from([("exovm".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
-        for tool in tools(contenders) {
+        for &tool in tools {
             versions.insert(tool.to_owned(), version(tool));
         }
         Machine {
@@ -51,7 +51,7 @@ impl Machine {
 }
 
 /// The programs of other people that a measurement of `contenders` needs; Debian packages of the same names hold them.
-fn tools(contenders: &[Contender]) -> Vec<&'static str> {
+pub(crate) fn tools(contenders: &[Contender]) -> Vec<&'static str> {
     let mut tools = vec!["wrk"];
     tools.extend(contenders.contains(&Contender::Nginx).then_some("nginx"));
     tools.extend(contenders.contains(&Contender::Lighttpd).then_some("lighttpd"));
@@ -59,10 +59,11 @@ fn tools(contenders: &[Contender]) -> Vec<&'static str> {
 }
 
 /// Refuses if a program is missing, naming all that are.
-pub(crate) fn check_tools(contenders: &[Contender]) -> Result<(), BenchError> {
+pub(crate) fn check_tools(tools: &[&'static str]) -> Result<(), BenchError> {
     let folders: Vec<PathBuf> = std::env::split_paths(&search_path()).collect();
-    let missing: Vec<_> = tools(contenders)
-        .into_iter()
+    let missing: Vec<_> = tools
+        .iter()
+        .copied()
         .filter(|tool| !folders.iter().any(|folder| folder.join(tool).is_file()))
         .collect();
     if missing.is_empty() { Ok(()) } else { Err(BenchError::MissingTools(missing)) }

@@ -1,7 +1,7 @@
 //! The measuring side, in the private network: builds it, starts the servers, checks them, and lets them take turns.
 
 use crate::cpu::{CpuSnapshot, ended_children_time, process_time};
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::network::Network;
 use crate::options::{Contender, HttpOptions, Point};
 use crate::report::{Report, Round, Series};
@@ -58,7 +58,7 @@ pub(crate) fn measure(options: &HttpOptions, exovm: &Path, folder: &Path) -> Res
         progress(format_args!("[{}/{}] {point}: {}", number + 1, points.len(), summary(&series)));
         measured.push((*point, series));
     }
-    Ok(Report::new(options.clone(), Machine::describe(&options.contenders), measured))
+    Ok(Report::new(options.clone(), Machine::describe(&machine::tools(&options.contenders)), measured))
 }
 
 struct Bench<'a> {

@@ -121,7 +121,7 @@ impl FromStr for Contender {
     }
 }
 
-fn from_name<T: serde::de::DeserializeOwned>(name: &str, known: &str) -> Result<T, String> {
+pub(crate) fn from_name<T: serde::de::DeserializeOwned>(name: &str, known: &str) -> Result<T, String> {
     serde_json::from_value(name.into()).map_err(|_| format!("`{name}` is none of {known}"))
 }
 
@@ -274,20 +274,24 @@ impl HttpOptions {
                 SizeName(LARGEST_DOCUMENT_BYTES)
             ));
         }
-        if self.client_cpu == self.server_cpu {
-            return refuse(
-                "client and server need a CPU each; this measurement wants a machine with two".into(),
-            );
-        }
-        let allowed = rustix::thread::sched_getaffinity(None)
-            .map_err(|error| BenchError::system("read this process's CPU affinity", error.into()))?;
-        for cpu in [self.client_cpu, self.server_cpu] {
-            if cpu >= rustix::thread::CpuSet::MAX_CPU || !allowed.is_set(cpu) {
-                return refuse(format!("CPU {cpu} does not exist or may not be used by this process"));
-            }
-        }
-        Ok(())
+        check_cpus(self.client_cpu, self.server_cpu)
     }
+}
+
+/// Refuses CPUs that are one, or that there are not.
+pub(crate) fn check_cpus(client: usize, server: usize) -> Result<(), BenchError> {
+    let refuse = |text: String| Err(BenchError::InvalidOptions(text));
+    if client == server {
+        return refuse("client and server need a CPU each; this measurement wants a machine with two".into());
+    }
+    let allowed = rustix::thread::sched_getaffinity(None)
+        .map_err(|error| BenchError::system("read this process's CPU affinity", error.into()))?;
+    for cpu in [client, server] {
+        if cpu >= rustix::thread::CpuSet::MAX_CPU || !allowed.is_set(cpu) {
+            return refuse(format!("CPU {cpu} does not exist or may not be used by this process"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

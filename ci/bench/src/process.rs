@@ -5,10 +5,14 @@ use crate::BenchError;
 use rustix::process::{Pid, Signal};
 use rustix::thread::CpuSet;
 use std::fs::File;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
+/// How long a server may take until it accepts connections.
+const START_LIMIT: Duration = Duration::from_secs(20);
 /// Lines of a server's output that an error shows.
 const LOG_TAIL_LINES: usize = 20;
 
@@ -76,6 +80,28 @@ impl Background {
     }
 }
 
+/// Waits until the server `name` accepts connections at `address`.
+pub(crate) fn wait_until_ready(
+    process: &mut Background,
+    name: &str,
+    address: SocketAddr,
+) -> Result<(), BenchError> {
+    let deadline = Instant::now() + START_LIMIT;
+    let reason = loop {
+        if TcpStream::connect_timeout(&address, Duration::from_millis(250)).is_ok() {
+            return Ok(());
+        }
+        if let Some(status) = process.has_ended() {
+            break format!("it ended at once ({status})");
+        }
+        if Instant::now() >= deadline {
+            break format!("no connection to {address} in {} s", START_LIMIT.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    Err(BenchError::ServerDown { server: name.to_owned(), reason, log: process.log_tail() })
+}
+
 impl Drop for Background {
     fn drop(&mut self) {
         // It may have ended by itself, then both are no-ops; there is nobody to tell about anything else.
@@ -87,7 +113,6 @@ impl Drop for Background {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
 
     fn start(script: &str) -> (Background, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();

@@ -4,11 +4,10 @@
 use crate::options::{Contender, HttpOptions, Point};
 use crate::promises::{self, Bar};
 use crate::wrk::ClientErrors;
-use crate::{BenchError, Machine, table};
+use crate::{BenchError, Machine, table, unix_time_s};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Name and version of the JSON's shape.
 pub const SCHEMA: &str = "exovm-bench-http/1";
@@ -192,24 +191,12 @@ impl Report {
             measured.into_iter().map(|(point, series)| PointReport::new(point, series)).collect();
         Report {
             schema: SCHEMA.to_owned(),
-            created_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+            created_unix_s: unix_time_s(),
             bars: promises::judge(&options, &points),
             options,
             machine,
             points,
         }
-    }
-
-    /// The report as JSON of the shape [`SCHEMA`].
-    pub fn to_json(&self) -> Result<String, BenchError> {
-        serde_json::to_string_pretty(self)
-            .map_err(|error| BenchError::system("write the report as JSON", error.into()))
-    }
-
-    /// Writes [`to_json`](Self::to_json) to a file.
-    pub fn write_json(&self, path: &Path) -> Result<(), BenchError> {
-        std::fs::write(path, self.to_json()? + "\n")
-            .map_err(|source| BenchError::system(format!("write {}", path.display()), source))
     }
 
     /// The median over everything of [`Round::other_percent`]: how much this machine did besides.
@@ -234,8 +221,15 @@ impl fmt::Display for Report {
     }
 }
 
+/// Writes a report to a file, as people can read it.
+pub(crate) fn write_json(report: &impl Serialize, path: &Path) -> Result<(), BenchError> {
+    let failed = |source| BenchError::system(format!("write {}", path.display()), source);
+    let text = serde_json::to_string_pretty(report).map_err(|error| failed(error.into()))?;
+    std::fs::write(path, text + "\n").map_err(failed)
+}
+
 /// The middle value; of an even number the mean of the two in the middle.
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -304,8 +298,7 @@ pub(crate) mod tests {
     #[test]
     fn json_has_the_documented_shape_and_reads_back() {
         let report = report(Mode::KeepAlive, &[2400.0], &[2000.0]);
-        let text = report.to_json().unwrap();
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["schema"], "exovm-bench-http/1");
         assert!(json["machine"]["cpu_model"].is_string() && json["machine"]["versions"]["exovm"].is_string());
         assert_eq!(json["options"]["modes"][1], "close");
@@ -321,6 +314,6 @@ pub(crate) mod tests {
         assert_eq!(point["summaries"][0]["busy_percent"][1], 75.6);
         assert_eq!(point["ratios"][0]["to_best_peer"], 1.2);
         assert_eq!(json["bars"][0]["verdict"], "met");
-        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
     }
 }

@@ -1,9 +1,11 @@
-//! The program starts itself again for two parts that need a process of their own: the measuring side, which lives in the
-//! private network, and the bare responder. Both are asked for by environment variables, so the command line stays the
+//! The program starts itself again for parts that need a process of their own: the measuring side, which lives in the private
+//! network, the bare responder, and the stacks that are measured. All are asked for by environment variables, so the command line stays the
 //! user's.
 
 use crate::options::HttpOptions;
+use crate::tcp::{self, TcpOptions};
 use crate::{BenchError, bare, measure};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
@@ -13,19 +15,31 @@ use std::process::{Command, ExitCode};
 const ROLE: &str = "EXOVM_BENCH_ROLE";
 const ROLE_MEASURE: &str = "measure";
 const ROLE_BARE: &str = "bare";
+const ROLE_END: &str = "tcp-end";
 const FOLDER: &str = "EXOVM_BENCH_FOLDER";
 const TAP: &str = "EXOVM_BENCH_TAP";
 const ADDRESS: &str = "EXOVM_BENCH_ADDRESS";
+const END: &str = "EXOVM_BENCH_END";
 
-const OPTIONS_FILE: &str = "options.json";
+const TASK_FILE: &str = "task.json";
 const OUTCOME_FILE: &str = "outcome.json";
+
+/// What the measuring process is to measure.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Task {
+    /// Servers.
+    Http(HttpOptions),
+    /// Stacks.
+    Tcp(TcpOptions),
+}
 
 /// What the measuring process leaves behind.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Outcome {
+pub(crate) enum Outcome<R> {
     /// It came to its end.
-    Report(Box<crate::Report>),
+    Report(R),
     /// It did not; the message of the error.
     Error(String),
 }
@@ -39,6 +53,8 @@ pub fn run_role() -> Option<ExitCode> {
         measure_role()
     } else if role == ROLE_BARE {
         bare_role()
+    } else if role == ROLE_END {
+        end_role()
     } else {
         Err(BenchError::InvalidOptions(format!("there is no role `{}` ({ROLE})", role.to_string_lossy())))
     };
@@ -52,23 +68,26 @@ pub fn run_role() -> Option<ExitCode> {
 }
 
 /// The command that plays the measuring side, with everything it needs in `folder`.
-pub(crate) fn measure_command(
-    exovm: &Path,
-    options: &HttpOptions,
-    folder: &Path,
-) -> Result<Command, BenchError> {
-    write_json(&folder.join(OPTIONS_FILE), options)?;
+pub(crate) fn measure_command(exovm: &Path, task: &Task, folder: &Path) -> Result<Command, BenchError> {
+    write_json(&folder.join(TASK_FILE), task)?;
     Ok(command(exovm, ROLE_MEASURE, &[(FOLDER, folder.as_os_str())]))
 }
 
 /// What the measuring side left in `folder`, if anything.
-pub(crate) fn outcome(folder: &Path) -> Option<Outcome> {
+pub(crate) fn outcome<R: DeserializeOwned>(folder: &Path) -> Option<Outcome<R>> {
     serde_json::from_slice(&std::fs::read(folder.join(OUTCOME_FILE)).ok()?).ok()
 }
 
 /// The command that plays the bare responder.
 pub(crate) fn bare_command(exovm: &Path, tap: &str, address: Ipv4Addr) -> Command {
     command(exovm, ROLE_BARE, &[(TAP, tap.as_ref()), (ADDRESS, address.to_string().as_ref())])
+}
+
+/// The command that plays a stack.
+pub(crate) fn end_command(exovm: &Path, end: &tcp::End) -> Result<Command, BenchError> {
+    let text = serde_json::to_string(end)
+        .map_err(|error| BenchError::system("tell a process which stack it is", error.into()))?;
+    Ok(command(exovm, ROLE_END, &[(END, text.as_ref())]))
 }
 
 fn command(exovm: &Path, role: &str, variables: &[(&str, &OsStr)]) -> Command {
@@ -83,16 +102,21 @@ fn command(exovm: &Path, role: &str, variables: &[(&str, &OsStr)]) -> Command {
 fn measure_role() -> Result<(), BenchError> {
     let folder = variable(FOLDER)?;
     let folder = Path::new(&folder);
-    let read_options = || -> std::io::Result<HttpOptions> {
-        Ok(serde_json::from_slice(&std::fs::read(folder.join(OPTIONS_FILE))?)?)
-    };
-    let options =
-        read_options().map_err(|source| BenchError::system("read the benchmark's options", source))?;
+    let read_task =
+        || -> std::io::Result<Task> { Ok(serde_json::from_slice(&std::fs::read(folder.join(TASK_FILE))?)?) };
+    let task = read_task().map_err(|source| BenchError::system("read what is to be measured", source))?;
     let exovm = std::env::current_exe()
         .map_err(|source| BenchError::system("find the path of this program", source))?;
     forget_role();
-    let outcome = match measure::measure(&options, &exovm, folder) {
-        Ok(report) => Outcome::Report(Box::new(report)),
+    match task {
+        Task::Http(options) => leave(folder, measure::measure(&options, &exovm, folder)),
+        Task::Tcp(options) => leave(folder, tcp::measure(&options, &exovm, folder)),
+    }
+}
+
+fn leave(folder: &Path, result: Result<impl Serialize, BenchError>) -> Result<(), BenchError> {
+    let outcome = match result {
+        Ok(report) => Outcome::Report(report),
         Err(error) => Outcome::Error(error.to_string()),
     };
     write_json(&folder.join(OUTCOME_FILE), &outcome)
@@ -113,6 +137,12 @@ fn bare_role() -> Result<(), BenchError> {
         .parse()
         .map_err(|_| BenchError::InvalidOptions(format!("`{address}` is no IPv4 address ({ADDRESS})")))?;
     bare::run_bare(&variable(TAP)?, address).map(|never| match never {})
+}
+
+fn end_role() -> Result<(), BenchError> {
+    let end = serde_json::from_str(&variable(END)?)
+        .map_err(|error| BenchError::InvalidOptions(format!("{END} says no stack: {error}")))?;
+    tcp::play(&end)
 }
 
 fn variable(name: &str) -> Result<String, BenchError> {

@@ -3,15 +3,11 @@
 
 use crate::network::{Network, PEERS_ADDRESS, PREFIX_BITS, TapLink};
 use crate::options::{Contender, Mode, Point};
-use crate::process::{Background, pin};
+use crate::process::{Background, pin, wait_until_ready};
 use crate::{BenchError, role};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
-
-/// How long a server may take until it accepts connections.
-const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// From this size on nginx is better with sendfile.
 const NGINX_SENDFILE_FROM_BYTES: u64 = 32 << 10;
@@ -172,7 +168,7 @@ pub(crate) fn start(
         Contender::Lighttpd => vec![start_peer(contender, &LIGHTTPD, setting)?],
     };
     for server in &mut servers {
-        wait_until_ready(server)?;
+        wait_until_ready(&mut server.process, &server.contender.to_string(), server.address)?;
     }
     Ok(servers)
 }
@@ -211,30 +207,6 @@ fn start_peer(contender: Contender, peer: &Peer, setting: &Setting<'_>) -> Resul
     let process = Background::start(&mut command, &setting.folder.join(format!("{}.log", peer.file)))?;
     let address = SocketAddr::from((PEERS_ADDRESS, peer.port));
     Ok(Server { contender, configuration: peer.configuration, address, process })
-}
-
-fn wait_until_ready(server: &mut Server) -> Result<(), BenchError> {
-    let deadline = Instant::now() + START_LIMIT;
-    let down = |server: &Server, reason: String| BenchError::ServerDown {
-        server: server.contender.to_string(),
-        reason,
-        log: server.process.log_tail(),
-    };
-    loop {
-        if TcpStream::connect_timeout(&server.address, Duration::from_millis(250)).is_ok() {
-            return Ok(());
-        }
-        if let Some(status) = server.process.has_ended() {
-            return Err(down(server, format!("it ended at once ({status})")));
-        }
-        if Instant::now() >= deadline {
-            return Err(down(
-                server,
-                format!("no connection to {} in {} s", server.address, START_LIMIT.as_secs()),
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,13 @@
 //! waits for it, and cleans up whatever happens.
 
 use crate::options::HttpOptions;
-use crate::role::{self, Outcome};
+use crate::report::write_json;
+use crate::role::{self, Outcome, Task};
+use crate::tcp::{self, TcpOptions};
 use crate::{BenchError, Report, machine};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -13,28 +17,45 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Runs the benchmark with `exovm_exe` as the guest's VMM and, by [`run_role`](crate::run_role), as its helper processes.
+/// Measures servers, with `exovm_exe` as the guest's VMM and, by [`run_role`](crate::run_role), as the benchmark's helper processes.
 ///
 /// Ctrl-C and SIGTERM end it with [`BenchError::Interrupted`], after everything it started; the network goes with its
 /// last process. Writes the report to `options.json_path` if that is set.
 pub fn run_http(options: HttpOptions, exovm_exe: &Path) -> Result<Report, BenchError> {
     options.check()?;
-    machine::check_tools(&options.contenders)?;
+    machine::check_tools(&machine::tools(&options.contenders))?;
+    let json_path = options.json_path.clone();
+    run(&Task::Http(options), json_path.as_deref(), exovm_exe)
+}
+
+/// Measures stacks, as [`run_http`] does servers.
+pub fn run_tcp(options: TcpOptions, exovm_exe: &Path) -> Result<tcp::Report, BenchError> {
+    options.check()?;
+    let json_path = options.json_path.clone();
+    run(&Task::Tcp(options), json_path.as_deref(), exovm_exe)
+}
+
+/// Has `task` done in a private network.
+fn run<R: Serialize + DeserializeOwned>(
+    task: &Task,
+    json_path: Option<&Path>,
+    exovm_exe: &Path,
+) -> Result<R, BenchError> {
     let folder = tempfile::Builder::new()
         .prefix("exovm-bench-")
         .tempdir()
         .map_err(|source| BenchError::system("make a temporary folder", source))?;
-    let mut command = role::measure_command(exovm_exe, &options, folder.path())?;
+    let mut command = role::measure_command(exovm_exe, task, folder.path())?;
     let interrupted = Interrupted::watch()?;
     let family = Family::start(&mut command)?;
     let status = family.wait(&interrupted)?;
     let report = match role::outcome(folder.path()) {
-        Some(Outcome::Report(report)) => *report,
+        Some(Outcome::Report(report)) => report,
         Some(Outcome::Error(message)) => return Err(BenchError::Measuring(message)),
         None => return Err(BenchError::Ended(status)),
     };
-    if let Some(path) = &options.json_path {
-        report.write_json(path)?;
+    if let Some(path) = json_path {
+        write_json(&report, path)?;
     }
     Ok(report)
 }

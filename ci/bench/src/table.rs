@@ -1,5 +1,6 @@
 //! A report as text: for each mode and size a table of contenders by connections, then what failed, then the verdicts.
 
+use crate::Machine;
 use crate::options::{Contender, Point, SizeName};
 use crate::report::{PointReport, Report, Summary};
 use std::fmt::{self, Write};
@@ -28,11 +29,7 @@ const BLOCKS: [(&str, Cell); 5] = [
 
 pub(crate) fn write(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let machine = &report.machine;
-    let virtualised = if machine.virtualised { ", virtualised" } else { "" };
-    writeln!(f, "{}, {} CPUs{virtualised}, Linux {}", machine.cpu_model, machine.cpus, machine.kernel)?;
-    let versions: Vec<_> =
-        machine.versions.iter().map(|(name, version)| format!("{name}: {version}")).collect();
-    writeln!(f, "{}", versions.join("; "))?;
+    write_machine(machine, f)?;
     let options = &report.options;
     writeln!(
         f,
@@ -61,6 +58,15 @@ pub(crate) fn write(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result 
         writeln!(f, "{bar}")?;
     }
     Ok(())
+}
+
+/// Where it was measured, and with what.
+pub(crate) fn write_machine(machine: &Machine, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let virtualised = if machine.virtualised { ", virtualised" } else { "" };
+    writeln!(f, "{}, {} CPUs{virtualised}, Linux {}", machine.cpu_model, machine.cpus, machine.kernel)?;
+    let versions: Vec<_> =
+        machine.versions.iter().map(|(name, version)| format!("{name}: {version}")).collect();
+    writeln!(f, "{}", versions.join("; "))
 }
 
 /// Points of the same mode and size, which follow each other.
@@ -143,7 +149,7 @@ fn busy(percent: &[f64]) -> String {
 }
 
 /// Three digits that mean something.
-fn significant(value: f64) -> String {
+pub(crate) fn significant(value: f64) -> String {
     match value {
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
@@ -151,7 +157,7 @@ fn significant(value: f64) -> String {
     }
 }
 
-fn optional(value: Option<f64>) -> String {
+pub(crate) fn optional(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"))
 }
 
@@ -159,7 +165,7 @@ fn optional(value: Option<f64>) -> String {
 mod tests {
     use super::*;
     use crate::report::tests::{report, series};
-    use crate::{HttpOptions, Machine, Mode};
+    use crate::{HttpOptions, Mode};
 
     fn line<'a>(text: &'a str, start: &str) -> &'a str {
         text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no `{start}` in\n{text}"))

@@ -17,6 +17,8 @@ pub(super) struct BenchArguments {
 enum What {
     /// Requests per second of cheetah, nginx, lighttpd and a bare responder, in turn, with wrk as the client.
     Http(HttpArguments),
+    /// One connection's Gbit/s and requests per second on our stack, Linux's and smoltcp, in turn.
+    Tcp(super::bench_tcp::TcpArguments),
     /// What each kernel call costs: cycles, and ring 0 instructions where they can be counted.
     Kernel(KernelArguments),
     /// What looking at a machine costs it: accounts, a sampled trace, a whole one; and a span by itself.
@@ -85,6 +87,7 @@ struct HttpArguments {
 pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode, Failure> {
     let arguments = match arguments.what {
         What::Http(arguments) => arguments,
+        What::Tcp(arguments) => return super::bench_tcp::tcp(arguments),
         What::Kernel(arguments) => return kernel(arguments),
         What::Trace(arguments) => return super::bench_trace::trace(arguments),
     };
