@@ -60,17 +60,44 @@ pub struct Rate {
     pub burst: u32,
 }
 
+/// When the link is asked whether somebody else has our address already (RFC 5227 2.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probing {
+    /// Never: somebody vouches for it, or hears ARP in our place.
+    #[default]
+    None,
+    /// While it is used already. Requests for it are answered from the beginning, but only when nobody has answered the
+    /// probes is it announced; whoever does keeps his place in everybody's memory.
+    Meanwhile,
+    /// Before it is used, which takes 4 to 7 seconds.
+    Before,
+}
+
+/// What happens when somebody else claims the address that we use (RFC 5227 2.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// (c): we contradict, at most every ten seconds, and stay.
+    #[default]
+    Keep,
+    /// (b): we contradict once, and give it up if that does not end it for ten seconds.
+    GiveUp,
+}
+
 /// Everything the stack must be told. Start from [`Config::new`] and change what differs.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Our Ethernet address.
     pub mac: MacAddress,
-    /// Our IPv4 address.
+    /// Our IPv4 address; unspecified until there is one (`Stack::set_address`).
     pub ip: Ipv4Addr,
     /// Length of the on-link prefix, 0 to 32.
     pub prefix_len: u8,
     /// The router for everything that is not on the link. Without one, off-link peers are not answered.
     pub gateway: Option<Ipv4Addr>,
+    /// How it is found out that nobody else has an address of ours.
+    pub probing: Probing,
+    /// What happens when somebody else claims it later.
+    pub on_conflict: OnConflict,
     /// The link's MTU (IPv4 header and everything after it).
     pub mtu: u16,
     /// Connections in any state but TIME-WAIT; SYNs beyond it are dropped and counted.
@@ -151,6 +178,8 @@ impl Config {
             ip,
             prefix_len,
             gateway: None,
+            probing: Probing::default(),
+            on_conflict: OnConflict::default(),
             mtu: 1500,
             max_connections: 10_000,
             max_half_open: 1_024,
@@ -215,11 +244,25 @@ impl Config {
         if self.is_on_link(address) { Some(address) } else { self.gateway }
     }
 
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if !self.mac.is_unicast() {
-            return Err(ConfigError::MacNotUnicast);
-        }
-        if self.ip.is_unspecified() || self.ip.is_multicast() || self.ip.is_broadcast() {
+    /// Whether there is an address of ours.
+    #[inline]
+    pub(crate) fn has_address(&self) -> bool {
+        !self.ip.is_unspecified()
+    }
+
+    /// Whether it is `address`.
+    #[inline]
+    pub(crate) fn is_ours(&self, address: Ipv4Addr) -> bool {
+        address == self.ip && self.has_address()
+    }
+
+    /// There is none, so nothing is on our link.
+    pub(crate) fn remove_address(&mut self) {
+        (self.ip, self.prefix_len, self.gateway) = (Ipv4Addr::UNSPECIFIED, 32, None);
+    }
+
+    pub(crate) fn check_address(&self) -> Result<(), ConfigError> {
+        if self.ip.is_multicast() || self.ip.is_broadcast() {
             return Err(ConfigError::AddressNotUnicast);
         }
         if self.prefix_len > 32 {
@@ -228,6 +271,14 @@ impl Config {
         if self.gateway.is_some_and(|gateway| gateway == self.ip || !self.is_on_link(gateway)) {
             return Err(ConfigError::GatewayOffLink);
         }
+        Ok(())
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if !self.mac.is_unicast() {
+            return Err(ConfigError::MacNotUnicast);
+        }
+        self.check_address()?;
         if self.mtu < MIN_MTU_BYTES {
             return Err(ConfigError::MtuTooSmall);
         }
@@ -266,7 +317,7 @@ impl Config {
 pub enum ConfigError {
     /// `mac` is a group or the zero address.
     MacNotUnicast,
-    /// `ip` is not a unicast address.
+    /// The address is not a host's.
     AddressNotUnicast,
     /// `prefix_len` is above 32.
     PrefixLength,

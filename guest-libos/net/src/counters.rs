@@ -26,8 +26,12 @@ counters! {
         arp_replies,
         /// ARP requests sent for neighbours that we want to send to.
         arp_requests,
-        /// ARP packets by which another host claims our address.
+        /// ARP packets by which another host claims our address, or the one that we want.
         arp_conflicts,
+        /// ARP probes sent: who has the address that we want (RFC 5227 2.1.1)?
+        arp_probes,
+        /// ARP announcements sent: we have our address (RFC 5227 2.3, 2.4).
+        arp_announcements,
         /// Echo requests answered.
         echo_replies,
         /// Echo requests that the rate limit left unanswered.
@@ -136,6 +140,8 @@ counters! {
         reset_by_peer,
         /// Connections given up because the peer did not answer.
         timed_out,
+        /// Connections ended because our address was given up or removed.
+        address_lost,
         /// Connections aborted by the application.
         aborted,
         /// Silent connections that were ended to make room.

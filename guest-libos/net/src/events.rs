@@ -1,11 +1,12 @@
 //! What the stack tells the application: connection identifiers, what a segment meant, how a connection ended.
 
 use core::fmt;
-use core::net::SocketAddr;
+use core::net::{Ipv4Addr, SocketAddr};
 
 use alloc::borrow::Cow;
 
 use crate::frame::ControlFrame;
+use crate::wire::ethernet::MacAddress;
 use crate::wire::icmp::Problem;
 
 /// A connection. Checked by generation: once the connection has ended, the identifier is refused everywhere.
@@ -180,6 +181,28 @@ pub enum End {
     Unreachable,
     /// The peer stopped answering: the user timeout, FIN-WAIT-2's or the idle timeout; or it was silent and gave way.
     TimedOut,
+    /// Our address was given up or removed; the peer has not been told.
+    AddressLost,
+}
+
+/// Somebody else has our address, or the one that we wanted (RFC 5227).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressConflict {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The other one's Ethernet address.
+    pub by: MacAddress,
+    /// What came of it.
+    pub outcome: ConflictOutcome,
+}
+
+/// What came of a conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConflictOutcome {
+    /// We keep the address: one of us must get another.
+    Kept,
+    /// We do not use it, or no more: who leased it declines it.
+    GivenUp,
 }
 
 /// A connection that gave way.
@@ -279,6 +302,8 @@ pub enum ConnectError {
     PortZero,
     /// The address is our own, a broadcast, a multicast or no host's at all.
     NotAHost,
+    /// We have no address yet, or no more.
+    NoAddress,
     /// The address is beyond our link, and there is no gateway.
     NoRoute,
     /// `Config::max_connections` are in use.
@@ -292,6 +317,7 @@ impl fmt::Display for ConnectError {
         f.write_str(match self {
             Self::PortZero => "port 0 cannot be connected to; choose one from 1 to 65535",
             Self::NotAHost => "the address is not another host's; choose a unicast address that is not our own",
+            Self::NoAddress => "we have no address of our own; wait until there is one",
             Self::NoRoute => "the address is beyond our link and there is no gateway; set one",
             Self::ConnectionsFull => "too many connections; close some, or raise max_connections",
             Self::PortsInUse => {
@@ -354,6 +380,8 @@ pub enum SendDatagramError {
     NotBound,
     /// The receiver's port is 0.
     PortZero,
+    /// We have no address yet, or no more.
+    NoAddress,
     /// The receiver is not a host that we can reach.
     NoRoute,
     /// The datagram is larger than its path takes, or than any can be.
@@ -372,6 +400,7 @@ impl fmt::Display for SendDatagramError {
         match self {
             Self::NotBound => f.write_str("the port is not bound; call bind_udp first"),
             Self::PortZero => f.write_str("port 0 cannot be sent to; name the receiver's port"),
+            Self::NoAddress => f.write_str("we have no address of our own; wait until there is one"),
             Self::NoRoute => f.write_str("the receiver cannot be reached; set a gateway, or another address"),
             Self::TooLarge { max_bytes } => {
                 write!(f, "the datagram is too large; send at most {max_bytes} bytes, or set fragment_udp")

@@ -33,7 +33,9 @@ mod tcp;
 pub mod time;
 pub mod wire;
 
-pub use config::{Config, ConfigError, CongestionControl, MAX_TSO_BYTES, Rate, SlowStart, TxChecksum};
+pub use config::{
+    Config, ConfigError, CongestionControl, MAX_TSO_BYTES, OnConflict, Probing, Rate, SlowStart, TxChecksum,
+};
 pub use counters::Counters;
 pub use data::Data;
 pub use driver::{
@@ -41,8 +43,9 @@ pub use driver::{
     TxSegment,
 };
 pub use events::{
-    AckDue, AckPolicy, BindError, ConnId, ConnectError, Datagram, DatagramError, End, Evicted, Input,
-    KeepError, ListenError, SegmentEvents, SendDatagramError, SendError, Sent, StaleConnection, TimerEvent,
+    AckDue, AckPolicy, AddressConflict, BindError, ConflictOutcome, ConnId, ConnectError, Datagram,
+    DatagramError, End, Evicted, Input, KeepError, ListenError, SegmentEvents, SendDatagramError, SendError,
+    Sent, StaleConnection, TimerEvent,
 };
 pub use frame::ControlFrame;
 pub use options::{Coalesce, Dscp, KeepAlive};

@@ -279,7 +279,7 @@ impl Endpoint {
 
 fn connect_error(error: ConnectError) -> Error {
     match error {
-        ConnectError::NoRoute => Error::Unreachable,
+        ConnectError::NoRoute | ConnectError::NoAddress => Error::Unreachable,
         ConnectError::ConnectionsFull | ConnectError::PortsInUse => Error::TooMany,
         ConnectError::PortZero | ConnectError::NotAHost => Error::AddressNotAvailable,
     }

@@ -21,6 +21,8 @@ pub enum Error {
     AddressInUse,
     /// Port 0 cannot be listened on, or the address is not ours.
     AddressNotAvailable,
+    /// We lost our address, and the connection with it.
+    AddressLost,
     /// No place for another connection, or no source port.
     TooMany,
     /// Not with this stack.
@@ -36,6 +38,7 @@ impl Error {
             End::TimedOut => Some(Self::TimedOut),
             End::Refused => Some(Self::Refused),
             End::Unreachable => Some(Self::Unreachable),
+            End::AddressLost => Some(Self::AddressLost),
         }
     }
 }
@@ -54,6 +57,7 @@ impl fmt::Display for Error {
             Self::AddressNotAvailable => {
                 "address not available: use our own or the unspecified one, and a port above 0"
             }
+            Self::AddressLost => "our address was lost, and the connection with it: connect again",
             Self::TooMany => "too many connections: close some, or raise max_connections",
             Self::Unsupported => "not supported by this stack",
         })
@@ -72,6 +76,7 @@ impl embedded_io::Error for Error {
             Self::BrokenPipe => ErrorKind::BrokenPipe,
             Self::AddressInUse => ErrorKind::AddrInUse,
             Self::AddressNotAvailable => ErrorKind::AddrNotAvailable,
+            Self::AddressLost => ErrorKind::ConnectionAborted,
             Self::TooMany => ErrorKind::OutOfMemory,
             Self::Unsupported => ErrorKind::Unsupported,
         }

@@ -80,7 +80,7 @@ impl Service for Swamp {
         let how = match how {
             End::Closed => Ended::Closed,
             End::Refused => Ended::Refused,
-            End::Unreachable => Ended::Unreachable,
+            End::Unreachable | End::AddressLost => Ended::Unreachable,
             End::Reset => Ended::Reset,
             End::TimedOut => Ended::TimedOut,
         };
@@ -135,9 +135,10 @@ impl Network for Wire<'_, '_> {
     fn connect(&mut self) -> Result<ConnId, NotConnected> {
         self.io.connect(self.remote).map_err(|error| match error {
             ConnectError::ConnectionsFull | ConnectError::PortsInUse => NotConnected::NoRoom,
-            ConnectError::NoRoute | ConnectError::NotAHost | ConnectError::PortZero => {
-                NotConnected::Unreachable
-            }
+            ConnectError::NoRoute
+            | ConnectError::NoAddress
+            | ConnectError::NotAHost
+            | ConnectError::PortZero => NotConnected::Unreachable,
         })
     }
 

@@ -1,4 +1,4 @@
-//! ARP (RFC 826) packets in and out, and the defence of our address (RFC 5227 2.4).
+//! ARP (RFC 826) packets in and out.
 
 use core::net::Ipv4Addr;
 
@@ -9,17 +9,18 @@ use crate::counters::DropReason;
 use crate::data::Data;
 use crate::events::Input;
 use crate::frame::ControlFrame;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::arp::{self, ArpPacket, Operation};
 use crate::wire::ethernet::{self, EtherType, EthernetHeader, MacAddress};
-
-/// RFC 5227 1.1, DEFEND_INTERVAL: who claims our address is contradicted at most so often.
-const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
 impl<D: Data> Stack<D> {
     #[cold]
     pub(super) fn arp_arrives<'f>(&mut self, now: Instant, payload: &[u8]) -> Result<Input<'f>, DropReason> {
         let packet = ArpPacket::parse(payload)?;
+        if !self.config.has_address() {
+            self.arp_arrives_without_address(&packet);
+            return Ok(Input::Nothing);
+        }
         if packet.sender_ip == self.config.ip {
             return Ok(self.address_claimed(now, packet.sender_mac));
         }
@@ -44,25 +45,6 @@ impl<D: Data> Stack<D> {
         Ok(Input::Reply(arp_frame(&self.config, packet.sender_mac, &reply)))
     }
 
-    /// RFC 5227 2.4 (c): we keep our address, and let people see it now and then.
-    fn address_claimed<'f>(&mut self, now: Instant, by: MacAddress) -> Input<'f> {
-        if by == self.config.mac {
-            return Input::Nothing;
-        }
-        self.counters.arp_conflicts += 1;
-        if now < self.defend_at {
-            return Input::Nothing;
-        }
-        self.conflict = Some(by);
-        self.defend_at = now + DEFEND_INTERVAL;
-        Input::Reply(arp_request(&self.config, self.config.ip))
-    }
-
-    /// Who else claims our address, once each time that we contradicted: something for the log.
-    pub fn take_address_conflict(&mut self) -> Option<MacAddress> {
-        self.conflict.take()
-    }
-
     /// The Ethernet address to answer at: the gateway's for peers beyond it, as far as we know it, else the one that the
     /// frame came from.
     pub(super) fn next_hop(&self, sender: Sender) -> Result<MacAddress, DropReason> {
@@ -82,13 +64,17 @@ impl<D: Data> Stack<D> {
 
 /// Asks everybody who has `target`; for our own address it is the announcement of RFC 5227 3.
 pub(super) fn arp_request(config: &Config, target: Ipv4Addr) -> ControlFrame<'static> {
-    let request = ArpPacket {
-        operation: Operation::Request,
-        sender_mac: config.mac,
-        sender_ip: config.ip,
-        target_mac: MacAddress([0; 6]),
-        target_ip: target,
-    };
+    request_from(config, config.ip, target)
+}
+
+/// The same from nobody: a probe (RFC 5227 1.1), which changes nothing in anybody's memory.
+pub(super) fn arp_probe(config: &Config, target: Ipv4Addr) -> ControlFrame<'static> {
+    request_from(config, Ipv4Addr::UNSPECIFIED, target)
+}
+
+fn request_from(config: &Config, sender_ip: Ipv4Addr, target_ip: Ipv4Addr) -> ControlFrame<'static> {
+    let (operation, sender_mac, target_mac) = (Operation::Request, config.mac, MacAddress([0; 6]));
+    let request = ArpPacket { operation, sender_mac, sender_ip, target_mac, target_ip };
     arp_frame(config, MacAddress::BROADCAST, &request)
 }
 

@@ -42,7 +42,8 @@ impl<D: Data> Stack<D> {
             .min(self.time_wait.next_deadline())
             .min(self.reassembly.next_deadline())
             .min(self.path_mtus.next_deadline())
-            .min(self.outbox.next_deadline());
+            .min(self.outbox.next_deadline())
+            .min(self.address.next_deadline());
         (deadline != Instant::NEVER).then_some(deadline)
     }
 
@@ -54,6 +55,7 @@ impl<D: Data> Stack<D> {
         tx: &mut T,
         mut event: impl FnMut(ConnId, TimerEvent),
     ) {
+        self.expire_address(now, tx, &mut event);
         self.time_wait.expire(now);
         self.outbox.send(tx);
         self.expire_fragments(now, tx);

@@ -51,6 +51,10 @@ impl Outbox {
         }
     }
 
+    pub(super) fn clear(&mut self) {
+        self.frames.clear();
+    }
+
     /// When there is something to send.
     pub(super) fn next_deadline(&self) -> Instant {
         if self.frames.is_empty() { Instant::NEVER } else { Instant::ZERO }
@@ -66,7 +70,7 @@ impl<D: Data> Stack<D> {
         bytes: &'f [u8],
     ) -> Result<Input<'f>, DropReason> {
         let part = Ipv4Fragment::parse(bytes)?;
-        if part.destination != self.config.ip {
+        if !self.config.is_ours(part.destination) {
             return Err(DropReason::NotForUs);
         }
         if !ipv4::is_host(part.source) || part.source == self.config.ip {

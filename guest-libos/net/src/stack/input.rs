@@ -91,8 +91,8 @@ impl<D: Data> Stack<D> {
             Err(WireError::Unsupported) => return self.unknown_protocol_arrives(now, source_mac, bytes),
             parsed => parsed?,
         };
-        if ip.destination != self.config.ip {
-            return Err(DropReason::NotForUs);
+        if !self.config.is_ours(ip.destination) {
+            return self.offer_arrives(&ip, payload, meta);
         }
         if !ipv4::is_host(ip.source) || ip.source == self.config.ip {
             return Err(DropReason::BadSource);
@@ -147,7 +147,7 @@ impl<D: Data> Stack<D> {
             // It was something else in the header that is not handled.
             return Err(DropReason::Unsupported);
         }
-        if packet.destination != self.config.ip {
+        if !self.config.is_ours(packet.destination) {
             return Err(DropReason::NotForUs);
         }
         if !ipv4::is_host(packet.source) || packet.source == self.config.ip {

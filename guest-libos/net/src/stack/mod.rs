@@ -1,6 +1,7 @@
 //! The stack: one interface with its connections, and the calls that an application makes. Frames come in through
 //! `input`, time through `expire`; both are in files of their own.
 
+mod address;
 mod arp;
 mod expire;
 mod fragments;
@@ -39,7 +40,7 @@ use crate::tcp::table::Table;
 use crate::tcp::timers::TimerWheel;
 use crate::tcp::timewait::TimeWaitTable;
 use crate::time::Instant;
-use crate::wire::ethernet::MacAddress;
+use address::AddressState;
 use fragments::Outbox;
 use neighbours::Neighbours;
 
@@ -72,10 +73,7 @@ pub struct Stack<D> {
     neighbours: Neighbours,
     /// Connections that wait for their next hop's address; stale ones are skipped.
     waiting: Vec<ConnId>,
-    /// Who claimed our address last, until somebody asks.
-    conflict: Option<MacAddress>,
-    /// Until then our address is not defended again.
-    defend_at: Instant,
+    address: AddressState,
     bound_udp: Vec<u16>,
     /// The datagram that is being sent.
     datagram: VecDeque<Queued<D>>,
@@ -91,8 +89,14 @@ pub struct Stack<D> {
 
 impl<D: Data> Stack<D> {
     /// A stack without connections that listens on no port.
-    pub fn new(config: Config, now: Instant) -> Result<Self, ConfigError> {
+    pub fn new(mut config: Config, now: Instant) -> Result<Self, ConfigError> {
         config.check()?;
+        let mut address = AddressState::new();
+        if config.has_address() {
+            address.begin(now, &config);
+        } else {
+            config.remove_address();
+        }
         let hash = FlowHash::new(config.secret);
         Ok(Self {
             counters: Counters::default(),
@@ -113,8 +117,7 @@ impl<D: Data> Stack<D> {
             blocked: VecDeque::new(),
             neighbours: Neighbours::new(config.max_neighbours as usize, hash),
             waiting: Vec::new(),
-            conflict: None,
-            defend_at: Instant::ZERO,
+            address,
             bound_udp: Vec::new(),
             datagram: VecDeque::new(),
             reassembly: Reassembly::default(),
@@ -385,6 +388,7 @@ impl<D: Data> Stack<D> {
             End::TimedOut => self.counters.timed_out += 1,
             End::Refused => self.counters.refused += 1,
             End::Unreachable => self.counters.unreachable += 1,
+            End::AddressLost => self.counters.address_lost += 1,
         }
         self.forget(conn);
     }
@@ -395,6 +399,7 @@ mod tests {
     use super::*;
     use crate::driver::{Full, RxChecksum, RxMeta, TxSegment};
     use crate::events::Input;
+    use crate::wire::ethernet::MacAddress;
 
     struct Stuck;
 

@@ -100,6 +100,9 @@ impl<D: Data> Stack<D> {
         if remote.port() == 0 {
             return Err(ConnectError::PortZero);
         }
+        if !self.config.has_address() {
+            return Err(ConnectError::NoAddress);
+        }
         if !ipv4::is_host(ip) || ip == self.config.ip || self.config.is_link_broadcast(ip) {
             return Err(ConnectError::NotAHost);
         }

@@ -9,12 +9,13 @@ use super::Stack;
 use super::input::Sender;
 use crate::counters::DropReason;
 use crate::data::Data;
+use crate::driver::{RxChecksum, RxMeta};
 use crate::events::{BindError, Datagram, DatagramError, Input};
 use crate::frame::ControlFrame;
 use crate::time::Instant;
 use crate::wire::icmp::{self, Problem, Quoted};
-use crate::wire::ipv4::Ipv4Header;
-use crate::wire::udp::UdpDatagram;
+use crate::wire::ipv4::{self, Ipv4Header, Protocol};
+use crate::wire::udp::{self, UdpDatagram};
 
 impl<D: Data> Stack<D> {
     /// Datagrams to `port` are events from now on, and may be sent from it.
@@ -64,6 +65,30 @@ impl<D: Data> Stack<D> {
             return Err(DropReason::NoPort);
         }
         Ok(self.nobody_at_port(now, sender, packet).map_or(Input::Nothing, Input::Reply))
+    }
+
+    /// RFC 2131 4.1: before we have an address, a DHCP server sends to the one that it offers. Nothing else that is not sent
+    /// to our address is for us.
+    #[cold]
+    pub(super) fn offer_arrives<'f>(
+        &mut self,
+        ip: &Ipv4Header,
+        payload: &'f [u8],
+        meta: RxMeta,
+    ) -> Result<Input<'f>, DropReason> {
+        if self.config.has_address() || ip.protocol != Protocol::Udp {
+            return Err(DropReason::NotForUs);
+        }
+        if !ipv4::is_host(ip.source) {
+            return Err(DropReason::BadSource);
+        }
+        let verify = meta.checksum == RxChecksum::Unknown;
+        let datagram = UdpDatagram::parse(payload, verify.then_some(ip))?;
+        let (from, to) = (datagram.source_port, datagram.destination_port);
+        if to != udp::DHCP_CLIENT_PORT || !self.is_bound_udp(to) {
+            return Err(DropReason::NotForUs);
+        }
+        Ok(Input::Datagram(self.datagram(ip, from, to, Cow::Borrowed(datagram.payload))))
     }
 
     /// RFC 1122 4.1.3.1: nobody is at the port.

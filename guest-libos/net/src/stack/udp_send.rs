@@ -137,6 +137,11 @@ impl<D: Data> Stack<D> {
         if !self.is_bound_udp(from_port) {
             return Err(SendDatagramError::NotBound);
         }
+        // RFC 1122 3.2.1.3 (a): from nobody only who asks for an address sends, and to everybody.
+        let may = self.config.has_address() || (from_port == udp::DHCP_CLIENT_PORT && to.ip().is_broadcast());
+        if !may {
+            return Err(SendDatagramError::NoAddress);
+        }
         let largest = self.max_datagram_bytes(now, *to.ip());
         let limit = if self.config.fragment_udp {
             usize::from(u16::MAX) - ipv4::HEADER_BYTES - udp::HEADER_BYTES

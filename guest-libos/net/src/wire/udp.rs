@@ -8,6 +8,9 @@ pub const HEADER_BYTES: usize = 8;
 /// Offset of the checksum in the header.
 pub const CHECKSUM_OFFSET: usize = 6;
 
+/// The port of DHCP clients (RFC 2131 4.1), whose datagrams pass when we have no address.
+pub const DHCP_CLIENT_PORT: u16 = 68;
+
 /// A received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpDatagram<'f> {

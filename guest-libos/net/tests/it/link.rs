@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use exos_net::{Config, MacAddress, wire};
+use exos_net::{AddressConflict, Config, ConflictOutcome, MacAddress, wire};
 use smoltcp::wire::{EthernetFrame, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, Ipv4Repr};
 use wire::arp::{ArpPacket, Operation};
 use wire::ethernet::{EtherType, EthernetHeader};
@@ -62,7 +62,7 @@ fn icmp_ip(payload_len: usize) -> Ipv4Repr {
     }
 }
 
-fn echo_request(data: &[u8]) -> Vec<u8> {
+pub(crate) fn echo_request(data: &[u8]) -> Vec<u8> {
     let icmp = Icmpv4Repr::EchoRequest { ident: 7, seq_no: 9, data };
     ip_frame(&icmp_ip(icmp.buffer_len()), |out| {
         icmp.emit(&mut Icmpv4Packet::new_unchecked(out), &Default::default())
@@ -98,7 +98,8 @@ fn arp_claim_of_our_address_is_contradicted_once_in_ten_seconds() {
     // The announcement of RFC 5227 2.3: to all, from us and about us.
     let announcement = arp_request(SERVER_IP, SERVER_MAC, SERVER_IP);
     assert_eq!(host.input(&claim).reply(), announcement);
-    assert_eq!(host.stack.take_address_conflict(), Some(CLIENT_MAC));
+    let conflict = AddressConflict { address: SERVER_IP, by: CLIENT_MAC, outcome: ConflictOutcome::Kept };
+    assert_eq!(host.stack.take_address_conflict(), Some(conflict));
     assert_eq!(host.stack.take_address_conflict(), None);
     host.wait_secs(9);
     host.input(&claim).assert_nothing();

@@ -1,6 +1,7 @@
 //! The stack from outside: frames in at a time, frames out. Scripted segments for single rules, smoltcp as an
 //! independent client over a bad link for the whole, garbage for robustness.
 
+mod address;
 mod attacks;
 mod bottleneck;
 mod close;

@@ -18,7 +18,7 @@ const LIMITED_BROADCAST: Ipv4Addr = Ipv4Addr::BROADCAST;
 const DIRECTED_BROADCAST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 255);
 
 /// A frame to `to` at `mac` with a datagram from port 700 of the client.
-fn datagram(mac: MacAddress, to: Ipv4Addr, port: u16, data: &[u8]) -> Vec<u8> {
+pub(crate) fn datagram(mac: MacAddress, to: Ipv4Addr, port: u16, data: &[u8]) -> Vec<u8> {
     let repr = UdpRepr { src_port: 700, dst_port: port };
     let ip = Ipv4Repr {
         src_addr: CLIENT_IP,
