@@ -55,28 +55,23 @@ impl<D: Data> SendSide<D> {
         let fin = self.fin_queued && news.advanced as usize > queued;
         self.fin_queued &= !fin;
         let bytes = news.advanced - u32::from(fin);
-        let mut rtt = None;
-        // When the earliest of it left, if all of it was sent once.
-        let mut sent_at = Some(Instant::NEVER);
-        let (rack, recover) = (&mut self.rack, self.recovery.recover);
-        self.queue.board_mut().acknowledge(ack, |piece| {
-            sent_at = sent_at.filter(|_| !piece.again).map(|sent_at| sent_at.min(piece.sent_at));
-            news.delivered += piece.len();
-            if !piece.again {
-                // The latest of all pieces counts.
-                rtt = Some(arrival.now.since(piece.sent_at));
-            }
-            news.original |= !piece.again && piece.end.is_at_or_before(recover);
-            rack.arrived(piece, arrival);
-        });
+        // When the latest of what arrived left, and when the earliest did, if all of it was sent once.
+        let (latest_sent_at, earliest_sent_at) = if self.loss.is_untouched() {
+            self.take_plainly(ack, &mut news, ctx.now)
+        } else {
+            self.take_carefully(ack, &mut news, arrival)
+        };
+        let rtt = latest_sent_at.map(|sent_at| ctx.now.since(sent_at));
         self.queue.acknowledge(bytes as usize);
         self.una = ack;
         self.urgent = self.urgent.filter(|end| end.is_after(ack));
         self.next = self.next.max(ack);
-        self.take_rtt_sample(sent_at.filter(|&at| at != Instant::NEVER), arrival, ctx);
+        self.take_rtt_sample(earliest_sent_at, arrival, ctx);
         self.progress_at = ctx.now;
         self.timeouts = 0;
-        if let Some(mss) = self.black_hole.on_progress() {
+        if let Some(loss) = self.loss.touched()
+            && let Some(mss) = loss.black_hole.on_progress()
+        {
             self.mss = mss;
         }
         let window_use = if self.congestion.in_slow_start() && pipe > self.congestion.window() / 2 {
@@ -85,8 +80,10 @@ impl<D: Data> SendSide<D> {
             self.window_use
         };
         let grows = if self.is_quiet() && !self.has_blocks(segment, arrival) {
-            self.recovery.forget_duplicates();
-            self.reorder_at = Instant::NEVER;
+            if let Some(loss) = self.loss.touched() {
+                loss.recovery.forget_duplicates();
+                loss.reorder_at = Instant::NEVER;
+            }
             true
         } else {
             !self.learn(news, segment, arrival, ctx)
@@ -97,14 +94,58 @@ impl<D: Data> SendSide<D> {
             self.congestion
                 .on_ack(&Ack { now, bytes, number: ack, sent, rtt, smoothed_rtt, window_use }, self.mss);
         }
-        if self.timer == SendTimer::Acknowledgment && (self.sack || self.recovery.restarts_timer()) {
+        if self.timer == SendTimer::Acknowledgment
+            && (self.sack || self.loss.touched().is_none_or(|loss| loss.recovery.restarts_timer()))
+        {
             // RFC 6298 (5.2), (5.3).
             self.timeout_at = ctx.now + self.rto.timeout();
         }
-        self.probe.at = Instant::NEVER;
+        self.probe_at = Instant::NEVER;
         // Whoever is above the mark has something queued, so this says that some of it has arrived, too.
         let low_water = queued > self.low_water_bytes && self.queue.len() <= self.low_water_bytes;
         Acked { bytes, low_water, fin }
+    }
+
+    /// Takes what has arrived off the records while nothing was lost, and measures its round trip. Returns when the latest
+    /// and the earliest of it left.
+    #[inline]
+    fn take_plainly(
+        &mut self,
+        ack: Seq,
+        news: &mut News,
+        now: Instant,
+    ) -> (Option<Instant>, Option<Instant>) {
+        let (mut latest, mut earliest) = (None, None);
+        news.delivered = ack.min(self.next).since(self.una);
+        self.queue.board_mut().acknowledge(ack, |piece| {
+            latest = Some(piece.sent_at);
+            earliest = earliest.or(latest);
+        });
+        if let Some(sent_at) = latest {
+            self.round_trips.measured(now.since(sent_at), now);
+        }
+        (latest, earliest)
+    }
+
+    /// The same while something was lost, reported or sent again.
+    fn take_carefully(
+        &mut self,
+        ack: Seq,
+        news: &mut News,
+        arrival: &Arrival<'_>,
+    ) -> (Option<Instant>, Option<Instant>) {
+        let (mut latest, mut earliest) = (None, Some(Instant::NEVER));
+        let (loss, trips) = (&mut *self.loss, &mut self.round_trips);
+        self.queue.board_mut().acknowledge(ack, |piece| {
+            earliest = earliest.filter(|_| !piece.again).map(|sent_at| sent_at.min(piece.sent_at));
+            news.delivered += piece.len();
+            if !piece.again {
+                latest = Some(piece.sent_at);
+            }
+            news.original |= !piece.again && loss.recovery.is_of_before(piece.end);
+            loss.rack.arrived(piece, trips, arrival);
+        });
+        (latest, earliest.filter(|&at| at != Instant::NEVER))
     }
 
     /// Handles SEG.ACK = SND.UNA: a duplicate in the sense of RFC 5681 2, or of RFC 6675 2 if it has SACK blocks.
@@ -126,8 +167,11 @@ impl<D: Data> SendSide<D> {
         }
         let duplicate = segment.sequence_len() == 0 && self.scaled(segment.window) == self.window;
         ctx.counters.duplicate_acks_in += u64::from(duplicate);
-        let tells =
-            if self.sack { self.has_blocks(segment, arrival) || self.probe.end.is_some() } else { duplicate };
+        let tells = if self.sack {
+            self.has_blocks(segment, arrival) || self.loss.probe.end.is_some()
+        } else {
+            duplicate
+        };
         if tells {
             self.learn(News::default(), segment, arrival, ctx);
         }
@@ -136,7 +180,10 @@ impl<D: Data> SendSide<D> {
     /// Whether there is nothing but data on its way for the first time.
     #[inline]
     fn is_quiet(&self) -> bool {
-        self.recovery.phase == Phase::Open && self.probe.end.is_none() && self.queue.board().is_plain()
+        self.loss.is_untouched()
+            || (self.loss.recovery.phase == Phase::Open
+                && self.loss.probe.end.is_none()
+                && self.queue.board().is_plain())
     }
 
     /// Whether the segment has options besides timestamps, and so most likely SACK blocks.
@@ -160,20 +207,20 @@ impl<D: Data> SendSide<D> {
             if self.probe_acknowledged(news.advanced, news.blocks, news.duplicate) {
                 // RFC 8985 7.4.1: a loss all the same, and the window answers to it.
                 ctx.counters.tail_probe_recoveries += 1;
-                self.recovery.settle();
+                self.loss.recovery.settle();
                 self.congestion.on_loss(self.next.since(self.una).min(self.congestion.window()), self.mss);
             }
         }
-        let phase = self.recovery.phase;
+        let phase = self.loss.recovery.phase;
         if self.is_mistaken(&news, arrival) {
             ctx.counters.spurious_recoveries += 1;
             self.queue.board_mut().forget_losses();
             self.congestion.on_spurious();
-            self.recovery.settle();
-            self.recovery.end(self.una);
-        } else if phase != Phase::Open && self.recovery.recover.is_at_or_before(self.una) {
-            self.recovery.end(self.una);
-            self.rack.recovered();
+            self.loss.recovery.settle();
+            self.loss.recovery.end(self.una);
+        } else if phase != Phase::Open && self.loss.recovery.is_complete(self.una) {
+            self.loss.recovery.end(self.una);
+            self.loss.rack.recovered();
             if phase == Phase::Fast {
                 self.congestion.on_recovered(self.pipe(), self.mss);
             }
@@ -181,11 +228,11 @@ impl<D: Data> SendSide<D> {
             self.examine_timeout(&news);
         }
         let lost = if self.sack { self.detect_losses(ctx) } else { self.count_duplicates(&mut news) };
-        if lost > 0 && self.recovery.phase == Phase::Open {
+        if lost > 0 && self.loss.recovery.phase == Phase::Open {
             self.begin_fast(news.delivered, ctx);
         }
         self.update_prr(news.delivered, news.advanced > 0 && lost == 0);
-        phase == Phase::Fast || self.recovery.phase == Phase::Fast || news.advanced == 0
+        phase == Phase::Fast || self.loss.recovery.phase == Phase::Fast || news.advanced == 0
     }
 
     /// RFC 2018 5, RFC 2883 4: the blocks that a segment reports. What cannot be true is passed over.
@@ -210,11 +257,11 @@ impl<D: Data> SendSide<D> {
                 ctx.counters.sack_blocks_ignored += 1;
                 continue;
             }
-            let (rack, recover) = (&mut self.rack, self.recovery.recover);
+            let (loss, trips) = (&mut *self.loss, &mut self.round_trips);
             self.queue.board_mut().sack(block.start, block.end, |piece| {
                 news.delivered += piece.len();
-                news.original |= !piece.again && piece.end.is_at_or_before(recover);
-                rack.arrived(piece, arrival);
+                news.original |= !piece.again && loss.recovery.is_of_before(piece.end);
+                loss.rack.arrived(piece, trips, arrival);
             });
         }
     }
@@ -232,21 +279,21 @@ impl<D: Data> SendSide<D> {
     fn duplicate_reported(&mut self, block: &SackBlock, news: &mut News, ctx: &mut Context<'_>) {
         ctx.counters.duplicates_reported += 1;
         news.duplicate = Some(block.end);
-        self.rack.duplicate_reported(self.una, self.next);
-        news.needless = self.recovery.duplicate_reported(block.start, block.end);
+        self.loss.rack.duplicate_reported(self.una, self.next);
+        news.needless = self.loss.recovery.duplicate_reported(block.start, block.end);
     }
 
     /// Whether recovery is or was mistaken: by reports of duplicates (RFC 3708), by an echo from before the first
     /// retransmission (RFC 3522), or by F-RTO's third step (RFC 5682 2.1).
     fn is_mistaken(&self, news: &News, arrival: &Arrival<'_>) -> bool {
-        let recovery = &self.recovery;
+        let recovery = &self.loss.recovery;
         if news.needless {
             return true;
         }
         if recovery.phase == Phase::Open || news.advanced == 0 {
             return false;
         }
-        let complete = recovery.phase == Phase::Timeout || recovery.recover.is_at_or_before(self.una);
+        let complete = recovery.phase == Phase::Timeout || recovery.is_complete(self.una);
         let first = recovery.first_sent_again_at();
         (complete && first != Instant::NEVER && arrival.is_of_before(first))
             || (recovery.frto == Frto::SendNew && news.original)
@@ -255,7 +302,7 @@ impl<D: Data> SendSide<D> {
     /// F-RTO's second and third step, if the timeout is under examination (RFC 5682 2.1, 3.1).
     fn examine_timeout(&mut self, news: &News) {
         let can_send = self.queue.unsent() > 0 && self.window > self.next.since(self.una);
-        let recovery = &mut self.recovery;
+        let recovery = &mut self.loss.recovery;
         recovery.frto = match recovery.frto {
             Frto::SentAgain if news.advanced > 0 && can_send => Frto::SendNew,
             // Blocks alone decide nothing yet.
@@ -271,11 +318,12 @@ impl<D: Data> SendSide<D> {
 
     /// What RACK finds lost, in bytes.
     pub(super) fn detect_losses(&mut self, ctx: &mut Context<'_>) -> u32 {
-        let recovering = self.recovery.phase != Phase::Open;
+        let recovering = self.loss.recovery.phase != Phase::Open;
         let smoothed = self.rto.smoothed().unwrap_or_default();
         let board = self.queue.board_mut();
-        let (lost, look_again_at) = self.rack.detect(board, recovering, smoothed, self.mss, ctx.now);
-        self.reorder_at = look_again_at;
+        let (lost, look_again_at) =
+            self.loss.rack.detect(board, &self.round_trips, recovering, smoothed, self.mss, ctx.now);
+        self.loss.reorder_at = look_again_at;
         lost
     }
 
@@ -284,16 +332,16 @@ impl<D: Data> SendSide<D> {
         let (una, mss) = (self.una, self.mss);
         if news.advanced == 0 {
             let flight = self.next.since(una);
-            news.delivered = self.recovery.duplicate_arrived(una, flight, mss);
-            if !self.recovery.duplicates_mean_loss(una) {
+            news.delivered = self.loss.recovery.duplicate_arrived(una, flight, mss);
+            if !self.loss.recovery.duplicates_mean_loss(una) {
                 return 0;
             }
-        } else if self.recovery.phase == Phase::Fast {
-            news.delivered = self.recovery.partial_arrived(news.advanced, mss);
+        } else if self.loss.recovery.phase == Phase::Fast {
+            news.delivered = self.loss.recovery.partial_arrived(news.advanced, mss);
             // RFC 6582 3.2 (3): the next hole is filled whatever the window says.
-            self.recovery.forced = true;
+            self.loss.recovery.forced = true;
         } else {
-            self.recovery.forget_duplicates();
+            self.loss.recovery.forget_duplicates();
             return 0;
         }
         self.queue.board_mut().mark_first_lost(mss)
@@ -305,16 +353,16 @@ impl<D: Data> SendSide<D> {
         let flight = self.next.since(self.una);
         // RFC 5681 3.2 (2): without what limited transmit has sent.
         self.congestion.on_loss(flight.min(self.congestion.window()), self.mss);
-        let left = self.queue.board().sacked() + self.recovery.duplicate_bytes();
-        self.recovery.begin_fast(self.una, self.next, flight.saturating_sub(left) + delivered);
-        self.probe.end = None;
+        let left = self.queue.board().sacked() + self.loss.recovery.duplicate_bytes();
+        self.loss.recovery.begin_fast(self.una, self.next, flight.saturating_sub(left) + delivered);
+        self.loss.probe.end = None;
     }
 
     /// What fast recovery lets out after an acknowledgment of `delivered` bytes.
     pub(super) fn update_prr(&mut self, delivered: u32, safe: bool) {
-        if self.recovery.phase == Phase::Fast && (delivered > 0 || self.recovery.forced) {
+        if self.loss.recovery.phase == Phase::Fast && (delivered > 0 || self.loss.recovery.forced) {
             let (pipe, threshold) = (self.pipe(), self.congestion.window());
-            self.recovery.prr.arrived(delivered, pipe, threshold, self.mss, safe);
+            self.loss.recovery.prr.arrived(delivered, pipe, threshold, self.mss, safe);
         }
     }
 }

@@ -21,13 +21,10 @@ pub(crate) struct BlackHole {
     retry_at: Instant,
 }
 
-impl Default for BlackHole {
-    fn default() -> Self {
-        Self { full_mss: 0, exhausted: false, retry_at: Instant::NEVER }
-    }
-}
-
 impl BlackHole {
+    /// Nothing is suspected.
+    pub(crate) const NONE: Self = Self { full_mss: 0, exhausted: false, retry_at: Instant::NEVER };
+
     /// The retransmission timer expired for the `timeouts`th time in a row, with `outstanding` bytes on their way. Returns
     /// the size to go on with, if it is another.
     pub(crate) fn on_timeout(
@@ -67,7 +64,7 @@ impl BlackHole {
     }
 
     fn restore(&mut self) -> Option<u32> {
-        let full = core::mem::take(self).full_mss;
+        let full = core::mem::replace(self, Self::NONE).full_mss;
         (full != 0).then_some(u32::from(full))
     }
 }
@@ -80,7 +77,7 @@ mod tests {
 
     #[test]
     fn third_timeout_of_full_segments_tries_smaller_ones() {
-        let mut hole = BlackHole::default();
+        let mut hole = BlackHole::NONE;
         assert_eq!(hole.on_timeout(2, 14_600, 1_460, NOW), None);
         assert_eq!(hole.on_timeout(3, 14_600, 1_460, NOW), Some(1_160));
         assert_eq!((hole.on_progress(), hole.on_output(NOW)), (None, None));
@@ -90,7 +87,7 @@ mod tests {
 
     #[test]
     fn small_segments_that_time_out_are_no_hint() {
-        let mut hole = BlackHole::default();
+        let mut hole = BlackHole::NONE;
         assert_eq!(hole.on_timeout(5, 100, 1_460, NOW), None);
         assert_eq!(hole.on_progress(), None);
         assert_eq!(hole.on_timeout(5, 5_000, 400, NOW), None);
@@ -98,7 +95,7 @@ mod tests {
 
     #[test]
     fn size_comes_back_if_no_size_arrives() {
-        let mut hole = BlackHole::default();
+        let mut hole = BlackHole::NONE;
         assert_eq!(hole.on_timeout(3, 14_600, 1_460, NOW), Some(1_160));
         assert_eq!(hole.on_timeout(4, 14_600, 1_160, NOW), Some(536));
         assert_eq!(hole.on_progress(), None);

@@ -35,6 +35,7 @@ pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod isn;
 pub(crate) mod keep_alive;
+pub(crate) mod loss;
 pub(crate) mod negotiation;
 pub(crate) mod open;
 pub(crate) mod ports;

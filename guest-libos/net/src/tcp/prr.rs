@@ -16,6 +16,8 @@ pub(crate) struct Prr {
 }
 
 impl Prr {
+    pub(crate) const NONE: Self = Self { delivered: 0, out: 0, flight: 0, window: 0 };
+
     /// Recovery begins while `flight` bytes are on their way or lost.
     pub(crate) fn begin(flight: u32) -> Self {
         Self { flight: flight.max(1), ..Self::default() }

@@ -15,15 +15,10 @@ const MIN_RTT_LIFE: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 pub(crate) struct Rack {
-    /// RACK.xmit_ts and RACK.end_seq: what has arrived and was sent last.
-    sent_at: Instant,
-    end: Seq,
-    /// RACK.rtt.
-    rtt: Duration,
-    pub(crate) min_rtt: Duration,
-    min_rtt_at: Instant,
-    /// RACK.fack: the highest sequence number that has arrived.
-    highest: Seq,
+    /// RACK.xmit_ts and RACK.end_seq: what has arrived and was sent last. `None`: something before all that is on its way.
+    latest: Option<(Instant, Seq)>,
+    /// RACK.fack: the highest sequence number that has arrived. `None`: SND.UNA.
+    highest: Option<Seq>,
     /// RACK.reordering_seen.
     pub(crate) reordering_seen: bool,
     /// RACK.reo_wnd_mult and RACK.reo_wnd_persist.
@@ -31,6 +26,29 @@ pub(crate) struct Rack {
     recoveries_left: u8,
     /// RACK.dsack_round.
     duplicate_round: Option<Seq>,
+}
+
+/// The round trips of a connection, as RACK wants them.
+#[derive(Debug)]
+pub(crate) struct RoundTrips {
+    /// RACK.rtt: the last one.
+    last: Duration,
+    /// RACK.min_RTT, and when it was measured.
+    min: Duration,
+    min_at: Instant,
+}
+
+impl RoundTrips {
+    pub(crate) const NONE: Self = Self { last: Duration::ZERO, min: Duration::ZERO, min_at: Instant::ZERO };
+
+    /// Something that was sent once has arrived.
+    #[inline]
+    pub(crate) fn measured(&mut self, rtt: Duration, now: Instant) {
+        if rtt <= self.min || self.min_at == Instant::ZERO || now.since(self.min_at) > MIN_RTT_LIFE {
+            (self.min, self.min_at) = (rtt, now);
+        }
+        self.last = rtt;
+    }
 }
 
 /// What is known of the acknowledgment that tells of an arrival.
@@ -61,51 +79,41 @@ fn sent_after((at, end): (Instant, Seq), (other_at, other_end): (Instant, Seq)) 
 }
 
 impl Rack {
-    pub(crate) fn new(isn: Seq) -> Self {
-        Self {
-            sent_at: Instant::ZERO,
-            end: isn,
-            rtt: Duration::ZERO,
-            min_rtt: Duration::ZERO,
-            min_rtt_at: Instant::ZERO,
-            highest: isn,
-            reordering_seen: false,
-            multiplier: 1,
-            recoveries_left: RECOVERIES_TO_FORGET,
-            duplicate_round: None,
-        }
-    }
+    pub(crate) const NONE: Self = Self {
+        latest: None,
+        highest: None,
+        reordering_seen: false,
+        multiplier: 1,
+        recoveries_left: RECOVERIES_TO_FORGET,
+        duplicate_round: None,
+    };
 
     /// Steps 1 to 3 for a piece of what has arrived.
     #[inline]
-    pub(crate) fn arrived(&mut self, piece: &Record, arrival: &Arrival<'_>) {
+    pub(crate) fn arrived(&mut self, piece: &Record, trips: &mut RoundTrips, arrival: &Arrival<'_>) {
         let rtt = arrival.now.since(piece.sent_at);
-        if piece.end.is_after(self.highest) {
-            self.highest = piece.end;
-        } else if piece.end.is_before(self.highest) && !piece.again {
+        if self.highest.is_none_or(|highest| piece.end.is_after(highest)) {
+            self.highest = Some(piece.end);
+        } else if self.highest != Some(piece.end) && !piece.again {
             self.reordering_seen = true;
         }
-        if piece.again {
+        if !piece.again {
+            trips.measured(rtt, arrival.now);
+        } else if rtt < trips.min || arrival.is_of_before(piece.sent_at) {
             // Too early to be an answer to the retransmission: it is the original that has arrived.
-            if rtt < self.min_rtt || arrival.is_of_before(piece.sent_at) {
-                return;
-            }
-        } else if self.min_rtt_at == Instant::ZERO
-            || rtt <= self.min_rtt
-            || arrival.now.since(self.min_rtt_at) > MIN_RTT_LIFE
-        {
-            (self.min_rtt, self.min_rtt_at) = (rtt, arrival.now);
+            return;
         }
-        self.rtt = rtt;
-        if sent_after((piece.sent_at, piece.end), (self.sent_at, self.end)) {
-            (self.sent_at, self.end) = (piece.sent_at, piece.end);
+        trips.last = rtt;
+        let piece = (piece.sent_at, piece.end);
+        if self.latest.is_none_or(|latest| sent_after(piece, latest)) {
+            self.latest = Some(piece);
         }
     }
 
     /// Whether what has arrived was sent after the record.
     #[inline]
     fn is_after(&self, record: &Record) -> bool {
-        sent_after((self.sent_at, self.end), (record.sent_at, record.end))
+        self.latest.is_some_and(|latest| sent_after(latest, (record.sent_at, record.end)))
     }
 
     /// The acknowledgment reports a duplicate, when `una` and `next` are SND.UNA and SND.NXT (step 4).
@@ -130,6 +138,7 @@ impl Rack {
     fn reordering_window(
         &self,
         board: &Scoreboard,
+        trips: &RoundTrips,
         recovering: bool,
         smoothed_rtt: Duration,
         mss: u32,
@@ -141,7 +150,7 @@ impl Rack {
                 return Duration::ZERO;
             }
         }
-        let window = self.min_rtt.as_nanos() / 4 * u64::from(self.multiplier);
+        let window = trips.min.as_nanos() / 4 * u64::from(self.multiplier);
         Duration::from_nanos(window).min(smoothed_rtt)
     }
 
@@ -149,6 +158,7 @@ impl Rack {
     pub(crate) fn detect(
         &self,
         board: &mut Scoreboard,
+        trips: &RoundTrips,
         recovering: bool,
         smoothed_rtt: Duration,
         mss: u32,
@@ -157,13 +167,13 @@ impl Rack {
         if board.is_plain() && !board.first().is_some_and(|first| self.is_after(first)) {
             return (0, Instant::NEVER);
         }
-        let allowance = self.reordering_window(board, recovering, smoothed_rtt, mss);
+        let allowance = self.reordering_window(board, trips, recovering, smoothed_rtt, mss);
         let mut look_again_at = Instant::NEVER;
         let lost = board.mark_lost(|record| {
             if !self.is_after(record) {
                 return false;
             }
-            let lost_at = record.sent_at + self.rtt + allowance;
+            let lost_at = record.sent_at + trips.last + allowance;
             if lost_at > now {
                 look_again_at = look_again_at.min(lost_at);
             }
@@ -176,12 +186,13 @@ impl Rack {
     pub(crate) fn detect_on_timeout(
         &self,
         board: &mut Scoreboard,
+        trips: &RoundTrips,
         una: Seq,
         smoothed_rtt: Duration,
         mss: u32,
         now: Instant,
     ) {
-        let allowance = self.reordering_window(board, true, smoothed_rtt, mss);
-        board.mark_lost(|record| record.start == una || record.sent_at + self.rtt + allowance <= now);
+        let allowance = self.reordering_window(board, trips, true, smoothed_rtt, mss);
+        board.mark_lost(|record| record.start == una || record.sent_at + trips.last + allowance <= now);
     }
 }

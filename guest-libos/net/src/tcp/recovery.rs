@@ -34,8 +34,8 @@ pub(crate) enum Frto {
 #[derive(Debug)]
 pub(crate) struct Recovery {
     pub(crate) phase: Phase,
-    /// RFC 6582's recover, RFC 6675's RecoveryPoint: SND.NXT when the last recovery began.
-    pub(crate) recover: Seq,
+    /// RFC 6582's recover, RFC 6675's RecoveryPoint: SND.NXT when the last recovery began. `None`: there was none.
+    recover: Option<Seq>,
     /// SND.UNA when it began.
     pub(crate) began_at: Seq,
     /// Bytes that it sent again and the peer has not reported as duplicates.
@@ -54,25 +54,38 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    pub(crate) fn new(initial: Seq) -> Self {
-        Self {
-            phase: Phase::Open,
-            recover: initial,
-            began_at: initial,
-            sent_again: 0,
-            first_sent_again_at: Instant::NEVER,
-            frto: Frto::Off,
-            prr: Prr::default(),
-            forced: false,
-            duplicates: 0,
-            duplicate_bytes: 0,
-            partial_seen: false,
-        }
-    }
+    pub(crate) const NONE: Self = Self {
+        phase: Phase::Open,
+        recover: None,
+        began_at: Seq::new(0),
+        sent_again: 0,
+        first_sent_again_at: Instant::NEVER,
+        frto: Frto::Off,
+        prr: Prr::NONE,
+        forced: false,
+        duplicates: 0,
+        duplicate_bytes: 0,
+        partial_seen: false,
+    };
 
     fn begin(&mut self, phase: Phase, una: Seq, next: Seq) {
-        let fresh = Self::new(next);
-        *self = Self { phase, began_at: una, forced: true, ..fresh };
+        *self = Self { phase, recover: Some(next), began_at: una, forced: true, ..Self::NONE };
+    }
+
+    /// Whether everything before `end` was sent before the last recovery began.
+    #[inline]
+    pub(crate) fn is_of_before(&self, end: Seq) -> bool {
+        self.recover.is_some_and(|recover| end.is_at_or_before(recover))
+    }
+
+    /// Whether everything that the last recovery was about has arrived when everything before `una` has.
+    pub(crate) fn is_complete(&self, una: Seq) -> bool {
+        self.recover.is_none_or(|recover| recover.is_at_or_before(una))
+    }
+
+    /// Whether a loss at `una` is none that the last recovery was about.
+    fn is_beyond(&self, una: Seq) -> bool {
+        self.recover.is_none_or(|recover| una.is_after(recover))
     }
 
     /// Fast recovery begins with `flight` bytes on their way or lost.
@@ -98,7 +111,7 @@ impl Recovery {
     pub(crate) fn end(&mut self, una: Seq) {
         if self.phase == Phase::Fast {
             // A loss right after this one is a new one.
-            self.recover = una - 1;
+            self.recover = Some(una - 1);
         }
         (self.phase, self.frto, self.forced) = (Phase::Open, Frto::Off, false);
         self.forget_duplicates();
@@ -118,7 +131,7 @@ impl Recovery {
     pub(crate) fn duplicate_reported(&mut self, start: Seq, end: Seq) -> bool {
         if self.first_sent_again_at == Instant::NEVER
             || start.is_before(self.began_at)
-            || end.is_after(self.began_at.max(self.recover))
+            || end.is_after(self.recover.map_or(self.began_at, |recover| self.began_at.max(recover)))
         {
             return false;
         }
@@ -143,9 +156,9 @@ impl Recovery {
         // No more than there can be: duplicates that a peer invents let nothing out (RFC 5681 3.2, step 4).
         let most = match self.phase {
             // RFC 3042: two let new segments out, the third begins recovery where it may.
-            Phase::Open if una.is_after(self.recover) => flight.min(4 * mss),
+            Phase::Open if self.is_beyond(una) => flight.min(4 * mss),
             Phase::Open => flight.min(3 * mss),
-            Phase::Fast => self.recover.since(una),
+            Phase::Fast => self.recover.map_or(0, |recover| recover.since(una)),
             Phase::Timeout => 0,
         };
         let before = self.duplicate_bytes;
@@ -155,7 +168,7 @@ impl Recovery {
 
     /// Whether duplicates mean a loss now. RFC 6582 3.2 (2): those that retransmission after a timeout provokes do not.
     pub(crate) fn duplicates_mean_loss(&self, una: Seq) -> bool {
-        self.phase == Phase::Open && self.duplicates == DUPLICATE_ACK_THRESHOLD && una.is_after(self.recover)
+        self.phase == Phase::Open && self.duplicates == DUPLICATE_ACK_THRESHOLD && self.is_beyond(una)
     }
 
     /// An acknowledgment of `advanced` bytes of a peer without SACK. Returns how many of them are news: duplicates told of
@@ -194,7 +207,7 @@ mod tests {
 
     #[test]
     fn recovery_is_mistaken_when_all_that_it_sent_again_is_reported_and_nothing_else() {
-        let mut recovery = Recovery::new(seq(0));
+        let mut recovery = Recovery::NONE;
         assert!(!recovery.duplicate_reported(seq(100), seq(200)), "nothing was sent again");
         recovery.begin_fast(seq(100), seq(900), 800);
         recovery.sent_again(200, Instant::from_millis(5));
@@ -209,7 +222,7 @@ mod tests {
 
     #[test]
     fn timer_restarts_with_the_first_partial_acknowledgment_only() {
-        let mut recovery = Recovery::new(seq(0));
+        let mut recovery = Recovery::NONE;
         assert!(recovery.restarts_timer() && recovery.restarts_timer());
         recovery.begin_fast(seq(100), seq(900), 800);
         assert!(recovery.restarts_timer());

@@ -3,14 +3,13 @@
 //! `send_timer`. It knows nothing of the connection's state
 //! and writes no header.
 
-use super::black_hole::BlackHole;
 use super::congestion::{Congestion, WindowUse};
+use super::loss::LossState;
 use super::negotiation::Agreed;
-use super::rack::{Arrival, Rack};
-use super::recovery::{Frto, Phase, Recovery};
+use super::rack::{Arrival, RoundTrips};
+use super::recovery::{Frto, Phase};
 use super::rto::Rto;
 use super::send_queue::SendQueue;
-use super::tail_probe::TailProbe;
 use super::{Context, Seq};
 use crate::data::Data;
 use crate::options::Coalesce;
@@ -59,23 +58,21 @@ pub(crate) struct SendSide<D> {
     pub(super) urgent: Option<Seq>,
     /// What becomes of segments that are not full.
     pub(crate) coalesce: Coalesce,
-    pub(super) black_hole: BlackHole,
     pub(super) congestion: Congestion,
-    pub(super) recovery: Recovery,
+    pub(crate) loss: LossState,
     /// Whether the peer reports what it has out of order.
     pub(super) sack: bool,
-    pub(super) rack: Rack,
-    pub(super) probe: TailProbe,
+    pub(super) round_trips: RoundTrips,
     pub(crate) rto: Rto,
     /// SND.NXT when a round trip was measured last: the next measurement is of what was sent after it.
     timed_from: Seq,
     pub(crate) timer: SendTimer,
-    /// When the timer is due: the earliest of the next three while it waits for an acknowledgment.
+    /// When the timer is due: the earliest of the next two and of RACK's while it waits for an acknowledgment.
     pub(crate) timer_at: Instant,
     /// The retransmission timeout.
     pub(crate) timeout_at: Instant,
-    /// When RACK looks again at what may only be late.
-    pub(crate) reorder_at: Instant,
+    /// When a tail is probed.
+    pub(super) probe_at: Instant,
     /// The last time that anything was acknowledged, or sent with nothing before it unacknowledged.
     pub(crate) progress_at: Instant,
     /// Retransmission timeouts since anything was acknowledged.
@@ -118,17 +115,15 @@ impl<D: Data> SendSide<D> {
             fin_queued: false,
             urgent: None,
             coalesce: Coalesce::default(),
-            black_hole: BlackHole::default(),
             congestion: Congestion::new(ctx.config, isn, mss),
-            recovery: Recovery::new(isn),
+            loss: LossState::default(),
             sack: agreed.sack,
-            rack: Rack::new(isn),
-            probe: TailProbe::default(),
+            round_trips: RoundTrips::NONE,
             timed_from: isn,
             timer: SendTimer::Acknowledgment,
             timer_at: ctx.now + rto.timeout(),
             timeout_at: Instant::NEVER,
-            reorder_at: Instant::NEVER,
+            probe_at: Instant::NEVER,
             rto,
             progress_at: ctx.now,
             timeouts: 0,
@@ -262,9 +257,12 @@ impl<D: Data> SendSide<D> {
     /// RFC 6675's pipe: bytes that are on their way, as far as we know.
     #[inline]
     pub(super) fn pipe(&self) -> u32 {
+        let flight = self.next.since(self.una);
+        if self.loss.is_untouched() {
+            return flight;
+        }
         let board = self.queue.board();
-        let left = board.sacked() + board.lost() + self.recovery.duplicate_bytes();
-        self.next.since(self.una).saturating_sub(left)
+        flight.saturating_sub(board.sacked() + board.lost() + self.loss.recovery.duplicate_bytes())
     }
 
     /// Whether the FIN must follow what is between SND.NXT and the end of the queue.
@@ -288,14 +286,14 @@ impl<D: Data> SendSide<D> {
     #[cold]
     fn plan_lost(&self, max_payload: usize) -> Option<(Seq, Planned)> {
         let board = self.queue.board();
-        if self.recovery.frto == Frto::SendNew && self.plan(max_payload).is_some() {
+        if self.loss.recovery.frto == Frto::SendNew && self.plan(max_payload).is_some() {
             return None;
         }
         let (start, end) = board.next_lost(max_payload as u32 + 1)?;
         let offset = start.since(self.una);
         let lost = end.since(start);
         let mut room = self.congestion_room();
-        if self.recovery.forced {
+        if self.loss.recovery.forced {
             room = room.max(self.mss);
         }
         // Not beyond the edge of a window that has shrunk (RFC 9293 3.8.6).
@@ -316,8 +314,8 @@ impl<D: Data> SendSide<D> {
     pub(crate) fn sent_again(&mut self, start: Seq, planned: Planned, ctx: &mut Context<'_>) {
         let len = planned.len as u32 + u32::from(planned.fin);
         self.queue.board_mut().sent_again(start, start + len, ctx.now);
-        self.recovery.sent_again(len, ctx.now);
-        self.recovery.prr.sent(len);
+        self.loss.recovery.sent_again(len, ctx.now);
+        self.loss.recovery.prr.sent(len);
         self.count_again(planned.len, ctx);
     }
 
@@ -330,7 +328,10 @@ impl<D: Data> SendSide<D> {
     /// The next segment of at most `max_payload` bytes that the windows let out, if there is one.
     #[inline]
     pub(crate) fn plan(&self, max_payload: usize) -> Option<Planned> {
-        if self.queue.board().lost() > 0 && self.recovery.frto != Frto::SendNew {
+        if !self.loss.is_untouched()
+            && self.queue.board().lost() > 0
+            && self.loss.recovery.frto != Frto::SendNew
+        {
             // RFC 6675 4: what is lost comes first.
             return None;
         }
@@ -372,17 +373,18 @@ impl<D: Data> SendSide<D> {
 
     #[inline]
     fn congestion_room(&self) -> u32 {
-        let window = match self.recovery.phase {
-            Phase::Fast => self.recovery.prr.window(),
-            Phase::Open | Phase::Timeout => self.congestion.window(),
-        };
+        let recovery = &self.loss.recovery;
+        let window =
+            if recovery.phase == Phase::Fast { recovery.prr.window() } else { self.congestion.window() };
         window.saturating_sub(self.pipe())
     }
 
     /// Before the first segment of an output: a connection that was idle for long starts slowly again.
     #[inline]
     pub(crate) fn begin_output(&mut self, ctx: &Context<'_>) {
-        if let Some(mss) = self.black_hole.on_output(ctx.now) {
+        if let Some(loss) = self.loss.touched()
+            && let Some(mss) = loss.black_hole.on_output(ctx.now)
+        {
             self.mss = mss;
         }
         if self.una == self.max && ctx.now.since(self.last_sent_at) > self.rto.timeout() {
@@ -408,8 +410,10 @@ impl<D: Data> SendSide<D> {
         self.queue.advance(planned.len);
         self.next += planned.len as u32 + u32::from(planned.fin);
         self.queue.board_mut().sent(start, self.next, ctx.now);
-        self.recovery.prr.sent(self.next.since(start));
-        self.probe.at = Instant::NEVER;
+        if let Some(loss) = self.loss.touched() {
+            loss.recovery.prr.sent(self.next.since(start));
+        }
+        self.probe_at = Instant::NEVER;
         if start.is_before(self.max) {
             // The octet that probed a closed window, and what is in the same frame.
             let again = planned.len.min(self.max.since(start) as usize);
@@ -423,6 +427,7 @@ impl<D: Data> SendSide<D> {
     /// The path takes segments of `mss` bytes only (RFC 1191): send again what was too large, without punishment.
     pub(crate) fn reduce_mss(&mut self, mss: u32) {
         self.mss = mss;
+        self.loss.touch();
         self.queue.board_mut().mark_lost(|_| true);
     }
 

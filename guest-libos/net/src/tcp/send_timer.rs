@@ -57,7 +57,7 @@ impl<D: Data> SendSide<D> {
             SendTimer::Persist => self.timeout_at,
             SendTimer::Acknowledgment => {
                 self.update_probe(ctx.now);
-                self.timeout_at.min(self.probe.at).min(self.reorder_at)
+                self.timeout_at.min(self.probe_at).min(self.loss.reorder_at)
             }
         };
     }
@@ -67,11 +67,11 @@ impl<D: Data> SendSide<D> {
         ctx.counters.timeouts += 1;
         self.timeouts = self.timeouts.saturating_add(1);
         let outstanding = self.next.since(self.una);
-        if let Some(mss) = self.black_hole.on_timeout(self.timeouts, outstanding, self.mss, ctx.now) {
+        if let Some(mss) = self.loss.black_hole.on_timeout(self.timeouts, outstanding, self.mss, ctx.now) {
             self.mss = mss;
             ctx.counters.black_holes += 1;
         }
-        let repeated = self.recovery.is_repeated_timeout(self.una);
+        let repeated = self.loss.recovery.is_repeated_timeout(self.una);
         if repeated {
             self.congestion.on_repeated_timeout(self.mss);
         } else {
@@ -84,8 +84,9 @@ impl<D: Data> SendSide<D> {
             board.forget_sacks();
         }
         if self.sack {
-            self.rack.detect_on_timeout(
+            self.loss.rack.detect_on_timeout(
                 board,
+                &self.round_trips,
                 self.una,
                 self.rto.smoothed().unwrap_or_default(),
                 self.mss,
@@ -94,18 +95,18 @@ impl<D: Data> SendSide<D> {
         } else {
             board.mark_lost(|_| true);
         }
-        self.recovery.begin_timeout(self.una, self.next);
-        self.probe = TailProbe::default();
-        self.reorder_at = Instant::NEVER;
+        self.loss.recovery.begin_timeout(self.una, self.next);
+        (self.loss.probe, self.probe_at) = (TailProbe::NONE, Instant::NEVER);
+        self.loss.reorder_at = Instant::NEVER;
         self.rto.back_off();
         self.timeout_at = ctx.now + self.rto.timeout();
     }
 
     /// RACK's timer is due: what was only late until now is lost.
     pub(crate) fn on_reorder_timer(&mut self, ctx: &mut Context<'_>) {
-        self.reorder_at = Instant::NEVER;
+        self.loss.reorder_at = Instant::NEVER;
         if self.detect_losses(ctx) > 0 {
-            if self.recovery.phase == Phase::Open {
+            if self.loss.recovery.phase == Phase::Open {
                 self.begin_fast(0, ctx);
             }
             self.update_prr(0, false);

@@ -16,18 +16,14 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(crate) struct TailProbe {
-    /// When the next one is due.
-    pub(super) at: Instant,
     /// TLP.end_seq: SND.NXT when the one that is on its way was sent.
     pub(super) end: Option<Seq>,
     /// TLP.is_retrans.
     again: bool,
 }
 
-impl Default for TailProbe {
-    fn default() -> Self {
-        Self { at: Instant::NEVER, end: None, again: false }
-    }
+impl TailProbe {
+    pub(crate) const NONE: Self = Self { end: None, again: false };
 }
 
 impl<D: Data> SendSide<D> {
@@ -35,14 +31,15 @@ impl<D: Data> SendSide<D> {
     #[inline]
     pub(super) fn update_probe(&mut self, now: Instant) {
         let wanted = self.sack
-            && self.recovery.phase == Phase::Open
-            && self.probe.end.is_none()
-            && self.queue.board().sacked() + self.queue.board().lost() == 0
-            && self.next != self.una;
+            && self.next != self.una
+            && (self.loss.is_untouched()
+                || (self.loss.recovery.phase == Phase::Open
+                    && self.loss.probe.end.is_none()
+                    && self.queue.board().sacked() + self.queue.board().lost() == 0));
         if !wanted {
-            self.probe.at = Instant::NEVER;
-        } else if self.probe.at == Instant::NEVER {
-            self.probe.at = now + self.probe_timeout();
+            self.probe_at = Instant::NEVER;
+        } else if self.probe_at == Instant::NEVER {
+            self.probe_at = now + self.probe_timeout();
         }
     }
 
@@ -86,19 +83,20 @@ impl<D: Data> SendSide<D> {
         } else {
             self.sent(planned, ctx);
         }
-        self.probe = TailProbe { at: Instant::NEVER, end: Some(self.next), again };
+        self.loss.probe = TailProbe { end: Some(self.next), again };
+        self.probe_at = Instant::NEVER;
         self.timeout_at = ctx.now + self.rto.timeout();
     }
 
     /// RFC 8985 7.4.2, with an acknowledgment of `advanced` bytes, whether it reports blocks, and the end of the duplicate
     /// that it reports. Returns whether the probe has repaired a loss that nobody else has seen.
     pub(super) fn probe_acknowledged(&mut self, advanced: u32, blocks: bool, duplicate: Option<Seq>) -> bool {
-        let Some(end) = self.probe.end.filter(|end| end.is_at_or_before(self.una)) else { return false };
-        let repaired = self.probe.again && duplicate != Some(end) && self.una.is_after(end);
-        let needless = !self.probe.again || duplicate == Some(end) || (advanced == 0 && !blocks);
+        let Some(end) = self.loss.probe.end.filter(|end| end.is_at_or_before(self.una)) else { return false };
+        let repaired = self.loss.probe.again && duplicate != Some(end) && self.una.is_after(end);
+        let needless = !self.loss.probe.again || duplicate == Some(end) || (advanced == 0 && !blocks);
         if repaired || needless {
-            self.probe.end = None;
+            self.loss.probe.end = None;
         }
-        repaired && self.recovery.phase == Phase::Open
+        repaired && self.loss.recovery.phase == Phase::Open
     }
 }

@@ -186,7 +186,7 @@ impl<D: Data> Connection<D> {
     fn on_acknowledgment_timer<T: Transmit<D>>(&mut self, ctx: &mut Context<'_>, tx: &mut T) -> Sent {
         if self.send.timeout_at <= ctx.now {
             self.send.on_timeout(ctx);
-        } else if self.send.reorder_at <= ctx.now {
+        } else if self.send.loss.reorder_at <= ctx.now {
             self.send.on_reorder_timer(ctx);
         } else if let Some((start, planned)) = self.send.plan_tail_probe() {
             let mut sent = Sent::default();
