@@ -7,8 +7,8 @@ use alloc::collections::vec_deque;
 use crate::data::{Data, Queued};
 use crate::frame::ControlFrame;
 
-/// The longest header of a [`TxSegment`] or head of a [`ControlFrame`]: Ethernet, IPv4 and TCP with full options.
-pub const MAX_HEADER_BYTES: usize = 14 + 20 + 60;
+/// The longest header of a [`TxSegment`] or head of a [`ControlFrame`]: Ethernet, IPv6 and TCP with full options.
+pub const MAX_HEADER_BYTES: usize = 14 + 40 + 60;
 /// The most pieces one segment's payload is gathered from.
 pub const MAX_PIECES: usize = 8;
 /// The most segments a device is asked to cut one frame into: 64 KiB of the default segment size of RFC 9293, and within
@@ -50,10 +50,10 @@ pub trait Transmit<D: Data> {
     fn transmit_control(&mut self, frame: &ControlFrame<'_>) -> Result<(), Full>;
 }
 
-/// A TCP segment ready to be sent, as Ethernet, IPv4 and TCP header and references to its payload.
+/// A TCP segment ready to be sent, as Ethernet, IP and TCP header and references to its payload.
 #[derive(Debug)]
 pub struct TxSegment<'a, D> {
-    /// Ethernet, IPv4 and TCP header, at most [`MAX_HEADER_BYTES`].
+    /// Ethernet, IP and TCP header, at most [`MAX_HEADER_BYTES`].
     pub header: &'a [u8],
     /// The payload, at most [`MAX_PIECES`] pieces; empty for a pure acknowledgment.
     pub payload: Payload<'a, D>,

@@ -9,7 +9,7 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{RefCell, RefMut};
-use core::net::SocketAddrV4;
+use core::net::SocketAddr;
 use core::task::Waker;
 use exos_net::{ConnId, Data, End, Instant};
 
@@ -61,8 +61,8 @@ pub(crate) struct Stream {
     pub(crate) phase: Phase,
     pub(crate) conn: Option<ConnId>,
     /// Where to, until the stack has been asked to connect.
-    pub(crate) connect_to: Option<SocketAddrV4>,
-    pub(crate) peer: SocketAddrV4,
+    pub(crate) connect_to: Option<SocketAddr>,
+    pub(crate) peer: SocketAddr,
     pub(crate) local_port: u16,
     pub(crate) received: VecDeque<u8>,
     /// The stack keeps bytes that found no room in `received`.
@@ -88,7 +88,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    fn new(phase: Phase, peer: SocketAddrV4) -> Self {
+    fn new(phase: Phase, peer: SocketAddr) -> Self {
         Self {
             phase,
             conn: None,
@@ -210,7 +210,7 @@ impl State {
     }
 
     /// A stream that wants to be connected.
-    pub(crate) fn insert_connecting(&mut self, remote: SocketAddrV4) -> Place {
+    pub(crate) fn insert_connecting(&mut self, remote: SocketAddr) -> Place {
         let mut stream = Stream::new(Phase::Connecting, remote);
         stream.connect_to = Some(remote);
         let place = self.insert(stream);
@@ -251,7 +251,7 @@ impl State {
     }
 
     /// A connection is open: one that we wanted, or one for a listener. Answers whether somebody has it.
-    pub(crate) fn opened(&mut self, conn: ConnId, peer: SocketAddrV4, local_port: u16) -> bool {
+    pub(crate) fn opened(&mut self, conn: ConnId, peer: SocketAddr, local_port: u16) -> bool {
         if let Some(place) = self.place_of(conn) {
             let stream = self.stream(place);
             stream.phase = Phase::Open;

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::state::{Listener, Phase, Place, PortWish, Sockets, State, Stream};
 use alloc::collections::btree_map::Entry;
 use core::future::poll_fn;
-use core::net::{SocketAddr, SocketAddrV4};
+use core::net::SocketAddr;
 use core::task::{Context, Poll, Waker};
 
 /// Keeps a waker, without cloning one that would wake the same task.
@@ -12,13 +12,6 @@ fn keep(slot: &mut Option<Waker>, context: &Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(context.waker()),
         None => *slot = Some(context.waker().clone()),
-    }
-}
-
-fn v4(address: SocketAddr) -> Result<SocketAddrV4, Error> {
-    match address {
-        SocketAddr::V4(address) => Ok(address),
-        SocketAddr::V6(_) => Err(Error::Unsupported),
     }
 }
 
@@ -38,7 +31,7 @@ impl Drop for TcpStream {
 impl Sockets {
     /// Opens a connection. Cancelling gives it up.
     pub async fn connect(&self, remote: SocketAddr) -> Result<TcpStream, Error> {
-        let place = self.state().insert_connecting(v4(remote)?);
+        let place = self.state().insert_connecting(remote);
         let stream = TcpStream { sockets: self.clone(), place };
         poll_fn(|context| {
             let mut state = self.state();
@@ -77,7 +70,7 @@ impl Sockets {
 impl TcpStream {
     /// The other end.
     pub fn peer_addr(&self) -> SocketAddr {
-        self.sockets.state().stream(self.place).peer.into()
+        self.sockets.state().stream(self.place).peer
     }
 
     /// Our port.
@@ -279,7 +272,7 @@ impl TcpListener {
             };
             let peer = state.stream(place).peer;
             drop(state);
-            Poll::Ready(Ok((TcpStream { sockets: self.sockets.clone(), place }, peer.into())))
+            Poll::Ready(Ok((TcpStream { sockets: self.sockets.clone(), place }, peer)))
         })
         .await
     }

@@ -28,8 +28,8 @@ impl<D: Data> Stack<D> {
         let is_gateway = Some(packet.sender_ip) == self.config.gateway;
         if self.config.is_on_link(packet.sender_ip) {
             let heard =
-                self.neighbours.heard(packet.sender_ip, packet.sender_mac, is_gateway && is_for_us, now);
-            self.neighbour_heard(packet.sender_ip, packet.sender_mac, heard);
+                self.resolver.arp.heard(packet.sender_ip, packet.sender_mac, is_gateway && is_for_us, now);
+            self.neighbour_heard(packet.sender_ip.into(), packet.sender_mac, heard);
         }
         if packet.operation != Operation::Request || !is_for_us {
             return Ok(Input::Nothing);
@@ -52,7 +52,7 @@ impl<D: Data> Stack<D> {
             return Ok(sender.mac);
         }
         let gateway = self.config.gateway.ok_or(DropReason::NoRoute)?;
-        Ok(self.neighbours.last_known(gateway).unwrap_or(sender.mac))
+        Ok(self.resolver.arp.last_known(gateway).unwrap_or(sender.mac))
     }
 
     pub(super) fn emit_ethernet(&self, destination: MacAddress, ether_type: EtherType, out: &mut [u8]) {

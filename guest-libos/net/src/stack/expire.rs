@@ -56,7 +56,7 @@ impl<D: Data> Stack<D> {
         mut event: impl FnMut(ConnId, TimerEvent),
     ) {
         self.expire_address(now, tx, &mut event);
-        self.time_wait.expire(now);
+        self.time_wait.expire(now, &mut self.table.pairs);
         self.outbox.send(tx);
         self.expire_fragments(now, tx);
         self.expire_path_mtus(now);
@@ -103,7 +103,7 @@ impl<D: Data> Stack<D> {
         if connection.send.timer_at <= now {
             let before = connection.send.timeouts;
             let outcome = if connection.state == State::SynSent {
-                on_opening_timer(connection, &mut self.neighbours, &mut ctx, tx)
+                on_opening_timer(connection, &mut self.resolver, &mut ctx, tx)
             } else {
                 connection.on_send_timer(&mut ctx, tx)
             };
@@ -115,7 +115,7 @@ impl<D: Data> Stack<D> {
             }
             if connection.is_open() && before < R1 && connection.send.timeouts == R1 {
                 fired = Fired::Retransmitting;
-                suspect_neighbour(connection, &mut self.neighbours, &mut ctx, tx);
+                suspect_neighbour(connection, &mut self.resolver, &mut ctx, tx);
             }
         }
         if connection.receive.ack_at <= now {
@@ -163,6 +163,6 @@ impl<D: Data> Stack<D> {
             now,
         };
         let (key, record) = (connection.key, connection.time_wait_record(&ctx));
-        self.counters.time_wait_evicted += self.time_wait.insert(key, record);
+        self.counters.time_wait_evicted += self.time_wait.insert(key, record, &mut self.table.pairs);
     }
 }

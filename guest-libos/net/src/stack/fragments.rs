@@ -122,7 +122,7 @@ impl<D: Data> Stack<D> {
                 let segment = Segment::parse(&whole.payload, Some(ip))?;
                 let key = FlowKey::new(sender.ip, segment.source_port, segment.destination_port);
                 self.set_lends(key, false);
-                let input = self.segment_arrives(now, sender, &segment);
+                let input = self.segment_arrives(now, sender.mac, key, &segment);
                 self.set_lends(key, true);
                 Ok(self.without_loans(input?))
             }

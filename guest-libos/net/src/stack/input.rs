@@ -10,6 +10,7 @@ use crate::driver::{RxChecksum, RxMeta};
 use crate::events::{ConnId, End, Input};
 use crate::frame::ControlFrame;
 use crate::tcp::connection::{Connection, State};
+use crate::tcp::pairs::Pair;
 use crate::tcp::receive::Verdict;
 use crate::tcp::table::FlowKey;
 use crate::tcp::template::{Fields, HeaderTemplate, PayloadSum};
@@ -20,6 +21,7 @@ use crate::wire::WireError;
 use crate::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
 use crate::wire::icmp;
 use crate::wire::ipv4::{self, Ipv4Fragment, Ipv4Header, Protocol, Verify};
+use crate::wire::ipv6::{Ipv6Header, NextHeader};
 use crate::wire::tcp::{Control, Segment, flags};
 
 impl From<WireError> for DropReason {
@@ -102,7 +104,8 @@ impl<D: Data> Stack<D> {
             Protocol::Tcp => {
                 let verify = (meta.checksum == RxChecksum::Unknown).then_some(&ip);
                 let segment = Segment::parse(payload, verify)?;
-                self.segment_arrives(now, sender, &segment)
+                let key = FlowKey::new(ip.source, segment.source_port, segment.destination_port);
+                self.segment_arrives(now, source_mac, key, &segment)
             }
             Protocol::Udp => {
                 let verify = meta.checksum == RxChecksum::Unknown;
@@ -163,18 +166,18 @@ impl<D: Data> Stack<D> {
     pub(super) fn segment_arrives<'f>(
         &mut self,
         now: Instant,
-        sender: Sender,
+        sender_mac: MacAddress,
+        key: FlowKey,
         segment: &Segment<'f>,
     ) -> Result<Input<'f>, DropReason> {
-        let key = FlowKey::new(sender.ip, segment.source_port, segment.destination_port);
         let Some((conn, connection)) = self.table.find(key) else {
-            return self.segment_for_nobody(now, sender, key, segment);
+            return self.segment_for_nobody(now, sender_mac, key, segment);
         };
         self.counters.segments_in += 1;
         self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
         let was_open = connection.is_open();
         if connection.state == State::SynSent && !connection.send.has_sent_syn() {
-            return self.segment_before_syn(sender, segment);
+            return self.segment_before_syn(sender_mac, key, segment);
         }
         let mut ctx = Context {
             config: &self.config,
@@ -193,15 +196,17 @@ impl<D: Data> Stack<D> {
                 if events.ended.is_none() {
                     // The peer (or the router in between) has a new address on the link: follow a segment that was in
                     // the window, as ARP would follow an announcement.
-                    if connection.template.next_hop() != sender.mac && self.config.is_on_link(sender.ip) {
-                        connection.template.set_next_hop(sender.mac);
+                    if connection.template.next_hop() != sender_mac
+                        && self.resolver.is_on_link(&self.config, connection.template.peer())
+                    {
+                        connection.template.set_next_hop(sender_mac);
                     }
                     self.wheel.arm(conn.index, connection.deadline(&self.config));
                     self.spare_backlogs.collect(&mut connection.send.queue);
                 }
                 if !was_open && events.opened {
                     self.opened(conn, now);
-                    self.apply_path_mtu(conn, sender.ip, now);
+                    self.apply_path_mtu(conn, now);
                 }
                 if let Some(end) = events.ended {
                     self.end_by_segment(conn, end, now);
@@ -245,8 +250,8 @@ impl<D: Data> Stack<D> {
             return;
         }
         self.opening -= 1;
-        if let Some(hop) = self.config.hop_to(*connection.key.peer().ip()) {
-            self.neighbours.confirm(hop, connection.template.next_hop(), now);
+        if let Some(hop) = self.resolver.hop_to(&self.config, connection.template.peer()) {
+            self.resolver.confirm(hop, connection.template.next_hop(), now);
         }
     }
 
@@ -263,21 +268,21 @@ impl<D: Data> Stack<D> {
     fn segment_for_nobody<'f>(
         &mut self,
         now: Instant,
-        sender: Sender,
+        sender_mac: MacAddress,
         key: FlowKey,
         segment: &Segment<'f>,
     ) -> Result<Input<'f>, DropReason> {
-        let next_hop = self.next_hop(sender)?;
+        let next_hop = self.hop_back(sender_mac, key)?;
         self.counters.segments_in += 1;
         self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
         let mut isn_floor = None;
-        match self.time_wait.segment_arrives(key, segment, now, &self.config) {
+        match self.time_wait.segment_arrives(key, segment, now, &self.config, &mut self.table.pairs) {
             None => {}
             Some(TimeWaitAnswer::Ignore) => return Ok(Input::Nothing),
             Some(TimeWaitAnswer::Acknowledge { sequence, acknowledgment, timestamps }) => {
                 self.counters.pure_acks_out += 1;
                 let fields = Fields { sequence, acknowledgment, flags: flags::ACK, window: 0, timestamps };
-                return Ok(self.reply(next_hop, sender, segment, &fields));
+                return Ok(self.reply(next_hop, key, &fields));
             }
             Some(TimeWaitAnswer::Reopen { after }) => {
                 self.counters.time_wait_reused += 1;
@@ -288,7 +293,7 @@ impl<D: Data> Stack<D> {
             // "If the RST bit is set, ... ignored."
             (Control::Rst, _) => Err(DropReason::Unacceptable),
             (Control::Syn, None) if self.listening.binary_search(&segment.destination_port).is_ok() => {
-                self.syn_arrives(now, next_hop, sender, key, segment, isn_floor)
+                self.syn_arrives(now, next_hop, key, segment, isn_floor)
             }
             (_, Some(sequence)) => {
                 self.counters.resets_out += 1;
@@ -299,7 +304,7 @@ impl<D: Data> Stack<D> {
                     window: 0,
                     timestamps: None,
                 };
-                Ok(self.reply(next_hop, sender, segment, &fields))
+                Ok(self.reply(next_hop, key, &fields))
             }
             (_, None) => {
                 self.counters.resets_out += 1;
@@ -307,7 +312,7 @@ impl<D: Data> Stack<D> {
                 let flags = flags::RST | flags::ACK;
                 let fields =
                     Fields { sequence: Seq::new(0), acknowledgment, flags, window: 0, timestamps: None };
-                Ok(self.reply(next_hop, sender, segment, &fields))
+                Ok(self.reply(next_hop, key, &fields))
             }
         }
     }
@@ -316,7 +321,6 @@ impl<D: Data> Stack<D> {
         &mut self,
         now: Instant,
         next_hop: MacAddress,
-        sender: Sender,
         key: FlowKey,
         syn: &Segment<'f>,
         isn_floor: Option<Seq>,
@@ -324,14 +328,15 @@ impl<D: Data> Stack<D> {
         if self.table.len() >= self.config.max_connections as usize {
             return Err(DropReason::ConnectionsFull);
         }
-        let mut isn = self.isn.next(key, now);
+        let flow = self.table.pairs.flow(key);
+        let mut isn = self.isn.next(flow, now);
         if let Some(floor) = isn_floor
             && !isn.is_after(floor)
         {
             // The old connection sent faster than the clock ticks: stay clear of its last window.
             isn = floor + 65_536;
         }
-        let template = self.template(next_hop, sender, syn);
+        let template = self.template(next_hop, key);
         let ctx = Context {
             config: &self.config,
             counters: &mut self.counters,
@@ -339,7 +344,7 @@ impl<D: Data> Stack<D> {
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
-        let timestamp_offset = self.isn.timestamp_offset(key);
+        let timestamp_offset = self.isn.timestamp_offset(flow);
         let (conn, connection) =
             self.table.insert(key, || Connection::accept(key, syn, isn, timestamp_offset, template, &ctx));
         self.wheel.arm(conn.index, connection.deadline(&self.config));
@@ -350,26 +355,35 @@ impl<D: Data> Stack<D> {
         Ok(Input::Reply(syn_ack))
     }
 
-    fn template(&self, next_hop: MacAddress, sender: Sender, segment: &Segment<'_>) -> HeaderTemplate {
-        let ip = Ipv4Header { source: self.config.ip, destination: sender.ip, protocol: Protocol::Tcp };
-        let (ours, theirs) = (segment.destination_port, segment.source_port);
-        let mut template = HeaderTemplate::new(self.config.mac, next_hop, &ip, ours, theirs);
+    /// The headers of what is sent to the other end of a flow.
+    pub(super) fn template(&self, next_hop: MacAddress, key: FlowKey) -> HeaderTemplate {
+        let (ours, theirs) = (key.local_port(), key.peer_port());
+        let mut template = match self.table.pairs.get(key) {
+            None => {
+                let (source, destination) = (self.config.ip, key.peer_v4());
+                let ip = Ipv4Header { source, destination, protocol: Protocol::Tcp };
+                HeaderTemplate::new(self.config.mac, next_hop, &ip, ours, theirs)
+            }
+            Some(Pair { local: source, peer: destination }) => {
+                let ip = Ipv6Header { source, destination, next_header: NextHeader::Tcp, hop_limit: 0 };
+                HeaderTemplate::new_v6(self.config.mac, next_hop, &ip, ours, theirs)
+            }
+        };
         template.set_time_to_live(self.config.time_to_live);
         template.set_dscp(self.config.dscp);
         template
     }
 
+    /// The Ethernet address to answer a segment of a flow at.
+    pub(super) fn hop_back(&self, sender_mac: MacAddress, key: FlowKey) -> Result<MacAddress, DropReason> {
+        self.next_hop(Sender { mac: sender_mac, ip: key.peer_v4() })
+    }
+
     /// A segment without a connection.
     #[cold]
-    pub(super) fn reply<'f>(
-        &mut self,
-        next_hop: MacAddress,
-        sender: Sender,
-        segment: &Segment<'_>,
-        fields: &Fields,
-    ) -> Input<'f> {
+    pub(super) fn reply<'f>(&mut self, next_hop: MacAddress, key: FlowKey, fields: &Fields) -> Input<'f> {
         self.counters.segments_out += 1;
-        let template = self.template(next_hop, sender, segment);
+        let template = self.template(next_hop, key);
         Input::Reply(ControlFrame::build(&[], |out| template.fill(out, fields, &[], 0, PayloadSum::Known(0))))
     }
 }

@@ -11,11 +11,12 @@ mod neighbours;
 mod open;
 mod options;
 mod path_mtu;
+mod resolver;
 mod room;
 mod udp;
 mod udp_send;
 
-use core::net::SocketAddrV4;
+use core::net::SocketAddr;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -43,6 +44,7 @@ use crate::time::Instant;
 use address::AddressState;
 use fragments::Outbox;
 use neighbours::Neighbours;
+use resolver::Resolver;
 
 /// A TCP/IP stack on one interface. It does nothing by itself: see [`Stack::input`], [`Stack::output`] and
 /// [`Stack::expire`].
@@ -70,7 +72,7 @@ pub struct Stack<D> {
     buffered_bytes: usize,
     /// Connections that met a full driver; stale ones are skipped.
     blocked: VecDeque<ConnId>,
-    neighbours: Neighbours,
+    resolver: Resolver,
     /// Connections that wait for their next hop's address; stale ones are skipped.
     waiting: Vec<ConnId>,
     address: AddressState,
@@ -115,7 +117,7 @@ impl<D: Data> Stack<D> {
             search_at: 0,
             buffered_bytes: 0,
             blocked: VecDeque::new(),
-            neighbours: Neighbours::new(config.max_neighbours as usize, hash),
+            resolver: Resolver { arp: Neighbours::new(config.max_neighbours as usize, hash) },
             waiting: Vec::new(),
             address,
             bound_udp: Vec::new(),
@@ -342,8 +344,14 @@ impl<D: Data> Stack<D> {
     }
 
     /// The other end of a connection.
-    pub fn peer(&self, conn: ConnId) -> Option<SocketAddrV4> {
-        self.table.get(conn).map(|connection| connection.key.peer())
+    pub fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.table.get(conn).map(|connection| connection.peer())
+    }
+
+    /// Our end of a connection.
+    pub fn local(&self, conn: ConnId) -> Option<SocketAddr> {
+        let connection = self.table.get(conn)?;
+        Some(SocketAddr::new(connection.template.local(), connection.key.local_port()))
     }
 
     /// Our port of a connection.

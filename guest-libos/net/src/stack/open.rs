@@ -1,24 +1,23 @@
 //! Connections that we open: a place, a source port and an initial sequence number in `connect`; then the next hop's
 //! Ethernet address, if nobody has told it yet, and the SYN. Everything after that is the connection's part.
 
-use core::net::{Ipv4Addr, SocketAddrV4};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Stack;
-use super::arp::arp_request;
-use super::input::Sender;
-use super::neighbours::{ASK_INTERVAL, Heard, Neighbours};
+use super::neighbours::{ASK_INTERVAL, Heard};
+use super::resolver::Resolver;
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::driver::{Full, Transmit};
 use crate::events::{ConnId, ConnectError, End, Input, Sent, StaleConnection};
 use crate::tcp::connection::{Connection, State};
 use crate::tcp::table::FlowKey;
-use crate::tcp::template::{Fields, HeaderTemplate};
+use crate::tcp::template::Fields;
 use crate::tcp::transmit::TimerOutcome;
 use crate::tcp::{Context, Seq};
 use crate::time::Instant;
 use crate::wire::ethernet::MacAddress;
-use crate::wire::ipv4::{self, Ipv4Header, Protocol};
+use crate::wire::ipv4;
 use crate::wire::tcp::{Control, Segment, flags};
 
 /// How often a neighbour is asked before those who want it are told that there is none.
@@ -33,27 +32,25 @@ impl<D: Data> Stack<D> {
     /// [`Self::output`] sends the SYN, or first asks for the next hop's Ethernet address. Until the handshake is over, data
     /// can be queued and the connection closed; both follow with the acknowledgment that completes it. Then
     /// `SegmentEvents::opened` is reported, or else how it ended, by [`Self::input`] or [`Self::expire`].
-    pub fn connect(&mut self, now: Instant, remote: SocketAddrV4) -> Result<ConnId, ConnectError> {
+    pub fn connect(&mut self, now: Instant, remote: impl Into<SocketAddr>) -> Result<ConnId, ConnectError> {
+        let remote = remote.into();
         let hop = self.hop_for(remote)?;
+        let SocketAddr::V4(to) = remote else { return Err(ConnectError::NoRoute) };
         if self.table.len() >= self.config.max_connections as usize {
             return Err(ConnectError::ConnectionsFull);
         }
-        let key_from = |port| FlowKey::new(*remote.ip(), remote.port(), port);
+        let key_from = |port| FlowKey::new(*to.ip(), to.port(), port);
         let port = self.source_ports.choose(&self.config.ephemeral_ports, remote, |port| {
             self.listening.binary_search(&port).is_err()
                 && self.table.find(key_from(port)).is_none()
                 && !self.time_wait.contains(key_from(port), now)
         });
         let key = key_from(port.ok_or(ConnectError::PortsInUse)?);
-        let next_hop = self.neighbours.lookup(hop, now);
-        let ip = Ipv4Header { source: self.config.ip, destination: *remote.ip(), protocol: Protocol::Tcp };
-        let next_hop_or_unknown = next_hop.unwrap_or(UNKNOWN);
-        let mut template =
-            HeaderTemplate::new(self.config.mac, next_hop_or_unknown, &ip, key.local_port(), remote.port());
-        template.set_time_to_live(self.config.time_to_live);
-        template.set_dscp(self.config.dscp);
-        let isn = self.isn.next(key, now);
-        let timestamp_offset = self.isn.timestamp_offset(key);
+        let next_hop = self.resolver.lookup(hop, now);
+        let template = self.template(next_hop.unwrap_or(UNKNOWN), key);
+        let flow = self.table.pairs.flow(key);
+        let isn = self.isn.next(flow, now);
+        let timestamp_offset = self.isn.timestamp_offset(flow);
         self.counters.active_opens += 1;
         let ctx = Context {
             config: &self.config,
@@ -82,8 +79,8 @@ impl<D: Data> Stack<D> {
     /// for it go on with the next [`Self::retry_blocked`].
     pub fn set_neighbour(&mut self, ip: Ipv4Addr, mac: MacAddress) {
         if mac.is_unicast() && self.config.is_on_link(ip) {
-            let heard = self.neighbours.set(ip, mac);
-            self.neighbour_heard(ip, mac, heard);
+            let heard = self.resolver.arp.set(ip, mac);
+            self.neighbour_heard(ip.into(), mac, heard);
         }
     }
 
@@ -95,18 +92,19 @@ impl<D: Data> Stack<D> {
     }
 
     /// The host on the link through which `remote` is reached.
-    fn hop_for(&self, remote: SocketAddrV4) -> Result<Ipv4Addr, ConnectError> {
-        let ip = *remote.ip();
+    fn hop_for(&self, remote: SocketAddr) -> Result<IpAddr, ConnectError> {
         if remote.port() == 0 {
             return Err(ConnectError::PortZero);
         }
-        if !self.config.has_address() {
+        if remote.is_ipv4() && !self.config.has_address() {
             return Err(ConnectError::NoAddress);
         }
-        if !ipv4::is_host(ip) || ip == self.config.ip || self.config.is_link_broadcast(ip) {
+        if let IpAddr::V4(ip) = remote.ip()
+            && (!ipv4::is_host(ip) || ip == self.config.ip || self.config.is_link_broadcast(ip))
+        {
             return Err(ConnectError::NotAHost);
         }
-        self.config.hop_to(ip).ok_or(ConnectError::NoRoute)
+        self.resolver.hop_to(&self.config, remote.ip()).ok_or(ConnectError::NoRoute)
     }
 
     /// Remembers a connection that cannot send before its next hop is known.
@@ -119,7 +117,7 @@ impl<D: Data> Stack<D> {
     }
 
     /// `ip` is at `mac`: those that wait for it can send, and those that sent to where it was must send elsewhere.
-    pub(super) fn neighbour_heard(&mut self, ip: Ipv4Addr, mac: MacAddress, heard: Heard) {
+    pub(super) fn neighbour_heard(&mut self, ip: IpAddr, mac: MacAddress, heard: Heard) {
         if heard == Heard::Nothing {
             return;
         }
@@ -127,7 +125,7 @@ impl<D: Data> Stack<D> {
             for index in 0..self.table.places() {
                 if let Some((_, connection)) = self.table.at(index)
                     && connection.template.next_hop() == before
-                    && self.config.hop_to(*connection.key.peer().ip()) == Some(ip)
+                    && self.resolver.hop_to(&self.config, connection.template.peer()) == Some(ip)
                 {
                     connection.template.set_next_hop(mac);
                 }
@@ -136,7 +134,7 @@ impl<D: Data> Stack<D> {
         let mut waiting = core::mem::take(&mut self.waiting);
         waiting.retain(|&conn| {
             let Some(connection) = self.table.get_mut(conn) else { return false };
-            if self.config.hop_to(*connection.key.peer().ip()) != Some(ip) {
+            if self.resolver.hop_to(&self.config, connection.template.peer()) != Some(ip) {
                 return true;
             }
             if !connection.has_next_hop() {
@@ -171,7 +169,7 @@ impl<D: Data> Stack<D> {
         let outcome = if connection.has_next_hop() {
             connection.send_syn(&mut ctx, tx).map(|()| sent.segments = 1)
         } else if connection.asks == 0 {
-            ask(connection, &mut self.neighbours, &mut ctx, tx)
+            ask(connection, &mut self.resolver, &mut ctx, tx)
         } else {
             Ok(())
         };
@@ -190,19 +188,20 @@ impl<D: Data> Stack<D> {
     #[cold]
     pub(super) fn segment_before_syn<'f>(
         &mut self,
-        sender: Sender,
+        sender_mac: MacAddress,
+        key: FlowKey,
         segment: &Segment<'f>,
     ) -> Result<Input<'f>, DropReason> {
         match (segment.control, segment.acknowledgment) {
             // A SYN will come again, and then find ours.
             (Control::Rst, _) | (_, None) => Err(DropReason::Unacceptable),
             (_, Some(sequence)) => {
-                let next_hop = self.next_hop(sender)?;
+                let next_hop = self.hop_back(sender_mac, key)?;
                 self.counters.resets_out += 1;
                 let acknowledgment = Seq::new(0);
                 let fields =
                     Fields { sequence, acknowledgment, flags: flags::RST, window: 0, timestamps: None };
-                Ok(self.reply(next_hop, sender, segment, &fields))
+                Ok(self.reply(next_hop, key, &fields))
             }
         }
     }
@@ -211,13 +210,13 @@ impl<D: Data> Stack<D> {
 /// The send timer of a connection in SYN-SENT is due.
 pub(super) fn on_opening_timer<D: Data, T: Transmit<D>>(
     connection: &mut Connection<D>,
-    neighbours: &mut Neighbours,
+    resolver: &mut Resolver,
     ctx: &mut Context<'_>,
     tx: &mut T,
 ) -> TimerOutcome {
     if !connection.has_next_hop()
-        && let Some(hop) = ctx.config.hop_to(*connection.key.peer().ip())
-        && let Some(mac) = neighbours.lookup(hop, ctx.now)
+        && let Some(hop) = resolver.hop_to(ctx.config, connection.template.peer())
+        && let Some(mac) = resolver.lookup(hop, ctx.now)
     {
         // Somebody else's connection has shown that it is there.
         connection.template.set_next_hop(mac);
@@ -226,7 +225,7 @@ pub(super) fn on_opening_timer<D: Data, T: Transmit<D>>(
         if connection.asks >= MAX_ASKS {
             return TimerOutcome::Ended(End::Unreachable);
         }
-        if ask(connection, neighbours, ctx, tx).is_err() {
+        if ask(connection, resolver, ctx, tx).is_err() {
             ctx.counters.driver_full += 1;
         }
         return TimerOutcome::Done;
@@ -243,7 +242,7 @@ pub(super) fn on_opening_timer<D: Data, T: Transmit<D>>(
     }
     if connection.send.rto.backoff() >= SUSPICIOUS_REPETITIONS {
         // What is known of the next hop may be wrong (RFC 1122 2.3.2.1 (4)).
-        let _ = ask_neighbour(connection, neighbours, ctx, tx);
+        let _ = ask_neighbour(connection, resolver, ctx, tx);
     }
     connection.on_syn_timer(ctx, tx)
 }
@@ -251,12 +250,12 @@ pub(super) fn on_opening_timer<D: Data, T: Transmit<D>>(
 /// One more round of waiting for the next hop's address.
 fn ask<D: Data, T: Transmit<D>>(
     connection: &mut Connection<D>,
-    neighbours: &mut Neighbours,
+    resolver: &mut Resolver,
     ctx: &mut Context<'_>,
     tx: &mut T,
 ) -> Result<(), Full> {
     connection.send.timer_at = ctx.now + ASK_INTERVAL;
-    ask_neighbour(connection, neighbours, ctx, tx)?;
+    ask_neighbour(connection, resolver, ctx, tx)?;
     connection.asks += 1;
     Ok(())
 }
@@ -266,29 +265,23 @@ fn ask<D: Data, T: Transmit<D>>(
 #[cold]
 pub(super) fn suspect_neighbour<D: Data, T: Transmit<D>>(
     connection: &Connection<D>,
-    neighbours: &mut Neighbours,
+    resolver: &mut Resolver,
     ctx: &mut Context<'_>,
     tx: &mut T,
 ) {
-    let hop = ctx.config.hop_to(*connection.key.peer().ip());
-    if hop.is_some_and(|hop| neighbours.last_known(hop).is_some()) {
-        let _ = ask_neighbour(connection, neighbours, ctx, tx);
+    let hop = resolver.hop_to(ctx.config, connection.template.peer());
+    if hop.is_some_and(|hop| resolver.last_known(hop).is_some()) {
+        let _ = ask_neighbour(connection, resolver, ctx, tx);
     }
 }
 
 /// Asks for the next hop's address, unless somebody did within the last second.
 fn ask_neighbour<D: Data, T: Transmit<D>>(
     connection: &Connection<D>,
-    neighbours: &mut Neighbours,
+    resolver: &mut Resolver,
     ctx: &mut Context<'_>,
     tx: &mut T,
 ) -> Result<(), Full> {
-    let Some(hop) = ctx.config.hop_to(*connection.key.peer().ip()) else { return Ok(()) };
-    if !neighbours.may_ask(hop, ctx.now) {
-        return Ok(());
-    }
-    tx.transmit_control(&arp_request(ctx.config, hop))?;
-    neighbours.asked(hop, ctx.now);
-    ctx.counters.arp_requests += 1;
-    Ok(())
+    let Some(hop) = resolver.hop_to(ctx.config, connection.template.peer()) else { return Ok(()) };
+    resolver.ask(ctx.config, ctx.counters, hop, ctx.now, tx)
 }

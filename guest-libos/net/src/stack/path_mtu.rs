@@ -1,7 +1,7 @@
 //! How large packets may be on their way to somebody: what routers say about it (RFC 1191), for whom it counts, and for how
 //! long.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use core::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use super::Stack;
 use crate::counters::DropReason;
@@ -60,7 +60,7 @@ impl<D: Data> Stack<D> {
         connection.send.update_timer(&ctx);
         self.wheel.arm(conn.index, connection.deadline(&self.config));
         if self.path_mtus.learn(quoted.destination.into(), mtu, true, now) {
-            self.set_path_mtu(quoted.destination, Some(mtu));
+            self.set_path_mtu(quoted.destination.into(), Some(mtu));
         }
         Ok(Input::Segment(SegmentEvents { output_due: true, ..SegmentEvents::none(conn) }))
     }
@@ -88,10 +88,10 @@ impl<D: Data> Stack<D> {
 
     /// Connections to `destination` send segments of a new size from now on. What is on its way in the old one is repaired
     /// like any loss.
-    fn set_path_mtu(&mut self, destination: Ipv4Addr, mtu: Option<u16>) {
+    fn set_path_mtu(&mut self, destination: IpAddr, mtu: Option<u16>) {
         for index in 0..self.table.places() {
             if let Some((_, connection)) = self.table.at(index)
-                && *connection.key.peer().ip() == destination
+                && connection.template.peer() == destination
                 && connection.is_open()
             {
                 connection.agreed.set_path_mtu(mtu);
@@ -100,11 +100,10 @@ impl<D: Data> Stack<D> {
         }
     }
 
-    /// A connection with `peer` has opened: what others learned of the path counts for it, too.
-    pub(super) fn apply_path_mtu(&mut self, conn: ConnId, peer: Ipv4Addr, now: Instant) {
-        if let Some(mtu) = self.path_mtus.proven(peer.into(), now)
-            && let Some(connection) = self.table.get_mut(conn)
-        {
+    /// A connection has opened: what others learned of the path counts for it, too.
+    pub(super) fn apply_path_mtu(&mut self, conn: ConnId, now: Instant) {
+        let Some(connection) = self.table.get_mut(conn) else { return };
+        if let Some(mtu) = self.path_mtus.proven(connection.template.peer(), now) {
             connection.agreed.set_path_mtu(Some(mtu));
             connection.send.mss = connection.agreed.send_mss();
         }
@@ -113,10 +112,8 @@ impl<D: Data> Stack<D> {
     /// Paths of which nothing was heard for ten minutes may be wider again.
     pub(super) fn expire_path_mtus(&mut self, now: Instant) {
         while let Some(destination) = self.path_mtus.expire(now) {
-            if let IpAddr::V4(destination) = destination {
-                let mtu = self.path_mtus.proven(destination.into(), now);
-                self.set_path_mtu(destination, mtu);
-            }
+            let mtu = self.path_mtus.proven(destination, now);
+            self.set_path_mtu(destination, mtu);
         }
     }
 }

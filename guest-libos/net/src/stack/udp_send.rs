@@ -1,10 +1,9 @@
 //! UDP datagrams of ours (RFC 768, RFC 1122 4.1): from a bound port to anybody, whole or, where `Config` asks for it, in
 //! fragments. The payload is read where it is, once for the checksum if the device does not compute it.
 
-use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use super::Stack;
-use super::arp::arp_request;
 use super::fragments::fragment_bytes;
 use crate::config::TxChecksum;
 use crate::data::{Data, Queued};
@@ -174,14 +173,21 @@ impl<D: Data> Stack<D> {
             return Err(SendDatagramError::NoRoute);
         }
         let hop = self.config.hop_to(ip).ok_or(SendDatagramError::NoRoute)?;
-        if let Some(mac) = self.neighbours.lookup(hop, now) {
+        self.resolve(now, hop.into(), tx)
+    }
+
+    /// The Ethernet address of a host on our link. If nobody has told it yet, it is asked for.
+    fn resolve<T: Transmit<D>>(
+        &mut self,
+        now: Instant,
+        hop: IpAddr,
+        tx: &mut T,
+    ) -> Result<MacAddress, SendDatagramError> {
+        if let Some(mac) = self.resolver.lookup(hop, now) {
             return Ok(mac);
         }
-        if self.neighbours.may_ask(hop, now) {
-            tx.transmit_control(&arp_request(&self.config, hop)).map_err(|_| SendDatagramError::Full)?;
-            self.neighbours.asked(hop, now);
-            self.counters.arp_requests += 1;
-        }
+        let asked = self.resolver.ask(&self.config, &mut self.counters, hop, now, tx);
+        asked.map_err(|_| SendDatagramError::Full)?;
         Err(SendDatagramError::Unresolved)
     }
 }

@@ -1,6 +1,8 @@
 //! One connection: its state, its two sides, its header template. How a segment changes it is in `receive`, what it
 //! sends in `transmit`; here are its birth, its small answers and its deadlines.
 
+use core::net::SocketAddr;
+
 use super::keep_alive::KeepAliveState;
 use super::negotiation::Agreed;
 use super::receive_side::ReceiveSide;
@@ -103,7 +105,7 @@ impl<D: Data> Connection<D> {
         ctx: &Context<'_>,
     ) -> Self {
         let options = SynOptions::parse(syn.options);
-        let agreed = Agreed::new(ctx.config, &options);
+        let agreed = Agreed::new(ctx.config, template.family(), &options);
         let peer_timestamps = options.timestamps.filter(|_| agreed.timestamps);
         let receive_mss = agreed.receive_mss(ctx.config);
         let capacity = ctx.config.receive_window_bytes;
@@ -125,6 +127,11 @@ impl<D: Data> Connection<D> {
             is_active: false,
             asks: 0,
         }
+    }
+
+    /// The other end.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.template.peer(), self.key.peer_port())
     }
 
     /// Whether the handshake is over.

@@ -1,14 +1,37 @@
 //! Secrets and what is made of them: initial sequence numbers (RFC 6528), timestamp offsets and the hash of the connection tables. All
 //! come from `Config::secret`, each with a key of its own, so learning one tells nothing about the other.
 
-use core::hash::{BuildHasher, Hasher};
+use core::hash::{BuildHasher, Hash, Hasher};
 use core::net::Ipv4Addr;
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
 use super::Seq;
+use super::pairs::Pair;
 use super::table::FlowKey;
 use crate::time::Instant;
+
+/// Both ends of a connection: what its secrets are made of. The key alone is not enough for IPv6, where it is another one
+/// each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flow {
+    pub(crate) key: FlowKey,
+    /// Of IPv6.
+    pub(crate) pair: Option<Pair>,
+}
+
+impl Flow {
+    pub(crate) fn write(self, hasher: &mut impl Hasher) {
+        match self.pair {
+            None => hasher.write_u64(self.key.0),
+            Some(pair) => {
+                pair.hash(hasher);
+                hasher.write_u16(self.key.peer_port());
+                hasher.write_u16(self.key.local_port());
+            }
+        }
+    }
+}
 
 /// Draws initial sequence numbers.
 #[derive(Debug)]
@@ -23,18 +46,18 @@ impl IsnGenerator {
 
     /// What a connection's timestamps add to the clock (RFC 7323 5.4): the same whenever its addresses come again, so that
     /// they go on where those of the last connection ended (RFC 6191).
-    pub(crate) fn timestamp_offset(&self, key: FlowKey) -> u32 {
+    pub(crate) fn timestamp_offset(&self, flow: Flow) -> u32 {
         let mut hasher = SipHasher24::new_with_key(&self.secret);
         hasher.write(b"timestamps");
-        hasher.write_u64(key.0);
+        flow.write(&mut hasher);
         hasher.finish() as u32
     }
 
     /// RFC 6528 3: ISN = M + F(connection), M a clock that ticks every 4 microseconds.
-    pub(crate) fn next(&self, key: FlowKey, now: Instant) -> Seq {
+    pub(crate) fn next(&self, flow: Flow, now: Instant) -> Seq {
         let mut hasher = SipHasher24::new_with_key(&self.secret);
         hasher.write(b"isn");
-        hasher.write_u64(key.0);
+        flow.write(&mut hasher);
         Seq::new(hasher.finish() as u32) + (now.as_nanos() / 4_000) as u32
     }
 }
@@ -101,23 +124,44 @@ impl Hasher for FlowHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::net::Ipv6Addr;
+
+    const fn flow(key: u64) -> Flow {
+        Flow { key: FlowKey(key), pair: None }
+    }
+
+    #[test]
+    fn secrets_of_ipv6_come_from_the_addresses_and_not_from_their_number() {
+        let isn = IsnGenerator::new([7; 16]);
+        let flow = |number, last: u16| {
+            let peer = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last);
+            let pair = Some(Pair { local: Ipv6Addr::LOCALHOST, peer });
+            Flow { key: FlowKey::of_pair(number, 1_000, 80), pair }
+        };
+        let of = |flow| (isn.next(flow, Instant::ZERO), isn.timestamp_offset(flow));
+        assert_eq!(of(flow(0, 1)), of(flow(7, 1)));
+        assert_ne!(of(flow(0, 1)).0, of(flow(0, 2)).0);
+        assert_ne!(of(flow(0, 1)).1, of(flow(0, 2)).1);
+        let other_port = Flow { key: FlowKey::of_pair(0, 1_001, 80), ..flow(0, 1) };
+        assert_ne!(of(flow(0, 1)), of(other_port));
+    }
 
     #[test]
     fn isn_advances_with_the_clock_and_differs_by_connection_and_secret() {
         let isn = IsnGenerator::new([7; 16]);
-        let (key, later) = (FlowKey(1), Instant::from_micros(400));
+        let (key, later) = (flow(1), Instant::from_micros(400));
         assert_eq!(isn.next(key, later).since(isn.next(key, Instant::ZERO)), 100);
-        assert_ne!(isn.next(key, Instant::ZERO), isn.next(FlowKey(2), Instant::ZERO));
+        assert_ne!(isn.next(key, Instant::ZERO), isn.next(flow(2), Instant::ZERO));
         assert_ne!(isn.next(key, Instant::ZERO), IsnGenerator::new([8; 16]).next(key, Instant::ZERO));
     }
 
     #[test]
     fn timestamp_offset_differs_by_connection_and_secret_and_not_from_time_to_time() {
         let (first, other) = (IsnGenerator::new([7; 16]), IsnGenerator::new([8; 16]));
-        let offset = first.timestamp_offset(FlowKey(1));
-        assert_eq!(offset, first.timestamp_offset(FlowKey(1)));
-        assert_ne!(offset, first.timestamp_offset(FlowKey(2)));
-        assert_ne!(offset, other.timestamp_offset(FlowKey(1)));
+        let offset = first.timestamp_offset(flow(1));
+        assert_eq!(offset, first.timestamp_offset(flow(1)));
+        assert_ne!(offset, first.timestamp_offset(flow(2)));
+        assert_ne!(offset, other.timestamp_offset(flow(1)));
     }
 
     #[test]

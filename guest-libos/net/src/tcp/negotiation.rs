@@ -1,10 +1,9 @@
 //! The options of SYNs: what both sides agreed on, and what follows from it for segment sizes.
 
-use crate::config::{Config, IP_TCP_HEADER_BYTES};
+use super::template::Family;
+use crate::config::Config;
 use crate::wire::tcp_options::{MAX_SACK_BLOCKS, MAX_WINDOW_SCALE, SynOptions, TIMESTAMPS_BYTES, Timestamps};
 
-/// RFC 9293 3.7.1 (MUST-15): the peer's segment size if its SYN does not say.
-const DEFAULT_MSS: u16 = 536;
 /// A peer that announces less would make us send headers only.
 const MIN_MSS: u16 = 48;
 
@@ -23,6 +22,7 @@ pub(crate) struct Agreed {
     scaled: bool,
     pub(crate) timestamps: bool,
     pub(crate) sack: bool,
+    family: Family,
     peer_mss: u16,
     /// What the path lets through, without headers.
     path_mss: u16,
@@ -30,23 +30,25 @@ pub(crate) struct Agreed {
 
 impl Agreed {
     /// From our configuration, which says what our SYN has or would have, and the peer's SYN.
-    pub(crate) fn new(config: &Config, peer: &SynOptions) -> Self {
+    pub(crate) fn new(config: &Config, family: Family, peer: &SynOptions) -> Self {
         let scaled = peer.window_scale.is_some();
+        let receive_mss = family.receive_mss(config);
         Self {
             send_scale: peer.window_scale.unwrap_or(0),
             receive_scale: if scaled { scale_for(config.receive_window_bytes) } else { 0 },
             scaled,
             timestamps: config.timestamps && peer.timestamps.is_some(),
             sack: config.sack && peer.sack_permitted,
-            peer_mss: peer.mss.unwrap_or(DEFAULT_MSS).clamp(MIN_MSS, config.receive_mss().max(MIN_MSS)),
+            family,
+            peer_mss: peer.mss.unwrap_or(family.default_mss()).clamp(MIN_MSS, receive_mss.max(MIN_MSS)),
             path_mss: u16::MAX,
         }
     }
 
     /// The options of our SYN: all that we know.
-    pub(crate) fn offer(config: &Config, clock: u32) -> SynOptions {
+    pub(crate) fn offer(config: &Config, family: Family, clock: u32) -> SynOptions {
         SynOptions {
-            mss: Some(config.receive_mss()),
+            mss: Some(family.receive_mss(config)),
             window_scale: Some(scale_for(config.receive_window_bytes)),
             sack_permitted: config.sack,
             timestamps: config.timestamps.then_some(Timestamps { value: clock, echo: 0 }),
@@ -56,7 +58,7 @@ impl Agreed {
     /// The options of a SYN-ACK: those that the peer's SYN had, too.
     pub(crate) fn answer(&self, config: &Config, timestamps: Option<Timestamps>) -> SynOptions {
         SynOptions {
-            mss: Some(config.receive_mss()),
+            mss: Some(self.family.receive_mss(config)),
             window_scale: self.scaled.then_some(self.receive_scale),
             sack_permitted: self.sack,
             timestamps,
@@ -80,12 +82,12 @@ impl Agreed {
 
     /// The path takes packets of `mtu` bytes; `None`: as large ones as the link.
     pub(crate) fn set_path_mtu(&mut self, mtu: Option<u16>) {
-        let headers = IP_TCP_HEADER_BYTES;
+        let headers = self.family.header_bytes();
         self.path_mss = mtu.map_or(u16::MAX, |mtu| mtu.saturating_sub(headers).max(MIN_MSS));
     }
 
     /// The payload of a full segment of the peer's, which subtracts its options likewise.
     pub(crate) fn receive_mss(&self, config: &Config) -> u32 {
-        u32::from(config.receive_mss().saturating_sub(self.option_bytes()).max(1))
+        u32::from(self.family.receive_mss(config).saturating_sub(self.option_bytes()).max(1))
     }
 }

@@ -32,7 +32,7 @@ impl<D: Data> Connection<D> {
         ctx: &Context<'_>,
     ) -> Self {
         // What the peer's SYN will say is not known: this is what a SYN without options would agree on.
-        let agreed = Agreed::new(ctx.config, &SynOptions::default());
+        let agreed = Agreed::new(ctx.config, template.family(), &SynOptions::default());
         let mut send = SendSide::new(isn, &agreed, ctx);
         send.take_back_syn();
         let capacity = ctx.config.receive_window_bytes;
@@ -63,7 +63,7 @@ impl<D: Data> Connection<D> {
 
     /// Our SYN: `<SEQ=ISS><CTL=SYN>` with all options that we know.
     fn syn(&self, config: &Config, now: Instant) -> ControlFrame<'static> {
-        let options = Agreed::offer(config, self.timestamps.clock(now));
+        let options = Agreed::offer(config, self.template.family(), self.timestamps.clock(now));
         let mut bytes = [0; SynOptions::MAX_BYTES];
         let len = options.emit(&mut bytes);
         let fields = Fields {
@@ -149,7 +149,7 @@ impl<D: Data> Connection<D> {
     /// Takes from the peer's SYN what a connection must know of it.
     fn agree(&mut self, syn: &Segment<'_>, ctx: &Context<'_>) {
         let options = SynOptions::parse(syn.options);
-        let agreed = Agreed::new(ctx.config, &options);
+        let agreed = Agreed::new(ctx.config, self.template.family(), &options);
         let capacity = ctx.config.receive_window_bytes;
         let receive_mss = agreed.receive_mss(ctx.config);
         self.receive =

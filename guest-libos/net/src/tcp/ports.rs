@@ -2,7 +2,7 @@
 //! destination follow each other, so they come back as late as possible, and tell nobody else which come next.
 
 use core::hash::Hasher;
-use core::net::SocketAddrV4;
+use core::net::{IpAddr, SocketAddr};
 use core::ops::RangeInclusive;
 
 use siphasher::sip::SipHasher24;
@@ -23,10 +23,13 @@ impl SourcePorts {
     }
 
     /// F(remote address, remote port, secret).
-    fn offset(&self, remote: SocketAddrV4) -> u32 {
+    fn offset(&self, remote: SocketAddr) -> u32 {
         let mut hasher = SipHasher24::new_with_key(&self.secret);
         hasher.write(b"port");
-        hasher.write(&remote.ip().octets());
+        match remote.ip() {
+            IpAddr::V4(ip) => hasher.write(&ip.octets()),
+            IpAddr::V6(ip) => hasher.write(&ip.octets()),
+        }
         hasher.write_u16(remote.port());
         hasher.finish() as u32
     }
@@ -35,7 +38,7 @@ impl SourcePorts {
     pub(crate) fn choose(
         &mut self,
         range: &RangeInclusive<u16>,
-        remote: SocketAddrV4,
+        remote: SocketAddr,
         mut is_free: impl FnMut(u16) -> bool,
     ) -> Option<u16> {
         let (first, count) =
@@ -57,8 +60,8 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
-    fn remote(last: u8) -> SocketAddrV4 {
-        SocketAddrV4::new([10, 0, 0, last].into(), 80)
+    fn remote(last: u8) -> SocketAddr {
+        ([10, 0, 0, last], 80).into()
     }
 
     #[test]

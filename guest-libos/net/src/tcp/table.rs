@@ -2,17 +2,22 @@
 //! addresses are the connection's.
 
 use core::hash::BuildHasher;
-use core::net::{Ipv4Addr, SocketAddrV4};
+use core::net::Ipv4Addr;
 
 use alloc::vec::Vec;
 use hashbrown::HashTable;
 
 use super::connection::Connection;
 use super::isn::FlowHash;
+use super::pairs::Pairs;
 use crate::data::Data;
 use crate::events::ConnId;
 
-/// A connection's addresses in one word: peer address, peer port, our port. Our address is always the same.
+/// IPv6 pairs have the addresses that no IPv4 host can have (RFC 1122 3.2.1.3, classes D and E).
+const PAIR_BITS: u32 = 0xe000_0000;
+
+/// A connection's addresses in one word: peer address, peer port, our port. Our IPv4 address is always the same; for IPv6
+/// the number of both addresses, see [`Pairs`], takes the place of the peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FlowKey(pub(crate) u64);
 
@@ -22,8 +27,24 @@ impl FlowKey {
         Self(u64::from(peer.to_bits()) << 32 | u64::from(peer_port) << 16 | u64::from(local_port))
     }
 
-    pub(crate) fn peer(self) -> SocketAddrV4 {
-        SocketAddrV4::new(Ipv4Addr::from_bits((self.0 >> 32) as u32), (self.0 >> 16) as u16)
+    /// The key of two IPv6 addresses, by the number of their pair.
+    pub(crate) fn of_pair(number: u32, peer_port: u16, local_port: u16) -> Self {
+        Self::new(Ipv4Addr::from_bits(PAIR_BITS | number), peer_port, local_port)
+    }
+
+    /// The peer's address, if it is IPv4's.
+    pub(crate) fn peer_v4(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits((self.0 >> 32) as u32)
+    }
+
+    /// The number of the pair of IPv6 addresses, if it is one.
+    pub(crate) fn pair(self) -> Option<u32> {
+        let number = (self.0 >> 32) as u32;
+        (number >= PAIR_BITS).then_some(number & !PAIR_BITS)
+    }
+
+    pub(crate) fn peer_port(self) -> u16 {
+        (self.0 >> 16) as u16
     }
 
     pub(crate) fn local_port(self) -> u16 {
@@ -50,11 +71,13 @@ pub(crate) struct Table<D> {
     /// Places of all connections, by the hash of their keys.
     places: HashTable<u32>,
     hash: FlowHash,
+    pub(crate) pairs: Pairs,
 }
 
 impl<D: Data> Table<D> {
     pub(crate) fn new(hash: FlowHash) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), places: HashTable::new(), hash }
+        let pairs = Pairs::new(hash.clone());
+        Self { slots: Vec::new(), free: Vec::new(), places: HashTable::new(), hash, pairs }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -110,6 +133,7 @@ impl<D: Data> Table<D> {
             other.map_or(0, |other| hash.hash_one(other.key))
         };
         self.places.insert_unique(hash.hash_one(key), index, rehash);
+        self.pairs.add_user(key);
         let slot = &mut self.slots[index as usize];
         (ConnId { index, generation: slot.generation }, slot.connection.insert(make()))
     }
@@ -127,6 +151,7 @@ impl<D: Data> Table<D> {
         if let Ok(place) = self.places.find_entry(self.hash.hash_one(key), |&index| index == id.index) {
             place.remove();
         }
+        self.pairs.remove_user(key);
         self.free.push(id.index);
     }
 }

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 
 use super::Seq;
 use super::isn::FlowHash;
+use super::pairs::Pairs;
 use super::table::FlowKey;
 use super::timestamps::TimestampState;
 use crate::config::Config;
@@ -68,7 +69,7 @@ impl TimeWaitTable {
     }
 
     /// Remembers a connection and returns how many others had to give way.
-    pub(crate) fn insert(&mut self, key: FlowKey, record: TimeWaitRecord) -> u64 {
+    pub(crate) fn insert(&mut self, key: FlowKey, record: TimeWaitRecord, pairs: &mut Pairs) -> u64 {
         if self.max == 0 {
             return 1;
         }
@@ -77,13 +78,21 @@ impl TimeWaitTable {
         while self.records.len() >= self.max || self.order.len() >= 2 * self.max {
             let Some((at, key)) = self.order.pop_front() else { break };
             if self.records.get(&key).is_some_and(|record| record.expires_at == at) {
-                self.records.remove(&key);
+                self.remove(key, pairs);
                 evicted += 1;
             }
         }
-        self.records.insert(key, record);
+        if self.records.insert(key, record).is_none() {
+            pairs.add_user(key);
+        }
         self.order.push_back((record.expires_at, key));
         evicted
+    }
+
+    fn remove(&mut self, key: FlowKey, pairs: &mut Pairs) {
+        if self.records.remove(&key).is_some() {
+            pairs.remove_user(key);
+        }
     }
 
     /// RFC 9293 3.10.7.4 for TIME-WAIT. `None`: there is no record.
@@ -93,10 +102,11 @@ impl TimeWaitTable {
         segment: &Segment<'_>,
         now: Instant,
         config: &Config,
+        pairs: &mut Pairs,
     ) -> Option<TimeWaitAnswer> {
         let record = self.records.get_mut(&key)?;
         if record.expires_at <= now {
-            self.records.remove(&key);
+            self.remove(key, pairs);
             return None;
         }
         match segment.control {
@@ -106,7 +116,7 @@ impl TimeWaitTable {
                 if segment.acknowledgment.is_none() && record.is_succeeded_by(segment, now, config) =>
             {
                 let after = record.sequence;
-                self.records.remove(&key);
+                self.remove(key, pairs);
                 return Some(TimeWaitAnswer::Reopen { after });
             }
             _ => {}
@@ -131,13 +141,13 @@ impl TimeWaitTable {
     }
 
     /// Forgets what has lasted long enough.
-    pub(crate) fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant, pairs: &mut Pairs) {
         while let Some(&(at, key)) = self.order.front()
             && at <= now
         {
             self.order.pop_front();
             if self.records.get(&key).is_some_and(|record| record.expires_at <= now) {
-                self.records.remove(&key);
+                self.remove(key, pairs);
             }
         }
     }
@@ -159,6 +169,10 @@ mod tests {
 
     fn table(max: usize) -> TimeWaitTable {
         TimeWaitTable::new(max, FlowHash::new([1; 16]))
+    }
+
+    fn pairs() -> Pairs {
+        Pairs::new(FlowHash::new([1; 16]))
     }
 
     fn record(expires_s: u64) -> TimeWaitRecord {
@@ -187,27 +201,34 @@ mod tests {
     #[test]
     fn time_wait_repeated_fin_is_acknowledged_and_restarts_the_wait() {
         let mut table = table(10);
-        table.insert(FlowKey(1), record(60));
+        table.insert(FlowKey(1), record(60), &mut pairs());
         let at_30 = Instant::from_millis(30_000);
-        let answer = table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), at_30, &config());
+        let answer =
+            table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), at_30, &config(), &mut pairs());
         let expected = TimeWaitAnswer::Acknowledge {
             sequence: Seq::new(500),
             acknowledgment: Seq::new(900),
             timestamps: None,
         };
         assert_eq!(answer, Some(expected));
-        table.expire(Instant::from_millis(60_000));
+        table.expire(Instant::from_millis(60_000), &mut pairs());
         assert_eq!(table.len(), 1);
-        table.expire(Instant::from_millis(90_000));
+        table.expire(Instant::from_millis(90_000), &mut pairs());
         assert_eq!((table.len(), table.next_deadline()), (0, Instant::NEVER));
     }
 
     #[test]
     fn time_wait_rst_and_bare_ack_are_ignored() {
         let mut table = table(10);
-        table.insert(FlowKey(1), record(60));
+        table.insert(FlowKey(1), record(60), &mut pairs());
         for control in [Control::Rst, Control::None] {
-            let answer = table.segment_arrives(FlowKey(1), &segment(control, 900), Instant::ZERO, &config());
+            let answer = table.segment_arrives(
+                FlowKey(1),
+                &segment(control, 900),
+                Instant::ZERO,
+                &config(),
+                &mut pairs(),
+            );
             assert_eq!(answer, Some(TimeWaitAnswer::Ignore));
         }
         assert_eq!(table.len(), 1);
@@ -216,10 +237,22 @@ mod tests {
     #[test]
     fn time_wait_syn_reopens_only_with_a_later_sequence_number() {
         let mut table = table(10);
-        table.insert(FlowKey(1), record(60));
-        let old = table.segment_arrives(FlowKey(1), &segment(Control::Syn, 800), Instant::ZERO, &config());
+        table.insert(FlowKey(1), record(60), &mut pairs());
+        let old = table.segment_arrives(
+            FlowKey(1),
+            &segment(Control::Syn, 800),
+            Instant::ZERO,
+            &config(),
+            &mut pairs(),
+        );
         assert!(matches!(old, Some(TimeWaitAnswer::Acknowledge { .. })));
-        let new = table.segment_arrives(FlowKey(1), &segment(Control::Syn, 901), Instant::ZERO, &config());
+        let new = table.segment_arrives(
+            FlowKey(1),
+            &segment(Control::Syn, 901),
+            Instant::ZERO,
+            &config(),
+            &mut pairs(),
+        );
         assert_eq!(new, Some(TimeWaitAnswer::Reopen { after: Seq::new(500) }));
         assert_eq!(table.len(), 0);
     }
@@ -230,11 +263,11 @@ mod tests {
         let recent = Some(Timestamps { value: 1_000, echo: 0 });
         let timestamps = TimestampState::new(0, recent, Instant::ZERO);
         let mut answer = |value: u32, sequence: u32| {
-            table.insert(FlowKey(1), TimeWaitRecord { timestamps, ..record(60) });
+            table.insert(FlowKey(1), TimeWaitRecord { timestamps, ..record(60) }, &mut pairs());
             let mut options = [1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0];
             options[4..8].copy_from_slice(&value.to_be_bytes());
             let syn = Segment { options: &options, ..segment(Control::Syn, sequence) };
-            let answer = table.segment_arrives(FlowKey(1), &syn, Instant::ZERO, &config());
+            let answer = table.segment_arrives(FlowKey(1), &syn, Instant::ZERO, &config(), &mut pairs());
             matches!(answer, Some(TimeWaitAnswer::Reopen { .. }))
         };
         assert!(answer(1_001, 5));
@@ -250,20 +283,27 @@ mod tests {
     #[test]
     fn time_wait_full_table_evicts_the_oldest() {
         let mut table = table(2);
-        assert_eq!(table.insert(FlowKey(1), record(60)), 0);
-        assert_eq!(table.insert(FlowKey(2), record(61)), 0);
-        assert_eq!(table.insert(FlowKey(3), record(62)), 1);
-        let gone = table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), Instant::ZERO, &config());
+        assert_eq!(table.insert(FlowKey(1), record(60), &mut pairs()), 0);
+        assert_eq!(table.insert(FlowKey(2), record(61), &mut pairs()), 0);
+        assert_eq!(table.insert(FlowKey(3), record(62), &mut pairs()), 1);
+        let gone = table.segment_arrives(
+            FlowKey(1),
+            &segment(Control::Fin, 899),
+            Instant::ZERO,
+            &config(),
+            &mut pairs(),
+        );
         assert_eq!((gone, table.len()), (None, 2));
     }
 
     #[test]
     fn time_wait_restarts_do_not_grow_without_bound() {
         let mut table = table(4);
-        table.insert(FlowKey(1), record(60));
+        table.insert(FlowKey(1), record(60), &mut pairs());
         for ms in 0..1_000 {
             let now = Instant::from_millis(ms);
-            let _ = table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), now, &config());
+            let _ =
+                table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), now, &config(), &mut pairs());
         }
         assert!(table.order.len() <= 8);
     }

@@ -3,7 +3,7 @@
 
 use super::connection::{Connection, State};
 use super::send_side::{Planned, SendTimer, segments};
-use super::template::{Fields, HeaderTemplate, PayloadSum, TCP};
+use super::template::{Family, Fields, PayloadSum};
 use super::{Context, Seq};
 use crate::config::TxChecksum;
 use crate::data::Data;
@@ -74,7 +74,8 @@ impl<D: Data> Connection<D> {
     fn max_payload(&self, ctx: &Context<'_>) -> usize {
         let (mss, tso) = (self.send.mss, ctx.config.tso_max_bytes);
         // A device that cuts a frame repeats its urgent pointer, which would lie further on each time.
-        if tso <= mss || self.send.has_urgent() {
+        // Devices are asked to cut IPv4 frames only.
+        if tso <= mss || self.send.has_urgent() || self.template.family() == Family::V6 {
             return mss as usize;
         }
         (mss * (tso / mss).min(MAX_TSO_SEGMENTS)) as usize
@@ -140,13 +141,15 @@ impl<D: Data> Connection<D> {
         let mut header = [0; MAX_HEADER_BYTES];
         let header_len = self.template.fill(&mut header, &fields, &[], planned.len, payload_sum);
         if let Some(pointer) = urgent {
-            HeaderTemplate::set_urgent(&mut header, pointer, payload_sum);
+            self.template.set_urgent(&mut header, pointer, payload_sum);
         }
         tx.transmit(TxSegment {
             header: &header[..header_len],
             payload,
-            checksum: offload
-                .then_some(ChecksumRequest { start: TCP as u16, offset: CHECKSUM_OFFSET as u16 }),
+            checksum: offload.then_some(ChecksumRequest {
+                start: self.template.tcp_at() as u16,
+                offset: CHECKSUM_OFFSET as u16,
+            }),
             gso: (planned.len > self.send.mss as usize).then_some(Gso { mss: self.send.mss as u16 }),
         })?;
         self.receive.ack_sent();

@@ -17,6 +17,10 @@ pub const LINK_LOCAL_PREFIX_LEN: u8 = 64;
 /// The protocol of a packet's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextHeader {
+    /// 6.
+    Tcp,
+    /// 17.
+    Udp,
     /// 58.
     Icmpv6,
 }
@@ -25,6 +29,8 @@ impl NextHeader {
     /// The protocol's number in the IPv6 header.
     pub const fn to_wire(self) -> u8 {
         match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
             Self::Icmpv6 => 58,
         }
     }
@@ -53,6 +59,8 @@ impl Ipv6Header {
             return Err(WireError::Malformed);
         }
         let next_header = match header[6] {
+            6 => NextHeader::Tcp,
+            17 => NextHeader::Udp,
             58 => NextHeader::Icmpv6,
             44 => return Err(WireError::Fragment),
             _ => return Err(WireError::Unsupported),
@@ -83,7 +91,7 @@ impl Ipv6Header {
 }
 
 /// The address at `at`; zero outside, as [`u16_at`].
-pub(super) fn address_at(bytes: &[u8], at: usize) -> Ipv6Addr {
+pub(crate) fn address_at(bytes: &[u8], at: usize) -> Ipv6Addr {
     let word = |index: usize| u128::from(u32_at(bytes, at + 4 * index));
     Ipv6Addr::from_bits(word(0) << 96 | word(1) << 64 | word(2) << 32 | word(3))
 }

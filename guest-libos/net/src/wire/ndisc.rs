@@ -87,6 +87,9 @@ impl core::error::Error for Invalid {}
 impl Message {
     /// Reads an ICMPv6 message.
     pub fn parse(ip: &Ipv6Header, bytes: &[u8]) -> Result<Self, Invalid> {
+        if ip.next_header != NextHeader::Icmpv6 {
+            return Err(Invalid::Unsupported);
+        }
         let kind = match bytes.first() {
             Some(&kind @ (SOLICITATION | ADVERTISEMENT)) => kind,
             _ => return Err(Invalid::Unsupported),

@@ -1,6 +1,7 @@
 //! TCP segments (RFC 9293 3.1, 3.2) as they arrive; their options are `tcp_options`' part. What we send is written by
 //! `tcp::template`, which has most of it ready beforehand.
 
+use super::checksum::Sum;
 use super::ipv4::Ipv4Header;
 use super::{WireError, u16_at, u32_at};
 use crate::tcp::Seq;
@@ -68,13 +69,19 @@ impl<'f> Segment<'f> {
     /// Reads a segment from an IPv4 payload. With `verify`, the checksum is verified against that pseudo-header.
     #[inline]
     pub fn parse(bytes: &'f [u8], verify: Option<&Ipv4Header>) -> Result<Self, WireError> {
+        Self::parse_summed(bytes, verify.map(Ipv4Header::pseudo_sum_without_length))
+    }
+
+    /// Reads a segment. With `pseudo_sum`, the checksum is verified; it is the sum of a pseudo-header without the length.
+    #[inline]
+    pub fn parse_summed(bytes: &'f [u8], pseudo_sum: Option<Sum>) -> Result<Self, WireError> {
         let header = bytes.first_chunk::<HEADER_BYTES>().ok_or(WireError::Malformed)?;
         let header_len = usize::from(header[12] >> 4) * 4;
         if header_len < HEADER_BYTES || header_len > bytes.len() {
             return Err(WireError::Malformed);
         }
-        if let Some(ip) = verify
-            && !ip.pseudo_sum_without_length().double(bytes.len() as u32).bytes(bytes).is_valid()
+        if let Some(sum) = pseudo_sum
+            && !sum.double(bytes.len() as u32).bytes(bytes).is_valid()
         {
             return Err(WireError::Checksum);
         }

@@ -299,7 +299,7 @@ fn answer_of_another_neighbour_or_of_nobody_we_asked_sends_nothing() {
 fn beyond_the_link_the_gateway_is_asked() {
     let gateway = Ipv4Addr::new(10, 0, 0, 254);
     let mut host = StaticHost::with(Config { gateway: Some(gateway), ..config() });
-    let conn = host.stack.connect(host.now, "192.0.2.1:80".parse().unwrap()).unwrap();
+    let conn = host.stack.connect(host.now, "192.0.2.1:80".parse::<std::net::SocketAddr>().unwrap()).unwrap();
     host.output(conn, AckPolicy::IfDue);
     assert_eq!(host.nic.frames.pop_front(), Some(arp_request(SERVER_IP, SERVER_MAC, gateway)));
 }
@@ -319,7 +319,7 @@ fn neighbour_that_somebody_tells_is_not_asked() {
 fn connect_to_what_is_no_peer_returns_why() {
     let connect = |config: Config, to: &str| {
         let mut host = StaticHost::with(config);
-        host.stack.connect(host.now, to.parse().unwrap()).unwrap_err()
+        host.stack.connect(host.now, to.parse::<std::net::SocketAddr>().unwrap()).unwrap_err()
     };
     for (to, why) in [
         ("10.0.0.2:0", ConnectError::PortZero),
