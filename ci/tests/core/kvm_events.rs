@@ -173,7 +173,10 @@ fn assert_times_agree(recorded: &Recorded) {
         // A turn's device work interrupts the guest from outside of it.
         let is_anytime = ["message-signalled interrupt", "interrupt accepted"].contains(&name);
         let to = record.tsc;
-        assert!(is_anytime || within.is_some(), "{name} from {from} to {to} is not within the guest's times {around:?}");
+        assert!(
+            is_anytime || within.is_some(),
+            "{name} from {from} to {to} is not within the guest's times {around:?}"
+        );
         if let (true, Some((_, end))) = (name.starts_with("to the VMM"), within) {
             delays.push(end.saturating_sub(to));
         }

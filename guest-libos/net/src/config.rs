@@ -7,6 +7,7 @@ use core::num::NonZeroU8;
 use core::ops::RangeInclusive;
 
 use crate::ip::reassembly;
+use crate::ipv6::{self, Ipv6Config};
 use crate::options::Dscp;
 use crate::time::Duration;
 use crate::wire::ethernet::MacAddress;
@@ -166,6 +167,8 @@ pub struct Config {
     pub echo_replies: Rate,
     /// How often ICMP errors are sent (RFC 1812 4.3.2.8).
     pub icmp_errors: Rate,
+    /// IPv6; without it, its packets are dropped.
+    pub ipv6: Option<Ipv6Config>,
     /// 128 random bits, fresh at every boot, for initial sequence numbers (RFC 6528) and the hash of the tables.
     pub secret: [u8; 16],
 }
@@ -212,6 +215,7 @@ impl Config {
             reassembly_timeout: reassembly::TIMEOUT,
             echo_replies: Rate { per_second: 1_000, burst: 100 },
             icmp_errors: Rate { per_second: 100, burst: 20 },
+            ipv6: None,
             secret,
         }
     }
@@ -279,6 +283,14 @@ impl Config {
             return Err(ConfigError::MacNotUnicast);
         }
         self.check_address()?;
+        if let Some(ipv6) = &self.ipv6 {
+            if self.mtu < ipv6::MIN_MTU {
+                return Err(ConfigError::MtuTooSmallForIpv6);
+            }
+            if !ipv6.check() {
+                return Err(ConfigError::Ipv6Addresses);
+            }
+        }
         if self.mtu < MIN_MTU_BYTES {
             return Err(ConfigError::MtuTooSmall);
         }
@@ -325,6 +337,10 @@ pub enum ConfigError {
     GatewayOffLink,
     /// `mtu` is below IPv4's minimum.
     MtuTooSmall,
+    /// `mtu` is below IPv6's minimum.
+    MtuTooSmallForIpv6,
+    /// An address or the gateway of `ipv6` is no host's, or `max_addresses` are too few.
+    Ipv6Addresses,
     /// `max_connections` or `max_half_open` is 0.
     NoConnections,
     /// `max_neighbours` is 0.
@@ -355,6 +371,11 @@ impl fmt::Display for ConfigError {
                 "the gateway is not on the link; use an address inside our prefix, not our own"
             }
             Self::MtuTooSmall => "the MTU is below 68 bytes; set the link's real MTU, usually 1500",
+            Self::MtuTooSmallForIpv6 => "the MTU is below 1,280 bytes, which IPv6 needs; raise it, or set ipv6 to None",
+            Self::Ipv6Addresses => {
+                "an IPv6 address is not a host's or there are too many; set unicast addresses with prefix lengths up to \
+                 128, fewer than max_addresses"
+            }
             Self::NoConnections => {
                 "no connections are allowed; set max_connections and max_half_open above 0"
             }

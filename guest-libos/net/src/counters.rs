@@ -32,6 +32,14 @@ counters! {
         arp_probes,
         /// ARP announcements sent: we have our address (RFC 5227 2.3, 2.4).
         arp_announcements,
+        /// Questions for the Ethernet addresses of IPv6 neighbours.
+        neighbour_solicitations,
+        /// Such questions answered.
+        neighbour_advertisements,
+        /// Advertisements of routers believed.
+        router_advertisements,
+        /// Signs that another host has one of our IPv6 addresses.
+        duplicate_addresses,
         /// Echo requests answered.
         echo_replies,
         /// Echo requests that the rate limit left unanswered.
@@ -160,6 +168,8 @@ counters! {
         dropped_not_for_us,
         /// Dropped: a source address that no host can have.
         dropped_bad_source,
+        /// Dropped: a message about neighbours or routers that was not sent on this link.
+        dropped_off_link,
         /// Dropped: an EtherType, IP protocol or ICMP message that we do not handle.
         dropped_unsupported,
         /// Dropped: an IPv4, ICMP or TCP checksum is wrong.
@@ -226,6 +236,7 @@ pub(crate) enum DropReason {
     Malformed,
     NotForUs,
     BadSource,
+    OffLink,
     Unsupported,
     Checksum,
     Fragment,
@@ -242,6 +253,7 @@ impl Counters {
             DropReason::Malformed => &mut self.dropped_malformed,
             DropReason::NotForUs => &mut self.dropped_not_for_us,
             DropReason::BadSource => &mut self.dropped_bad_source,
+            DropReason::OffLink => &mut self.dropped_off_link,
             DropReason::Unsupported => &mut self.dropped_unsupported,
             DropReason::Checksum => &mut self.dropped_checksum,
             DropReason::Fragment => &mut self.dropped_fragment,

@@ -27,6 +27,7 @@ pub mod driver;
 pub mod events;
 mod frame;
 mod ip;
+mod ipv6;
 pub mod options;
 mod stack;
 mod tcp;
@@ -48,6 +49,7 @@ pub use events::{
     Sent, StaleConnection, TimerEvent,
 };
 pub use frame::ControlFrame;
+pub use ipv6::{AddressState, InterfaceId, Ipv6Address, Ipv6Config};
 pub use options::{Coalesce, Dscp, KeepAlive};
 pub use stack::Stack;
 pub use tcp::Seq;

@@ -37,6 +37,8 @@ pub(crate) struct Fragment<'f> {
     pub(crate) offset: usize,
     /// More follow behind it.
     pub(crate) more: bool,
+    /// What the datagram carries, by the word of this fragment: that of the first counts (RFC 8200 4.5).
+    pub(crate) next_header: u8,
     pub(crate) payload: &'f [u8],
     /// The packet from its header on, of which errors quote the beginning.
     pub(crate) packet: &'f [u8],
@@ -67,6 +69,7 @@ impl Quote {
 /// A datagram that is whole.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Whole {
+    pub(crate) next_header: u8,
     pub(crate) payload: Vec<u8>,
     pub(crate) quote: Quote,
     /// Who sent its first fragment on the link.
@@ -77,6 +80,7 @@ pub(crate) struct Whole {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TimedOut {
     pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
     pub(crate) sender: MacAddress,
     pub(crate) quote: Quote,
 }
@@ -114,7 +118,7 @@ struct Datagram {
     pieces: Vec<Piece>,
     /// Where the last fragment ends, once it is there.
     end: Option<usize>,
-    first: Option<(Quote, MacAddress)>,
+    first: Option<(Quote, MacAddress, u8)>,
     /// What it is charged with.
     cost_bytes: usize,
     refused: bool,
@@ -170,12 +174,12 @@ impl Datagram {
     }
 
     fn into_whole(self) -> Option<Whole> {
-        let (quote, sender) = self.first?;
+        let (quote, sender, next_header) = self.first?;
         let mut payload = Vec::with_capacity(self.received_bytes());
         for piece in &self.pieces {
             payload.extend_from_slice(&piece.bytes);
         }
-        Some(Whole { payload, quote, sender })
+        Some(Whole { next_header, payload, quote, sender })
     }
 }
 
@@ -230,7 +234,7 @@ impl Reassembly {
         datagram.cost_bytes += cost;
         self.cost_bytes += cost;
         if fragment.offset == 0 {
-            datagram.first = Some((Quote::new(fragment.packet), fragment.sender));
+            datagram.first = Some((Quote::new(fragment.packet), fragment.sender, fragment.next_header));
         }
         if !fragment.more {
             datagram.end = Some(end);
@@ -315,8 +319,8 @@ impl Reassembly {
         }
         let datagram = self.remove(0);
         self.fails += u64::from(!datagram.refused);
-        let source = datagram.key.source;
-        Some(datagram.first.map(|(quote, sender)| TimedOut { source, sender, quote }))
+        let Key { source, destination, .. } = datagram.key;
+        Some(datagram.first.map(|(quote, sender, _)| TimedOut { source, destination, sender, quote }))
     }
 
     /// When [`Self::expire`] has something to do.
@@ -395,6 +399,7 @@ mod tests {
                     let first = self.parts.iter().find(|part| part.0 == 0).map(|part| part.1.clone());
                     *self = Self::default();
                     Outcome::Complete(Whole {
+                        next_header: 17,
                         payload: said[..end].iter().flatten().copied().collect(),
                         quote: Quote::new(&first.unwrap_or_default()),
                         sender: MacAddress([7; 6]),
@@ -422,7 +427,7 @@ mod tests {
                 let more = if other > 1 { offset < 32 } else { last > 1 };
                 let bytes: Vec<u8> = (0..len).map(|i| (offset + i) as u8 ^ u8::from(other == 0)).collect();
                 let fragment =
-                    Fragment { offset, more, payload: &bytes, packet: &bytes, sender: MacAddress([7; 6]) };
+                    Fragment { offset, more, next_header: 17, payload: &bytes, packet: &bytes, sender: MacAddress([7; 6]) };
                 let outcome = reassembly.insert(Instant::ZERO, &config, key(which), &fragment);
                 let expected = models[which as usize].insert(offset, &bytes, more);
                 prop_assert_eq!(outcome, expected);

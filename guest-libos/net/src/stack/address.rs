@@ -8,13 +8,10 @@ use siphasher::sip::SipHasher24;
 
 use super::Stack;
 use super::arp::{arp_probe, arp_request};
-use super::neighbours::Neighbours;
 use crate::config::{Config, ConfigError, OnConflict, Probing};
 use crate::data::Data;
 use crate::driver::Transmit;
 use crate::events::{AddressConflict, ConflictOutcome, ConnId, End, Input, TimerEvent};
-use crate::tcp::isn::FlowHash;
-use crate::tcp::timewait::TimeWaitTable;
 use crate::time::{Duration, Instant};
 use crate::wire::arp::{ArpPacket, Operation};
 use crate::wire::ethernet::MacAddress;
@@ -277,19 +274,21 @@ impl<D: Data> Stack<D> {
         (self.address.phase, self.address.at) = (phase, now + wait);
     }
 
-    /// Nothing is left of the address that is gone.
+    /// Nothing is left of the address that is gone; what has IPv6 goes on.
     fn end_with_address(&mut self, event: &mut impl FnMut(ConnId, TimerEvent)) {
         for index in 0..self.table.places() {
             let Some((conn, connection)) = self.table.at(index) else { continue };
+            if connection.key.pair().is_some() {
+                continue;
+            }
             let is_known = connection.is_open() || connection.is_active;
             self.finish(conn, End::AddressLost);
             if is_known {
                 event(conn, TimerEvent::Ended(End::AddressLost));
             }
         }
-        let hash = FlowHash::new(self.config.secret);
-        self.time_wait = TimeWaitTable::new(self.config.max_time_wait as usize, hash.clone());
-        self.neighbours = Neighbours::new(self.config.max_neighbours as usize, hash);
+        self.time_wait.forget_ipv4();
+        self.resolver.forget_ipv4(&self.config);
         self.outbox.clear();
     }
 }

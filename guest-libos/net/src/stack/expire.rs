@@ -43,7 +43,8 @@ impl<D: Data> Stack<D> {
             .min(self.reassembly.next_deadline())
             .min(self.path_mtus.next_deadline())
             .min(self.outbox.next_deadline())
-            .min(self.address.next_deadline());
+            .min(self.address.next_deadline())
+            .min(self.resolver.next_deadline());
         (deadline != Instant::NEVER).then_some(deadline)
     }
 
@@ -60,6 +61,7 @@ impl<D: Data> Stack<D> {
         self.outbox.send(tx);
         self.expire_fragments(now, tx);
         self.expire_path_mtus(now);
+        self.expire_ipv6(now, tx);
         while let Some(index) = self.wheel.pop_expired(now) {
             let Some((conn, fired)) = self.fire(index, now, tx) else { continue };
             match fired {

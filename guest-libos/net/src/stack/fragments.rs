@@ -35,7 +35,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    fn push(&mut self, frame: &ControlFrame<'_>) {
+    pub(super) fn push(&mut self, frame: &ControlFrame<'_>) {
         if self.frames.len() < MAX_WAITING {
             self.frames.push_back([frame.head(), frame.body()].concat());
         }
@@ -92,6 +92,7 @@ impl<D: Data> Stack<D> {
         let fragment = Fragment {
             offset: part.offset,
             more: part.more,
+            next_header: part.protocol,
             payload: part.payload,
             packet: part.packet,
             sender: sender_mac,
@@ -159,14 +160,14 @@ impl<D: Data> Stack<D> {
         }
     }
 
-    fn set_lends(&mut self, key: FlowKey, lends: bool) {
+    pub(super) fn set_lends(&mut self, key: FlowKey, lends: bool) {
         if let Some((_, connection)) = self.table.find(key) {
             connection.receive.lends = lends;
         }
     }
 
     /// What came of a datagram, without anything that is lent from it.
-    fn without_loans<'f>(&mut self, input: Input<'_>) -> Input<'f> {
+    pub(super) fn without_loans<'f>(&mut self, input: Input<'_>) -> Input<'f> {
         match input {
             Input::Nothing => Input::Nothing,
             Input::Segment(events) => Input::Segment(events.without_data()),
@@ -216,7 +217,13 @@ impl<D: Data> Stack<D> {
         while let Some(timed_out) = self.reassembly.expire(now) {
             self.counters.reassembly_fails = self.reassembly.fails;
             let Some(timed_out) = timed_out else { continue };
-            let IpAddr::V4(ip) = timed_out.source else { continue };
+            let ip = match timed_out.source {
+                IpAddr::V4(ip) => ip,
+                IpAddr::V6(ip) => {
+                    self.reassembly6_timed_out(now, ip, &timed_out);
+                    continue;
+                }
+            };
             let to = Sender { mac: timed_out.sender, ip };
             let error = icmp::REASSEMBLY_TIME_EXCEEDED;
             if let Some(frame) = self.icmp_error(now, to, error, timed_out.quote.bytes()) {

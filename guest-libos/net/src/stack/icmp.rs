@@ -1,7 +1,7 @@
 //! ICMP (RFC 792, RFC 1122 3.2.2): echo requests are answered and errors sent, as often as `Config` allows; errors about
 //! what we sent go to whom they concern, if they quote something that is on its way.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use super::Stack;
 use super::input::Sender;
@@ -9,6 +9,7 @@ use crate::counters::DropReason;
 use crate::data::Data;
 use crate::events::{ConnId, End, Input, SegmentEvents};
 use crate::frame::ControlFrame;
+use crate::tcp::pairs::Pair;
 use crate::tcp::table::FlowKey;
 use crate::time::Instant;
 use crate::wire::ethernet::{self, EtherType, MacAddress};
@@ -100,7 +101,11 @@ impl<D: Data> Stack<D> {
     }
 
     /// An error that says nothing of sizes.
-    fn problem_arrives<'f>(&mut self, problem: Problem, quoted: &Quoted) -> Result<Input<'f>, DropReason> {
+    pub(super) fn problem_arrives<'f>(
+        &mut self,
+        problem: Problem,
+        quoted: &Quoted,
+    ) -> Result<Input<'f>, DropReason> {
         match quoted.protocol {
             // Our echo replies are nobody's business.
             Protocol::Icmp => Err(DropReason::Unsupported),
@@ -112,11 +117,38 @@ impl<D: Data> Stack<D> {
     /// The connection that an ICMP error is about (RFC 9293 3.9.2.2, MUST-54), if what it quotes is on its way: to know
     /// that takes more than guessing ports (RFC 5927 4.1).
     pub(super) fn connection_quoted(&mut self, quoted: &Quoted) -> Result<ConnId, DropReason> {
-        let key = FlowKey::new(quoted.destination, quoted.destination_port, quoted.source_port);
+        let key = self.key_quoted(quoted).ok_or(DropReason::Unacceptable)?;
         let (conn, connection) = self.table.find(key).ok_or(DropReason::Unacceptable)?;
         let send = &connection.send;
         let on_its_way = quoted.sequence.is_within(send.una, send.max.since(send.una));
-        if quoted.source == self.config.ip && on_its_way { Ok(conn) } else { Err(DropReason::Unacceptable) }
+        let ends = (connection.template.local(), connection.template.peer());
+        if ends == (quoted.source, quoted.destination) && on_its_way {
+            Ok(conn)
+        } else {
+            Err(DropReason::Unacceptable)
+        }
+    }
+
+    fn key_quoted(&self, quoted: &Quoted) -> Option<FlowKey> {
+        let (peer_port, local_port) = (quoted.destination_port, quoted.source_port);
+        match (quoted.source, quoted.destination) {
+            (IpAddr::V4(_), IpAddr::V4(peer)) => Some(FlowKey::new(peer, peer_port, local_port)),
+            (IpAddr::V6(local), IpAddr::V6(peer)) => {
+                let number = self.table.pairs.find(Pair { local, peer })?;
+                Some(FlowKey::of_pair(number, peer_port, local_port))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether `address` is one of ours.
+    pub(super) fn is_ours(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => address == self.config.ip,
+            IpAddr::V6(address) => {
+                self.resolver.ipv6.as_ref().is_some_and(|interface| interface.addresses.is_assigned(address))
+            }
+        }
     }
 
     /// RFC 9293 3.9.2.2: a hard error ends a connection that is not synchronized; later any error is advice only

@@ -65,7 +65,8 @@ impl<D: Data> Stack<D> {
     ) -> Result<Input<'f>, DropReason> {
         let (ethernet, payload) = EthernetHeader::parse(frame)?;
         let to_us = ethernet.destination == self.config.mac;
-        if !to_us && ethernet.destination != MacAddress::BROADCAST {
+        let is_ipv6 = ethernet.ether_type == EtherType::Ipv6;
+        if !to_us && !is_ipv6 && ethernet.destination != MacAddress::BROADCAST {
             return Err(DropReason::NotForUs);
         }
         if !ethernet.source.is_unicast() || ethernet.source == self.config.mac {
@@ -75,7 +76,7 @@ impl<D: Data> Stack<D> {
             EtherType::Ipv4 if to_us => self.datagram_arrives(now, ethernet.source, payload, meta),
             EtherType::Ipv4 => self.broadcast_arrives(now, ethernet.source, payload, meta),
             EtherType::Arp => self.arp_arrives(now, payload),
-            EtherType::Ipv6 => Err(DropReason::Unsupported),
+            EtherType::Ipv6 => self.ipv6_arrives(now, &ethernet, payload, meta),
         }
     }
 
@@ -200,6 +201,9 @@ impl<D: Data> Stack<D> {
                         && self.resolver.is_on_link(&self.config, connection.template.peer())
                     {
                         connection.template.set_next_hop(sender_mac);
+                    }
+                    if key.pair().is_some() && events.acked_bytes > 0 {
+                        self.resolver.confirm_peer(&self.config, connection.template.peer(), sender_mac, now);
                     }
                     self.wheel.arm(conn.index, connection.deadline(&self.config));
                     self.spare_backlogs.collect(&mut connection.send.queue);
@@ -376,7 +380,11 @@ impl<D: Data> Stack<D> {
 
     /// The Ethernet address to answer a segment of a flow at.
     pub(super) fn hop_back(&self, sender_mac: MacAddress, key: FlowKey) -> Result<MacAddress, DropReason> {
-        self.next_hop(Sender { mac: sender_mac, ip: key.peer_v4() })
+        let Some(pair) = self.table.pairs.get(key) else {
+            return self.next_hop(Sender { mac: sender_mac, ip: key.peer_v4() });
+        };
+        let interface = self.resolver.ipv6.as_deref();
+        interface.and_then(|interface| interface.hop_back(sender_mac, pair.peer)).ok_or(DropReason::NoRoute)
     }
 
     /// A segment without a connection.

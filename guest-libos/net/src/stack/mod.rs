@@ -7,6 +7,7 @@ mod expire;
 mod fragments;
 mod icmp;
 mod input;
+mod ipv6;
 mod neighbours;
 mod open;
 mod options;
@@ -43,7 +44,6 @@ use crate::tcp::timewait::TimeWaitTable;
 use crate::time::Instant;
 use address::AddressState;
 use fragments::Outbox;
-use neighbours::Neighbours;
 use resolver::Resolver;
 
 /// A TCP/IP stack on one interface. It does nothing by itself: see [`Stack::input`], [`Stack::output`] and
@@ -117,7 +117,7 @@ impl<D: Data> Stack<D> {
             search_at: 0,
             buffered_bytes: 0,
             blocked: VecDeque::new(),
-            resolver: Resolver { arp: Neighbours::new(config.max_neighbours as usize, hash) },
+            resolver: Resolver::new(&config, hash, now),
             waiting: Vec::new(),
             address,
             bound_udp: Vec::new(),
@@ -336,6 +336,11 @@ impl<D: Data> Stack<D> {
     /// TIME-WAIT records.
     pub fn time_wait(&self) -> usize {
         self.time_wait.len()
+    }
+
+    /// Pairs of IPv6 addresses that connections and TIME-WAIT records have between them.
+    pub fn address_pairs(&self) -> usize {
+        self.table.pairs.len()
     }
 
     /// Bytes that receive buffers hold.

@@ -10,7 +10,9 @@ use crate::counters::DropReason;
 use crate::data::Data;
 use crate::driver::{Full, Transmit};
 use crate::events::{ConnId, ConnectError, End, Input, Sent, StaleConnection};
+use crate::ipv6;
 use crate::tcp::connection::{Connection, State};
+use crate::tcp::pairs::Pair;
 use crate::tcp::table::FlowKey;
 use crate::tcp::template::Fields;
 use crate::tcp::transmit::TimerOutcome;
@@ -35,11 +37,31 @@ impl<D: Data> Stack<D> {
     pub fn connect(&mut self, now: Instant, remote: impl Into<SocketAddr>) -> Result<ConnId, ConnectError> {
         let remote = remote.into();
         let hop = self.hop_for(remote)?;
-        let SocketAddr::V4(to) = remote else { return Err(ConnectError::NoRoute) };
         if self.table.len() >= self.config.max_connections as usize {
             return Err(ConnectError::ConnectionsFull);
         }
-        let key_from = |port| FlowKey::new(*to.ip(), to.port(), port);
+        let ends = match remote {
+            SocketAddr::V4(to) => FlowKey::new(*to.ip(), to.port(), 0),
+            SocketAddr::V6(to) => {
+                let peer = *to.ip();
+                let local = self.ipv6_source_for(peer, now).ok_or(ConnectError::NoRoute)?;
+                FlowKey::of_pair(self.table.pairs.hold(Pair { local, peer }), to.port(), 0)
+            }
+        };
+        let conn = self.connect_between(now, remote, hop, ends);
+        self.table.pairs.remove_user(ends);
+        conn
+    }
+
+    /// The same, once it is known between which addresses. `ends` has no port of ours yet.
+    fn connect_between(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        hop: IpAddr,
+        ends: FlowKey,
+    ) -> Result<ConnId, ConnectError> {
+        let key_from = |port| ends.with_local_port(port);
         let port = self.source_ports.choose(&self.config.ephemeral_ports, remote, |port| {
             self.listening.binary_search(&port).is_err()
                 && self.table.find(key_from(port)).is_none()
@@ -99,9 +121,11 @@ impl<D: Data> Stack<D> {
         if remote.is_ipv4() && !self.config.has_address() {
             return Err(ConnectError::NoAddress);
         }
-        if let IpAddr::V4(ip) = remote.ip()
-            && (!ipv4::is_host(ip) || ip == self.config.ip || self.config.is_link_broadcast(ip))
-        {
+        let is_host = match remote.ip() {
+            IpAddr::V4(ip) => ipv4::is_host(ip) && !self.config.is_link_broadcast(ip),
+            IpAddr::V6(ip) => ipv6::is_host(ip),
+        };
+        if !is_host || self.is_ours(remote.ip()) {
             return Err(ConnectError::NotAHost);
         }
         self.resolver.hop_to(&self.config, remote.ip()).ok_or(ConnectError::NoRoute)
@@ -270,8 +294,8 @@ pub(super) fn suspect_neighbour<D: Data, T: Transmit<D>>(
     tx: &mut T,
 ) {
     let hop = resolver.hop_to(ctx.config, connection.template.peer());
-    if hop.is_some_and(|hop| resolver.last_known(hop).is_some()) {
-        let _ = ask_neighbour(connection, resolver, ctx, tx);
+    if let Some(hop) = hop {
+        resolver.suspect(ctx.config, ctx.counters, hop, ctx.now, tx);
     }
 }
 

@@ -1,7 +1,7 @@
 //! How large packets may be on their way to somebody: what routers say about it (RFC 1191), for whom it counts, and for how
 //! long.
 
-use core::net::{IpAddr, SocketAddr, SocketAddrV4};
+use core::net::{IpAddr, SocketAddr};
 
 use super::Stack;
 use crate::counters::DropReason;
@@ -59,8 +59,8 @@ impl<D: Data> Stack<D> {
         };
         connection.send.update_timer(&ctx);
         self.wheel.arm(conn.index, connection.deadline(&self.config));
-        if self.path_mtus.learn(quoted.destination.into(), mtu, true, now) {
-            self.set_path_mtu(quoted.destination.into(), Some(mtu));
+        if self.path_mtus.learn(quoted.destination, mtu, true, now) {
+            self.set_path_mtu(quoted.destination, Some(mtu));
         }
         Ok(Input::Segment(SegmentEvents { output_due: true, ..SegmentEvents::none(conn) }))
     }
@@ -71,17 +71,17 @@ impl<D: Data> Stack<D> {
         mtu: u16,
         quoted: &Quoted,
     ) -> Result<Input<'f>, DropReason> {
-        if quoted.source != self.config.ip || !self.is_bound_udp(quoted.source_port) {
+        if !self.is_ours(quoted.source) || !self.is_bound_udp(quoted.source_port) {
             return Err(DropReason::Unacceptable);
         }
-        if mtu >= self.config.mtu || !self.path_mtus.learn(quoted.destination.into(), mtu, false, now) {
+        if mtu >= self.config.mtu || !self.path_mtus.learn(quoted.destination, mtu, false, now) {
             return Err(DropReason::Unacceptable);
         }
         self.counters.path_mtu_reduced += 1;
         self.counters.datagram_errors_in += 1;
         Ok(Input::DatagramError(DatagramError {
             port: quoted.source_port,
-            to: SocketAddr::V4(SocketAddrV4::new(quoted.destination, quoted.destination_port)),
+            to: SocketAddr::new(quoted.destination, quoted.destination_port),
             problem: Problem::FragmentationNeeded,
         }))
     }
@@ -103,7 +103,8 @@ impl<D: Data> Stack<D> {
     /// A connection has opened: what others learned of the path counts for it, too.
     pub(super) fn apply_path_mtu(&mut self, conn: ConnId, now: Instant) {
         let Some(connection) = self.table.get_mut(conn) else { return };
-        if let Some(mtu) = self.path_mtus.proven(connection.template.peer(), now) {
+        let peer = connection.template.peer();
+        if let Some(mtu) = self.resolver.narrower_mtu(&self.config, peer, self.path_mtus.proven(peer, now)) {
             connection.agreed.set_path_mtu(Some(mtu));
             connection.send.mss = connection.agreed.send_mss();
         }
@@ -112,7 +113,8 @@ impl<D: Data> Stack<D> {
     /// Paths of which nothing was heard for ten minutes may be wider again.
     pub(super) fn expire_path_mtus(&mut self, now: Instant) {
         while let Some(destination) = self.path_mtus.expire(now) {
-            let mtu = self.path_mtus.proven(destination, now);
+            let proven = self.path_mtus.proven(destination, now);
+            let mtu = self.resolver.narrower_mtu(&self.config, destination, proven);
             self.set_path_mtu(destination, mtu);
         }
     }

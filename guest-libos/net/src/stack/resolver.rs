@@ -2,26 +2,43 @@
 
 use core::net::IpAddr;
 
+use alloc::boxed::Box;
+
 use super::arp::arp_request;
+use super::ipv6::solicitation;
 use super::neighbours::Neighbours;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::data::Data;
 use crate::driver::{Full, Transmit};
+use crate::ipv6::Interface;
+use crate::tcp::isn::FlowHash;
 use crate::time::Instant;
 use crate::wire::ethernet::MacAddress;
 
 #[derive(Debug)]
 pub(super) struct Resolver {
     pub(super) arp: Neighbours,
+    pub(super) ipv6: Option<Box<Interface>>,
 }
 
 impl Resolver {
+    pub(super) fn new(config: &Config, hash: FlowHash, now: Instant) -> Self {
+        let interface = |ipv6| Box::new(Interface::new(config, ipv6, hash.clone(), now));
+        let ipv6 = config.ipv6.as_ref().map(interface);
+        Self { arp: Neighbours::new(config.max_neighbours as usize, hash), ipv6 }
+    }
+
+    /// The link of our IPv4 address is gone with it.
+    pub(super) fn forget_ipv4(&mut self, config: &Config) {
+        self.arp = Neighbours::new(config.max_neighbours as usize, FlowHash::new(config.secret));
+    }
+
     /// Whether `address` is on our link.
     pub(super) fn is_on_link(&self, config: &Config, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => config.is_on_link(address),
-            IpAddr::V6(_) => false,
+            IpAddr::V6(address) => self.ipv6.as_ref().is_some_and(|interface| interface.is_on_link(address)),
         }
     }
 
@@ -29,30 +46,49 @@ impl Resolver {
     pub(super) fn hop_to(&self, config: &Config, address: IpAddr) -> Option<IpAddr> {
         match address {
             IpAddr::V4(address) => config.hop_to(address).map(IpAddr::V4),
-            IpAddr::V6(_) => None,
+            IpAddr::V6(address) => self.ipv6.as_ref()?.hop_to(address).map(IpAddr::V6),
         }
     }
 
     /// The Ethernet address to send to, if it is known well enough.
-    pub(super) fn lookup(&self, hop: IpAddr, now: Instant) -> Option<MacAddress> {
+    pub(super) fn lookup(&mut self, hop: IpAddr, now: Instant) -> Option<MacAddress> {
         match hop {
             IpAddr::V4(hop) => self.arp.lookup(hop, now),
-            IpAddr::V6(_) => None,
-        }
-    }
-
-    /// The Ethernet address that was heard last, however long ago.
-    pub(super) fn last_known(&self, hop: IpAddr) -> Option<MacAddress> {
-        match hop {
-            IpAddr::V4(hop) => self.arp.last_known(hop),
-            IpAddr::V6(_) => None,
+            IpAddr::V6(hop) => self.ipv6.as_mut()?.neighbours.lookup(hop, now),
         }
     }
 
     /// A connection was opened with `hop` at `mac`: it is there.
     pub(super) fn confirm(&mut self, hop: IpAddr, mac: MacAddress, now: Instant) {
-        if let IpAddr::V4(hop) = hop {
-            self.arp.confirm(hop, mac, now);
+        match (hop, &mut self.ipv6) {
+            (IpAddr::V4(hop), _) => self.arp.confirm(hop, mac, now),
+            (IpAddr::V6(hop), Some(interface)) => interface.neighbours.confirm(hop, mac, now),
+            _ => {}
+        }
+    }
+
+    /// A connection with `peer` gets on through `mac` (RFC 4861 7.3.1).
+    pub(super) fn confirm_peer(&mut self, config: &Config, peer: IpAddr, mac: MacAddress, now: Instant) {
+        if let Some(hop) = self.hop_to(config, peer) {
+            self.confirm(hop, mac, now);
+        }
+    }
+
+    /// A connection does not get on through `hop`: if it was asked for before, it is asked whether it is still there.
+    pub(super) fn suspect<D: Data, T: Transmit<D>>(
+        &mut self,
+        config: &Config,
+        counters: &mut Counters,
+        hop: IpAddr,
+        now: Instant,
+        tx: &mut T,
+    ) {
+        match (hop, &mut self.ipv6) {
+            (IpAddr::V4(address), _) if self.arp.last_known(address).is_some() => {
+                let _ = self.ask(config, counters, hop, now, tx);
+            }
+            (IpAddr::V6(hop), Some(interface)) => interface.neighbours.suspect(hop, now),
+            _ => {}
         }
     }
 
@@ -65,13 +101,38 @@ impl Resolver {
         now: Instant,
         tx: &mut T,
     ) -> Result<(), Full> {
-        let IpAddr::V4(hop) = hop else { return Ok(()) };
-        if !self.arp.may_ask(hop, now) {
-            return Ok(());
+        match (hop, &mut self.ipv6) {
+            (IpAddr::V4(hop), _) if self.arp.may_ask(hop, now) => {
+                tx.transmit_control(&arp_request(config, hop))?;
+                self.arp.asked(hop, now);
+                counters.arp_requests += 1;
+            }
+            (IpAddr::V6(hop), Some(interface)) if interface.neighbours.may_ask(hop, now) => {
+                let Some(question) = interface.question(hop, now) else { return Ok(()) };
+                tx.transmit_control(&solicitation(config, question))?;
+                interface.neighbours.asked(hop, now);
+                counters.neighbour_solicitations += 1;
+            }
+            _ => {}
         }
-        tx.transmit_control(&arp_request(config, hop))?;
-        self.arp.asked(hop, now);
-        counters.arp_requests += 1;
         Ok(())
+    }
+
+    /// The size that packets to `destination` keep to, where it is less than the link's: what its path takes, or what a
+    /// router says about the link.
+    pub(super) fn narrower_mtu(
+        &self,
+        config: &Config,
+        destination: IpAddr,
+        path: Option<u16>,
+    ) -> Option<u16> {
+        let link = self.ipv6.as_ref().filter(|_| destination.is_ipv6()).map(|interface| interface.mtu);
+        let mtu = path.into_iter().chain(link).min()?;
+        (mtu < config.mtu).then_some(mtu)
+    }
+
+    /// When IPv6 has something to send or to forget.
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.ipv6.as_ref().map_or(Instant::NEVER, |interface| interface.next_deadline())
     }
 }

@@ -123,13 +123,13 @@ impl<D: Data> Stack<D> {
         problem: Problem,
         quoted: &Quoted,
     ) -> Result<Input<'f>, DropReason> {
-        if quoted.source != self.config.ip || !self.is_bound_udp(quoted.source_port) {
+        if !self.is_ours(quoted.source) || !self.is_bound_udp(quoted.source_port) {
             return Err(DropReason::Unacceptable);
         }
         self.counters.datagram_errors_in += 1;
         Ok(Input::DatagramError(DatagramError {
             port: quoted.source_port,
-            to: SocketAddr::V4(SocketAddrV4::new(quoted.destination, quoted.destination_port)),
+            to: SocketAddr::new(quoted.destination, quoted.destination_port),
             problem,
         }))
     }

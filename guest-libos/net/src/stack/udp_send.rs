@@ -1,7 +1,7 @@
 //! UDP datagrams of ours (RFC 768, RFC 1122 4.1): from a bound port to anybody, whole or, where `Config` asks for it, in
 //! fragments. The payload is read where it is, once for the checksum if the device does not compute it.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::Stack;
 use super::fragments::fragment_bytes;
@@ -10,20 +10,42 @@ use crate::data::{Data, Queued};
 use crate::driver::{ChecksumRequest, MAX_HEADER_BYTES, Payload, Transmit, TxSegment};
 use crate::events::SendDatagramError;
 use crate::frame::ControlFrame;
+use crate::ipv6::is_host;
 use crate::tcp::transmit::sum_payload;
 use crate::time::Instant;
 use crate::wire::checksum::{Sum, sum_bytes};
 use crate::wire::ethernet::{self, EtherType, MacAddress};
 use crate::wire::ipv4::{self, FragmentPlace, Ipv4Header, Protocol};
+use crate::wire::ipv6::{self, Ipv6Header, NextHeader};
 use crate::wire::udp;
 
-/// Offset of the UDP header in a frame.
-const UDP: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
+/// The IP header of a datagram.
+enum Ip {
+    V4(Ipv4Header),
+    V6(Ipv6Header),
+}
+
+impl Ip {
+    const fn header_bytes(&self) -> usize {
+        match self {
+            Self::V4(_) => ipv4::HEADER_BYTES,
+            Self::V6(_) => ipv6::HEADER_BYTES,
+        }
+    }
+
+    /// The sum of the pseudo-header except the length.
+    fn pseudo_sum(&self) -> Sum {
+        match self {
+            Self::V4(ip) => ip.pseudo_sum_without_length(),
+            Self::V6(ip) => ip.pseudo_sum(0),
+        }
+    }
+}
 
 /// Where a datagram goes and how.
 struct Way {
     next_hop: MacAddress,
-    ip: Ipv4Header,
+    ip: Ip,
     from_port: u16,
     to_port: u16,
     /// Bytes of UDP header and payload in one packet.
@@ -66,12 +88,12 @@ impl<D: Data> Stack<D> {
         let offload = whole && self.config.tx_checksum == TxChecksum::Offload;
         let payload = Payload::new(&self.datagram, 0, 0, len);
         let checksum = if offload {
-            way.ip.pseudo_sum_without_length().word((udp::HEADER_BYTES + len) as u16).fold()
+            way.ip.pseudo_sum().word((udp::HEADER_BYTES + len) as u16).fold()
         } else {
             way.checksum(len, sum_payload(&payload, &mut self.counters.bytes_summed))
         };
-        let request = ChecksumRequest { start: UDP as u16, offset: udp::CHECKSUM_OFFSET as u16 };
-        let identification = if whole { 0 } else { self.next_identification(way.ip.destination) };
+        let request = ChecksumRequest { start: way.udp_at() as u16, offset: udp::CHECKSUM_OFFSET as u16 };
+        let identification = if whole { 0 } else { self.identification_for(&way) };
         let sent = parts(len, &way, identification).try_for_each(|part| {
             let mut header = [0; MAX_HEADER_BYTES];
             let header_len = way.emit(self.config.mac, len, checksum, part, &mut header);
@@ -99,7 +121,7 @@ impl<D: Data> Stack<D> {
         let way = self.way(now, from_port, to, bytes.len(), tx)?;
         let checksum = way.checksum(bytes.len(), sum_bytes(bytes));
         let whole = udp::HEADER_BYTES + bytes.len() <= way.max_bytes;
-        let identification = if whole { 0 } else { self.next_identification(way.ip.destination) };
+        let identification = if whole { 0 } else { self.identification_for(&way) };
         let sent = parts(bytes.len(), &way, identification).try_for_each(|part| {
             let (start, part_len) = part.payload();
             tx.transmit_control(&ControlFrame::build(&bytes[start..start + part_len], |out| {
@@ -107,6 +129,11 @@ impl<D: Data> Stack<D> {
             }))
         });
         self.datagram_sent(sent.is_ok())
+    }
+
+    fn identification_for(&mut self, way: &Way) -> u16 {
+        // IPv6's fragments are not sent.
+        if let Ip::V4(ip) = &way.ip { self.next_identification(ip.destination) } else { 0 }
     }
 
     fn datagram_sent(&mut self, all: bool) -> Result<(), SendDatagramError> {
@@ -119,9 +146,12 @@ impl<D: Data> Stack<D> {
     }
 
     /// The largest payload of a datagram to `to` that arrives without fragments, as far as is known.
-    pub fn max_datagram_bytes(&self, now: Instant, to: Ipv4Addr) -> usize {
-        let mtu = self.path_mtus.hint(to.into(), now).map_or(self.config.mtu, |mtu| mtu.min(self.config.mtu));
-        usize::from(mtu) - ipv4::HEADER_BYTES - udp::HEADER_BYTES
+    pub fn max_datagram_bytes(&self, now: Instant, to: impl Into<IpAddr>) -> usize {
+        let to = to.into();
+        let path = self.path_mtus.hint(to, now);
+        let mtu = self.resolver.narrower_mtu(&self.config, to, path).unwrap_or(self.config.mtu);
+        let ip_bytes = if to.is_ipv6() { ipv6::HEADER_BYTES } else { ipv4::HEADER_BYTES };
+        usize::from(mtu) - ip_bytes - udp::HEADER_BYTES
     }
 
     fn way<T: Transmit<D>>(
@@ -132,17 +162,16 @@ impl<D: Data> Stack<D> {
         len: usize,
         tx: &mut T,
     ) -> Result<Way, SendDatagramError> {
-        let SocketAddr::V4(to) = to else { return Err(SendDatagramError::NoRoute) };
         if !self.is_bound_udp(from_port) {
             return Err(SendDatagramError::NotBound);
         }
         // RFC 1122 3.2.1.3 (a): from nobody only who asks for an address sends, and to everybody.
-        let may = self.config.has_address() || (from_port == udp::DHCP_CLIENT_PORT && to.ip().is_broadcast());
-        if !may {
+        let is_asking = from_port == udp::DHCP_CLIENT_PORT && to.ip() == Ipv4Addr::BROADCAST;
+        if to.is_ipv4() && !self.config.has_address() && !is_asking {
             return Err(SendDatagramError::NoAddress);
         }
-        let largest = self.max_datagram_bytes(now, *to.ip());
-        let limit = if self.config.fragment_udp {
+        let largest = self.max_datagram_bytes(now, to.ip());
+        let limit = if self.config.fragment_udp && to.is_ipv4() {
             usize::from(u16::MAX) - ipv4::HEADER_BYTES - udp::HEADER_BYTES
         } else {
             largest
@@ -150,9 +179,44 @@ impl<D: Data> Stack<D> {
         if len > limit {
             return Err(SendDatagramError::TooLarge { max_bytes: limit as u16 });
         }
-        let next_hop = self.datagram_hop(now, to, tx)?;
-        let ip = Ipv4Header { source: self.config.ip, destination: *to.ip(), protocol: Protocol::Udp };
+        let (next_hop, ip) = match to {
+            SocketAddr::V4(to) => {
+                let (source, destination) = (self.config.ip, *to.ip());
+                let ip = Ipv4Header { source, destination, protocol: Protocol::Udp };
+                (self.datagram_hop(now, to, tx)?, Ip::V4(ip))
+            }
+            SocketAddr::V6(to) => {
+                let (next_hop, ip) = self.ipv6_way(now, to, tx)?;
+                (next_hop, Ip::V6(ip))
+            }
+        };
         Ok(Way { next_hop, ip, from_port, to_port: to.port(), max_bytes: largest + udp::HEADER_BYTES })
+    }
+
+    /// Where a datagram goes over IPv6, and with which header.
+    fn ipv6_way<T: Transmit<D>>(
+        &mut self,
+        now: Instant,
+        to: SocketAddrV6,
+        tx: &mut T,
+    ) -> Result<(MacAddress, Ipv6Header), SendDatagramError> {
+        let destination = *to.ip();
+        if to.port() == 0 {
+            return Err(SendDatagramError::PortZero);
+        }
+        let is_group = destination.is_multicast();
+        if !(is_group || is_host(destination)) || self.is_ours(destination.into()) {
+            return Err(SendDatagramError::NoRoute);
+        }
+        let source = self.ipv6_source_for(destination, now).ok_or(SendDatagramError::NoRoute)?;
+        let next_hop = if is_group {
+            ipv6::multicast_mac(destination)
+        } else {
+            let hop = self.resolver.hop_to(&self.config, destination.into());
+            self.resolve(now, hop.ok_or(SendDatagramError::NoRoute)?, tx)?
+        };
+        let hop_limit = if is_group { 1 } else { self.config.time_to_live.get() };
+        Ok((next_hop, Ipv6Header { source, destination, next_header: NextHeader::Udp, hop_limit }))
     }
 
     /// The Ethernet address to send to. If nobody has told it yet, it is asked for.
@@ -193,11 +257,16 @@ impl<D: Data> Stack<D> {
 }
 
 impl Way {
+    /// Offset of the UDP header in a frame.
+    const fn udp_at(&self) -> usize {
+        ethernet::HEADER_BYTES + self.ip.header_bytes()
+    }
+
     /// The UDP checksum over a payload with this sum; where it would be zero it is all ones, as zero means none.
     fn checksum(&self, len: usize, payload_sum: u16) -> u16 {
         let udp_len = (udp::HEADER_BYTES + len) as u16;
         let header = Sum::ZERO.word(self.from_port).word(self.to_port).word(udp_len);
-        let pseudo = self.ip.pseudo_sum_without_length().word(udp_len);
+        let pseudo = self.ip.pseudo_sum().word(udp_len);
         match pseudo.plus(header).word(payload_sum).checksum() {
             0 => 0xffff,
             checksum => checksum,
@@ -215,23 +284,37 @@ impl Way {
     ) -> usize {
         let (header, rest) = out.split_at_mut(ethernet::HEADER_BYTES);
         if let Some(out) = header.first_chunk_mut() {
-            ethernet::EthernetHeader { destination: self.next_hop, source: mac, ether_type: EtherType::Ipv4 }
-                .emit(out);
+            let ether_type = match self.ip {
+                Ip::V4(_) => EtherType::Ipv4,
+                Ip::V6(_) => EtherType::Ipv6,
+            };
+            ethernet::EthernetHeader { destination: self.next_hop, source: mac, ether_type }.emit(out);
         }
-        let (ip, rest) = rest.split_at_mut(ipv4::HEADER_BYTES);
-        if let Some(out) = ip.first_chunk_mut() {
-            match part.place {
-                None => self.ip.emit(part.len, out),
-                Some(place) => self.ip.emit_fragment(part.len, place, out),
+        let (ip_bytes, rest) = rest.split_at_mut(self.ip.header_bytes());
+        match (&self.ip, part.place) {
+            (Ip::V4(ip), None) => {
+                if let Some(out) = ip_bytes.first_chunk_mut() {
+                    ip.emit(part.len, out);
+                }
+            }
+            (Ip::V4(ip), Some(place)) => {
+                if let Some(out) = ip_bytes.first_chunk_mut() {
+                    ip.emit_fragment(part.len, place, out);
+                }
+            }
+            (Ip::V6(ip), _) => {
+                if let Some(out) = ip_bytes.first_chunk_mut() {
+                    ip.emit(part.len, out);
+                }
             }
         }
         if part.offset > 0 {
-            return UDP;
+            return self.udp_at();
         }
         if let Some(out) = rest.first_chunk_mut() {
             udp::emit(self.from_port, self.to_port, len, checksum, out);
         }
-        UDP + udp::HEADER_BYTES
+        self.udp_at() + udp::HEADER_BYTES
     }
 }
 

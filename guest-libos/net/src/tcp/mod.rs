@@ -38,7 +38,6 @@ pub(crate) mod keep_alive;
 pub(crate) mod loss;
 pub(crate) mod negotiation;
 pub(crate) mod open;
-#[allow(dead_code)]
 pub(crate) mod pairs;
 pub(crate) mod ports;
 pub(crate) mod prr;
@@ -54,7 +53,6 @@ pub(crate) mod send_queue;
 pub(crate) mod send_side;
 mod send_timer;
 mod sequence;
-#[allow(dead_code)]
 pub(crate) mod table;
 pub(crate) mod tail_probe;
 pub(crate) mod template;

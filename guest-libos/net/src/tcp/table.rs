@@ -43,6 +43,11 @@ impl FlowKey {
         (number >= PAIR_BITS).then_some(number & !PAIR_BITS)
     }
 
+    /// The same with another port of ours.
+    pub(crate) fn with_local_port(self, local_port: u16) -> Self {
+        Self(self.0 & !0xffff | u64::from(local_port))
+    }
+
     pub(crate) fn peer_port(self) -> u16 {
         (self.0 >> 16) as u16
     }

@@ -152,6 +152,12 @@ impl TimeWaitTable {
         }
     }
 
+    /// Our IPv4 address is gone.
+    pub(crate) fn forget_ipv4(&mut self) {
+        self.records.retain(|key, _| key.pair().is_some());
+        self.order.retain(|(_, key)| key.pair().is_some());
+    }
+
     /// When the next record expires, or a little earlier.
     pub(crate) fn next_deadline(&self) -> Instant {
         self.order.front().map_or(Instant::NEVER, |&(at, _)| at)

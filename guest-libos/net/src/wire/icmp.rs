@@ -1,7 +1,7 @@
 //! The ICMP messages we understand (RFC 792): echo requests, and errors about a packet of ours, "fragmentation needed"
 //! (RFC 1191) among them. Everything else is `Unsupported`. What we send is replies and three errors.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use super::checksum::{Sum, sum_bytes};
 use super::ipv4::{self, Protocol};
@@ -64,6 +64,8 @@ pub enum Problem {
     TimeExceeded,
     /// Its header was not understood.
     ParameterProblem,
+    /// Somebody does not let us (ICMPv6, destination unreachable, code 1).
+    Prohibited,
 }
 
 impl Problem {
@@ -82,7 +84,7 @@ impl Problem {
 
     /// Whether trying again is of no use. The others may pass by themselves.
     pub const fn is_hard(self) -> bool {
-        matches!(self, Self::ProtocolUnreachable | Self::PortUnreachable)
+        matches!(self, Self::ProtocolUnreachable | Self::PortUnreachable | Self::Prohibited)
     }
 }
 
@@ -91,9 +93,9 @@ impl Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {
     /// Who sent the packet.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Who it was for.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// What it carried.
     pub protocol: Protocol,
     /// The sender's port.
@@ -137,8 +139,8 @@ impl Quoted {
             return Err(WireError::Unsupported);
         }
         Ok(Self {
-            source: Ipv4Addr::from_bits(u32_at(bytes, 12)),
-            destination: Ipv4Addr::from_bits(u32_at(bytes, 16)),
+            source: Ipv4Addr::from_bits(u32_at(bytes, 12)).into(),
+            destination: Ipv4Addr::from_bits(u32_at(bytes, 16)).into(),
             protocol: Protocol::from_wire(bytes[9]).ok_or(WireError::Unsupported)?,
             source_port: u16_at(bytes, header_len),
             destination_port: u16_at(bytes, header_len + 2),

@@ -1,5 +1,5 @@
-//! IPv6 headers (RFC 8200), and the addresses that an interface has by itself (RFC 4291, RFC 2464). Extension headers are
-//! `Unsupported`, fragments refused.
+//! IPv6 headers (RFC 8200), and the addresses that an interface has by itself (RFC 4291, RFC 2464). What has extension
+//! headers is `Unsupported` or a `Fragment` here; `ipv6_extensions` reads those.
 
 use core::net::Ipv6Addr;
 
@@ -11,6 +11,8 @@ use super::{WireError, u16_at, u32_at};
 pub const HEADER_BYTES: usize = 40;
 /// All nodes on the link (RFC 4291 2.7.1).
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+/// All routers on the link (RFC 4291 2.7.1).
+pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 /// Length of the prefix that every link has (RFC 4291 2.5.6).
 pub const LINK_LOCAL_PREFIX_LEN: u8 = 64;
 
@@ -25,7 +27,20 @@ pub enum NextHeader {
     Icmpv6,
 }
 
+/// The number of the fragment header (RFC 8200 4.5).
+pub(super) const FRAGMENT: u8 = 44;
+
 impl NextHeader {
+    /// The protocol with this number, if it is one of ours.
+    pub const fn from_wire(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            58 => Some(Self::Icmpv6),
+            _ => None,
+        }
+    }
+
     /// The protocol's number in the IPv6 header.
     pub const fn to_wire(self) -> u8 {
         match self {
@@ -52,21 +67,12 @@ pub struct Ipv6Header {
 impl Ipv6Header {
     /// Reads the header and returns it with the payload, cut to the packet's length.
     pub fn parse(bytes: &[u8]) -> Result<(Self, &[u8]), WireError> {
-        let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(WireError::Malformed)?;
-        let payload = rest.get(..usize::from(u16_at(header, 4))).ok_or(WireError::Malformed)?;
-        let source = address_at(header, 8);
-        if header[0] >> 4 != 6 || source.is_multicast() {
-            return Err(WireError::Malformed);
+        let packet = Packet::parse(bytes)?;
+        match NextHeader::from_wire(packet.next_header) {
+            Some(next_header) => Ok((packet.header(next_header), packet.payload)),
+            None if packet.next_header == FRAGMENT => Err(WireError::Fragment),
+            None => Err(WireError::Unsupported),
         }
-        let next_header = match header[6] {
-            6 => NextHeader::Tcp,
-            17 => NextHeader::Udp,
-            58 => NextHeader::Icmpv6,
-            44 => return Err(WireError::Fragment),
-            _ => return Err(WireError::Unsupported),
-        };
-        let destination = address_at(header, 24);
-        Ok((Self { source, destination, next_header, hop_limit: header[7] }, payload))
     }
 
     /// The sum of the pseudo-header (RFC 8200 8.1) of a payload of so many bytes.
@@ -87,6 +93,50 @@ impl Ipv6Header {
         out[7] = self.hop_limit;
         out[8..24].copy_from_slice(&self.source.octets());
         out[24..40].copy_from_slice(&self.destination.octets());
+    }
+}
+
+/// A packet of any kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'f> {
+    /// Sender; never a group.
+    pub source: Ipv6Addr,
+    /// Receiver.
+    pub destination: Ipv6Addr,
+    /// The number of what follows the header.
+    pub next_header: u8,
+    /// How many more links it may cross.
+    pub hop_limit: u8,
+    /// The packet from the header on, without padding behind it.
+    pub bytes: &'f [u8],
+    /// What follows the header.
+    pub payload: &'f [u8],
+}
+
+impl<'f> Packet<'f> {
+    /// Reads the header.
+    #[inline]
+    pub fn parse(bytes: &'f [u8]) -> Result<Self, WireError> {
+        let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(WireError::Malformed)?;
+        let payload = rest.get(..usize::from(u16_at(header, 4))).ok_or(WireError::Malformed)?;
+        let source = address_at(header, 8);
+        if header[0] >> 4 != 6 || source.is_multicast() {
+            return Err(WireError::Malformed);
+        }
+        Ok(Self {
+            source,
+            destination: address_at(header, 24),
+            next_header: header[6],
+            hop_limit: header[7],
+            bytes: &bytes[..HEADER_BYTES + payload.len()],
+            payload,
+        })
+    }
+
+    /// Its header, once it is known what it carries.
+    pub fn header(&self, next_header: NextHeader) -> Ipv6Header {
+        let &Self { source, destination, hop_limit, .. } = self;
+        Ipv6Header { source, destination, next_header, hop_limit }
     }
 }
 

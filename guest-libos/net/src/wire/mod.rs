@@ -6,9 +6,12 @@ pub mod arp;
 pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
+pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod ipv6_extensions;
 pub mod ndisc;
+pub mod router;
 pub mod tcp;
 pub mod tcp_options;
 pub mod udp;
@@ -24,7 +27,7 @@ pub enum WireError {
     Checksum,
     /// A well-formed packet of a kind we do not handle.
     Unsupported,
-    /// A fragment of an IPv4 datagram.
+    /// A fragment of a datagram.
     Fragment,
 }
 

@@ -1,6 +1,8 @@
 //! UDP datagrams (RFC 768; RFC 1122 4.1).
 
+use super::checksum::Sum;
 use super::ipv4::Ipv4Header;
+use super::ipv6::Ipv6Header;
 use super::{WireError, u16_at};
 
 /// Length of a UDP header.
@@ -26,6 +28,18 @@ impl<'f> UdpDatagram<'f> {
     /// Reads a datagram from an IPv4 payload, of which what lies beyond its own length is padding. With `verify`, the
     /// checksum is verified against that pseudo-header, if there is one.
     pub fn parse(bytes: &'f [u8], verify: Option<&Ipv4Header>) -> Result<Self, WireError> {
+        Self::parse_summed(bytes, verify.map(Ipv4Header::pseudo_sum_without_length))
+    }
+
+    /// Reads a datagram from an IPv6 payload, where it must have a checksum (RFC 8200 8.1).
+    pub fn parse_v6(bytes: &'f [u8], ip: &Ipv6Header, verify: bool) -> Result<Self, WireError> {
+        if bytes.len() >= HEADER_BYTES && u16_at(bytes, CHECKSUM_OFFSET) == 0 {
+            return Err(WireError::Checksum);
+        }
+        Self::parse_summed(bytes, verify.then(|| ip.pseudo_sum(0)))
+    }
+
+    fn parse_summed(bytes: &'f [u8], pseudo_sum: Option<Sum>) -> Result<Self, WireError> {
         let header = bytes.first_chunk::<HEADER_BYTES>().ok_or(WireError::Malformed)?;
         let len = usize::from(u16_at(header, 4));
         let bytes = bytes.get(..len).filter(|bytes| bytes.len() >= HEADER_BYTES);
@@ -34,9 +48,9 @@ impl<'f> UdpDatagram<'f> {
         if destination_port == 0 {
             return Err(WireError::Malformed);
         }
-        if let Some(ip) = verify
+        if let Some(sum) = pseudo_sum
             && u16_at(header, CHECKSUM_OFFSET) != 0
-            && !ip.pseudo_sum_without_length().double(len as u32).bytes(bytes).is_valid()
+            && !sum.double(len as u32).bytes(bytes).is_valid()
         {
             return Err(WireError::Checksum);
         }
@@ -56,7 +70,6 @@ pub fn emit(source: u16, destination: u16, payload_len: usize, checksum: u16, ou
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::checksum::Sum;
     use crate::wire::ipv4::Protocol;
     use alloc::vec::Vec;
     use core::net::Ipv4Addr;

@@ -1,6 +1,6 @@
 //! A stack without an address, and how it gets, keeps and loses one (RFC 5227; RFC 1122 3.2.1.3; RFC 2131 4.1).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use exos_net::wire::arp::{ArpPacket, Operation};
 use exos_net::wire::ethernet::EthernetHeader;
@@ -121,7 +121,7 @@ fn without_an_address_only_dhcp_sends() {
     let udp = UdpPacket::new_checked(packet.payload()).unwrap();
     assert_eq!((udp.src_port(), udp.dst_port(), udp.payload()), (DHCP, 67, &b"discover"[..]));
     assert!(udp.verify_checksum(&NOBODY.into(), &Ipv4Addr::BROADCAST.into()));
-    let connected = host.stack.connect(host.now, "10.0.0.2:80".parse().unwrap());
+    let connected = host.stack.connect(host.now, "10.0.0.2:80".parse::<SocketAddr>().unwrap());
     assert_eq!(connected, Err(ConnectError::NoAddress));
 }
 
@@ -337,7 +337,7 @@ fn connections_end_with_their_address_and_their_peers_hear_nothing() {
     let mut host = settled(OnConflict::Keep);
     let open = Client::on_port(1).connect(&mut host);
     Client::on_port(2).handshake_begin(&mut host);
-    let opening = host.stack.connect(host.now, "10.0.0.2:80".parse().unwrap()).unwrap();
+    let opening = host.stack.connect(host.now, "10.0.0.2:80".parse::<SocketAddr>().unwrap()).unwrap();
     let mut closer = Client::on_port(3);
     let closed = closer.connect(&mut host);
     host.stack.close(closed).unwrap();

@@ -11,6 +11,7 @@ mod garbage;
 mod handshake;
 mod harness;
 mod icmp;
+mod ipv6;
 mod link;
 mod many;
 mod ndisc;

@@ -1,0 +1,62 @@
+//! What the caller decides about IPv6.
+
+use core::net::Ipv6Addr;
+
+use alloc::vec::Vec;
+
+/// How the second half of the addresses is made that an interface makes for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterfaceId {
+    /// Of the Ethernet address (RFC 4291, appendix A): the same on every link, so that others can follow a machine around.
+    FromMac,
+    /// Of a secret that stays the same from boot to boot (RFC 7217): the same on one link, another one elsewhere.
+    Stable([u8; 16]),
+}
+
+/// IPv6 on the interface. It makes a link-local address by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ipv6Config {
+    /// How the interface's own addresses are made.
+    pub interface_id: InterfaceId,
+    /// Further addresses, each with the length of its on-link prefix.
+    pub addresses: Vec<(Ipv6Addr, u8)>,
+    /// A router for everything that is not on the link, beside those that advertise themselves.
+    pub gateway: Option<Ipv6Addr>,
+    /// Whether routers are asked for, and what they advertise is believed (RFC 4861 6.3, RFC 4862 5.5).
+    pub router_advertisements: bool,
+    /// How often others are asked whether they have an address before it is used (RFC 4862 5.1, DupAddrDetectTransmits);
+    /// 0 uses it at once.
+    pub probes: u8,
+    /// Addresses in all, the link-local one included; what routers advertise beyond it is ignored.
+    pub max_addresses: u8,
+    /// Prefixes on the link that routers advertise; more are ignored.
+    pub max_prefixes: u8,
+    /// Routers that advertise themselves; more are ignored.
+    pub max_routers: u8,
+}
+
+impl Default for Ipv6Config {
+    fn default() -> Self {
+        Self {
+            interface_id: InterfaceId::FromMac,
+            addresses: Vec::new(),
+            gateway: None,
+            router_advertisements: true,
+            probes: 1,
+            max_addresses: 8,
+            max_prefixes: 8,
+            max_routers: 4,
+        }
+    }
+}
+
+impl Ipv6Config {
+    /// Whether the addresses can be a host's.
+    pub(crate) fn check(&self) -> bool {
+        let limit = usize::from(self.max_addresses);
+        let is_host = |&(ip, prefix_len): &(Ipv6Addr, u8)| super::is_host(ip) && prefix_len <= 128;
+        self.addresses.len() < limit
+            && self.addresses.iter().all(is_host)
+            && self.gateway.is_none_or(super::is_host)
+    }
+}

@@ -1,0 +1,104 @@
+//! Routers that advertise themselves and prefixes that they say are on the link (RFC 4861 5.1, 6.3.4), within bounds.
+
+use core::net::Ipv6Addr;
+
+use alloc::vec::Vec;
+
+use crate::time::Instant;
+
+#[derive(Clone, Copy, Debug)]
+struct Router {
+    ip: Ipv6Addr,
+    until: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Prefix {
+    prefix: Ipv6Addr,
+    len: u8,
+    until: Instant,
+}
+
+impl Prefix {
+    fn contains(&self, address: Ipv6Addr) -> bool {
+        let mask = u128::MAX.checked_shl(128 - u32::from(self.len)).unwrap_or(0);
+        (address.to_bits() ^ self.prefix.to_bits()) & mask == 0
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Routers {
+    /// Those that were given first.
+    routers: Vec<Router>,
+    prefixes: Vec<Prefix>,
+    max_routers: usize,
+    max_prefixes: usize,
+}
+
+impl Routers {
+    pub(crate) fn new(max_routers: usize, max_prefixes: usize, gateway: Option<Ipv6Addr>) -> Self {
+        let routers: Vec<_> = gateway.map(|ip| Router { ip, until: Instant::NEVER }).into_iter().collect();
+        Self { max_routers: max_routers + routers.len(), routers, prefixes: Vec::new(), max_prefixes }
+    }
+
+    /// A prefix that was given; it does not count against the bound.
+    pub(crate) fn add_prefix(&mut self, prefix: Ipv6Addr, len: u8) {
+        self.prefixes.push(Prefix { prefix, len, until: Instant::NEVER });
+        self.max_prefixes += 1;
+    }
+
+    /// `ip` advertises itself as a router until then; what was given stays.
+    pub(crate) fn advertised(&mut self, ip: Ipv6Addr, until: Instant, now: Instant) {
+        if let Some(router) = self.routers.iter_mut().find(|router| router.ip == ip) {
+            if router.until != Instant::NEVER {
+                router.until = until;
+            }
+        } else if until > now && self.routers.len() < self.max_routers {
+            self.routers.push(Router { ip, until });
+        }
+        self.expire(now);
+    }
+
+    /// RFC 4861 7.2.5: it says that it is no router any more.
+    pub(crate) fn is_host(&mut self, ip: Ipv6Addr) {
+        self.routers.retain(|router| router.ip != ip || router.until == Instant::NEVER);
+    }
+
+    /// A router says that a prefix is on the link until then.
+    pub(crate) fn prefix_advertised(&mut self, prefix: Ipv6Addr, len: u8, until: Instant, now: Instant) {
+        let new = Prefix { prefix, len, until };
+        let same = |known: &&mut Prefix| known.len == len && known.contains(prefix);
+        if let Some(known) = self.prefixes.iter_mut().find(same) {
+            if known.until != Instant::NEVER {
+                known.until = until;
+            }
+        } else if until > now && self.prefixes.len() < self.max_prefixes {
+            self.prefixes.push(new);
+        }
+        self.expire(now);
+    }
+
+    pub(crate) fn is_on_link(&self, address: Ipv6Addr) -> bool {
+        self.prefixes.iter().any(|prefix| prefix.contains(address))
+    }
+
+    /// RFC 4861 6.3.6: a router that is known to be there, or else any.
+    pub(crate) fn choose(&self, is_reachable: impl Fn(Ipv6Addr) -> bool) -> Option<Ipv6Addr> {
+        let reachable = self.routers.iter().find(|router| is_reachable(router.ip));
+        reachable.or(self.routers.first()).map(|router| router.ip)
+    }
+
+    pub(crate) fn contains(&self, ip: Ipv6Addr) -> bool {
+        self.routers.iter().any(|router| router.ip == ip)
+    }
+
+    pub(crate) fn expire(&mut self, now: Instant) {
+        self.routers.retain(|router| router.until > now);
+        self.prefixes.retain(|prefix| prefix.until > now);
+    }
+
+    pub(crate) fn next_deadline(&self) -> Instant {
+        let routers = self.routers.iter().map(|router| router.until);
+        routers.chain(self.prefixes.iter().map(|prefix| prefix.until)).min().unwrap_or(Instant::NEVER)
+    }
+}

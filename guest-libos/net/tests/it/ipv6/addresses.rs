@@ -1,0 +1,158 @@
+//! Addresses that the interface makes or is given (RFC 4862 5.4, RFC 7217, RFC 7527).
+
+use std::net::Ipv6Addr;
+
+use exos_net::wire::ipv6::{ALL_NODES, multicast_mac, solicited_node};
+use exos_net::wire::ndisc::{HOP_LIMIT, Message};
+use exos_net::{AddressState, Config, ConfigError, InterfaceId, Ipv6Config, Stack};
+
+use super::*;
+use crate::harness::config;
+
+fn probe_of(host: &mut StaticHost, target: Ipv6Addr) -> (Sent, Message) {
+    let mut probes = said(host);
+    probes.retain(
+        |(_, message)| matches!(message, Message::Solicitation { target: asked, .. } if *asked == target),
+    );
+    assert_eq!(probes.len(), 1);
+    probes.remove(0)
+}
+
+#[test]
+fn address_is_used_after_nobody_answered_the_question_about_it() {
+    let mut host = StaticHost::with(with_ipv6(Ipv6Config::default()));
+    let own = own_link_local();
+    assert_eq!(states(&host), [(own, AddressState::Tentative)]);
+    host.wait_secs(1);
+    let (sent, message) = probe_of(&mut host, own);
+    assert_eq!((sent.ip.source, sent.ip.destination), (Ipv6Addr::UNSPECIFIED, solicited_node(own)));
+    assert_eq!((sent.ip.hop_limit, sent.to_mac), (HOP_LIMIT, multicast_mac(solicited_node(own))));
+    assert!(matches!(message, Message::Solicitation { source_mac: None, nonce: Some(_), .. }));
+    // Not ours yet: neither answered for, nor listened at.
+    host.input(&solicitation(link_local(CLIENT_MAC), own)).assert_nothing();
+    host.input(&icmpv6(link_local(CLIENT_MAC), own, &[128, 0, 0, 0, 0, 7, 0, 9])).assert_nothing();
+    host.wait_secs(1);
+    assert_eq!(states(&host), [(own, AddressState::Preferred)]);
+    let reply = read(&host.input(&solicitation(link_local(CLIENT_MAC), own)).reply());
+    assert_eq!(reply.ip.source, own);
+}
+
+#[test]
+fn address_that_somebody_has_is_never_used() {
+    let own = own_link_local();
+    let defence = Message::Advertisement {
+        target: own,
+        router: false,
+        solicited: false,
+        overrides: true,
+        target_mac: Some(CLIENT_MAC),
+    };
+    let rival = Message::Solicitation { target: own, source_mac: None, nonce: Some([9; 6]) };
+    for frame in [
+        nd_frame(own, ALL_NODES, HOP_LIMIT, &defence),
+        nd_frame(Ipv6Addr::UNSPECIFIED, solicited_node(own), HOP_LIMIT, &rival),
+    ] {
+        let mut host = StaticHost::with(with_ipv6(Ipv6Config::default()));
+        host.wait_ms(10);
+        host.input(&frame).assert_nothing();
+        assert_eq!(states(&host), [(own, AddressState::Duplicate)]);
+        host.wait_secs(100);
+        assert_eq!(
+            (states(&host), host.stack.counters().duplicate_addresses),
+            (vec![(own, AddressState::Duplicate)], 1)
+        );
+        host.input(&solicitation(link_local(CLIENT_MAC), own)).assert_nothing();
+        assert_eq!(host.stack.ipv6_source_for(link_local(CLIENT_MAC), host.now), None);
+    }
+}
+
+#[test]
+fn defence_from_beyond_the_link_takes_no_address() {
+    let own = own_link_local();
+    let forged = Message::Advertisement {
+        target: own,
+        router: false,
+        solicited: false,
+        overrides: true,
+        target_mac: Some(CLIENT_MAC),
+    };
+    let mut host = StaticHost::with(with_ipv6(Ipv6Config::default()));
+    host.input(&nd_frame(own, ALL_NODES, 254, &forged)).assert_nothing();
+    assert_eq!(host.stack.counters().dropped_off_link, 1);
+    host.wait_secs(2);
+    assert_eq!(states(&host), [(own, AddressState::Preferred)]);
+}
+
+#[test]
+fn own_question_that_comes_back_is_no_collision() {
+    let mut host = StaticHost::with(with_ipv6(Ipv6Config::default()));
+    host.wait_secs(1);
+    let mut echo = host.nic.frames.pop_front().unwrap();
+    // As a hub sends it on, from another port's address.
+    echo[6..12].copy_from_slice(&CLIENT_MAC.0);
+    host.input(&echo).assert_nothing();
+    host.wait_secs(1);
+    assert_eq!(states(&host), [(own_link_local(), AddressState::Preferred)]);
+}
+
+#[test]
+fn stable_address_gives_way_to_another_and_differs_by_secret() {
+    let host_of = |secret| {
+        let interface_id = InterfaceId::Stable(secret);
+        StaticHost::with(with_ipv6(Ipv6Config { interface_id, ..Ipv6Config::default() }))
+    };
+    let mut host = host_of([1; 16]);
+    let first = states(&host)[0].0;
+    assert_eq!((states(&host_of([1; 16]))[0].0, first.is_unicast_link_local()), (first, true));
+    assert_ne!(states(&host_of([2; 16]))[0].0, first);
+    assert_ne!(first, own_link_local());
+    let mut seen = vec![first];
+    for _ in 0..3 {
+        let current = *seen.last().unwrap();
+        host.input(&advertisement_to_all(current)).assert_nothing();
+        let [(next, AddressState::Tentative)] = states(&host)[..] else { panic!("{:?}", states(&host)) };
+        assert!(!seen.contains(&next));
+        seen.push(next);
+    }
+    host.input(&advertisement_to_all(seen[3])).assert_nothing();
+    assert_eq!(states(&host), [(seen[3], AddressState::Duplicate)]);
+}
+
+fn advertisement_to_all(target: Ipv6Addr) -> Vec<u8> {
+    let message =
+        Message::Advertisement { target, router: false, solicited: false, overrides: true, target_mac: None };
+    nd_frame(target, ALL_NODES, HOP_LIMIT, &message)
+}
+
+#[test]
+fn given_addresses_are_asked_about_as_well() {
+    let addresses = vec![(OURS, 64)];
+    let mut host = StaticHost::with(with_ipv6(Ipv6Config { addresses, ..Ipv6Config::default() }));
+    host.wait_secs(1);
+    probe_of(&mut host, OURS);
+    host.wait_secs(1);
+    assert_eq!(states(&host)[1], (OURS, AddressState::Preferred));
+}
+
+#[test]
+fn impossible_ipv6_configurations_are_refused() {
+    let refused = |config: Config| Stack::<&'static [u8]>::new(config, exos_net::Instant::ZERO).unwrap_err();
+    let small = Config { mtu: 1_279, ..with_ipv6(Ipv6Config::default()) };
+    assert_eq!(refused(small), ConfigError::MtuTooSmallForIpv6);
+    for address in ["::", "::1", "ff02::1", "::ffff:10.0.0.1"] {
+        let addresses = vec![(address.parse().unwrap(), 64)];
+        let bad = with_ipv6(Ipv6Config { addresses, ..Ipv6Config::default() });
+        assert_eq!(refused(bad), ConfigError::Ipv6Addresses, "{address}");
+    }
+    let many = with_ipv6(Ipv6Config { addresses: vec![(OURS, 64); 8], ..Ipv6Config::default() });
+    assert_eq!(refused(many), ConfigError::Ipv6Addresses);
+    let long = with_ipv6(Ipv6Config { addresses: vec![(OURS, 129)], ..Ipv6Config::default() });
+    assert_eq!(refused(long), ConfigError::Ipv6Addresses);
+}
+
+#[test]
+fn without_ipv6_its_packets_are_dropped() {
+    let mut host = StaticHost::with(config());
+    host.input(&solicitation(link_local(CLIENT_MAC), own_link_local())).assert_nothing();
+    assert_eq!((host.stack.counters().dropped_unsupported, states(&host).len()), (1, 0));
+}

@@ -1,0 +1,273 @@
+//! What routers advertise (RFC 4861 6.3, RFC 4862 5.5), and who does not get to be one.
+
+use exos_net::wire::ndisc::HOP_LIMIT;
+use exos_net::wire::router::SOLICITATION_BYTES;
+use exos_net::{AckPolicy, AddressState, Ipv6Config};
+
+use super::*;
+use crate::ipv6::traffic::Client6;
+use exos_net::wire::ipv6::{ALL_NODES, ALL_ROUTERS, multicast_mac};
+
+const ROUTER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xfe]);
+const PREFIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 7, 0, 0, 0, 0);
+
+/// What an advertisement says.
+#[derive(Clone, Copy)]
+struct Advert {
+    router_s: u16,
+    prefix: Ipv6Addr,
+    prefix_len: u8,
+    /// On-link and autonomous.
+    flags: u8,
+    valid_s: u32,
+    preferred_s: u32,
+    mtu: u32,
+    source: Ipv6Addr,
+    hop_limit: u8,
+}
+
+fn advert() -> Advert {
+    Advert {
+        router_s: 1_800,
+        prefix: PREFIX,
+        prefix_len: 64,
+        flags: 0xc0,
+        valid_s: 86_400,
+        preferred_s: 14_400,
+        mtu: 1_400,
+        source: link_local(ROUTER_MAC),
+        hop_limit: HOP_LIMIT,
+    }
+}
+
+impl Advert {
+    fn frame(self) -> Vec<u8> {
+        let mut bytes = vec![134, 0, 0, 0, 64, 0];
+        bytes.extend(self.router_s.to_be_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend([1, 1]);
+        bytes.extend(ROUTER_MAC.0);
+        bytes.extend([5, 1, 0, 0]);
+        bytes.extend(self.mtu.to_be_bytes());
+        bytes.extend([3, 4, self.prefix_len, self.flags]);
+        bytes.extend(self.valid_s.to_be_bytes());
+        bytes.extend(self.preferred_s.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(self.prefix.octets());
+        let ip =
+            Ipv6Header { hop_limit: self.hop_limit, ..header(self.source, ALL_NODES, NextHeader::Icmpv6) };
+        let checksum = ip.pseudo_sum(bytes.len()).bytes(&bytes).checksum();
+        bytes[2..4].copy_from_slice(&checksum.to_be_bytes());
+        frame_from(ROUTER_MAC, &ip, &bytes)
+    }
+}
+
+/// Our address in the advertised prefix.
+fn made() -> Ipv6Addr {
+    Ipv6Addr::from_bits(PREFIX.to_bits() | own_link_local().to_bits() & u128::from(u64::MAX))
+}
+
+fn listening() -> StaticHost {
+    StaticHost::with(with_ipv6(Ipv6Config { probes: 0, ..Ipv6Config::default() }))
+}
+
+fn state_of(host: &StaticHost, ip: Ipv6Addr) -> Option<AddressState> {
+    states(host).into_iter().find(|(address, _)| *address == ip).map(|(_, state)| state)
+}
+
+#[test]
+fn routers_are_asked_for_three_times_or_until_one_answers() {
+    let mut host = listening();
+    host.wait_secs(30);
+    assert_eq!(host.nic.frames.len(), 3);
+    for frame in host.nic.frames.drain(..) {
+        let sent = read(&frame);
+        assert_eq!((sent.ip.source, sent.ip.destination), (own_link_local(), ALL_ROUTERS));
+        assert_eq!((sent.ip.hop_limit, sent.to_mac), (HOP_LIMIT, multicast_mac(ALL_ROUTERS)));
+        assert_eq!((sent.payload[0], sent.payload.len()), (133, SOLICITATION_BYTES));
+    }
+    let mut host = listening();
+    host.wait_ms(5);
+    host.input(&advert().frame()).assert_nothing();
+    host.wait_secs(30);
+    assert_eq!(host.nic.frames.len(), 1);
+}
+
+#[test]
+fn advertised_prefix_gives_an_address_that_is_asked_about_first() {
+    let mut host = StaticHost::with(with_ipv6(Ipv6Config::default()));
+    host.wait_secs(3);
+    host.input(&advert().frame()).assert_nothing();
+    assert_eq!(state_of(&host, made()), Some(AddressState::Tentative));
+    host.wait_secs(2);
+    assert_eq!(state_of(&host, made()), Some(AddressState::Preferred));
+    assert_eq!(host.stack.ipv6_source_for(FAR, host.now), Some(made()));
+    // Within the link the link's address is enough.
+    assert_eq!(host.stack.ipv6_source_for(link_local(CLIENT_MAC), host.now), Some(own_link_local()));
+    assert_eq!(host.stack.counters().router_advertisements, 1);
+}
+
+#[test]
+fn peer_beyond_the_link_is_reached_through_the_router() {
+    let mut host = listening();
+    host.input(&advert().frame()).assert_nothing();
+    let conn = host.stack.connect(host.now, (FAR, 80)).unwrap();
+    host.output(conn, AckPolicy::IfDue);
+    let syn = read(&host.nic.frames.pop_back().unwrap());
+    assert_eq!((syn.ip.source, syn.ip.destination, syn.to_mac), (made(), FAR, ROUTER_MAC));
+}
+
+#[test]
+fn router_that_answers_as_a_host_is_none() {
+    let mut host = listening();
+    host.input(&advert().frame()).assert_nothing();
+    host.input(&advertisement(link_local(ROUTER_MAC), ROUTER_MAC, own_link_local())).assert_nothing();
+    assert!(host.stack.connect(host.now, (FAR, 80)).is_err());
+}
+
+#[test]
+fn router_that_says_it_is_none_is_none() {
+    let mut host = listening();
+    host.input(&advert().frame()).assert_nothing();
+    assert!(host.stack.connect(host.now, (FAR, 80)).is_ok());
+    host.input(&Advert { router_s: 0, ..advert() }.frame()).assert_nothing();
+    assert!(host.stack.connect(host.now, (FAR, 80)).is_err());
+    host.input(&advert().frame()).assert_nothing();
+    host.wait_secs(1_799);
+    assert!(host.stack.connect(host.now, (FAR, 80)).is_ok());
+    host.wait_secs(1);
+    assert!(host.stack.connect(host.now, (FAR, 80)).is_err());
+}
+
+#[test]
+fn advertisements_that_no_router_of_this_link_can_send_are_dropped() {
+    let mut host = listening();
+    host.input(&Advert { hop_limit: 254, ..advert() }.frame()).assert_nothing();
+    host.input(&Advert { source: THEIRS, ..advert() }.frame()).assert_nothing();
+    assert_eq!(states(&host).len(), 1);
+    let counters = host.stack.counters();
+    assert_eq!((counters.dropped_off_link, counters.dropped_malformed), (1, 1));
+    assert_eq!(counters.router_advertisements, 0);
+    assert!(host.stack.connect(host.now, (FAR, 80)).is_err());
+}
+
+#[test]
+fn advertisements_are_ignored_where_they_are_not_wanted() {
+    let mut host = settled();
+    host.input(&advert().frame()).assert_nothing();
+    assert_eq!((states(&host).len(), host.stack.counters().dropped_unsupported), (2, 1));
+}
+
+#[test]
+fn prefixes_that_make_no_address_are_ignored() {
+    let mut host = listening();
+    for advert in [
+        Advert { prefix_len: 63, ..advert() },
+        Advert { prefix_len: 65, ..advert() },
+        Advert { flags: 0x80, ..advert() },
+        Advert { preferred_s: 86_401, ..advert() },
+        Advert { valid_s: 0, preferred_s: 0, ..advert() },
+        Advert { prefix: "fe80::".parse().unwrap(), ..advert() },
+        Advert { prefix: "ff02::".parse().unwrap(), ..advert() },
+    ] {
+        host.input(&advert.frame()).assert_nothing();
+        assert_eq!(states(&host).len(), 1);
+    }
+}
+
+#[test]
+fn address_is_deprecated_and_then_gone() {
+    let mut host = listening();
+    host.input(&advert().frame()).assert_nothing();
+    host.wait_secs(14_401);
+    assert_eq!(state_of(&host, made()), Some(AddressState::Deprecated));
+    // Better than none.
+    assert_eq!(host.stack.ipv6_source_for(THEIRS, host.now), Some(made()));
+    host.wait_secs(86_400 - 14_401);
+    assert_eq!(state_of(&host, made()), None);
+}
+
+#[test]
+fn deprecated_address_gives_way_to_a_preferred_one() {
+    let mut host = listening();
+    host.input(&advert().frame()).assert_nothing();
+    let other = Advert { prefix: "2001:db8:0:8::".parse().unwrap(), ..advert() };
+    host.wait_secs(14_000);
+    host.input(&other.frame()).assert_nothing();
+    host.wait_secs(500);
+    let source = host.stack.ipv6_source_for(made(), host.now).unwrap();
+    assert_eq!(source, made(), "to itself");
+    let near = Ipv6Addr::from_bits(PREFIX.to_bits() | 9);
+    assert_eq!(host.stack.ipv6_source_for(near, host.now).unwrap().segments()[3], 8);
+}
+
+#[test]
+fn nobody_shortens_what_is_left_below_two_hours() {
+    let mut host = listening();
+    host.input(&advert().frame()).assert_nothing();
+    // Who wants our address gone at once gets two hours.
+    let short = Advert { valid_s: 1, preferred_s: 1, ..advert() };
+    host.input(&short.frame()).assert_nothing();
+    host.wait_secs(7_199);
+    assert_eq!(state_of(&host, made()), Some(AddressState::Deprecated));
+    host.input(&short.frame()).assert_nothing();
+    host.wait_secs(1);
+    assert_eq!(state_of(&host, made()), None);
+    // Longer is believed.
+    host.input(&advert().frame()).assert_nothing();
+    host.input(&Advert { valid_s: 10_000, preferred_s: 10_000, ..advert() }.frame()).assert_nothing();
+    host.wait_secs(9_999);
+    assert!(state_of(&host, made()).is_some());
+    host.wait_secs(1);
+    assert_eq!(state_of(&host, made()), None);
+}
+
+#[test]
+fn prefixes_and_routers_beyond_the_bounds_are_ignored() {
+    let mut host = listening();
+    for number in 0..50u16 {
+        let prefix = Ipv6Addr::new(0x2001, 0xdb8, 9, number, 0, 0, 0, 0);
+        let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, number);
+        host.input(&Advert { prefix, source, ..advert() }.frame()).assert_nothing();
+    }
+    assert_eq!(states(&host).len(), 8);
+    // The first four are routers: when they are gone, so are all.
+    for number in 0..4u16 {
+        assert!(host.stack.connect(host.now, (FAR, 80)).is_ok(), "{number}");
+        let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, number);
+        host.input(&Advert { router_s: 0, source, ..advert() }.frame()).assert_nothing();
+    }
+    assert!(host.stack.connect(host.now, (FAR, 80)).is_err());
+}
+
+#[test]
+fn links_mtu_that_a_router_says_bounds_segments_unless_it_is_impossible() {
+    let max = |mtu| {
+        let mut host = listening();
+        host.input(&Advert { mtu, ..advert() }.frame()).assert_nothing();
+        host.stack.max_datagram_bytes(host.now, FAR)
+    };
+    assert_eq!((max(1_400), max(1_280)), (1_400 - 48, 1_280 - 48));
+    assert_eq!((max(1_279), max(1_501), max(0)), (1_500 - 48, 1_500 - 48, 1_500 - 48));
+    let mut host = settled();
+    let client = Client6 { ip: THEIRS, ..Client6::on_port(7) };
+    assert!(matches!(host.input(&client.frame("S", 0, 0, b"")), Outcome::Reply(_)));
+}
+
+#[test]
+fn redirect_is_ignored() {
+    let mut host = listening();
+    host.input(&advert().frame()).assert_nothing();
+    let mut bytes = vec![137, 0, 0, 0, 0, 0, 0, 0];
+    bytes.extend(link_local(CLIENT_MAC).octets());
+    bytes.extend(FAR.octets());
+    let ip = Ipv6Header {
+        hop_limit: HOP_LIMIT,
+        ..header(link_local(ROUTER_MAC), own_link_local(), NextHeader::Icmpv6)
+    };
+    let checksum = ip.pseudo_sum(bytes.len()).bytes(&bytes).checksum();
+    bytes[2..4].copy_from_slice(&checksum.to_be_bytes());
+    let before = host.stack.counters().dropped_unsupported;
+    host.input(&frame_from(ROUTER_MAC, &ip, &bytes)).assert_nothing();
+    assert_eq!(host.stack.counters().dropped_unsupported, before + 1);
+}
