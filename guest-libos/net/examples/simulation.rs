@@ -1,13 +1,14 @@
 //! What two of our stacks make of a link, in simulated time: goodput by loss, round trip and buffer, beside what formulas
 //! say: the average window of congestion control without timeouts (RFC 9438 5.1), and Reno's rate with them (RFC 5348
-//! 3.1); and what single parts cost. Run it with `cargo run --release -p exos-net --example simulation`.
+//! 3.1); what single parts cost; and what smoltcp makes of the same link. Run it with `cargo run --release -p exos-net --example simulation`; `-- --short` prints the first table only, `-- --stages` that and what
+//! single parts cost.
 
 #[path = "../tests/it/simulation/mod.rs"]
 mod simulation;
 
 use exos_net::{Config, CongestionControl, Duration};
 use simulation::stations::config;
-use simulation::{LinkConfig, Network, Setup};
+use simulation::{LinkConfig, Network, Setup, smoltcp_stations};
 
 const LOSSES_PERCENT: [u64; 4] = [0, 1, 5, 10];
 const ROUND_TRIPS_MS: [u64; 3] = [1, 20, 100];
@@ -23,6 +24,8 @@ struct Cell {
     loss_percent: u64,
     rtt_ms: u64,
     buffer: u32,
+    /// Acknowledgments are lost as often as data.
+    both_ways: bool,
 }
 
 #[derive(Default)]
@@ -37,21 +40,43 @@ struct Outcome {
 impl Cell {
     fn new(congestion: CongestionControl, loss_percent: u64, rtt_ms: u64, buffer: u32) -> Self {
         let sender = Config { congestion, ..config() };
-        Self { sender, receiver: config(), loss_percent, rtt_ms, buffer }
+        Self { sender, receiver: config(), loss_percent, rtt_ms, buffer, both_ways: false }
+    }
+
+    /// Without loss all runs are one.
+    fn runs(&self) -> u64 {
+        if self.loss_percent == 0 { 1 } else { RUNS }
+    }
+
+    /// The link's two directions.
+    fn links(&self) -> (LinkConfig, LinkConfig) {
+        let delay = LinkConfig::delay(Duration::from_micros(self.rtt_ms * 500));
+        let lossy = LinkConfig { loss_ppm: self.loss_percent * 10_000, ..delay };
+        (lossy, if self.both_ways { lossy } else { delay })
+    }
+
+    /// What smoltcp makes of it, in bytes a second.
+    fn run_smoltcp(&self) -> f64 {
+        let (forward, backward) = self.links();
+        let goodput = |seed| {
+            let mut network = smoltcp_stations::network(self.buffer as usize, forward, backward, seed);
+            let took = network.run(Duration::from_secs(60), 512 << 20);
+            network.received()[0] as f64 / (took.as_nanos() as f64 / 1e9)
+        };
+        (0..self.runs()).map(goodput).sum::<f64>() / self.runs() as f64
     }
 
     /// The mean of some runs of a minute or 512 MiB.
     fn run(&self) -> Outcome {
         let mut outcome = Outcome::default();
-        let delay = LinkConfig::delay(Duration::from_micros(self.rtt_ms * 500));
-        // Without loss all runs are one.
-        let runs = if self.loss_percent == 0 { 1 } else { RUNS };
+        let (forward, backward) = self.links();
+        let runs = self.runs();
         for seed in 0..runs {
             let mut network = Network::new(&Setup {
                 senders: vec![self.sender.clone()],
                 receiver: Config { receive_window_bytes: self.buffer, ..self.receiver.clone() },
-                forward: LinkConfig { loss_ppm: self.loss_percent * 10_000, ..delay },
-                backward: delay,
+                forward,
+                backward,
                 send_buffer_bytes: self.buffer as usize,
                 seed,
             });
@@ -74,7 +99,8 @@ impl Cell {
         (MSS / (rtt * (2.0 * loss / 3.0).sqrt() + timeouts)).min(f64::from(self.buffer) / rtt)
     }
 
-    /// RFC 9438 5.1: the average window of a sender that nothing but loss limits, or what the buffer lets it be.
+    /// RFC 9438 5.1: the average window of a sender that nothing but loss limits, or what the buffer lets it be; without
+    /// congestion control, the buffer.
     fn formula(&self) -> f64 {
         let (loss, rtt) = (self.loss_percent as f64 / 100.0, self.rtt_ms as f64 / 1e3);
         let reno = (1.5 / loss).sqrt();
@@ -83,6 +109,7 @@ impl Cell {
             CongestionControl::Cubic => {
                 { (0.4 * 3.7 / 1.2f64).powf(0.25) * (rtt / loss).powf(0.75) }.max(reno)
             }
+            CongestionControl::Uncontrolled => f64::INFINITY,
         };
         (segments * MSS).min(f64::from(self.buffer)) / rtt
     }
@@ -119,12 +146,14 @@ fn stages() {
     patient.sender.min_rto = Duration::from_secs(1);
     let large = Cell { buffer: 4 << 20, ..usual.clone() };
     let reno = Cell::new(CongestionControl::NewReno, 0, 100, 32 << 10);
+    let uncontrolled = Cell::new(CongestionControl::Uncontrolled, 0, 100, 32 << 10);
     for (name, cell) in [
         ("as configured", usual),
         ("acknowledgments wait for nothing", prompt),
         ("timeout of at least 1 s, not 200 ms", patient),
         ("buffers of 4 MiB", large),
         ("NewReno", reno),
+        ("without congestion control", uncontrolled),
     ] {
         print!("  {name:<36}");
         for loss_percent in LOSSES_PERCENT {
@@ -139,9 +168,35 @@ fn stages() {
     }
 }
 
-fn main() {
-    for algorithm in [CongestionControl::Cubic, CongestionControl::NewReno] {
-        table(algorithm);
+/// All there are at 100 ms and 32 KiB, smoltcp among them, which has no congestion control unless it is asked for.
+fn beside_smoltcp() {
+    let algorithms = [CongestionControl::Uncontrolled, CongestionControl::Cubic, CongestionControl::NewReno];
+    for (both_ways, what) in [(false, "data is lost"), (true, "data and acknowledgments are lost")] {
+        println!(
+            "100 ms and 32 KiB, goodput in kB/s, when {what}{}",
+            LOSSES_PERCENT.map(|loss| format!("{loss:>8} %")).concat()
+        );
+        let cell = |algorithm, loss| Cell { both_ways, ..Cell::new(algorithm, loss, 100, 32 << 10) };
+        let print = |name: &str, goodput: &dyn Fn(u64) -> f64| {
+            let figures = LOSSES_PERCENT.map(|loss| format!("{:>10.1}", goodput(loss) / 1e3)).concat();
+            println!("  {name:<66}{figures}");
+        };
+        print("smoltcp, without congestion control", &|loss| cell(algorithms[0], loss).run_smoltcp());
+        for algorithm in algorithms {
+            print(&format!("{algorithm:?}"), &|loss| cell(algorithm, loss).run().goodput);
+        }
     }
-    stages();
+}
+
+fn main() {
+    let asked = std::env::args().nth(1);
+    beside_smoltcp();
+    if asked.is_none() {
+        for algorithm in [CongestionControl::Cubic, CongestionControl::NewReno] {
+            table(algorithm);
+        }
+    }
+    if asked.as_deref() != Some("--short") {
+        stages();
+    }
 }

@@ -40,6 +40,11 @@ pub enum CongestionControl {
     /// RFC 9438: by a cubic function of the time since the last loss, whatever the round trip, and seven tenths.
     #[default]
     Cubic,
+    /// None: the peer's window bounds what is on its way, and after timeouts the timer's backoff. Losses are repaired and
+    /// not answered to. Only for links that are the application's own, where nobody else's traffic can suffer: on a path
+    /// that is shared this takes the others' share and can collapse it (RFC 2914 5; RFC 8085 3.1.9 allows it on
+    /// paths of known and reserved capacity).
+    Uncontrolled,
 }
 
 /// What ends the first slow start of a connection.

@@ -98,12 +98,20 @@ counters! {
         timeouts,
         /// Fast recoveries: losses found by acknowledgments.
         fast_retransmits,
+        /// Segments that acknowledgments show to be lost: by RACK (RFC 8985 6), or by duplicates if the peer has no SACK.
+        losses_found,
+        /// Times that segments were found lost because RACK's time for reordering was over.
+        reordering_timeouts,
         /// Tail loss probes (RFC 8985 7).
         tail_probes,
         /// Losses that a probe has repaired, and nothing else has shown.
         tail_probe_recoveries,
         /// Recoveries and timeouts that turned out to be mistaken and were taken back.
         spurious_recoveries,
+        /// Of these, timeouts.
+        spurious_timeouts,
+        /// Acknowledgments received that report what has arrived out of order or twice (RFC 2018).
+        sacks_in,
         /// Reports of duplicates received (RFC 2883).
         duplicates_reported,
         /// SACK blocks that cannot be true: of what was never sent, or is acknowledged.

@@ -1,7 +1,7 @@
 //! What an acknowledgment does to the sending half: bytes that have arrived leave the queue, SACK blocks and duplicates
 //! tell of others, losses are found, recovery begins, goes on, ends or proves mistaken, and the congestion window moves.
 
-use super::congestion::{Ack, WindowUse};
+use super::congestion::{Ack, WindowUse, initial_window};
 use super::rack::Arrival;
 use super::recovery::{Frto, Phase};
 use super::send_side::{SendSide, SendTimer};
@@ -214,6 +214,7 @@ impl<D: Data> SendSide<D> {
         let phase = self.loss.recovery.phase;
         if self.is_mistaken(&news, arrival) {
             ctx.counters.spurious_recoveries += 1;
+            ctx.counters.spurious_timeouts += u64::from(phase == Phase::Timeout);
             self.queue.board_mut().forget_losses();
             self.congestion.on_spurious();
             self.loss.recovery.settle();
@@ -222,12 +223,16 @@ impl<D: Data> SendSide<D> {
             self.loss.recovery.end(self.una);
             self.loss.rack.recovered();
             if phase == Phase::Fast {
-                self.congestion.on_recovered(self.pipe(), self.mss);
+                // RFC 6582 3.2 (3), first option, where it is not known what is on its way; else, as RFC 6675 and 6937 leave
+                // the window, but with no larger burst than a connection may begin with.
+                let burst = if self.sack { initial_window(self.mss) } else { 2 * self.mss };
+                self.congestion.on_recovered(self.pipe(), burst);
             }
         } else {
             self.examine_timeout(&news);
         }
         let lost = if self.sack { self.detect_losses(ctx) } else { self.count_duplicates(&mut news) };
+        ctx.counters.losses_found += u64::from(lost.div_ceil(self.mss));
         if lost > 0 && self.loss.recovery.phase == Phase::Open {
             self.begin_fast(news.delivered, ctx);
         }
@@ -244,6 +249,7 @@ impl<D: Data> SendSide<D> {
         ctx: &mut Context<'_>,
     ) {
         let blocks = SackBlocks::parse(segment.options);
+        ctx.counters.sacks_in += u64::from(!blocks.as_slice().is_empty());
         for (place, block) in blocks.as_slice().iter().enumerate() {
             news.blocks = true;
             let second = blocks.as_slice().get(1).filter(|_| place == 0);
@@ -279,7 +285,10 @@ impl<D: Data> SendSide<D> {
     fn duplicate_reported(&mut self, block: &SackBlock, news: &mut News, ctx: &mut Context<'_>) {
         ctx.counters.duplicates_reported += 1;
         news.duplicate = Some(block.end);
-        self.loss.rack.duplicate_reported(self.una, self.next);
+        // A probe that was needless says nothing about the order in which segments arrive.
+        if !self.loss.probe.is_again_until(block.end) {
+            self.loss.rack.duplicate_reported(self.una, self.next);
+        }
         news.needless = self.loss.recovery.duplicate_reported(block.start, block.end);
     }
 

@@ -116,8 +116,12 @@ impl Rack {
         self.latest.is_some_and(|latest| sent_after(latest, (record.sent_at, record.end)))
     }
 
-    /// The acknowledgment reports a duplicate, when `una` and `next` are SND.UNA and SND.NXT (step 4).
+    /// The acknowledgment reports a duplicate, when `una` and `next` are SND.UNA and SND.NXT (step 4). Where everything has
+    /// arrived in order, it was not too short a wait for what is late that made it.
     pub(crate) fn duplicate_reported(&mut self, una: Seq, next: Seq) {
+        if !self.reordering_seen {
+            return;
+        }
         if self.duplicate_round.is_some_and(|round| una.is_before(round)) {
             return;
         }

@@ -8,6 +8,10 @@ use crate::events::{AckDue, KeepError};
 use crate::time::Instant;
 use crate::wire::tcp_options::SackBlocks;
 
+/// So many segments after one out of order are acknowledged at once each: the peer has lost something, so its window is
+/// small, and a delay would be felt (RFC 5681 4.2 allows more acknowledgments than it asks for).
+const PROMPT_ACKS: u8 = 16;
+
 #[derive(Debug)]
 pub(crate) struct ReceiveSide {
     /// RCV.NXT.
@@ -34,6 +38,8 @@ pub(crate) struct ReceiveSide {
     /// When a delayed acknowledgment is due.
     pub(crate) ack_at: Instant,
     unacknowledged: u32,
+    /// Segments that are still to be acknowledged at once.
+    prompt_acks: u8,
     /// RFC 7323 4.3's Last.ACK.sent.
     pub(crate) last_ack_sent: Seq,
     /// What acknowledgments say of data out of order.
@@ -72,6 +78,7 @@ impl ReceiveSide {
             ack: AckDue::None,
             ack_at: Instant::NEVER,
             unacknowledged: 0,
+            prompt_acks: 0,
             last_ack_sent: next,
             report: SackReport::new(sack),
             pure_ack_due: false,
@@ -128,7 +135,9 @@ impl ReceiveSide {
         ctx.counters.bytes_in += u64::from(len);
         self.unacknowledged += len;
         // RFC 9293 3.8.6.3 (SHLD-18): at least every second full-sized segment.
-        let due = if self.unacknowledged >= 2 * self.mss { AckDue::Now } else { AckDue::Delayed };
+        let at_once = self.unacknowledged >= 2 * self.mss || self.prompt_acks > 0;
+        self.prompt_acks = self.prompt_acks.saturating_sub(1);
+        let due = if at_once { AckDue::Now } else { AckDue::Delayed };
         self.owe_ack(due, ctx);
     }
 
@@ -208,6 +217,7 @@ impl ReceiveSide {
         }
         if offset > 0 {
             ctx.counters.out_of_order_in += 1;
+            self.prompt_acks = PROMPT_ACKS;
             self.report.stored(self.next + offset);
         }
         self.next += advanced as u32;

@@ -77,6 +77,7 @@ pub(crate) struct SendSide<D> {
     pub(crate) progress_at: Instant,
     /// Retransmission timeouts since anything was acknowledged.
     pub(crate) timeouts: u8,
+    /// When something was sent last.
     last_sent_at: Instant,
     /// Whether the congestion window stopped the last output.
     pub(super) window_use: WindowUse,
@@ -313,14 +314,24 @@ impl<D: Data> SendSide<D> {
     /// `planned` left again, from `start` on.
     pub(crate) fn sent_again(&mut self, start: Seq, planned: Planned, ctx: &mut Context<'_>) {
         let len = planned.len as u32 + u32::from(planned.fin);
-        self.queue.board_mut().sent_again(start, start + len, ctx.now);
+        self.leaves_again(start, start + len, ctx);
         self.loss.recovery.sent_again(len, ctx.now);
         self.loss.recovery.prr.sent(len);
+        if self.sack && self.loss.recovery.phase == Phase::Fast && start == self.una {
+            // RFC 6675 6: recovery may last longer than the timeout, as long as it goes on.
+            self.timeout_at = ctx.now + self.rto.timeout();
+        }
         self.count_again(planned.len, ctx);
     }
 
+    /// Bytes `start..end` leave again, by a time later than that of all before, by which alone RACK tells their order: what is
+    /// sent at one time is in order only if it is sent for the first time.
+    pub(super) fn leaves_again(&mut self, start: Seq, end: Seq, ctx: &Context<'_>) {
+        self.last_sent_at = ctx.now.max(self.last_sent_at + Duration::from_nanos(1));
+        self.queue.board_mut().sent_again(start, end, self.last_sent_at);
+    }
+
     pub(super) fn count_again(&mut self, len: usize, ctx: &mut Context<'_>) {
-        self.last_sent_at = ctx.now;
         ctx.counters.retransmits += segments(len, self.mss);
         ctx.counters.bytes_retransmitted += len as u64;
     }
@@ -373,9 +384,10 @@ impl<D: Data> SendSide<D> {
 
     #[inline]
     fn congestion_room(&self) -> u32 {
-        let recovery = &self.loss.recovery;
-        let window =
-            if recovery.phase == Phase::Fast { recovery.prr.window() } else { self.congestion.window() };
+        let window = match self.loss.recovery.phase {
+            Phase::Fast if !self.congestion.is_uncontrolled() => self.loss.recovery.prr.window(),
+            Phase::Fast | Phase::Open | Phase::Timeout => self.congestion.window(),
+        };
         window.saturating_sub(self.pipe())
     }
 
@@ -409,7 +421,8 @@ impl<D: Data> SendSide<D> {
         }
         self.queue.advance(planned.len);
         self.next += planned.len as u32 + u32::from(planned.fin);
-        self.queue.board_mut().sent(start, self.next, ctx.now);
+        self.last_sent_at = self.last_sent_at.max(ctx.now);
+        self.queue.board_mut().sent(start, self.next, self.last_sent_at);
         if let Some(loss) = self.loss.touched() {
             loss.recovery.prr.sent(self.next.since(start));
         }
@@ -421,7 +434,6 @@ impl<D: Data> SendSide<D> {
             ctx.counters.bytes_retransmitted += again as u64;
         }
         self.max = self.max.max(self.next);
-        self.last_sent_at = ctx.now;
     }
 
     /// The path takes segments of `mss` bytes only (RFC 1191): send again what was too large, without punishment.

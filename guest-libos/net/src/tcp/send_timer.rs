@@ -105,7 +105,10 @@ impl<D: Data> SendSide<D> {
     /// RACK's timer is due: what was only late until now is lost.
     pub(crate) fn on_reorder_timer(&mut self, ctx: &mut Context<'_>) {
         self.loss.reorder_at = Instant::NEVER;
-        if self.detect_losses(ctx) > 0 {
+        let lost = self.detect_losses(ctx);
+        if lost > 0 {
+            ctx.counters.losses_found += u64::from(lost.div_ceil(self.mss));
+            ctx.counters.reordering_timeouts += 1;
             if self.loss.recovery.phase == Phase::Open {
                 self.begin_fast(0, ctx);
             }

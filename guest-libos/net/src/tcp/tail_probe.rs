@@ -24,6 +24,11 @@ pub(crate) struct TailProbe {
 
 impl TailProbe {
     pub(crate) const NONE: Self = Self { end: None, again: false };
+
+    /// Whether the one on its way sent something again that ends there.
+    pub(super) fn is_again_until(&self, end: Seq) -> bool {
+        self.again && self.end == Some(end)
+    }
 }
 
 impl<D: Data> SendSide<D> {
@@ -39,7 +44,8 @@ impl<D: Data> SendSide<D> {
         if !wanted {
             self.probe_at = Instant::NEVER;
         } else if self.probe_at == Instant::NEVER {
-            self.probe_at = now + self.probe_timeout();
+            // Not after the retransmission timeout, but instead of it.
+            self.probe_at = (now + self.probe_timeout()).min(self.timeout_at);
         }
     }
 
@@ -78,7 +84,7 @@ impl<D: Data> SendSide<D> {
         let again = start != self.next;
         if again {
             let end = start + planned.len as u32 + u32::from(planned.fin);
-            self.queue.board_mut().sent_again(start, end, ctx.now);
+            self.leaves_again(start, end, ctx);
             self.count_again(planned.len, ctx);
         } else {
             self.sent(planned, ctx);

@@ -187,16 +187,17 @@ impl<D: Data> Connection<D> {
 
     /// An acknowledgment is late: RACK looks again, a tail is probed, or all is taken for lost.
     fn on_acknowledgment_timer<T: Transmit<D>>(&mut self, ctx: &mut Context<'_>, tx: &mut T) -> Sent {
-        if self.send.timeout_at <= ctx.now {
-            self.send.on_timeout(ctx);
-        } else if self.send.loss.reorder_at <= ctx.now {
-            self.send.on_reorder_timer(ctx);
-        } else if let Some((start, planned)) = self.send.plan_tail_probe() {
+        let probe_due = self.send.probe_at <= ctx.now;
+        if let Some((start, planned)) = probe_due.then(|| self.send.plan_tail_probe()).flatten() {
             let mut sent = Sent::default();
             match self.emit(ctx, tx, start, planned, &mut sent) {
                 Ok(()) => self.send.tail_probe_sent(start, planned, ctx),
                 Err(Full) => ctx.counters.driver_full += 1,
             }
+        } else if self.send.timeout_at <= ctx.now {
+            self.send.on_timeout(ctx);
+        } else if self.send.loss.reorder_at <= ctx.now {
+            self.send.on_reorder_timer(ctx);
         }
         self.output(ctx, tx, AckPolicy::Merge)
     }

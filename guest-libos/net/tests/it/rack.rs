@@ -42,6 +42,11 @@ fn report(host: &mut StaticHost, client: &Client, acked: u32, blocks: &[(u32, u3
     starts(&client.seen(host))
 }
 
+/// Mistaken recoveries taken back, and those of them that were timeouts.
+fn spurious(host: &StaticHost) -> (u64, u64) {
+    (host.stack.counters().spurious_recoveries, host.stack.counters().spurious_timeouts)
+}
+
 #[test]
 fn holes_of_one_window_are_repaired_in_one_round_trip() {
     let (mut host, client, conn) = sending(10);
@@ -57,7 +62,9 @@ fn holes_of_one_window_are_repaired_in_one_round_trip() {
     host.now += RTT;
     report(&mut host, &client, 10, &[]);
     assert_eq!(host.stack.unacked_bytes(conn), 0);
-    assert_eq!((host.stack.counters().timeouts, host.stack.counters().fast_retransmits), (0, 1));
+    let counters = host.stack.counters();
+    assert_eq!((counters.timeouts, counters.fast_retransmits), (0, 1));
+    assert_eq!((counters.losses_found, counters.reordering_timeouts, counters.sacks_in), (4, 0, 6));
 }
 
 #[test]
@@ -74,6 +81,7 @@ fn holes_without_sack_take_a_round_trip_each() {
     host.now += RTT;
     report(&mut host, &client, 10, &[]);
     assert_eq!((host.stack.unacked_bytes(conn), host.stack.counters().timeouts), (0, 0));
+    assert_eq!((host.stack.counters().losses_found, host.stack.counters().sacks_in), (4, 0));
 }
 
 #[test]
@@ -108,7 +116,9 @@ fn reordering_within_a_quarter_of_the_round_trip_is_no_loss() {
     assert_eq!(client.seen(&mut host), []);
     host.wait_ms(8);
     assert_eq!(starts(&client.seen(&mut host)), [2]);
-    assert_eq!((host.stack.counters().fast_retransmits, host.stack.counters().timeouts), (1, 0));
+    let counters = host.stack.counters();
+    assert_eq!((counters.fast_retransmits, counters.timeouts), (1, 0));
+    assert_eq!((counters.losses_found, counters.reordering_timeouts), (1, 1));
 }
 
 #[test]
@@ -204,14 +214,69 @@ fn loss_that_a_probe_repairs_alone_reduces_the_window() {
 }
 
 #[test]
-fn single_segment_waits_for_a_delayed_acknowledgment_before_it_is_probed() {
+fn single_segment_is_probed_when_the_timeout_is_due_and_instead_of_it() {
     let (mut host, client, _) = sending(1);
-    // SRTT 40 ms, RTTVAR 20 ms: the timeout of 200 ms comes first, as two round trips and 200 ms would be more.
+    // SRTT 40 ms, RTTVAR 20 ms: the timeout of 200 ms comes first, as two round trips and 200 ms for a delayed
+    // acknowledgment would be more.
     host.wait_ms(195);
     assert_eq!(client.seen(&mut host), []);
     host.wait_ms(10);
     assert_eq!(starts(&client.seen(&mut host)), [0]);
-    assert_eq!((host.stack.counters().tail_probes, host.stack.counters().timeouts), (0, 1));
+    assert_eq!((host.stack.counters().tail_probes, host.stack.counters().timeouts), (1, 0));
+    // The probe is lost, too: now it is the timeout's turn.
+    host.wait_ms(190);
+    assert_eq!(host.stack.counters().timeouts, 0);
+    host.wait_ms(15);
+    assert_eq!(starts(&client.seen(&mut host)), [0]);
+    assert_eq!((host.stack.counters().tail_probes, host.stack.counters().timeouts), (1, 1));
+}
+
+#[test]
+fn needless_probe_does_not_widen_the_reordering_window() {
+    let (mut host, client, conn) = sending(10);
+    host.now += RTT;
+    assert_eq!(report(&mut host, &client, 0, &[(1, 2)]), []);
+    assert_eq!(report(&mut host, &client, 2, &[]), []);
+    // Reordering is expected from here on. Silence, a probe, and its duplicate.
+    host.wait_ms(120);
+    assert_eq!(starts(&client.seen(&mut host)), [9]);
+    report(&mut host, &client, 10, &[]);
+    report(&mut host, &client, 10, &[(9, 10)]);
+    assert_eq!((host.stack.counters().tail_probes, host.stack.counters().duplicates_reported), (1, 1));
+    host.stack.send(conn, pattern(6 * MSS)).unwrap();
+    host.output(conn, AckPolicy::Merge);
+    client.seen(&mut host);
+    host.now += RTT;
+    assert_eq!(report(&mut host, &client, 10, &[(11, 12)]), []);
+    host.wait_ms(12);
+    assert_eq!(starts(&client.seen(&mut host)), [10]);
+}
+
+#[test]
+fn what_was_sent_at_the_time_of_a_retransmission_and_before_it_does_not_show_it_lost() {
+    let (mut host, client, _) = sending(20);
+    host.now += RTT;
+    // New data leaves, and at the same time what is found lost leaves again.
+    assert_eq!(report(&mut host, &client, 4, &[]), (10..18).collect::<Vec<_>>());
+    assert_eq!(report(&mut host, &client, 4, &[(5, 8)])[0], 4);
+    host.now += RTT;
+    assert!(!report(&mut host, &client, 4, &[(5, 18)]).contains(&4), "it is on its way yet");
+    // But what is sent after it shows it.
+    let later = report(&mut host, &client, 4, &[(5, 19)]);
+    assert!(later.contains(&4), "{later:?}");
+}
+
+#[test]
+fn timeout_counts_from_the_retransmission_of_the_first_segment() {
+    let (mut host, client, _) = sending(10);
+    host.wait_ms(150);
+    assert_eq!(starts(&client.seen(&mut host)), [9], "a probe, after 80 ms");
+    assert_eq!(report(&mut host, &client, 0, &[(1, 4)]), [0]);
+    // Later than 200 ms after the probe.
+    host.wait_ms(140);
+    assert_eq!(host.stack.counters().timeouts, 0);
+    host.wait_ms(70);
+    assert_eq!(host.stack.counters().timeouts, 1);
 }
 
 #[test]
@@ -221,7 +286,7 @@ fn duplicate_report_of_all_that_was_sent_again_gives_the_window_back() {
     assert_eq!(report(&mut host, &client, 0, &[(1, 4)]), [0]);
     assert_eq!(report(&mut host, &client, 10, &[]), []);
     report(&mut host, &client, 10, &[(0, 1)]);
-    assert_eq!(host.stack.counters().spurious_recoveries, 1);
+    assert_eq!(spurious(&host), (1, 0));
     host.stack.send(conn, pattern(30 * MSS)).unwrap();
     host.output(conn, AckPolicy::Merge);
     assert!(client.seen(&mut host).len() >= 10);
@@ -239,7 +304,7 @@ fn echo_of_the_original_takes_a_timeout_back_at_once() {
     // Acknowledgments of the originals.
     client.timestamps = Some((2, first[0].timestamps.unwrap().0));
     host.input(&client.ack(1, 1 + 2 * (M - 12))).events();
-    assert_eq!(host.stack.counters().spurious_recoveries, 1);
+    assert_eq!(spurious(&host), (1, 1));
     host.output(conn, AckPolicy::IfDue);
     assert_eq!(client.seen(&mut host), [], "nothing more is sent again");
     client.timestamps = Some((2, first[0].timestamps.unwrap().0));
@@ -260,7 +325,7 @@ fn frto_takes_a_timeout_back_when_what_was_not_sent_again_arrives() {
         let next = 10 + u32::from(sack);
         assert_eq!(report(&mut host, &client, 1, &[]), [next, next + 1]);
         report(&mut host, &client, 2, &[]);
-        assert_eq!(host.stack.counters().spurious_recoveries, 1, "sack {sack}");
+        assert_eq!(spurious(&host), (1, 1), "sack {sack}");
         let rest: Vec<u32> = (3..=10).flat_map(|acked| report(&mut host, &client, acked, &[])).collect();
         assert!(rest.iter().all(|&start| start > next), "{rest:?}");
     }

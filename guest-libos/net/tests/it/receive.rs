@@ -59,6 +59,25 @@ fn every_second_full_segment_is_acknowledged_at_once() {
 }
 
 #[test]
+fn sixteen_segments_after_one_out_of_order_are_acknowledged_at_once() {
+    let (mut host, client, conn) = connected();
+    host.input(&client.data(11, 1, pattern(10))).events();
+    host.output(conn, AckPolicy::IfDue);
+    host.input(&client.data(1, 1, pattern(10))).events();
+    host.stack.consume(conn, 20).unwrap();
+    host.output(conn, AckPolicy::IfDue);
+    let replies: Vec<AckDue> = (0..17)
+        .map(|number| {
+            let reply = host.input(&client.data(21 + 10 * number, 1, pattern(10))).events().reply;
+            host.output(conn, AckPolicy::IfDue);
+            reply
+        })
+        .collect();
+    assert!(replies[..16].iter().all(|&reply| reply == AckDue::Now), "{replies:?}");
+    assert_eq!(replies[16], AckDue::Delayed);
+}
+
+#[test]
 fn kept_tail_is_pending_and_narrows_the_window() {
     let (mut host, client, conn) = connected();
     let events = host.input(&client.data(1, 1, b"one two")).events();

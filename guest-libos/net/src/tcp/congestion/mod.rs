@@ -1,7 +1,8 @@
 //! Congestion control: how much may be on its way. Which segments are lost is not its business (see `recovery`).
 //! [`Congestion`] keeps the window and the threshold, and does slow start; how the window grows in congestion avoidance
 //! and how far it falls is an algorithm's: `new_reno` or `cubic`, as [`crate::Config::congestion`] says. When the first
-//! slow start ends is `hystart`'s or a loss's, as [`crate::Config::slow_start`] says. All windows are bytes.
+//! slow start ends is `hystart`'s or a loss's, as [`crate::Config::slow_start`] says. All windows are bytes. Without congestion
+//! control the window is as large as windows get, and nothing moves it.
 
 mod cubic;
 mod hystart;
@@ -50,6 +51,7 @@ enum Phase {
     First(HyStart, CongestionControl),
     NewReno(NewReno),
     Cubic(Cubic),
+    Uncontrolled,
 }
 
 /// The congestion control of one connection.
@@ -73,6 +75,7 @@ impl Phase {
         match algorithm {
             CongestionControl::NewReno => Self::NewReno(NewReno::default()),
             CongestionControl::Cubic => Self::Cubic(Cubic::default()),
+            CongestionControl::Uncontrolled => Self::Uncontrolled,
         }
     }
 
@@ -88,6 +91,10 @@ impl Congestion {
     /// For a connection whose first sequence number is `isn`.
     pub(crate) fn new(config: &Config, isn: Seq, mss: u32) -> Self {
         let phase = match config.slow_start {
+            _ if config.congestion == CongestionControl::Uncontrolled => {
+                let (window, threshold) = (MAX_WINDOW_BYTES, MAX_WINDOW_BYTES);
+                return Self { window, threshold, before: None, phase: Phase::Uncontrolled };
+            }
             SlowStart::HyStart => Phase::First(HyStart::new(isn), config.congestion),
             SlowStart::Standard => Phase::avoidance(config.congestion),
         };
@@ -98,6 +105,12 @@ impl Congestion {
     #[inline]
     pub(crate) fn window(&self) -> u32 {
         self.window
+    }
+
+    /// Whether nothing but the peer's window bounds what is on its way.
+    #[inline]
+    pub(crate) fn is_uncontrolled(&self) -> bool {
+        matches!(self.phase, Phase::Uncontrolled)
     }
 
     /// Whether the window still grows exponentially.
@@ -138,7 +151,7 @@ impl Congestion {
 
     fn avoid(&mut self, ack: &Ack, mss: u32) {
         let window = match &mut self.phase {
-            Phase::First(..) => self.window,
+            Phase::First(..) | Phase::Uncontrolled => self.window,
             Phase::NewReno(reno) => reno.on_ack(self.window, ack, mss),
             Phase::Cubic(cubic) => cubic.on_ack(self.window, ack, mss),
         };
@@ -147,6 +160,9 @@ impl Congestion {
 
     /// Loss recovery begins: a loss was found, while `flight` bytes were sent and not acknowledged.
     pub(crate) fn on_loss(&mut self, flight: u32, mss: u32) {
+        if self.is_uncontrolled() {
+            return;
+        }
         self.reduce(flight, mss);
         if let Phase::Cubic(cubic) = &mut self.phase {
             cubic.on_loss(self.window);
@@ -154,14 +170,19 @@ impl Congestion {
         self.window = self.threshold;
     }
 
-    /// Loss recovery is over; `flight` bytes are on their way.
-    pub(crate) fn on_recovered(&mut self, flight: u32, mss: u32) {
-        // RFC 6582 3.2 (3), first option: no burst when little is on its way.
-        self.window = self.threshold.min(flight.max(mss) + mss);
+    /// Loss recovery is over; `flight` bytes are on their way, and `burst` more may follow at once.
+    pub(crate) fn on_recovered(&mut self, flight: u32, burst: u32) {
+        if self.is_uncontrolled() {
+            return;
+        }
+        self.window = self.threshold.min(flight.saturating_add(burst));
     }
 
     /// The retransmission timer expired for the first time for these `flight` bytes.
     pub(crate) fn on_timeout(&mut self, flight: u32, mss: u32) {
+        if self.is_uncontrolled() {
+            return;
+        }
         self.reduce(flight, mss);
         if let Phase::Cubic(cubic) = &mut self.phase {
             cubic.on_timeout(self.window);
@@ -171,6 +192,9 @@ impl Congestion {
 
     /// The retransmission timer expired again before any progress.
     pub(crate) fn on_repeated_timeout(&mut self, mss: u32) {
+        if self.is_uncontrolled() {
+            return;
+        }
         self.window = mss;
     }
 
@@ -186,6 +210,9 @@ impl Congestion {
 
     /// Nothing was sent for longer than the retransmission timeout.
     pub(crate) fn on_idle(&mut self, mss: u32) {
+        if self.is_uncontrolled() {
+            return;
+        }
         // RFC 5681 4.1.
         self.window = self.window.min(initial_window(mss));
         if let Phase::Cubic(cubic) = &mut self.phase {
@@ -200,7 +227,7 @@ impl Congestion {
         let reduced = match &mut self.phase {
             Phase::Cubic(_) => cubic::decrease(flight),
             Phase::NewReno(reno) => reno.decrease(flight),
-            Phase::First(..) => flight,
+            Phase::First(..) | Phase::Uncontrolled => flight,
         };
         self.threshold = reduced.max(2 * mss);
     }
@@ -297,6 +324,19 @@ mod tests {
         reno.on_timeout(10 * MSS, MSS);
         reno.on_ack(&ack(9 * MSS), MSS);
         assert_eq!(reno.window(), 5 * MSS);
+    }
+
+    #[test]
+    fn uncontrolled_window_is_moved_by_nothing() {
+        let mut none = congestion(CongestionControl::Uncontrolled);
+        none.on_loss(10 * MSS, MSS);
+        none.on_recovered(MSS, MSS);
+        none.on_timeout(10 * MSS, MSS);
+        none.on_repeated_timeout(MSS);
+        none.on_idle(MSS);
+        none.on_ack(&ack(MSS), MSS);
+        none.on_spurious();
+        assert_eq!((none.window(), none.in_slow_start()), (MAX_WINDOW_BYTES, false));
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Stacks of ours in simulated time: senders on one side, a receiver on the other, and between them a link with a rate, a
-//! delay, a drop-tail queue and random loss. Every byte that arrives is compared. A seed is one repeatable run.
+//! Stacks in simulated time, ours or smoltcp's: senders on one side, a receiver on the other, and between them a link with a
+//! rate, a delay, a drop-tail queue and random loss. Every byte that arrives is compared. A seed is one repeatable run.
 
 pub(crate) mod link;
+pub(crate) mod smoltcp_stations;
 pub(crate) mod stations;
 
 use std::cmp::Reverse;
@@ -10,7 +11,18 @@ use std::collections::BinaryHeap;
 use exos_net::{Config, Duration, Instant};
 
 pub(crate) use link::{Link, LinkConfig};
-use stations::{Receiver, Sender};
+use stations::{Flow, Receiver, Sender};
+
+/// One end of the link.
+pub(crate) trait Station {
+    /// A frame arrives.
+    fn take(&mut self, now: Instant, frame: &[u8]);
+    fn next_deadline(&mut self) -> Option<Instant>;
+    /// Timers that are due fire.
+    fn expire(&mut self, now: Instant);
+    /// What its device was given.
+    fn frames(&mut self) -> &mut Vec<Vec<u8>>;
+}
 
 /// A network of `senders.len()` flows to one receiver.
 #[derive(Clone, Debug)]
@@ -36,27 +48,38 @@ enum Place {
 /// Frames under way, the earliest first.
 type UnderWay = BinaryHeap<Reverse<(Instant, u64, Place, Vec<u8>)>>;
 
-pub(crate) struct Network {
+pub(crate) struct Network<S = Sender, R = Receiver> {
     pub(crate) now: Instant,
-    pub(crate) senders: Vec<Sender>,
-    pub(crate) receiver: Receiver,
+    pub(crate) senders: Vec<S>,
+    pub(crate) receiver: R,
     pub(crate) forward: Link,
     pub(crate) backward: Link,
     under_way: UnderWay,
     frames: u64,
 }
 
+/// When simulations begin.
+pub(crate) const BEGIN: Instant = Instant::from_millis(1_000);
+
 impl Network {
     /// Every sender has begun to connect.
     pub(crate) fn new(setup: &Setup) -> Self {
-        let now = Instant::from_millis(1_000);
         let senders = setup.senders.iter().enumerate();
+        let senders = senders
+            .map(|(number, config)| Sender::new(number, config, setup.send_buffer_bytes, BEGIN))
+            .collect();
+        let receiver = Receiver::new(&setup.receiver, setup.senders.len(), BEGIN);
+        Self::of(senders, receiver, setup)
+    }
+}
+
+impl<S: Station, R: Station + AsRef<[Flow]>> Network<S, R> {
+    /// These stations, whose configuration in `setup` does not count, on its links.
+    pub(crate) fn of(senders: Vec<S>, receiver: R, setup: &Setup) -> Self {
         let mut network = Self {
-            now,
-            senders: senders
-                .map(|(number, config)| Sender::new(number, config, setup.send_buffer_bytes, now))
-                .collect(),
-            receiver: Receiver::new(&setup.receiver, setup.senders.len(), now),
+            now: BEGIN,
+            senders,
+            receiver,
             forward: Link::new(setup.forward, 2 * setup.seed + 1),
             backward: Link::new(setup.backward, 2 * setup.seed + 2),
             under_way: BinaryHeap::new(),
@@ -68,7 +91,7 @@ impl Network {
 
     /// Bytes that have arrived, by flow.
     pub(crate) fn received(&self) -> Vec<u64> {
-        self.receiver.flows.iter().map(|flow| flow.received).collect()
+        self.receiver.as_ref().iter().map(|flow| flow.received).collect()
     }
 
     /// Goes on for `duration`, or until `most_bytes` more have arrived. Returns how long that took.
@@ -87,9 +110,9 @@ impl Network {
         self.now.since(begin)
     }
 
-    fn next_at(&self) -> Instant {
+    fn next_at(&mut self) -> Instant {
         let frame = self.under_way.peek().map(|Reverse((at, ..))| *at);
-        let timers = self.senders.iter().map(Sender::next_deadline);
+        let timers = self.senders.iter_mut().map(S::next_deadline);
         timers.chain([self.receiver.next_deadline(), frame]).flatten().min().expect("something is under way")
     }
 
@@ -113,14 +136,14 @@ impl Network {
     /// What devices were given goes on its way.
     fn collect(&mut self) {
         for sender in &mut self.senders {
-            for frame in sender.nic.frames.drain(..) {
+            for frame in sender.frames().drain(..) {
                 if let Some(at) = self.forward.send(self.now, frame.len()) {
                     self.frames += 1;
                     self.under_way.push(Reverse((at, self.frames, Place::Receiver, frame)));
                 }
             }
         }
-        for frame in self.receiver.nic.frames.drain(..) {
+        for frame in self.receiver.frames().drain(..) {
             let number = stations::number_of(&frame);
             if let Some(at) = self.backward.send(self.now, frame.len()) {
                 self.frames += 1;

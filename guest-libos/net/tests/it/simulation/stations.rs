@@ -9,15 +9,17 @@ use exos_net::{
 };
 use exos_net::{RxChecksum, TxChecksum};
 
-const PORT: u16 = 80;
-const RECEIVER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
-const RECEIVER_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+use super::Station;
+
+pub(crate) const PORT: u16 = 80;
+pub(crate) const RECEIVER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+pub(crate) const RECEIVER_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// The stream repeats itself after so many bytes, a prime.
-const PERIOD: usize = 1_048_573;
+pub(crate) const PERIOD: usize = 1_048_573;
 /// Nothing on the way damages a frame, so nobody sums.
 const META: RxMeta = RxMeta { checksum: RxChecksum::AllValid };
 
-fn mac(number: usize) -> MacAddress {
+pub(crate) fn mac(number: usize) -> MacAddress {
     MacAddress([2, 0, 0, 0, 1, number as u8])
 }
 
@@ -36,7 +38,7 @@ pub(crate) fn config() -> Config {
 }
 
 /// The bytes that every sender sends.
-fn stream() -> &'static [u8] {
+pub(crate) fn stream() -> &'static [u8] {
     static STREAM: OnceLock<Vec<u8>> = OnceLock::new();
     STREAM.get_or_init(|| {
         (0..PERIOD as u32).map(|place| (place.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
@@ -98,8 +100,10 @@ impl Sender {
     fn output(&mut self, now: Instant) {
         self.stack.output(self.conn, now, &mut self.nic, AckPolicy::IfDue).unwrap();
     }
+}
 
-    pub(crate) fn take(&mut self, now: Instant, frame: &[u8]) {
+impl Station for Sender {
+    fn take(&mut self, now: Instant, frame: &[u8]) {
         match self.stack.input(now, frame, META) {
             Input::Nothing | Input::Datagram(_) | Input::DatagramError(_) => {}
             Input::Reply(reply) => Transmit::<&[u8]>::transmit_control(&mut self.nic, &reply).unwrap(),
@@ -111,12 +115,16 @@ impl Sender {
         }
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    fn next_deadline(&mut self) -> Option<Instant> {
         self.stack.next_deadline()
     }
 
-    pub(crate) fn expire(&mut self, now: Instant) {
+    fn expire(&mut self, now: Instant) {
         self.stack.expire(now, &mut self.nic, |_, _| {});
+    }
+
+    fn frames(&mut self) -> &mut Vec<Vec<u8>> {
+        &mut self.nic.frames
     }
 }
 
@@ -128,7 +136,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    fn check(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn check(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let place = (self.received % PERIOD as u64) as usize;
             let len = bytes.len().min(PERIOD - place);
@@ -152,8 +160,16 @@ impl Receiver {
         stack.listen(PORT).unwrap();
         Self { stack, nic: Nic::default(), flows: vec![Flow::default(); flows] }
     }
+}
 
-    pub(crate) fn take(&mut self, now: Instant, frame: &[u8]) {
+impl AsRef<[Flow]> for Receiver {
+    fn as_ref(&self) -> &[Flow] {
+        &self.flows
+    }
+}
+
+impl Station for Receiver {
+    fn take(&mut self, now: Instant, frame: &[u8]) {
         let number = usize::from(frame[11]);
         let conn = match self.stack.input(now, frame, META) {
             Input::Nothing | Input::Datagram(_) | Input::DatagramError(_) => return,
@@ -177,11 +193,15 @@ impl Receiver {
         self.stack.output(conn, now, &mut self.nic, AckPolicy::IfDue).unwrap();
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    fn next_deadline(&mut self) -> Option<Instant> {
         self.stack.next_deadline()
     }
 
-    pub(crate) fn expire(&mut self, now: Instant) {
+    fn expire(&mut self, now: Instant) {
         self.stack.expire(now, &mut self.nic, |_, _| {});
+    }
+
+    fn frames(&mut self) -> &mut Vec<Vec<u8>> {
+        &mut self.nic.frames
     }
 }
