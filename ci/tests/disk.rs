@@ -14,12 +14,26 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 const BLOCK_BYTES: usize = 4096;
 
 /// What the guest's cache has counted so far.
 fn counted(guest: &Guest, name: &str) -> u64 {
     guest.statistics().value("cache", name).expect("a statistic")
+}
+
+/// Waits until the guest has published this value of a statistic.
+fn assert_counted(guest: &Guest, layer: &str, name: &str, expected: u64) {
+    let start = Instant::now();
+    loop {
+        let value = guest.statistics().value(layer, name).expect("a statistic");
+        if value == expected {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{layer} {name}: {value}, not {expected}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A site as an image that can be damaged.
@@ -113,6 +127,8 @@ fn cold_and_warm_reads_are_the_same_and_only_the_cold_ones_touch_the_disk() {
                 *reads = counted(&guest, "reads") - before;
             }
             assert!(disk_reads[0] > 0 && disk_reads[1] == 0, "{io:?}: {disk_reads:?}");
+            // Nobody asks for what follows in a large file before it is read.
+            assert!(counted(&guest, "read_ahead") > 0);
             guest.stop();
         }
     });
@@ -172,6 +188,10 @@ fn corrupt_block_of_a_file_returns_500_for_it_and_all_others_are_served() {
             assert_eq!(expect("/d/good", 200).body, b"good");
             assert_eq!(expect("/", 200).body, b"home");
         }
+        // Read, found wrong and thrown out anew each time.
+        assert_counted(&guest, "http", "responses_5xx", 3);
+        assert_counted(&guest, "http", "files_broken", 3);
+        assert_counted(&guest, "cache", "bad_blocks", 3);
         let said = finish(guest, "ERROR");
         assert_eq!(said.len(), 3, "{said:#?}");
         assert!(said[0].contains("/d/bad") && said[0].contains(&format!("block {block} ")), "{}", said[0]);

@@ -30,7 +30,7 @@ fn segment(guest: &Guest, source: [u8; 4], port: u16, flags: u8) -> Vec<u8> {
 }
 
 /// A frame to the guest from a made-up neighbour.
-fn frame(guest: &Guest, ether_type: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(guest: &Guest, ether_type: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = guest.network().guest_mac().to_vec();
     frame.extend([2, 0, 0, 0, 0, 0x77]);
     frame.extend(ether_type.to_be_bytes());
@@ -38,7 +38,7 @@ fn frame(guest: &Guest, ether_type: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn neighbour() -> [u8; 4] {
+pub(crate) fn neighbour() -> [u8; 4] {
     Ipv4Addr::new(10, 80, 0, 77).octets()
 }
 

@@ -5,6 +5,7 @@ mod docs;
 mod errors;
 mod machine;
 mod prometheus;
+mod recovery;
 mod seen;
 mod tcp;
 

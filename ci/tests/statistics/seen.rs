@@ -54,6 +54,11 @@ impl Eyes {
     pub(crate) fn to_guest(&self) -> Seen {
         self.state().to_guest
     }
+
+    /// The sequence number behind all that the guest has sent from port 80 to this one.
+    pub(crate) fn sequence_of_the_guest(&self, port: u16) -> Option<u32> {
+        self.state().highest.get(&(true, 80, port)).copied()
+    }
 }
 
 /// The backend with eyes.

@@ -12,6 +12,7 @@ use std::time::Duration;
 const CONNECTIONS: u64 = 10;
 const REQUESTS: u64 = 500;
 const MISSING: u64 = 7;
+const UNMODIFIED: u64 = 5;
 
 /// Whether the stack and the eyes agree on everything that both count, so that nothing is under way.
 fn agree(statistics: &StatSnapshot, eyes: &super::seen::Eyes) -> Vec<(&'static str, u64, u64)> {
@@ -77,13 +78,19 @@ fn requests_connections_and_segments_are_as_client_and_wire_saw_them() {
                 assert_eq!(response.status(), 404);
                 body_bytes += response.body.len() as u64;
             }
+            let modified = clients[0].get("/a.txt").unwrap();
+            let since = format!("If-Modified-Since: {}\r\n", modified.head.field("last-modified").unwrap());
+            body_bytes += modified.body.len() as u64;
+            for _ in 0..UNMODIFIED {
+                assert_eq!(clients[0].get_with("/a.txt", &since).unwrap().status(), 304);
+            }
             let expected =
                 [("passive_opens", CONNECTIONS), ("opened", CONNECTIONS), ("curr_estab", CONNECTIONS)];
             assert_become(&guest, "tcp", &expected);
             let http = [
-                ("responses_2xx", REQUESTS),
+                ("responses_2xx", REQUESTS + 1),
                 ("responses_4xx", MISSING),
-                ("responses_3xx", 0),
+                ("responses_3xx", UNMODIFIED),
                 ("responses_5xx", 0),
                 ("body", body_bytes),
                 ("connections", CONNECTIONS),
@@ -93,7 +100,8 @@ fn requests_connections_and_segments_are_as_client_and_wire_saw_them() {
             let statistics = assert_agree(&guest, &eyes);
             assert_eq!(tcp(&statistics, "active_opens"), 0);
             assert_eq!(tcp(&statistics, "segs_retrans"), 0, "a perfect wire");
-            assert_eq!(tcp(&statistics, "data_segs_in"), REQUESTS + MISSING, "a request is a segment");
+            let requests = REQUESTS + 1 + MISSING + UNMODIFIED;
+            assert_eq!(tcp(&statistics, "data_segs_in"), requests, "a request is a segment");
             assert_eq!(tcp(&statistics, "thru_octets_received"), eyes.to_guest().data_bytes);
             assert!(
                 tcp(&statistics, "segs_out") > tcp(&statistics, "frames_out"),
@@ -129,8 +137,8 @@ fn lost_segments_are_counted_as_they_were_sent_again() {
     in_namespace!(|| {
         // Long enough for the window to get as large as fast retransmit needs it, at one loss in 37 segments.
         let site = Site::new().pattern_file("large", 1, 12_000_000).file("a", "a");
-        // The first answer is lost alone, which only a timeout finds; later ones in the middle of others.
-        let lost = |number: u64| number == 1 || (number > 20 && number.is_multiple_of(37));
+        // The first answer is lost alone, and the probe for it, which only a timeout finds; later ones in the middle of others.
+        let lost = |number: u64| number <= 2 || (number > 20 && number.is_multiple_of(37));
         let (eyes, wrap) = watched(lost, none);
         let guest = Guest::image("cheetah").site(&site).wrap_backend(wrap).start();
         let mut client = guest.connect();
@@ -139,7 +147,7 @@ fn lost_segments_are_counted_as_they_were_sent_again() {
         let statistics = assert_agree(&guest, &eyes);
         let seen = eyes.of_the_guest();
         assert!(seen.repeated_segments >= 2, "something was lost: {seen:?}");
-        assert!(tcp(&statistics, "timeouts") >= 1);
+        assert!(tcp(&statistics, "timeouts") >= 1 && tcp(&statistics, "tail_probes") >= 1);
         assert!(tcp(&statistics, "fast_retran") >= 1, "{}", tcp(&statistics, "timeouts"));
         assert!(tcp(&statistics, "dup_acks_in") >= 3, "what fast retransmit goes by");
         guest.stop();

@@ -120,8 +120,28 @@ group! {
         octets_retrans: Counter of "bytes",
         /// Retransmission timeouts (tcpEStatsPerfTimeouts).
         timeouts: Counter of "",
-        /// Losses found by duplicate acknowledgments (tcpEStatsStackFastRetran).
+        /// Fast recoveries: losses found by acknowledgments (tcpEStatsStackFastRetran).
         fast_retran: Counter of "",
+        /// Segments that acknowledgments showed to be lost: by the time they were sent (RACK), or by duplicates where the peer has no SACK.
+        losses_found: Counter of "segments",
+        /// Times that segments were found lost because RACK had waited long enough for them to come out of order.
+        reordering_timeouts: Counter of "",
+        /// Tail loss probes (RFC 8985).
+        tail_probes: Counter of "segments",
+        /// Losses that a tail loss probe repaired and nothing else showed.
+        tail_probe_recoveries: Counter of "",
+        /// Retransmission timeouts that turned out to be mistaken and were taken back (tcpEStatsStackSpuriousRtoDetected).
+        spurious_rto_detected: Counter of "",
+        /// Fast recoveries that turned out to be mistaken and were taken back (tcpEStatsStackSpuriousFrDetected).
+        spurious_fr_detected: Counter of "",
+        /// Acknowledgments received with SACK blocks (tcpEStatsStackSACKsRcvd).
+        sacks_rcvd: Counter of "segments",
+        /// Reports received that something has arrived twice, D-SACK (tcpEStatsStackDSACKDups).
+        dsack_dups: Counter of "segments",
+        /// SACK blocks received that cannot be true: of what was never sent, or is acknowledged.
+        sack_blocks_ignored: Counter of "blocks",
+        /// Timeouts after which a peer's SACK blocks were believed no more, because it may have thrown away what they report.
+        sacks_forgotten: Counter of "",
         /// Duplicate acknowledgments received (tcpEStatsStackDupAcksIn).
         dup_acks_in: Counter of "segments",
         /// Acknowledgments sent without data.
@@ -184,6 +204,18 @@ group! {
         unsupported: Counter of "packets",
         /// Dropped: an IPv4 fragment that cannot be one, overlaps another, or belongs to a datagram that was given up.
         fragments: Counter of "packets",
+        /// Fragments received of datagrams that have to be put together (ipSystemStatsReasmReqds).
+        reasm_reqds: Counter of "packets",
+        /// Datagrams put together (ipSystemStatsReasmOKs).
+        reasm_oks: Counter of "packets",
+        /// Datagrams that could not be put together: fragments missing for too long, overlapping, or too many (ipSystemStatsReasmFails).
+        reasm_fails: Counter of "packets",
+        /// Dropped: a UDP datagram for a port that nobody has bound (RFC 4113's udpNoPorts).
+        no_ports: Counter of "packets",
+        /// ICMP errors sent.
+        icmp_errors_out: Counter of "packets",
+        /// ICMP errors that the rate limit kept back.
+        icmp_errors_limited: Counter of "packets",
         /// Dropped: the sender is off-link and there is no gateway.
         no_route: Counter of "packets",
     }

@@ -55,6 +55,7 @@ fn tcp(area: &TcpStatistics, from: &Counters) {
     set(&area.octets_retrans, from.bytes_retransmitted);
     set(&area.timeouts, from.timeouts);
     set(&area.fast_retran, from.fast_retransmits);
+    recovery(area, from);
     set(&area.dup_acks_in, from.duplicate_acks_in);
     set(&area.pure_acks_out, from.pure_acks_out);
     set(&area.zero_rwin_rcvd, from.zero_windows_in);
@@ -74,6 +75,19 @@ fn tcp(area: &TcpStatistics, from: &Counters) {
     set(&area.driver_full, from.driver_full);
 }
 
+fn recovery(area: &TcpStatistics, from: &Counters) {
+    set(&area.losses_found, from.losses_found);
+    set(&area.reordering_timeouts, from.reordering_timeouts);
+    set(&area.tail_probes, from.tail_probes);
+    set(&area.tail_probe_recoveries, from.tail_probe_recoveries);
+    set(&area.spurious_rto_detected, from.spurious_timeouts);
+    set(&area.spurious_fr_detected, from.spurious_recoveries - from.spurious_timeouts);
+    set(&area.sacks_rcvd, from.sacks_in);
+    set(&area.dsack_dups, from.duplicates_reported);
+    set(&area.sack_blocks_ignored, from.sack_blocks_ignored);
+    set(&area.sacks_forgotten, from.sacks_forgotten);
+}
+
 fn link(area: &LinkStatistics, from: &Counters) {
     set(&area.frames_in, from.frames_in);
     set(&area.arp_replies, from.arp_replies);
@@ -86,5 +100,11 @@ fn link(area: &LinkStatistics, from: &Counters) {
     set(&area.bad_source, from.dropped_bad_source);
     set(&area.unsupported, from.dropped_unsupported);
     set(&area.fragments, from.dropped_fragment);
+    set(&area.reasm_reqds, from.reassembly_required);
+    set(&area.reasm_oks, from.reassembly_ok);
+    set(&area.reasm_fails, from.reassembly_fails);
+    set(&area.no_ports, from.dropped_no_port);
+    set(&area.icmp_errors_out, from.icmp_errors_out);
+    set(&area.icmp_errors_limited, from.icmp_errors_limited);
     set(&area.no_route, from.dropped_no_route);
 }
