@@ -67,6 +67,10 @@ impl<D: Data> SendSide<D> {
         self.urgent = self.urgent.filter(|end| end.is_after(ack));
         self.next = self.next.max(ack);
         self.take_rtt_sample(earliest_sent_at, arrival, ctx);
+        if rtt.is_some() {
+            // RFC 8961 4 (4): something has arrived that was sent once, though perhaps beside what was sent again.
+            self.rto.reset_backoff();
+        }
         self.progress_at = ctx.now;
         self.timeouts = 0;
         if let Some(loss) = self.loss.touched()

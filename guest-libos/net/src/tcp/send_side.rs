@@ -248,7 +248,7 @@ impl<D: Data> SendSide<D> {
         let exact = sent_at.map(|sent_at| ctx.now.since(sent_at));
         let Some(rtt) = exact.or_else(|| arrival.round_trip()) else { return };
         let smoothed = self.rto.sample(rtt, ctx.config.min_rto);
-        // RFC 6298 (5.7), Karn's algorithm: not before.
+        // RFC 6298 5, Karn's algorithm: what was sent again says nothing without timestamps.
         self.rto.reset_backoff();
         ctx.samples.smoothed_rtt_ns.add(smoothed.as_nanos());
         ctx.samples.congestion_window_bytes.add(u64::from(self.congestion.window()));

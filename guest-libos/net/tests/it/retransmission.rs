@@ -101,6 +101,21 @@ fn retransmitted_segment_is_not_timed() {
 }
 
 #[test]
+fn backoff_ends_when_something_arrives_that_was_sent_once() {
+    let (mut host, client, conn) = sending(3 * MSS);
+    host.wait_ms(1_500);
+    assert_eq!(host.stack.counters().timeouts, 3);
+    client.seen(&mut host);
+    // The first of three segments was sent again, the others were not: no round trip can be measured (Karn).
+    acknowledge(&mut host, &client, 1 + 3 * M);
+    host.stack.send(conn, pattern(MSS)).unwrap();
+    host.output(conn, AckPolicy::Merge);
+    client.seen(&mut host);
+    host.wait_ms(250);
+    assert_eq!(client.seen(&mut host).len(), 1, "after 200 ms, not after 1,600");
+}
+
+#[test]
 fn measured_round_trip_raises_the_timeout() {
     let (mut host, client, conn) = sending(100);
     host.now += Duration::from_millis(180);
