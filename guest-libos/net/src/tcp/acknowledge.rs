@@ -252,15 +252,18 @@ impl<D: Data> SendSide<D> {
         arrival: &Arrival<'_>,
         ctx: &mut Context<'_>,
     ) {
-        let blocks = SackBlocks::parse(segment.options);
-        ctx.counters.sacks_in += u64::from(!blocks.as_slice().is_empty());
-        for (place, block) in blocks.as_slice().iter().enumerate() {
-            news.blocks = true;
-            let second = blocks.as_slice().get(1).filter(|_| place == 0);
-            if self.is_duplicate_report(block, place, second) {
-                self.duplicate_reported(block, news, ctx);
-                continue;
-            }
+        let mut blocks = SackBlocks::parse(segment.options);
+        let blocks = blocks.as_mut_slice();
+        news.blocks = !blocks.is_empty();
+        ctx.counters.sacks_in += u64::from(news.blocks);
+        let first = blocks.first().filter(|first| self.is_duplicate_report(first, blocks.get(1))).copied();
+        if let Some(duplicate) = first {
+            self.duplicate_reported(&duplicate, news, ctx);
+        }
+        let blocks = &mut blocks[usize::from(first.is_some())..];
+        // They come by age; what one acknowledgment tells of is taken for arrived in order.
+        blocks.sort_unstable_by_key(|block| block.start.since(self.una));
+        for block in blocks {
             let reach = self.next.since(self.una);
             let (start, end) = (block.start.since(self.una), block.end.since(self.una));
             if start >= end || end > reach {
@@ -277,9 +280,8 @@ impl<D: Data> SendSide<D> {
     }
 
     /// RFC 2883 4: the first block reports a duplicate if it lies before SND.UNA or within the second.
-    fn is_duplicate_report(&self, block: &SackBlock, place: usize, second: Option<&SackBlock>) -> bool {
-        place == 0
-            && block.start.is_before(block.end)
+    fn is_duplicate_report(&self, block: &SackBlock, second: Option<&SackBlock>) -> bool {
+        block.start.is_before(block.end)
             && (block.end.is_at_or_before(self.una)
                 || second.is_some_and(|second| {
                     second.start.is_at_or_before(block.start) && block.end.is_at_or_before(second.end)

@@ -97,7 +97,9 @@ impl Recovery {
 
     /// The retransmission timer expired.
     pub(crate) fn begin_timeout(&mut self, una: Seq, next: Seq) {
-        let frto = if self.is_repeated_timeout(una) { Frto::Off } else { Frto::SentAgain };
+        // In fast recovery new data leaves all the time: what of it arrives after the timeout tells nothing of what was lost.
+        let examined = self.phase != Phase::Fast && !self.is_repeated_timeout(una);
+        let frto = if examined { Frto::SentAgain } else { Frto::Off };
         self.begin(Phase::Timeout, una, next);
         self.frto = frto;
     }
@@ -218,6 +220,18 @@ mod tests {
         assert!(!recovery.duplicate_reported(seq(800), seq(1_000)));
         assert!(!recovery.duplicate_reported(seq(100), seq(200)));
         assert!(recovery.duplicate_reported(seq(300), seq(400)));
+    }
+
+    #[test]
+    fn timeout_is_examined_unless_it_interrupts_fast_recovery_or_is_a_repeated_one() {
+        let mut recovery = Recovery::NONE;
+        recovery.begin_timeout(seq(100), seq(900));
+        assert_eq!(recovery.frto, Frto::SentAgain);
+        recovery.begin_timeout(seq(100), seq(900));
+        assert_eq!(recovery.frto, Frto::Off);
+        recovery.begin_fast(seq(200), seq(900), 700);
+        recovery.begin_timeout(seq(200), seq(900));
+        assert_eq!(recovery.frto, Frto::Off);
     }
 
     #[test]

@@ -127,6 +127,11 @@ impl SackBlocks {
         &self.blocks[..usize::from(self.len)]
     }
 
+    /// The same, to be brought into another order.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [SackBlock] {
+        &mut self.blocks[..usize::from(self.len)]
+    }
+
     /// Writes the option, aligned by no-operations in front, and returns its length: nothing without blocks.
     pub fn emit(&self, out: &mut [u8; Self::MAX_BYTES]) -> usize {
         if self.len == 0 {

@@ -143,9 +143,10 @@ fn smoltcp(loss_percent: u64, buffer: u32) -> f64 {
 
 #[test]
 fn small_buffer_is_used_as_far_as_loss_lets_it() {
-    for (loss, least) in [(0, 325e3), (1, 178e3), (5, 70e3), (10, 42e3)] {
+    // No more either: who sends faster through loss does not answer to it.
+    for (loss, least, most) in [(0, 325e3, 328e3), (1, 178e3, 190e3), (5, 69e3, 77e3), (10, 42e3, 48e3)] {
         let goodput = lossy(CongestionControl::Cubic, loss, 32 << 10);
-        assert!(goodput >= least, "{loss} %: {goodput}");
+        assert!((least..=most).contains(&goodput), "{loss} %: {goodput}");
     }
 }
 
@@ -166,7 +167,8 @@ fn large_buffer_gives_what_the_formula_allows() {
     let formula = (1.5f64 / 0.01).sqrt() * 1_448.0 / 0.1;
     for algorithm in [CongestionControl::Cubic, CongestionControl::NewReno] {
         let goodput = lossy(algorithm, 1, 4 * MIB);
-        assert!(goodput > 0.9 * formula, "{algorithm:?}: {goodput}, the formula says {formula}");
+        let share = goodput / formula;
+        assert!((0.9..1.2).contains(&share), "{algorithm:?}: {goodput}, the formula says {formula}");
     }
 }
 
@@ -179,7 +181,8 @@ fn much_loss_leaves_what_the_rate_with_timeouts_allows() {
         let rate = 1_448.0 / (0.1 * (2.0 * p / 3.0).sqrt() + timeouts);
         for algorithm in [CongestionControl::Cubic, CongestionControl::NewReno] {
             let goodput = lossy(algorithm, loss_percent, 4 * MIB);
-            assert!(goodput > 0.9 * rate, "{algorithm:?}, {loss_percent} %: {goodput}, not {rate}");
+            let share = goodput / rate;
+            assert!((0.9..1.4).contains(&share), "{algorithm:?}, {loss_percent} %: {goodput}, not {rate}");
         }
     }
 }
