@@ -65,7 +65,8 @@ impl<D: Data> Stack<D> {
     ) -> Result<Input<'f>, DropReason> {
         let (ethernet, payload) = EthernetHeader::parse(frame)?;
         let to_us = ethernet.destination == self.config.mac;
-        let is_ipv6 = ethernet.ether_type == EtherType::Ipv6;
+        // Groups of IPv6 are its own to tell, if we speak it.
+        let is_ipv6 = ethernet.ether_type == EtherType::Ipv6 && self.resolver.ipv6.is_some();
         if !to_us && !is_ipv6 && ethernet.destination != MacAddress::BROADCAST {
             return Err(DropReason::NotForUs);
         }
