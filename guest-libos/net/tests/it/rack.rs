@@ -241,6 +241,23 @@ fn single_segment_is_probed_when_the_timeout_is_due_and_instead_of_it() {
 }
 
 #[test]
+fn duplicate_where_nothing_was_reordered_does_not_widen_the_reordering_window() {
+    let (mut host, client, conn) = sending(10);
+    host.now += RTT;
+    assert_eq!(report(&mut host, &client, 0, &[(1, 4)]), [0]);
+    report(&mut host, &client, 10, &[]);
+    report(&mut host, &client, 10, &[(0, 1)]);
+    assert_eq!(host.stack.counters().duplicates_reported, 1);
+    host.stack.send(conn, pattern(6 * MSS)).unwrap();
+    host.output(conn, AckPolicy::Merge);
+    client.seen(&mut host);
+    host.now += RTT;
+    assert_eq!(report(&mut host, &client, 10, &[(11, 12)]), []);
+    host.wait_ms(12);
+    assert_eq!(starts(&client.seen(&mut host)), [10]);
+}
+
+#[test]
 fn needless_probe_does_not_widen_the_reordering_window() {
     let (mut host, client, conn) = sending(10);
     host.now += RTT;
