@@ -16,6 +16,8 @@ use std::rc::Rc;
 
 /// Frames that are read before the program has its turn.
 const BATCH_FRAMES: usize = 64;
+/// After so many bytes it has its turn, too: while they are in the cache.
+const BATCH_BYTES: usize = 256 << 10;
 /// How long the loop sleeps at most.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 /// How long what a program leaves behind may take to end.
@@ -130,12 +132,14 @@ impl Carrier<'_> {
     fn round(&mut self, endpoint: &mut Endpoint, now: Instant) -> Result<(), RunError> {
         let Wire { tap, faults, .. } = *self.wire;
         let [inbound, outbound] = &mut self.ways;
-        for _ in 0..BATCH_FRAMES {
+        let (mut frames, mut bytes) = (0, 0);
+        while frames < BATCH_FRAMES && bytes < BATCH_BYTES {
             let len = match (&mut &*tap).read(&mut self.buffer) {
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(source) => return Err(RunError::Tap { action: "read", source }),
             };
+            (frames, bytes) = (frames + 1, bytes + len);
             self.frame_at = now;
             if faults.are_none() {
                 let mut port = Port { tap, out: None, refused: &mut self.refused };

@@ -115,7 +115,7 @@ impl Endpoint {
             stream.wake_writer();
         }
         if !events.data.is_empty() {
-            let taken = stream.receive(events.data);
+            let taken = state.receive(place, events.data);
             if taken < events.data.len() && self.stack.keep(conn, &events.data[taken..]).is_err() {
                 // Bytes are missing now, and nothing can follow them.
                 drop(state);
@@ -124,6 +124,7 @@ impl Endpoint {
         } else if events.readable {
             stream.more_in_stack = true;
         }
+        let stream = state.stream(place);
         if events.peer_closed {
             stream.peer_closed = true;
             stream.wake_reader();
@@ -267,10 +268,11 @@ impl Endpoint {
         if !stream.more_in_stack {
             return;
         }
-        let taken = stream.receive(self.stack.pending(conn));
+        let taken = state.receive(place, self.stack.pending(conn));
         if taken > 0 {
             let _ = self.stack.consume(conn, taken);
         }
+        let stream = state.stream(place);
         if stream.peer_closed {
             stream.wake_reader();
         }

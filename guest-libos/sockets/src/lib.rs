@@ -21,6 +21,7 @@ mod endpoint;
 mod error;
 mod nal;
 mod options;
+mod receive_queue;
 mod state;
 mod tasks;
 mod tcp;

@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::options::SocketOption;
+use crate::receive_queue::{Chunks, ReceiveQueue};
 use crate::timer::Timers;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
@@ -18,8 +19,6 @@ use exos_net::{ConnId, Data, End, Instant};
 const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 /// Bytes a stream takes from its writer before it lets it wait, unless it says otherwise.
 pub(crate) const SEND_BUFFER_BYTES: usize = 256 << 10;
-/// A buffer above this is given back when it is empty.
-const KEPT_BUFFER_BYTES: usize = 4 << 10;
 
 /// What sockets send: bytes that were copied once.
 #[derive(Clone, Debug)]
@@ -64,7 +63,7 @@ pub(crate) struct Stream {
     pub(crate) connect_to: Option<SocketAddr>,
     pub(crate) peer: SocketAddr,
     pub(crate) local_port: u16,
-    pub(crate) received: VecDeque<u8>,
+    pub(crate) received: ReceiveQueue,
     /// The stack keeps bytes that found no room in `received`.
     pub(crate) more_in_stack: bool,
     pub(crate) peer_closed: bool,
@@ -95,7 +94,7 @@ impl Stream {
             connect_to: None,
             peer,
             local_port: 0,
-            received: VecDeque::new(),
+            received: ReceiveQueue::default(),
             more_in_stack: false,
             peer_closed: false,
             outgoing: Vec::new(),
@@ -129,35 +128,6 @@ impl Stream {
     pub(crate) fn send_room(&self) -> usize {
         self.send_buffer_bytes.saturating_sub(self.outgoing.len() + self.unacknowledged)
     }
-
-    /// Takes what arrived, as far as there is room.
-    pub(crate) fn receive(&mut self, bytes: &[u8]) -> usize {
-        let room = self.receive_buffer_bytes.saturating_sub(self.received.len());
-        let taken = bytes.len().min(room);
-        self.received.extend(&bytes[..taken]);
-        self.more_in_stack = taken < bytes.len();
-        if taken > 0 {
-            self.wake_reader();
-        }
-        taken
-    }
-
-    /// Copies bytes out; the caller has seen that there are some.
-    pub(crate) fn read(&mut self, out: &mut [u8]) -> usize {
-        let (front, back) = self.received.as_slices();
-        let from_front = front.len().min(out.len());
-        let from_back = back.len().min(out.len() - from_front);
-        out[..from_front].copy_from_slice(&front[..from_front]);
-        out[from_front..from_front + from_back].copy_from_slice(&back[..from_back]);
-        let len = from_front + from_back;
-        if len == self.received.len() {
-            self.received.clear();
-            self.received.shrink_to(KEPT_BUFFER_BYTES);
-        } else {
-            self.received.drain(..len);
-        }
-        len
-    }
 }
 
 /// A port that is listened on.
@@ -186,6 +156,8 @@ pub(crate) struct State {
     places: Vec<Option<Place>>,
     pub(crate) listeners: BTreeMap<u16, Listener>,
     pub(crate) ports: VecDeque<PortWish>,
+    /// Memory for what arrives.
+    chunks: Chunks,
     /// Streams with wishes, each once.
     dirty: VecDeque<Place>,
     pub(crate) timers: Timers,
@@ -194,9 +166,51 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn stream(&mut self, place: Place) -> &mut Stream {
+        self.stream_and_chunks(place).0
+    }
+
+    /// A stream, and the memory for what arrives for it.
+    fn stream_and_chunks(&mut self, place: Place) -> (&mut Stream, &mut Chunks) {
         match self.streams.get_mut(place as usize) {
-            Some(Some(stream)) => stream,
+            Some(Some(stream)) => (stream, &mut self.chunks),
             _ => unreachable!("a stream's place is free while somebody holds it"),
+        }
+    }
+
+    /// Takes what arrived, as far as there is room; answers how much that was.
+    pub(crate) fn receive(&mut self, place: Place, bytes: &[u8]) -> usize {
+        let (stream, chunks) = self.stream_and_chunks(place);
+        let room = stream.receive_buffer_bytes.saturating_sub(stream.received.len());
+        let taken = bytes.len().min(room);
+        stream.received.push(&bytes[..taken], chunks);
+        stream.more_in_stack = taken < bytes.len();
+        if taken > 0 {
+            stream.wake_reader();
+        }
+        taken
+    }
+
+    /// Copies out what arrived, as far as there is room.
+    pub(crate) fn read(&mut self, place: Place, out: &mut [u8]) -> usize {
+        let (stream, chunks) = self.stream_and_chunks(place);
+        let len = stream.received.read(out, chunks);
+        self.was_read(place);
+        len
+    }
+
+    /// Shows what arrived, as much as lies together, to `reader`, who says how much of it is done with.
+    pub(crate) fn read_in_place<R>(&mut self, place: Place, reader: impl FnOnce(&[u8]) -> (usize, R)) -> R {
+        let (stream, chunks) = self.stream_and_chunks(place);
+        let (len, result) = reader(stream.received.front());
+        stream.received.consume(len, chunks);
+        self.was_read(place);
+        result
+    }
+
+    /// There is room again for what waits in the stack.
+    fn was_read(&mut self, place: Place) {
+        if self.stream(place).more_in_stack {
+            self.mark_dirty(place);
         }
     }
 

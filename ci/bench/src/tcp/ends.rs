@@ -12,7 +12,7 @@ use std::thread;
 /// Where every stack listens.
 pub(crate) const PORT: u16 = 7_000;
 /// What is read at once.
-pub(crate) const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 256 << 10;
 
 /// What such a process must know.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! The session on our sockets, on a TAP.
 
-use super::ends::{End, PORT, READ_BYTES};
+use super::ends::{End, PORT};
 use super::session::Session;
 use crate::BenchError;
 use crate::network::PREFIX_BITS;
@@ -16,8 +16,6 @@ pub(crate) const SPIN_US: u64 = 50;
 pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 64;
-/// What is read at once until more comes at once.
-const FIRST_READ_BYTES: usize = 2_048;
 
 pub(crate) fn serve(end: &End) -> Result<(), BenchError> {
     let name = end.tap.as_deref().unwrap_or_default();
@@ -65,19 +63,15 @@ async fn converse(mut stream: TcpStream, buffer_bytes: usize) -> Result<(), Erro
     stream.set(SocketOption::SendBuffer(buffer_bytes));
     stream.set(SocketOption::ReceiveBuffer(buffer_bytes));
     let mut session = Session::new();
-    let mut buffer = vec![0; FIRST_READ_BYTES];
     loop {
         if !session.output().is_empty() {
             let len = stream.write(session.output()).await?;
             session.written(len);
             continue;
         }
-        let len = stream.read(&mut buffer).await?;
-        if len == 0 || session.read(&buffer[..len]).is_err() {
+        let goes_on = |bytes: &[u8]| (bytes.len(), !bytes.is_empty() && session.read(bytes).is_ok());
+        if !stream.read_in_place(goes_on).await? {
             return Ok(());
-        }
-        if len == buffer.len() && len < READ_BYTES {
-            buffer.resize(READ_BYTES, 0);
         }
     }
 }

@@ -318,3 +318,35 @@ fn many_streams_at_once_keep_their_bytes_apart() {
     assert_eq!(served.get(), 64);
     assert_eq!(wire.ends[CLIENT].tasks(), 0);
 }
+
+#[test]
+fn reader_in_place_sees_every_byte_once_and_none_at_the_end() {
+    let mut wire = Wire::new();
+    let sockets = wire.sockets(SERVER);
+    wire.spawner(SERVER).spawn(async move {
+        let listener = sockets.listen(9, 1).expect("free");
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        write_all(&mut stream, &pattern(MUCH)).await.expect("open");
+    });
+    let sockets = wire.sockets(CLIENT);
+    let got = wire.run(CLIENT, async move {
+        let mut stream = sockets.connect(address(SERVER, 9)).await.expect("somebody listens");
+        let (mut got, mut copied) = (Vec::new(), [0; 777]);
+        loop {
+            // Some of it stays: for a reader that copies, or for the next one.
+            let taken = stream.read_in_place(|bytes| {
+                let taken = bytes.len().div_ceil(2);
+                got.extend_from_slice(&bytes[..taken]);
+                (taken, taken)
+            });
+            if taken.await.expect("in order") == 0 {
+                return got;
+            }
+            if stream.is_readable() {
+                let len = stream.read(&mut copied).await.expect("in order");
+                got.extend_from_slice(&copied[..len]);
+            }
+        }
+    });
+    assert!(got == pattern(MUCH), "{} bytes", got.len());
+}
