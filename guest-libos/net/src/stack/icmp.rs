@@ -144,7 +144,7 @@ impl<D: Data> Stack<D> {
     /// Whether `address` is one of ours.
     pub(super) fn is_ours(&self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(address) => address == self.config.ip,
+            IpAddr::V4(address) => self.config.is_ours(address),
             IpAddr::V6(address) => {
                 self.resolver.ipv6.as_ref().is_some_and(|interface| interface.addresses.is_assigned(address))
             }

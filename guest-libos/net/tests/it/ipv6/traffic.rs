@@ -225,6 +225,19 @@ fn udp_over_ipv6_is_lent_and_sent_and_has_a_checksum_always() {
 }
 
 #[test]
+fn connections_of_ipv6_outlive_the_ipv4_address() {
+    let mut host = settled();
+    let mut ours = Client6::on_port(40_000);
+    let over_v6 = ours.connect(&mut host);
+    let over_v4 = crate::harness::Client::default().connect(&mut host);
+    host.stack.remove_address();
+    host.wait_ms(1);
+    assert_eq!(host.ended, [(over_v4, End::AddressLost)]);
+    assert_eq!(host.input(&ours.frame("A", 1, 1, b"six")).events().conn, over_v6);
+    assert_eq!(host.stack.address_pairs(), 1);
+}
+
+#[test]
 fn connections_of_both_families_live_side_by_side() {
     let mut host = settled();
     let mut ours = Client6::on_port(40_000);
