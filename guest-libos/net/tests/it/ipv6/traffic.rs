@@ -128,6 +128,26 @@ impl Payloads for Vec<(Control, u32, Option<u32>, Vec<u8>)> {
 }
 
 #[test]
+fn peer_that_names_no_segment_size_gets_1220_bytes() {
+    let mut host = settled();
+    let mut client = Client6::on_port(40_000);
+    // The option becomes padding.
+    let mut syn = client.frame("S", 0, 0, b"");
+    syn[74..78].fill(1);
+    syn[70..72].fill(0);
+    let sum = header(THEIRS, OURS, NextHeader::Tcp).pseudo_sum(24).bytes(&syn[54..]).checksum();
+    syn[70..72].copy_from_slice(&sum.to_be_bytes());
+    let answer = read(&host.input(&syn).reply());
+    client.our_isn = Segment::parse(&answer.payload, None).unwrap().sequence.value();
+    // Ours is what the MTU leaves.
+    assert_eq!(answer.payload[20..24], [2, 4, 0x05, 0xa0]);
+    let conn = host.input(&client.frame("A", 1, 1, b"")).events().conn;
+    host.stack.send(conn, pattern(3_000)).unwrap();
+    host.output(conn, AckPolicy::IfDue);
+    assert_eq!(client.see(&host.nic.frames.pop_front().unwrap()).3.len(), 1_220);
+}
+
+#[test]
 fn same_ports_between_other_addresses_are_another_connection() {
     let mut host = settled();
     let mut first = Client6::on_port(40_000);
