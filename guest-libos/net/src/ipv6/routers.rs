@@ -102,3 +102,22 @@ impl Routers {
         routers.chain(self.prefixes.iter().map(|prefix| prefix.until)).min().unwrap_or(Instant::NEVER)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_beyond_the_bound_are_ignored_and_what_was_given_does_not_count() {
+        let prefix = |number: u16| Ipv6Addr::new(0x2001, 0xdb8, number, 0, 0, 0, 0, 0);
+        let mut routers = Routers::new(1, 2, None);
+        routers.add_prefix(prefix(9), 48);
+        for number in 1..5 {
+            routers.prefix_advertised(prefix(number), 48, Instant::from_millis(9), Instant::ZERO);
+        }
+        let known: Vec<_> = (1..10).filter(|&number| routers.is_on_link(prefix(number))).collect();
+        assert_eq!(known, [1, 2, 9]);
+        routers.expire(Instant::from_millis(9));
+        assert!(!routers.is_on_link(prefix(1)) && routers.is_on_link(prefix(9)));
+    }
+}

@@ -115,8 +115,6 @@ impl<D: Data> Stack<D> {
         let ip = packet.header(next_header);
         match next_header {
             NextHeader::Icmpv6 => self.icmpv6_arrives(now, sender_mac, &ip, upper),
-            // What carries more than questions comes from somebody.
-            _ if packet.source.is_unspecified() => Err(DropReason::BadSource),
             NextHeader::Tcp if packet.destination.is_multicast() => Err(DropReason::NotForUs),
             NextHeader::Tcp => {
                 let segment = Segment::parse_summed(upper, verify.then(|| ip.pseudo_sum(0)))?;
