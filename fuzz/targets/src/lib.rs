@@ -7,12 +7,14 @@
 //! | [`console`](device::console) | the host channel: the same, and a client at a port |
 //! | [`user_net`](network::user_net) | the user backend: frames of a hostile guest |
 //! | [`stack`](network::stack) | exos-net: frames of a hostile network, beside an application |
+//! | [`wire`](adversary::wire) | two stacks of exos-net: what somebody does who owns the wire between them |
 //! | [`responses`](responses::responses) | exos-load: bytes of a hostile HTTP server |
 //! | [`flows`](flows::flows) | the flow table: frames are classified among flows that come and go |
 //! | [`kernel`](kernel::kernel) | the kernel's tables: capabilities, page tables, and ranges given back while they are in use, by arbitrary calls |
 //!
 //! `fuzz/README.md` says how to run them.
 
+pub mod adversary;
 pub mod device;
 pub mod flows;
 pub mod input;
@@ -24,12 +26,13 @@ pub mod responses;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("net", device::net),
     ("block", device::block),
     ("console", device::console),
     ("user_net", network::user_net),
     ("stack", network::stack),
+    ("wire", adversary::wire),
     ("responses", responses::responses),
     ("flows", flows::flows),
     ("kernel", kernel::kernel),

@@ -53,6 +53,8 @@ pub use ipv6::{AddressState, InterfaceId, Ipv6Address, Ipv6Config};
 pub use options::{Coalesce, Dscp, KeepAlive};
 pub use stack::Stack;
 pub use tcp::Seq;
+#[cfg(feature = "check")]
+pub use tcp::check::Numbers;
 pub use time::{Duration, Instant};
 pub use wire::ethernet::MacAddress;
 pub use wire::icmp::Problem;

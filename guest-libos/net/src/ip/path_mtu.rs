@@ -30,6 +30,11 @@ impl PathMtus {
         Self { entries: Vec::new(), max }
     }
 
+    #[cfg(feature = "check")]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Packets to `destination` must not be larger than `mtu`. Returns whether that is news. When there are too many
     /// destinations the one that would be forgotten next gives way.
     pub(crate) fn learn(&mut self, destination: IpAddr, mtu: u16, proven: bool, now: Instant) -> bool {

@@ -332,6 +332,23 @@ impl Reassembly {
         self.datagrams.len()
     }
 
+    /// # Panics
+    /// If pieces overlap, or are not all counted.
+    #[cfg(feature = "check")]
+    pub(crate) fn check(&self) {
+        for datagram in &self.datagrams {
+            let mut end = 0;
+            for piece in &datagram.pieces {
+                assert!(end <= piece.offset, "pieces overlap");
+                end = piece.end();
+            }
+            assert!(datagram.pieces.len() <= MAX_FRAGMENTS && end <= MAX_DATAGRAM_BYTES);
+            let cost = datagram.received_bytes() + datagram.pieces.len() * FRAGMENT_COST_BYTES;
+            assert_eq!(datagram.cost_bytes, cost);
+        }
+        assert_eq!(self.cost_bytes, self.datagrams.iter().map(|datagram| datagram.cost_bytes).sum::<usize>());
+    }
+
     pub(crate) fn cost_bytes(&self) -> usize {
         self.cost_bytes
     }

@@ -26,7 +26,7 @@ use crate::wire::tcp::Segment;
 use crate::wire::udp::{self, UdpDatagram};
 
 /// The most frames that wait for the next `expire`: one of the largest datagrams in fragments of 1,500 bytes fits.
-const MAX_WAITING: usize = 64;
+pub(super) const MAX_WAITING: usize = 64;
 
 /// Frames that nobody could send when they were made.
 #[derive(Debug, Default)]
@@ -53,6 +53,11 @@ impl Outbox {
 
     pub(super) fn clear(&mut self) {
         self.frames.clear();
+    }
+
+    #[cfg(feature = "check")]
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
     }
 
     /// When there is something to send.

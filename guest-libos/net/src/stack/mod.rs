@@ -3,6 +3,8 @@
 
 mod address;
 mod arp;
+#[cfg(feature = "check")]
+mod check;
 mod expire;
 mod fragments;
 mod icmp;

@@ -57,6 +57,11 @@ impl Neighbours {
         Self { entries: HashMap::with_hasher(hash), max }
     }
 
+    #[cfg(feature = "check")]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The address that was heard last, however long ago.
     pub(super) fn last_known(&self, ip: Ipv4Addr) -> Option<MacAddress> {
         self.entries.get(&ip)?.mac

@@ -31,6 +31,8 @@
 
 pub(crate) mod acknowledge;
 pub(crate) mod black_hole;
+#[cfg(feature = "check")]
+pub(crate) mod check;
 pub(crate) mod congestion;
 pub(crate) mod connection;
 pub(crate) mod isn;

@@ -80,6 +80,25 @@ impl ReceiveBuffer {
         self.runs.last().map_or(self.tail, |run| run.end)
     }
 
+    /// How far behind RCV.NXT anything is kept.
+    #[cfg(feature = "check")]
+    pub(crate) fn beyond(&self) -> usize {
+        self.extent() - self.tail
+    }
+
+    /// # Panics
+    /// If the runs are not sorted, disjoint and few.
+    #[cfg(feature = "check")]
+    pub(crate) fn check(&self) {
+        assert!(self.head <= self.tail && self.runs.len() <= MAX_RUNS);
+        let mut end = self.tail;
+        for run in &self.runs {
+            assert!(end < run.start && run.start < run.end, "{:?}", self.runs);
+            end = run.end;
+        }
+        assert!(end <= self.bytes.len());
+    }
+
     /// How much memory an insertion would add at most.
     pub(crate) fn growth(&self, offset: usize, len: usize) -> usize {
         let needed = self.tail - self.head + offset + len;
@@ -138,6 +157,12 @@ impl ReceiveBuffer {
             self.bytes.resize(end - moved, 0);
         }
         moved
+    }
+
+    /// Nothing comes behind what is in order: drops what arrived before its turn.
+    pub(crate) fn end(&mut self) {
+        self.runs.clear();
+        self.consume(0);
     }
 
     /// Drops the first `len` bytes in order.

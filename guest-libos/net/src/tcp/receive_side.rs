@@ -192,6 +192,10 @@ impl ReceiveSide {
             self.next += 1;
             // The FIN takes no buffer: the window moves along with it.
             self.edge = self.edge.max(self.next);
+            // What lies behind the end belongs to nothing.
+            let before = self.buffer.capacity();
+            self.buffer.end();
+            *ctx.buffered_bytes = *ctx.buffered_bytes + self.buffer.capacity() - before;
             self.owe_ack(AckDue::Now, ctx);
             text.fin = true;
         }

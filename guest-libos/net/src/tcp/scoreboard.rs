@@ -120,6 +120,11 @@ impl Scoreboard {
         adjacent && at == next && count(Fate::Sacked) == self.sacked && count(Fate::Lost) == self.lost
     }
 
+    #[cfg(feature = "check")]
+    pub(crate) fn len(&self) -> usize {
+        self.records.len() + usize::from(self.tail.is_some())
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().chain(&self.tail)
     }

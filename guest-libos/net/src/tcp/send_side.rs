@@ -210,12 +210,11 @@ impl<D: Data> SendSide<D> {
         }
     }
 
-    /// RFC 9293 3.10.7.4: the window of the newest segment counts.
+    /// RFC 9293 3.10.7.4: the window of the newest segment counts, for `ack` not before SND.UNA. What acknowledges more was
+    /// sent later, even if it is a retransmission: with an older window, SND.UNA would move the window's end.
     #[inline]
     pub(crate) fn update_window(&mut self, segment: &Segment<'_>, ack: Seq, ctx: &mut Context<'_>) {
-        if self.window_sequence.is_before(segment.sequence)
-            || (self.window_sequence == segment.sequence && self.window_ack.is_at_or_before(ack))
-        {
+        if self.window_ack.is_before(ack) || self.window_sequence.is_at_or_before(segment.sequence) {
             self.set_window(segment, ack, ctx);
         }
     }
@@ -276,6 +275,11 @@ impl<D: Data> SendSide<D> {
     #[inline]
     pub(crate) fn has_unsent(&self) -> bool {
         self.queue.unsent() > 0 || self.fin_pending()
+    }
+
+    #[cfg(feature = "check")]
+    pub(crate) fn congestion_window(&self) -> u32 {
+        self.congestion.window()
     }
 
     /// The next lost bytes and where they begin, if they may be sent again now.

@@ -122,6 +122,13 @@ impl<D: Data> Table<D> {
         Some((ConnId { index, generation: slot.generation }, slot.connection.as_mut()?))
     }
 
+    /// All connections with their places.
+    #[cfg(feature = "check")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Connection<D>)> {
+        let connections = self.slots.iter().map(|slot| slot.connection.as_ref());
+        (0..).zip(connections).filter_map(|(index, connection)| Some((index, connection?)))
+    }
+
     /// Adds a connection that `make` builds. Its key, which is `key`, must not be in the table.
     pub(crate) fn insert(
         &mut self,

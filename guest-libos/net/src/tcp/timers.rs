@@ -86,6 +86,14 @@ impl TimerWheel {
         }
     }
 
+    /// Whether the timer `index` fires soon after `deadline` at the latest.
+    #[cfg(feature = "check")]
+    pub(crate) fn fires_by(&self, index: u32, deadline: Instant) -> bool {
+        let latest = ((deadline.as_nanos() >> TICK_SHIFT) + 1).max(self.elapsed + 1);
+        let armed = |timer: &Timer| timer.list != NO_LIST && self.tick_of(timer) <= latest;
+        self.timers.get(index as usize).is_some_and(armed) || deadline == Instant::NEVER
+    }
+
     fn link(&mut self, index: u32, tick: u64) {
         self.disarm(index);
         if self.timers.len() <= index as usize {

@@ -167,6 +167,7 @@ impl Run<'_> {
             "opening" => self.stack.opening(),
             "established" => self.stack.established(),
             "time_wait" => self.stack.time_wait(),
+            "buffered_bytes" => self.stack.buffered_bytes(),
             "urgent_bytes" => of_conn(&|conn| self.stack.urgent_bytes(conn) as usize)?,
             "unsent" => of_conn(&|conn| self.stack.unsent_bytes(conn))?,
             "unacked" => of_conn(&|conn| self.stack.unacked_bytes(conn))?,

@@ -1,0 +1,168 @@
+//! Looks at every frame that leaves a stack: it is well formed, from us, not larger than the link takes; its text is what
+//! the application queued, at its place; and on an honest wire it is within the window that the peer has announced and
+//! acknowledges nothing that the peer has not sent.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use super::frames::{
+    ACK, FIN, IP, RST, SYN, Segment, TRANSPORT, is_icmp_fragment, is_whole_ipv4, options, sums_are_right,
+    u16_at, u32_at,
+};
+use super::station::{PORT, ip, mac, stream};
+
+/// Who sends to whom: a station, its port, and the other end.
+type Way = (usize, u16, (Ipv4Addr, u16));
+
+/// What was seen of one direction of one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Direction {
+    isn: u32,
+    /// The highest sequence number that left, and the highest that the other side lets out.
+    max: u32,
+    edge: Option<u32>,
+    /// Shift of its window field, if its SYN had one.
+    scale: Option<u8>,
+    /// A SYN that was late has begun another connection between the same ports: numbers of both go to and fro.
+    again: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Monitor {
+    directions: HashMap<Way, Direction>,
+    honest_wire: bool,
+}
+
+/// A segment's way, and the way back.
+fn ways(number: usize, segment: &Segment<'_>) -> (Way, Way) {
+    let there = (number, segment.source.1, segment.destination);
+    (there, (1 - number, segment.destination.1, segment.source))
+}
+
+fn is_after(one: u32, other: u32) -> bool {
+    (one.wrapping_sub(other) as i32) > 0
+}
+
+impl Monitor {
+    pub(crate) fn new(honest_wire: bool) -> Self {
+        Self { honest_wire, ..Self::default() }
+    }
+
+    /// A frame leaves station `number`, whose link takes datagrams of `mtu` bytes.
+    pub(crate) fn look(&mut self, number: usize, mtu: u16, frame: &[u8]) {
+        assert!(
+            frame.len() >= IP + 28 && frame.len() - IP <= usize::from(mtu),
+            "a frame of {} bytes",
+            frame.len()
+        );
+        assert!(frame[0] & 1 == 0 || frame[..6] == [0xff; 6], "nobody is asked in groups");
+        assert_eq!(frame[6..12], mac(number), "it is from us");
+        if frame[12..14] == [8, 6] {
+            assert_eq!(frame[IP..IP + 6], [0, 1, 8, 0, 6, 4]);
+            assert_eq!(
+                (&frame[IP + 8..IP + 14], u32_at(frame, IP + 14)),
+                (&mac(number)[..], ip(number).to_bits())
+            );
+            return;
+        }
+        if is_icmp_fragment(frame) {
+            // An answer to an echo request that came in fragments, and was as large.
+            return;
+        }
+        assert!(
+            frame[0] & 1 == 0 && is_whole_ipv4(frame),
+            "a datagram that contradicts itself: {frame:02x?}"
+        );
+        assert!(sums_are_right(frame), "a checksum is wrong: {frame:02x?}");
+        assert_eq!(Ipv4Addr::from_bits(u32_at(frame, IP + 12)), ip(number), "it is from us");
+        match frame[IP + 9] {
+            6 => self.segment(number, &Segment::parse(frame).expect("a segment within its frame")),
+            1 => assert!(
+                matches!(frame[TRANSPORT], 0 | 3 | 11 | 12),
+                "an ICMP message of type {}",
+                frame[TRANSPORT]
+            ),
+            other => panic!("nobody sends protocol {other}"),
+        }
+    }
+
+    fn segment(&mut self, number: usize, segment: &Segment<'_>) {
+        let (from, to) = (segment.source.1, segment.destination.1);
+        let bits = segment.flags & (SYN | FIN | RST);
+        assert!(bits & (bits.wrapping_sub(1)) == 0, "at most one of SYN, FIN and RST");
+        assert!(
+            segment.flags & ACK != 0 || bits == SYN || bits == RST,
+            "only a SYN and an RST acknowledge nothing"
+        );
+        let (mut scale, mut blocks) = (None, Vec::new());
+        for option in options(segment.options) {
+            match option.expect("options are whole") {
+                (2, content) => assert!(bits == SYN && content.len() == 2 && u16_at(content, 0) > 0),
+                (3, &[shift]) => {
+                    assert!(bits == SYN && shift <= 14);
+                    scale = Some(shift);
+                }
+                (4, content) => assert!(bits == SYN && content.is_empty()),
+                (5, content) => {
+                    assert!(bits != SYN && (1..=4).contains(&(content.len() / 8)) && content.len() % 8 == 0);
+                    blocks = content.chunks(8).map(|block| (u32_at(block, 0), u32_at(block, 4))).collect();
+                }
+                (8, content) => assert_eq!(content.len(), 8),
+                (kind, content) => panic!("option {kind}: {content:02x?}"),
+            }
+        }
+        for &(start, end) in &blocks {
+            assert!(is_after(end, start), "an empty block");
+        }
+        if bits == RST {
+            return;
+        }
+        let (there, back) = ways(number, segment);
+        let peer = self.directions.get(&back).copied();
+        let direction = self.directions.entry(there).or_default();
+        if bits == SYN && direction.isn != segment.sequence {
+            let again = *direction != Direction::default();
+            *direction = Direction { isn: segment.sequence, max: segment.sequence, edge: None, scale, again };
+        }
+        let Direction { isn, .. } = *direction;
+        // A forger opens connections whose stream begins nowhere; those of our application begin behind a SYN of ours.
+        let opener = if to == PORT { from } else { to };
+        let at = segment.sequence.wrapping_sub(isn).wrapping_sub(1) as usize;
+        let expected = stream(number, opener, at, segment.payload.len());
+        assert!(segment.payload == expected, "wrong bytes leave at {at}");
+        if is_after(segment.end(), direction.max) {
+            direction.max = segment.end();
+        }
+        if let (true, Some(peer)) = (self.honest_wire, peer.filter(|peer| !peer.again && !direction.again)) {
+            self.promises(number, segment, &peer, &blocks);
+        }
+    }
+
+    /// On a wire that makes nothing up.
+    fn promises(&mut self, number: usize, segment: &Segment<'_>, peer: &Direction, blocks: &[(u32, u32)]) {
+        let (there, back) = ways(number, segment);
+        let is_syn = segment.flags & SYN != 0;
+        let Some(direction) = self.directions.get(&there).copied() else { return };
+        if segment.flags & ACK != 0 {
+            assert!(!is_after(segment.acknowledgment, peer.max), "acknowledges what was not sent");
+            for &(_, end) in blocks {
+                assert!(!is_after(end, peer.max), "reports what was not sent");
+            }
+            let scaled = !is_syn && peer.scale.is_some();
+            let shift = direction.scale.filter(|_| scaled).unwrap_or(0);
+            let edge = segment.acknowledgment.wrapping_add(u32::from(segment.window) << shift);
+            let peer = self.directions.entry(back).or_default();
+            if peer.edge.is_none_or(|before| is_after(edge, before)) {
+                peer.edge = Some(edge);
+            }
+        }
+        if let Some(edge) = direction.edge.filter(|_| !segment.payload.is_empty()) {
+            // A closed window is probed with one octet; an FIN follows the last that fits.
+            assert!(
+                !is_after(segment.end(), edge.wrapping_add(1)),
+                "beyond the window: {} of {edge}",
+                segment.end()
+            );
+        }
+    }
+}
