@@ -4,6 +4,7 @@
 #[path = "../../../guest-libos/net/tests/adversary/wire/mod.rs"]
 mod stacks;
 
+pub(crate) use stacks::frames;
 use stacks::{Adversary, run};
 
 /// Two stacks and an adversary, who forges or does not.

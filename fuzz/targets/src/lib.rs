@@ -8,6 +8,9 @@
 //! | [`user_net`](network::user_net) | the user backend: frames of a hostile guest |
 //! | [`stack`](network::stack) | exos-net: frames of a hostile network, beside an application |
 //! | [`wire`](adversary::wire) | two stacks of exos-net: what somebody does who owns the wire between them |
+//! | [`fragments`](fragments::fragments) | exos-net: datagrams in fragments |
+//! | [`dns`](names::dns), [`dhcp`](names::dhcp) | exos-dns, exos-dhcp: answers of servers, or of anybody |
+//! | [`forward`](forward::forward) | exos-forward: frames from both sides and from anybody |
 //! | [`responses`](responses::responses) | exos-load: bytes of a hostile HTTP server |
 //! | [`flows`](flows::flows) | the flow table: frames are classified among flows that come and go |
 //! | [`kernel`](kernel::kernel) | the kernel's tables: capabilities, page tables, and ranges given back while they are in use, by arbitrary calls |
@@ -17,8 +20,11 @@
 pub mod adversary;
 pub mod device;
 pub mod flows;
+pub mod forward;
+pub mod fragments;
 pub mod input;
 pub mod kernel;
+pub mod names;
 pub mod network;
 pub mod responses;
 
@@ -26,13 +32,17 @@ pub mod responses;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 13] = [
     ("net", device::net),
     ("block", device::block),
     ("console", device::console),
     ("user_net", network::user_net),
     ("stack", network::stack),
     ("wire", adversary::wire),
+    ("fragments", fragments::fragments),
+    ("dns", names::dns),
+    ("dhcp", names::dhcp),
+    ("forward", forward::forward),
     ("responses", responses::responses),
     ("flows", flows::flows),
     ("kernel", kernel::kernel),

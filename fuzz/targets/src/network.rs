@@ -14,14 +14,14 @@ use std::net::Ipv4Addr;
 const BEFORE_TRANSPORT: usize = 34;
 
 /// Between whom a frame goes.
-struct Ends {
-    from: ([u8; 6], Ipv4Addr),
-    to: ([u8; 6], Ipv4Addr),
+pub(crate) struct Ends {
+    pub(crate) from: ([u8; 6], Ipv4Addr),
+    pub(crate) to: ([u8; 6], Ipv4Addr),
 }
 
 /// A frame that is good up to where the bytes say otherwise: addresses, lengths and checksums fit. Otherwise everything would end at
 /// the first check. `near`: sequence and acknowledgment numbers that the other side waits for.
-fn frame(input: &mut Input<'_>, ends: &Ends, near: (u32, u32)) -> Vec<u8> {
+pub(crate) fn frame(input: &mut Input<'_>, ends: &Ends, near: (u32, u32)) -> Vec<u8> {
     let kind = input.below(8);
     let mut frame = [&ends.to.0[..], &ends.from.0].concat();
     if kind == 0 {
@@ -92,7 +92,7 @@ fn frame(input: &mut Input<'_>, ends: &Ends, near: (u32, u32)) -> Vec<u8> {
 }
 
 /// The sequence number that the sender of a TCP segment waits for, and an acknowledgment of all that it sent, SYN included.
-fn expected(frame: &[u8]) -> Option<(u32, u32)> {
+pub(crate) fn expected(frame: &[u8]) -> Option<(u32, u32)> {
     let number = |at: usize| Some(u32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?));
     if frame.get(12..14)? != [8, 0] || frame.get(23)? != &6 {
         return None;
