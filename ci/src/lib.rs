@@ -12,6 +12,7 @@
 //! | [`sockets`] | what the kernel says of a socket |
 //! | [`swamp`] | runs of webswamp, and the servers that it meets |
 //! | [`tracefs`] | tracefs for one test, there or not |
+//! | [`under_attack`] | an honest load beside attacks on TCP/IP |
 //!
 //! A test wraps its body in `exovm_netns::in_namespace!`; nothing here touches the host's own network.
 
@@ -25,6 +26,7 @@ pub mod scene;
 pub mod sockets;
 pub mod swamp;
 pub mod tracefs;
+pub mod under_attack;
 
 pub use exovm_test::guest::make_image;
 pub use exovm_test::{Client, Guest, GuestBuilder, Response, Site, guest, http, network, site};
