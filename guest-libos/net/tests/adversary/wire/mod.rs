@@ -31,12 +31,17 @@ pub(crate) enum Adversary {
 /// How long a frame takes on a perfect wire.
 const DELAY: Duration = Duration::from_micros(500);
 const AT_ONCE: Duration = Duration::ZERO;
-/// So many frames in a row may be lost or late, less than a connection is given up for.
+/// For so long a device is full.
+const ROOM_AFTER: Duration = Duration::from_millis(1);
+/// So many frames in a row, and so many in all, may be lost or late: a connection is given up for more.
 const MOST_TROUBLE: u32 = 4;
+const MOST_TROUBLE_IN_ALL: u32 = 64;
+/// As much trouble as that, each time after the longest timeout, is not yet the end.
+const LIFETIME: Duration = Duration::from_secs(2 * 3_600);
 /// The fewest bytes that a full segment has: an adversary may say that its end takes no more (`MIN_MSS` less timestamps).
 const LEAST_MSS: usize = 36;
 /// From the end of the adversary on everything must have ended after so long.
-const PATIENCE: Duration = Duration::from_secs(1_200);
+const PATIENCE: Duration = Duration::from_secs(4 * 3_600);
 /// Frames a second that connections at odds with each other may send on a perfect wire.
 const CALM_FRAMES: u64 = 40;
 /// Where both ends open at the same time.
@@ -65,6 +70,7 @@ struct World<'a> {
     /// Frames held back to be merged with the next.
     held: [Option<Vec<u8>>; 2],
     trouble: u32,
+    troubles: u32,
     summary: Summary,
 }
 
@@ -85,10 +91,11 @@ fn config(choices: &mut Choices<'_>) -> Config {
     config.max_path_mtus = 2;
     config.max_reassemblies = 8;
     config.max_reassembly_bytes = 300_000;
-    // Longer than all the trouble that one connection may get.
-    config.user_timeout = Duration::from_secs(600);
-    config.fin_wait_2 = config.user_timeout;
-    config.time_wait = config.user_timeout;
+    config.user_timeout = LIFETIME;
+    config.fin_wait_2 = LIFETIME;
+    config.time_wait = LIFETIME;
+    config.syn_retries = 16;
+    config.syn_ack_retries = 16;
     config.ephemeral_ports = MEETING_PORT..=MEETING_PORT + 200;
     config
 }
@@ -126,6 +133,7 @@ impl<'a> World<'a> {
             under_way: UnderWay::new(),
             held: [None, None],
             trouble: 0,
+            troubles: 0,
             summary: Summary::default(),
         }
     }
@@ -134,6 +142,12 @@ impl<'a> World<'a> {
     fn put(&mut self, to: usize, frame: Vec<u8>, late: Duration) {
         self.summary.frames += 1;
         self.under_way.push(Reverse((self.now + DELAY + late, self.summary.frames, to, frame)));
+    }
+
+    /// One more is lost or late, after so many in a row.
+    fn trouble(&mut self, in_a_row: u32) {
+        self.trouble = in_a_row + 1;
+        self.troubles += 1;
     }
 
     /// A frame left the other station.
@@ -149,11 +163,12 @@ impl<'a> World<'a> {
             return self.put(to, frame, AT_ONCE);
         }
         let troubled = self.trouble;
+        let may_trouble = troubled < MOST_TROUBLE && self.troubles < MOST_TROUBLE_IN_ALL;
         self.trouble = 0;
         match self.choices.below(if self.adversary == Adversary::Forging { 20 } else { 16 }) {
-            1 | 2 if troubled < MOST_TROUBLE => self.trouble = troubled + 1,
-            3 if troubled < MOST_TROUBLE => {
-                self.trouble = troubled + 1;
+            1 | 2 if may_trouble => self.trouble(troubled),
+            3 if may_trouble => {
+                self.trouble(troubled);
                 let late = Duration::from_millis(u64::from(self.choices.u8()) * 8);
                 self.put(to, frame, late);
             }
@@ -169,8 +184,8 @@ impl<'a> World<'a> {
                 }
                 self.put(to, frame, AT_ONCE);
             }
-            6 if troubled < MOST_TROUBLE => {
-                self.trouble = troubled + 1;
+            6 if may_trouble => {
+                self.trouble(troubled);
                 let mut damaged = frame;
                 if frames::is_whole_ipv4(&damaged) {
                     let at = frames::IP + usize::from(self.choices.u16()) % (damaged.len() - frames::IP);
@@ -218,7 +233,9 @@ impl<'a> World<'a> {
 
     fn next_at(&self) -> Option<Instant> {
         let frame = self.under_way.peek().map(|Reverse((at, ..))| *at);
-        self.stations.iter().map(|station| station.stack.next_deadline()).chain([frame]).flatten().min()
+        // A device that was full says when it has room again.
+        let room = self.stations.iter().any(|station| station.nic.is_full).then(|| self.now + ROOM_AFTER);
+        self.stations.iter().map(|station| station.stack.next_deadline()).chain([frame, room]).flatten().min()
     }
 
     /// What is next happens. False: nothing ever will.
