@@ -55,6 +55,7 @@ pub struct GuestBuilder {
     arguments: Vec<String>,
     net: Net,
     gateway: Ipv4Addr,
+    dhcp: bool,
     disks: Vec<(PathBuf, Access)>,
     wrappers: Vec<Wrapper>,
     disk_wrappers: Vec<DiskWrapper>,
@@ -73,6 +74,7 @@ impl GuestBuilder {
             arguments: Vec::new(),
             net: Net::Tap(0),
             gateway: Ipv4Addr::UNSPECIFIED,
+            dhcp: false,
             disks: Vec::new(),
             wrappers: Vec::new(),
             disk_wrappers: Vec::new(),
@@ -147,6 +149,12 @@ impl GuestBuilder {
     /// What the guest on a TAP takes for its gateway; none if not said.
     pub fn gateway(mut self, address: Ipv4Addr) -> Self {
         self.gateway = address;
+        self
+    }
+
+    /// The guest on a TAP asks a DHCP server there for its address, which is [`Machine::leased_address`].
+    pub fn dhcp(mut self) -> Self {
+        self.dhcp = true;
         self
     }
 
@@ -258,6 +266,9 @@ impl GuestBuilder {
                 host::require_tap();
                 let (network, mut setup) = Network::create(number);
                 setup.ipv4.gateway = self.gateway.octets();
+                if self.dhcp {
+                    setup.ipv4 = abi::boot::Ipv4Config { dhcp: 1, ..Default::default() };
+                }
                 (Some(network), Some(setup))
             }
             Net::User => {

@@ -30,7 +30,7 @@ impl Network {
         let address = network.guest_address().octets();
         let setup = NetSetup {
             backend: Box::new(tap),
-            ipv4: abi::boot::Ipv4Config { address, gateway: [0; 4], prefix_len: PREFIX_LEN.into() },
+            ipv4: abi::boot::Ipv4Config { address, gateway: [0; 4], prefix_len: PREFIX_LEN.into(), dhcp: 0 },
             mac: network.guest_mac(),
             mtu_bytes: MTU_BYTES,
             queue_pairs: QUEUE_PAIRS,

@@ -175,6 +175,8 @@ pub struct Ipv4Config {
     pub gateway: [u8; 4],
     /// Length of the on-link prefix in bits.
     pub prefix_len: u32,
+    /// 1: the environment asks a DHCP server for all of this, and there is no address.
+    pub dhcp: u32,
 }
 
 /// How an environment waits when it has nothing to do and is not told to take a turn.
@@ -256,6 +258,8 @@ pub struct EnvironmentPage {
     pub capabilities: Capabilities,
     /// Address of the first network device.
     pub ipv4: Ipv4Config,
+    /// Zero.
+    pub reserved: u32,
     /// Bytes of [`Self::arguments`] in use.
     pub arguments_len: u32,
     /// The image's arguments, UTF-8, separated by NUL.
@@ -308,8 +312,8 @@ pub struct StatusPage {
     pub gate: AtomicU32,
     /// A value of [`wake`] (written by the kernel).
     pub wake: AtomicU32,
-    /// Zero.
-    pub reserved: AtomicU32,
+    /// IPv4 address that a DHCP server has leased, most significant byte first; 0: none.
+    pub address: AtomicU32,
 }
 
 const _: () = assert!(size_of::<BootPage>() <= 4096);

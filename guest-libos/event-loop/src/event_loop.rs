@@ -32,6 +32,8 @@ pub(crate) struct EventLoop<'t, T: Tenant> {
     asked_since_tsc: Option<u64>,
     /// Somebody at the console wants the machine to end.
     quit: bool,
+    /// The tenant does its work.
+    is_ready: bool,
 }
 
 /// What the console's commands ask for.
@@ -61,18 +63,19 @@ impl<'t, T: Tenant> EventLoop<'t, T> {
             None => None,
         };
         let scale = Scale::new();
-        Ok(Self { tenant, nic, disk, console, scale, rounds: 0, asked_since_tsc: None, quit: false })
+        let (rounds, asked_since_tsc, quit, is_ready) = (0, None, false, false);
+        Ok(Self { tenant, nic, disk, console, scale, rounds, asked_since_tsc, quit, is_ready })
     }
 
     pub(crate) fn run(&mut self) {
         self.work();
-        if let Some(port) = self.tenant.port() {
-            pages::status().port.store(u32::from(port), Ordering::Relaxed);
-        }
-        pages::stamp(phase::READY);
+        self.look_whether_ready();
         while !turn::stop_wanted() && !self.quit && !self.tenant.is_over() {
             let received = self.receive();
             self.work();
+            if !self.is_ready {
+                self.look_whether_ready();
+            }
             if self.is_console_ready() {
                 self.answer_console();
             }
@@ -93,6 +96,18 @@ impl<'t, T: Tenant> EventLoop<'t, T> {
                 // at once.
                 turn::take(1);
             }
+        }
+    }
+
+    /// Says once that the tenant does its work.
+    #[cold]
+    fn look_whether_ready(&mut self) {
+        self.is_ready = self.tenant.is_ready();
+        if self.is_ready {
+            if let Some(port) = self.tenant.port() {
+                pages::status().port.store(u32::from(port), Ordering::Relaxed);
+            }
+            pages::stamp(phase::READY);
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::StartError;
 use abi::boot::{DEVICE_NET, Device};
 use core::net::Ipv4Addr;
-use exos_net::{Config, MacAddress, TxChecksum};
+use exos_net::{Config, MacAddress, OnConflict, Probing, TxChecksum};
 use exos_runtime::pages;
 
 /// Of the heap, one part in so many may be taken by what peers have sent and the program has not read.
@@ -17,7 +17,7 @@ pub struct Interface {
     pub(crate) device: &'static Device,
     /// Its hardware address.
     pub mac: MacAddress,
-    /// Its address.
+    /// Its address; unspecified if a DHCP server is to be asked for one.
     pub address: Ipv4Addr,
     /// Bits of the address that all of the link share.
     pub prefix_len: u8,
@@ -28,13 +28,25 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// The first, with its address.
+    /// The first, which must have an address.
     pub fn first() -> Result<Self, StartError> {
+        Self::first_of_any().and_then(|interface| {
+            if interface.asks_dhcp() { Err(StartError::NoAddress) } else { Ok(interface) }
+        })
+    }
+
+    /// Whether a DHCP server is to be asked for its address.
+    pub fn asks_dhcp(&self) -> bool {
+        self.address.is_unspecified()
+    }
+
+    /// The first, with an address or to ask for one.
+    pub(crate) fn first_of_any() -> Result<Self, StartError> {
         let environment = pages::environment();
         let index = pages::device_of_kind(DEVICE_NET).ok_or(StartError::NoNic)?;
         let device = &environment.devices[index];
         let ipv4 = &environment.ipv4;
-        if ipv4.address == [0; 4] {
+        if ipv4.address == [0; 4] && ipv4.dhcp == 0 {
             return Err(StartError::NoAddress);
         }
         let (mut mac, mut secret) = ([0; 6], [0; 16]);
@@ -55,6 +67,9 @@ impl Interface {
     pub fn stack_config(&self, max_connections: u32) -> Config {
         let mut config = Config::new(self.mac, self.address, self.prefix_len, self.secret);
         config.gateway = self.gateway;
+        if self.asks_dhcp() {
+            (config.probing, config.on_conflict) = (Probing::Before, OnConflict::GiveUp);
+        }
         config.mtu = self.device.mtu_bytes as u16;
         config.max_connections = max_connections;
         config.max_buffered_bytes = (pages::heap_bytes() / BUFFERED_SHARE) as usize;

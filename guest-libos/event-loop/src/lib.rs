@@ -17,6 +17,8 @@ pub mod console;
 pub mod disk;
 mod event_loop;
 mod interface;
+mod leasing;
+mod random;
 mod service;
 mod serving;
 mod statistics;
@@ -26,7 +28,7 @@ mod waiting;
 
 use disk::Disk;
 use event_loop::EventLoop;
-use exos_net::{ConfigError, ListenError, MacAddress};
+use exos_net::{AddressConflict, BindError, ConfigError, ListenError, MacAddress};
 use exos_nic::OpenError;
 pub use interface::Interface;
 pub use service::{Io, Service};
@@ -46,6 +48,8 @@ pub enum StartError {
     Stack(ConfigError),
     /// The port cannot be listened on.
     Listen(ListenError),
+    /// The port of DHCP cannot be bound.
+    Bind(BindError),
     /// The console cannot be opened.
     Console(exos_channel::OpenError),
 }
@@ -60,6 +64,7 @@ impl core::fmt::Display for StartError {
             Self::Nic(error) => write!(f, "the NIC's queues cannot be bound: {error}"),
             Self::Stack(error) => write!(f, "the TCP/IP stack does not start: {error}"),
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
+            Self::Bind(error) => write!(f, "DHCP has no port: {error}"),
             Self::Console(error) => write!(f, "the console cannot be opened: {error}"),
         }
     }
@@ -105,7 +110,7 @@ fn serve_all<'s, S: Service>(
     max_connections: u32,
     gateway: Option<Gateway<'s>>,
 ) -> Result<(), StartError> {
-    let interface = Interface::first()?;
+    let interface = Interface::first_of_any()?;
     let mut serving = Serving::start(service, &interface, Some(port), &Limits::of_server(max_connections))?;
     serving.set_gateway(gateway);
     run(&mut serving, &interface, disk)
@@ -120,8 +125,14 @@ pub fn run_client<S: Service>(
     receive_window_bytes: u32,
 ) -> Result<(), StartError> {
     let limits = Limits { max_connections, receive_window_bytes: Some(receive_window_bytes) };
-    let interface = Interface::first()?;
+    let interface = Interface::first_of_any()?;
     run(&mut Serving::start(service, &interface, None, &limits)?, &interface, None)
+}
+
+/// Says that somebody else claims an address of ours.
+fn log_conflict(conflict: &AddressConflict) {
+    let AddressConflict { address, by, .. } = conflict;
+    log::warn!("{by} claims our address {address}: one of us must get another");
 }
 
 /// Says where the gateway is, if that is news.

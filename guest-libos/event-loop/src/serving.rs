@@ -4,6 +4,7 @@
 use crate::aside::Aside;
 use crate::connection::{offer_kept, output, segment, send_control};
 use crate::disk::Disk;
+use crate::leasing::Leasing;
 use crate::service::{Asked, Io, Resumed, Service};
 use crate::tenant::{Devices, Moment, Tenant, meta};
 use crate::transmit::{Held, Sender};
@@ -45,6 +46,10 @@ pub(crate) struct Serving<'s, S: Service> {
     port: Option<u16>,
     /// Who knows where the gateway is, if this stack hears no ARP.
     gateway: Option<Gateway<'s>>,
+    /// Where the address comes from, if nobody has set it.
+    leasing: Option<Leasing>,
+    /// There is an address, or was one.
+    is_ready: bool,
 }
 
 impl<'s, S: Service> Serving<'s, S> {
@@ -63,8 +68,13 @@ impl<'s, S: Service> Serving<'s, S> {
         if let Some(port) = port {
             stack.listen(port).map_err(StartError::Listen)?;
         }
-        let aside = Aside::new(limits.max_connections as usize);
-        Ok(Self { service, stack, asked: Asked::new(), aside, port, gateway: None })
+        let leasing = interface.asks_dhcp().then(|| Leasing::new(interface));
+        if leasing.is_some() {
+            Leasing::bind(&mut stack).map_err(StartError::Bind)?;
+        }
+        let (asked, aside) = (Asked::new(), Aside::new(limits.max_connections as usize));
+        let is_ready = leasing.is_none();
+        Ok(Self { service, stack, asked, aside, port, gateway: None, leasing, is_ready })
     }
 
     pub(crate) fn set_gateway(&mut self, gateway: Option<Gateway<'s>>) {
@@ -134,7 +144,7 @@ impl<'s, S: Service> Serving<'s, S> {
     /// Calls the service if its deadline has passed.
     #[inline]
     fn expire(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
-        if self.service.next_deadline().is_some_and(|deadline| deadline <= devices.now()) {
+        if self.service_deadline().is_some_and(|deadline| deadline <= devices.now()) {
             let _span = exos_trace::span!("service");
             let disk = devices.disk.as_deref_mut();
             let unix_seconds = clock::unix_seconds();
@@ -146,6 +156,22 @@ impl<'s, S: Service> Serving<'s, S> {
                 unix_seconds,
             ));
         }
+    }
+
+    /// Asks for an address, and looks after it.
+    #[cold]
+    fn look_after_lease(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
+        let now = devices.now();
+        if let Some(leasing) = &mut self.leasing {
+            leasing.work(now, &mut self.stack, &mut Sender(devices.transmit));
+            self.is_ready |= self.stack.address().is_some();
+        }
+    }
+
+    /// Before there was an address the service has nothing to do.
+    #[inline]
+    fn service_deadline(&self) -> Option<Instant> {
+        if self.is_ready { self.service.next_deadline() } else { None }
     }
 
     /// Sends what the service asked for outside of a connection's own events: SYNs and resets.
@@ -200,8 +226,13 @@ impl<S: Service> Tenant for Serving<'_, S> {
         };
         let mut sender = Sender(devices.transmit);
         match input {
-            // No service binds UDP ports.
-            Input::Nothing | Input::Datagram(_) | Input::DatagramError(_) => {}
+            Input::Datagram(datagram) => {
+                // No service binds UDP ports.
+                if let Some(leasing) = &mut self.leasing {
+                    leasing.receive(now, datagram.to.port(), &datagram.payload);
+                }
+            }
+            Input::Nothing | Input::DatagramError(_) => {}
             Input::Reply(reply) => {
                 // A lost ARP or ICMP answer is asked for again.
                 let _ = exos_net::Transmit::<S::Data>::transmit_control(&mut sender, &reply);
@@ -233,13 +264,21 @@ impl<S: Service> Tenant for Serving<'_, S> {
         self.round(devices);
         self.expire(devices);
         self.transmit(devices);
+        if self.leasing.is_some() {
+            self.look_after_lease(devices);
+        }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         if !self.asked.resumed.is_empty() || !self.asked.connected.is_empty() {
             return Some(Instant::ZERO);
         }
-        [self.stack.next_deadline(), self.service.next_deadline()].into_iter().flatten().min()
+        let lease_at = self.leasing.as_ref().and_then(Leasing::next_deadline);
+        [self.stack.next_deadline(), self.service_deadline(), lease_at].into_iter().flatten().min()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready
     }
 
     #[inline]

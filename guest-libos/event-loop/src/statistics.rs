@@ -6,7 +6,7 @@
 
 use abi::statistics::{self, LinkStatistics, StatisticsArea, TcpStatistics, set};
 use exos_net::counters::{BUCKETS, Counters, Samples};
-use exos_net::{AddressConflict, Data, Stack};
+use exos_net::{Data, Stack};
 
 /// Rounds of a loop that never waits from one publication to the next.
 pub(crate) const ROUNDS: u32 = 32;
@@ -15,8 +15,8 @@ const _: () = assert!(BUCKETS == statistics::BUCKETS);
 
 /// Brings what the statistics area has of a stack up to date.
 pub(crate) fn publish<D: Data>(stack: &mut Stack<D>, area: &StatisticsArea) {
-    if let Some(AddressConflict { address, by, .. }) = stack.take_address_conflict() {
-        log::warn!("{by} claims our address {address}: one of us must get another");
+    if let Some(conflict) = stack.take_address_conflict() {
+        crate::log_conflict(&conflict);
     }
     let counters = stack.counters();
     tcp(&area.tcp, counters);

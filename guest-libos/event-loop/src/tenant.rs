@@ -38,6 +38,11 @@ pub trait Tenant {
         None
     }
 
+    /// Whether it can do its work: the machine is said to be ready when it can for the first time.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Takes a frame that was received.
     fn input(&mut self, frame: &Frame<'_>, at: Moment, devices: &mut Devices<'_, Self::Held>);
 

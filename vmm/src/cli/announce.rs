@@ -98,7 +98,8 @@ fn ports(machine: &Machine) -> Vec<EnvironmentPort> {
     let several = machine.environments() > 1;
     let of = |number: usize| {
         let environment = several.then_some(number);
-        machine.port(number).map(|port| EnvironmentPort { port, environment })
+        let leased = machine.leased_address(number);
+        machine.port(number).map(|port| EnvironmentPort { port, environment, leased })
     };
     (0..machine.environments()).filter_map(of).collect()
 }

@@ -7,6 +7,7 @@ use crate::machine::{NetSetup, QUEUE_PAIRS};
 use abi::boot::Ipv4Config;
 use exovm_netns::Interface;
 use exovm_user_net::{GATEWAY_ADDRESS, GUEST_ADDRESS, GUEST_MAC, Outbound, Protocol, Publish, Published};
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
@@ -21,6 +22,8 @@ const AUTO_TRANSMIT_QUEUE_FRAMES: u32 = 4000;
 pub(super) struct NetArgument {
     kind: Kind,
     address: Option<(Ipv4Addr, u8)>,
+    /// A DHCP server is to be asked for the address.
+    dhcp: bool,
     gateway: Option<Ipv4Addr>,
     mac: Option<[u8; 6]>,
     /// Of the user network: what the guest may reach.
@@ -51,6 +54,8 @@ pub(super) enum Reach {
     Nothing,
     /// By an address of its own.
     Address(Ipv4Addr),
+    /// By one that a DHCP server gives it.
+    Leased,
     /// By ports of the host that lead there.
     Ports(Vec<Published>),
 }
@@ -58,16 +63,16 @@ pub(super) enum Reach {
 impl Reach {
     /// Says it, for a guest whose environments serve these ports.
     pub(super) fn describe(&self, ports: &[EnvironmentPort]) -> String {
-        let of_address = |address: &Ipv4Addr| {
-            let line = |environment: &EnvironmentPort| match environment.port {
-                80 => format!("serving http://{address}/{}\n", environment.name()),
-                port => format!("serving http://{address}:{port}/{}\n", environment.name()),
-            };
-            ports.iter().map(line).collect()
+        let at = |address: Ipv4Addr, environment: &EnvironmentPort| match environment.port {
+            80 => format!("serving http://{address}/{}\n", environment.name()),
+            port => format!("serving http://{address}:{port}/{}\n", environment.name()),
         };
         match self {
             Self::Nothing => String::new(),
-            Self::Address(address) => of_address(address),
+            Self::Address(address) => ports.iter().map(|environment| at(*address, environment)).collect(),
+            Self::Leased => {
+                ports.iter().filter_map(|environment| Some(at(environment.leased?, environment))).collect()
+            }
             Self::Ports(published) => describe_ports(published, ports),
         }
     }
@@ -92,6 +97,8 @@ pub(super) struct EnvironmentPort {
     pub(super) port: u16,
     /// Its number, where there are several.
     pub(super) environment: Option<usize>,
+    /// The address that it has from a DHCP server.
+    pub(super) leased: Option<Ipv4Addr>,
 }
 
 impl EnvironmentPort {
@@ -115,7 +122,7 @@ fn describe_ports(published: &[Published], ports: &[EnvironmentPort]) -> String 
             text.push_str(&format!("publishing {host}/{protocol} for the guest's port {guest_port}\n"));
         }
     }
-    for (EnvironmentPort { port, environment }, _) in
+    for (EnvironmentPort { port, environment, .. }, _) in
         ports.iter().zip(reached).filter(|(_, reached)| !reached)
     {
         let who = environment.map_or("the guest".to_owned(), |number| format!("environment {number}"));
@@ -144,6 +151,7 @@ impl FromStr for NetArgument {
         let mut argument = Self {
             kind,
             address: None,
+            dhcp: false,
             gateway: None,
             mac: None,
             outbound: Outbound::Refused,
@@ -152,6 +160,7 @@ impl FromStr for NetArgument {
         for part in parts {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             match key {
+                "ip" if value == "dhcp" => argument.dhcp = true,
                 "ip" => argument.address = Some(parse_address(value)?),
                 "gw" => {
                     argument.gateway =
@@ -170,7 +179,13 @@ impl FromStr for NetArgument {
                 _ => return Err(format!("{part:?} is none of ip=ADDRESS/BITS, gw=ADDRESS, mac=MAC")),
             }
         }
-        if argument.kind == Kind::User && (argument.address.is_some() || argument.gateway.is_some()) {
+        if argument.dhcp && (argument.address.is_some() || argument.gateway.is_some()) {
+            return Err(
+                "ip=dhcp: the server says address and gateway; leave the other ip= and gw= out".to_owned()
+            );
+        }
+        let says_address = argument.dhcp || argument.address.is_some() || argument.gateway.is_some();
+        if argument.kind == Kind::User && says_address {
             return Err(format!(
                 "the user network's addresses are fixed: the guest is {GUEST_ADDRESS}, the gateway {GATEWAY_ADDRESS}; \
                  leave ip= and gw= out, or use a tap"
@@ -181,7 +196,7 @@ impl FromStr for NetArgument {
 }
 
 fn parse_address(text: &str) -> Result<(Ipv4Addr, u8), String> {
-    let wrong = || format!("ip={text}: write it as ADDRESS/BITS, for example 10.80.0.2/24");
+    let wrong = || format!("ip={text}: write it as ADDRESS/BITS, for example 10.80.0.2/24, or as dhcp");
     let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
     let bits = bits.parse().ok().filter(|bits| (1..=30).contains(bits)).ok_or_else(wrong)?;
     Ok((address.parse().map_err(|_| wrong())?, bits))
@@ -206,6 +221,11 @@ fn parse_mac(text: &str) -> Result<[u8; 6], String> {
 }
 
 impl NetArgument {
+    /// Whether the guest's address comes from a DHCP server.
+    pub(super) fn asks_dhcp(&self) -> bool {
+        self.dhcp
+    }
+
     /// Opens the network, and the ports of the host that lead to the guest.
     pub(super) fn open(&self, publish: &[Publish]) -> Result<Option<OpenNet>, Failure> {
         if self.kind != Kind::User && !publish.is_empty() {
@@ -223,29 +243,28 @@ impl NetArgument {
                 (tap, Some(interface))
             }
         };
-        let (address, prefix_len) = match self.address {
-            Some(address) => address,
-            None => next_address(tap.name())?,
-        };
         let mtu_bytes = tap.mtu_bytes()?.min(u32::from(u16::MAX)) as u16;
         if !tap.is_up()? {
             return Err(
                 format!("tap {0} is down; switch it on:  sudo ip link set dev {0} up", tap.name()).into()
             );
         }
-        let octets = address.octets();
-        let setup = NetSetup {
-            backend: Box::new(tap),
-            ipv4: Ipv4Config {
-                address: octets,
-                gateway: self.gateway.map_or([0; 4], |gateway| gateway.octets()),
-                prefix_len: u32::from(prefix_len),
-            },
-            mac: self.mac.unwrap_or([0x02, 0x78, octets[0], octets[1], octets[2], octets[3]]),
-            mtu_bytes,
-            queue_pairs: QUEUE_PAIRS,
+        let (ipv4, [a, b, c, d], reach) = if self.dhcp {
+            let ipv4 = Ipv4Config { dhcp: 1, ..Ipv4Config::default() };
+            (ipv4, number_of(tap.name()), Reach::Leased)
+        } else {
+            let (address, prefix_len) = match self.address {
+                Some(address) => address,
+                None => next_address(tap.name())?,
+            };
+            let gateway = self.gateway.map_or([0; 4], |gateway| gateway.octets());
+            let prefix_len = u32::from(prefix_len);
+            let ipv4 = Ipv4Config { address: address.octets(), gateway, prefix_len, dhcp: 0 };
+            (ipv4, address.octets(), Reach::Address(address))
         };
-        Ok(Some(OpenNet { setup, host, reach: Reach::Address(address) }))
+        let mac = self.mac.unwrap_or([0x02, 0x78, a, b, c, d]);
+        let setup = NetSetup { backend: Box::new(tap), ipv4, mac, mtu_bytes, queue_pairs: QUEUE_PAIRS };
+        Ok(Some(OpenNet { setup, host, reach }))
     }
 
     fn open_user(&self, publish: &[Publish]) -> Result<OpenNet, Failure> {
@@ -306,6 +325,14 @@ fn make_tap() -> Result<(Tap, Interface), Failure> {
     interface.set_transmit_queue_length(AUTO_TRANSMIT_QUEUE_FRAMES).map_err(|error| explain(&error))?;
     interface.up().map_err(|error| explain(&error))?;
     Ok((tap, interface))
+}
+
+/// Four bytes that this tap of this host has each time: with them in its MAC address a guest gets the same lease again.
+fn number_of(tap: &str) -> [u8; 4] {
+    let host = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let mut hasher = std::hash::DefaultHasher::new();
+    (host.trim(), tap).hash(&mut hasher);
+    (hasher.finish() as u32).to_be_bytes()
 }
 
 /// The address behind the tap's own: the host has .1, the guest gets .2.
@@ -375,6 +402,16 @@ mod tests {
     }
 
     #[test]
+    fn parse_tap_whose_address_a_server_says() {
+        let argument: NetArgument = "tap=tap7,ip=dhcp".parse().expect("good");
+        assert_eq!((argument.asks_dhcp(), argument.address), (true, None));
+        let leased = EnvironmentPort { port: 80, environment: None, leased: Some([10, 1, 2, 3].into()) };
+        assert_eq!(Reach::Leased.describe(&[leased]), "serving http://10.1.2.3/\n");
+        assert_eq!(number_of("tap7"), number_of("tap7"));
+        assert_ne!(number_of("tap7"), number_of("tap8"));
+    }
+
+    #[test]
     fn parse_user_network_with_what_the_guest_may_reach() {
         let argument: NetArgument =
             "user,outbound,allow-host=5432,allow-host=53,mac=02:00:00:00:00:09".parse().expect("good");
@@ -400,13 +437,17 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                Reach::Ports(ports).describe(&[EnvironmentPort { port: 80, environment: None }]),
+                Reach::Ports(ports).describe(&[EnvironmentPort {
+                    port: 80,
+                    environment: None,
+                    leased: None
+                }]),
                 expected
             );
         }
         let dns = Reach::Ports(vec![published("5353:53/udp", 5353), published("8080:80", 8080)]);
         assert_eq!(
-            dns.describe(&[EnvironmentPort { port: 80, environment: None }]),
+            dns.describe(&[EnvironmentPort { port: 80, environment: None, leased: None }]),
             "publishing 127.0.0.1:5353/udp for the guest's port 53\nserving http://127.0.0.1:8080/\n"
         );
     }
@@ -424,6 +465,9 @@ mod tests {
             ("tap=a,ip=10.0.0.1", "ADDRESS/BITS"),
             ("tap=a,ip=10.0.0.1/33", "ADDRESS/BITS"),
             ("tap=a,ip=x/24", "ADDRESS/BITS"),
+            ("tap=a,ip=dhcp,gw=10.0.0.1", "the server says"),
+            ("tap=a,ip=dhcp,ip=10.0.0.1/24", "the server says"),
+            ("user,ip=dhcp", "addresses are fixed"),
             ("tap=a,gw=1", "not an IPv4 address"),
             ("tap=a,mac=01:00:00:00:00:00", "group address"),
             ("tap=a,speed=9", "ip=ADDRESS/BITS"),

@@ -60,6 +60,12 @@ The tap (--net tap=NAME)
 
   sudo ip link del tap0                       (when done)
 
+  On a tap that is in a bridge with a DHCP server, the guest can ask that for
+  its address (one environment; not the forwarder). It takes 4 to 7 seconds,
+  in which the link is asked whether somebody has the address already:
+
+  exovm run cheetah --docroot ./site --net tap=tap0,ip=dhcp
+
   With --net tap=auto, exovm makes such a tap itself and removes it at the end;
   that needs root, or CAP_NET_ADMIN, or a network namespace of one's own:
 
@@ -143,7 +149,7 @@ pub(super) struct RunArguments {
     /// With --environments, once for all of them or once for each.
     #[arg(long, value_name = "DIR")]
     docroot: Vec<PathBuf>,
-    /// Network: user[,outbound][,allow-host=PORT][,mac=MAC], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS][,mac=MAC],
+    /// Network: user[,outbound][,allow-host=PORT][,mac=MAC], tap=NAME[,ip=ADDRESS/BITS|,ip=dhcp][,gw=ADDRESS][,mac=MAC],
     /// tap=auto[,...] or none.
     #[arg(long, value_name = "NET", default_value = "user")]
     net: NetArgument,
@@ -220,6 +226,9 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         return Err("with several environments, --docroot and --disk exclude each other: each environment has one disk, \
                     or the first has all"
             .into());
+    }
+    if environments > 1 && arguments.net.asks_dhcp() {
+        return Err("ip=dhcp is for one environment, which gets all that arrives; say --environments 1, or the address".into());
     }
     let (mut disks, served): (Vec<_>, Vec<String>) = if has_site {
         // A guardian serves nothing.

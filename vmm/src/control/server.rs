@@ -87,7 +87,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Of `machine`. What changes while it runs (state, port, uptime) is put into `info` when somebody asks.
+    /// Of `machine`. What changes while it runs (state, port, leased address, uptime) is put into `info` when somebody asks.
     pub fn new(machine: &Machine, log: Arc<GuestLog>, info: Info) -> Result<Self, ControlError> {
         let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(ControlError::Host)?;
         Ok(Self { machine: Arc::clone(machine.shared()), log, info, stop })
@@ -103,8 +103,9 @@ impl Served {
         } else {
             State::Starting
         };
-        let port = self.machine.port(0);
-        Info { state, port, uptime_ms: self.machine.uptime_ms(), ..self.info.clone() }
+        let mut info = self.info.clone();
+        info.addresses.extend(self.machine.leased_address(0).map(|address| address.to_string()));
+        Info { state, port: self.machine.port(0), uptime_ms: self.machine.uptime_ms(), ..info }
     }
 
     pub(super) fn account(&self) -> AccountSnapshot {

@@ -53,6 +53,7 @@ use abi::boot::phase;
 use boot::pages::SharedPages;
 use exovm_image::container::Image;
 use kvm_ioctls::VcpuFd;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -323,6 +324,11 @@ impl Machine {
     /// The TCP port that an environment has said that it serves.
     pub fn port(&self, environment: usize) -> Option<u16> {
         self.shared.port(environment)
+    }
+
+    /// The address that an environment has from a DHCP server, as it says.
+    pub fn leased_address(&self, environment: usize) -> Option<Ipv4Addr> {
+        self.shared.leased_address(environment)
     }
 
     /// The placement of device work.

@@ -42,6 +42,7 @@ impl NetSetup {
                 address: exovm_user_net::GUEST_ADDRESS.octets(),
                 gateway: exovm_user_net::GATEWAY_ADDRESS.octets(),
                 prefix_len: u32::from(exovm_user_net::PREFIX_LEN),
+                dhcp: 0,
             },
             mac,
             mtu_bytes: exovm_user_net::MTU_BYTES as u16,

@@ -21,6 +21,7 @@ use crate::tables::{Memory, TableAddresses};
 use crate::trace::{Looking, Tracing};
 use abi::boot::phase;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -133,6 +134,12 @@ impl Shared {
     pub(crate) fn port(&self, environment: usize) -> Option<u16> {
         let port = self.pages.get(environment)?.status.port.load(Ordering::Relaxed);
         u16::try_from(port).ok().filter(|&port| port != 0)
+    }
+
+    /// The address that an environment has leased.
+    pub(crate) fn leased_address(&self, environment: usize) -> Option<Ipv4Addr> {
+        let bits = self.pages.get(environment)?.status.address.load(Ordering::Relaxed);
+        Some(Ipv4Addr::from_bits(bits)).filter(|address| !address.is_unspecified())
     }
 
     /// Whether the guest was asked to finish.

@@ -372,6 +372,7 @@ fn same_address_again_leaves_connections_alone_and_another_ends_them() {
     let other = Ipv4Addr::new(10, 0, 0, 9);
     set(&mut host, other);
     assert_deaf(&mut host);
+    assert_eq!(host.stack.address(), None, "connections of the old one are still there");
     host.wait_ms(1);
     assert_eq!((host.ended.as_slice(), host.stack.address()), (&[(conn, End::AddressLost)][..], Some(other)));
     // Ports that were listened on are listened on.
@@ -382,6 +383,27 @@ fn same_address_again_leaves_connections_alone_and_another_ends_them() {
     let mut tcp = smoltcp::wire::TcpPacket::new_unchecked(packet.payload_mut());
     tcp.fill_checksum(&CLIENT_IP.into(), &other.into());
     host.input(&syn).reply();
+}
+
+#[test]
+fn another_address_is_asked_for_before_it_is_used_and_its_neighbours_are_asked_anew() {
+    let mut host = settled(OnConflict::GiveUp);
+    let connect = |host: &mut StaticHost| {
+        let conn = host.stack.connect(host.now, SocketAddr::from((CLIENT_IP, 80))).unwrap();
+        host.output(conn, AckPolicy::IfDue);
+    };
+    connect(&mut host);
+    host.input(&arp_reply(CLIENT_IP, CLIENT_MAC)).assert_nothing();
+    connect(&mut host);
+    assert_eq!(host.stack.counters().arp_requests, 1);
+    let other = Ipv4Addr::new(10, 0, 0, 9);
+    set(&mut host, other);
+    host.wait_ms(1);
+    assert_eq!(host.stack.address(), None);
+    host.wait_secs(8);
+    assert_eq!(host.stack.address(), Some(other));
+    connect(&mut host);
+    assert_eq!(host.stack.counters().arp_requests, 2);
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub(super) fn measure() -> Vec<Finding> {
 }
 
 fn silent_nic() -> NetSetup {
-    let ipv4 = Ipv4Config { address: [10, 80, 0, 2], gateway: [0; 4], prefix_len: 24 };
+    let ipv4 = Ipv4Config { address: [10, 80, 0, 2], gateway: [0; 4], prefix_len: 24, dhcp: 0 };
     NetSetup {
         backend: Box::new(Silence),
         ipv4,
