@@ -177,8 +177,8 @@ impl Disk {
         self.unfinished.pop()
     }
 
-    /// The read that the service is at, as trace records name it; 0: none.
-    pub(crate) fn last_done(&self) -> u64 {
+    /// The read that was polled last, as trace records name it; 0: none.
+    pub fn last_done(&self) -> u64 {
         self.last_done
     }
 

@@ -21,6 +21,8 @@ mod leasing;
 mod random;
 mod service;
 mod serving;
+#[cfg(feature = "sockets")]
+pub mod sockets;
 mod statistics;
 mod tenant;
 mod transmit;
@@ -31,7 +33,7 @@ use event_loop::EventLoop;
 use exos_net::{AddressConflict, BindError, ConfigError, ListenError, MacAddress};
 use exos_nic::OpenError;
 pub use interface::Interface;
-pub use service::{Io, Service};
+pub use service::{Io, Resumes, Service};
 use serving::{Limits, Serving};
 pub use tenant::{Devices, Moment, TRANSMIT_SIZE, Tenant};
 

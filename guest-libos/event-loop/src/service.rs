@@ -72,7 +72,7 @@ pub trait Service {
 }
 
 /// A connection that the service wants to go on with.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Resumed {
     pub(crate) connection: ConnId,
     /// The disk request that is why, as trace records name it, or 0.
@@ -94,6 +94,17 @@ pub(crate) struct Asked {
 impl Asked {
     pub(crate) fn new() -> Self {
         Self { resumed: Vec::new(), connected: Vec::new(), resets: Vec::new(), quit: false }
+    }
+}
+
+/// Has [`Service::resume`] called.
+#[derive(Debug)]
+pub struct Resumes<'a>(&'a mut Vec<Resumed>);
+
+impl Resumes<'_> {
+    /// As [`Io::resume`], because of a disk request as trace records name it, or 0.
+    pub fn resume(&mut self, connection: ConnId, cause: u64) {
+        self.0.push(Resumed { connection, cause });
     }
 }
 
@@ -120,6 +131,11 @@ impl<'a, D: Data> Io<'a, D> {
     /// The disk, if the service was started with one.
     pub fn disk(&mut self) -> Option<&mut Disk> {
         self.disk.as_deref_mut()
+    }
+
+    /// The disk, and beside it whom to tell of connections that go on because of what it has read.
+    pub fn disk_and_resumes(&mut self) -> Option<(&mut Disk, Resumes<'_>)> {
+        Some((self.disk.as_deref_mut()?, Resumes(&mut self.asked.resumed)))
     }
 
     /// UTC, for the Date of a response.

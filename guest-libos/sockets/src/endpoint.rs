@@ -152,8 +152,10 @@ impl Endpoint {
         let (Some(peer), Some(port)) = (self.stack.peer(conn), self.stack.local_port(conn)) else {
             return false;
         };
+        let ours = self.sockets.state().place_of(conn).is_some();
         let wanted = self.sockets.state().opened(conn, peer, port);
-        if wanted {
+        // One of ours began when it was asked for, and may have chosen something else since.
+        if wanted && !ours {
             begin(&mut self.stack, conn);
         }
         wanted

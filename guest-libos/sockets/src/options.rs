@@ -4,7 +4,7 @@ use crate::tcp::TcpStream;
 use core::num::NonZeroU8;
 use exos_net::{Coalesce, ConnId, Dscp, Duration, KeepAlive, Stack};
 
-use crate::state::Bytes;
+use crate::state::{Bytes, Sockets, Stream};
 
 /// One choice. Streams begin with Nagle's algorithm on, without keep-alive, and with the stack's timeout, codepoint and time to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +42,30 @@ impl SocketOption {
     }
 }
 
+impl Sockets {
+    /// What streams begin with from now on, unless they choose something else.
+    pub fn set_defaults(&self, options: &[SocketOption]) {
+        self.state().defaults = options.into();
+    }
+}
+
+impl Stream {
+    /// Chooses something; the stack hears of it when the stream's wishes are carried out.
+    pub(crate) fn set(&mut self, option: SocketOption) {
+        match option {
+            SocketOption::SendBuffer(bytes) => self.send_buffer_bytes = bytes.max(1),
+            SocketOption::ReceiveBuffer(bytes) => self.receive_buffer_bytes = bytes.max(1),
+            _ => {}
+        }
+        self.options.push(option);
+    }
+}
+
 impl TcpStream {
     /// Chooses something for this stream, from the next round on.
     pub fn set(&mut self, option: SocketOption) {
         let mut state = self.sockets.state();
-        let stream = state.stream(self.place);
-        match option {
-            SocketOption::SendBuffer(bytes) => stream.send_buffer_bytes = bytes.max(1),
-            SocketOption::ReceiveBuffer(bytes) => stream.receive_buffer_bytes = bytes.max(1),
-            _ => {}
-        }
-        stream.options.push(option);
+        state.stream(self.place).set(option);
         state.mark_dirty(self.place);
     }
 

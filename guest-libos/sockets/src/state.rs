@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::options::SocketOption;
 use crate::receive_queue::{Chunks, ReceiveQueue};
 use crate::timer::Timers;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::sync::Arc;
@@ -161,6 +162,8 @@ pub(crate) struct State {
     /// Streams with wishes, each once.
     dirty: VecDeque<Place>,
     pub(crate) timers: Timers,
+    /// What streams begin with.
+    pub(crate) defaults: Box<[SocketOption]>,
     pub(crate) now: Instant,
 }
 
@@ -215,6 +218,17 @@ impl State {
     }
 
     fn insert(&mut self, stream: Stream) -> Place {
+        let place = self.insert_bare(stream);
+        if !self.defaults.is_empty() {
+            let defaults = core::mem::take(&mut self.defaults);
+            defaults.iter().for_each(|&option| self.stream(place).set(option));
+            self.defaults = defaults;
+            self.mark_dirty(place);
+        }
+        place
+    }
+
+    fn insert_bare(&mut self, stream: Stream) -> Place {
         if let Some(place) = self.free.pop() {
             self.streams[place as usize] = Some(stream);
             return place;

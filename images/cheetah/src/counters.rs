@@ -76,18 +76,5 @@ pub(crate) fn publish(area: &StatisticsArea, site: &Site<DiskFiles>) {
     set(&area.http.connections, files.counters.connections);
     set(&area.http.connections_opened, files.counters.connections_opened);
     set(&area.http.files_broken, files.counters.files_broken);
-    let cache = files.store.counters();
-    set(&area.cache.hits, cache.hits);
-    set(&area.cache.misses, cache.misses);
-    set(&area.cache.joined, cache.joined);
-    set(&area.cache.read_ahead, cache.read_ahead);
-    set(&area.cache.evictions, cache.evictions);
-    set(&area.cache.given_back, cache.given_back);
-    set(&area.cache.room_waits, cache.room_waits);
-    set(&area.cache.name_hits, cache.name_hits);
-    set(&area.cache.name_misses, cache.name_misses);
-    set(&area.cache.reads, cache.reads);
-    set(&area.cache.read, cache.bytes_read);
-    set(&area.cache.read_errors, cache.read_errors);
-    set(&area.cache.bad_blocks, cache.bad_blocks);
+    exos_files::publish(files.store.counters(), area);
 }

@@ -3,8 +3,7 @@
 use abi::statistics::StatisticsArea;
 use alloc::vec::Vec;
 
-use exos_cache::{FRAME_BYTES, ReadError, ReadId, Ticket};
-use exos_event_loop::disk::{Reason, Refused};
+use exos_cache::Ticket;
 use exos_event_loop::{Io, Service};
 use exos_http::{Next, Site};
 use exos_net::{ConnId, End};
@@ -154,39 +153,18 @@ impl Service for Cheetah {
         }
     }
 
+    #[inline]
     fn round(&mut self, io: &mut Io<'_, Page>) {
+        let Some((disk, mut resumes)) = io.disk_and_resumes() else { return };
         let connections = &mut self.connections;
-        let files = self.site.files_mut();
-        let cache = files.store.cache();
-        // Whoever waited for a read that failed has been told since the round before.
-        cache.forget_failures();
-        while let Some(done) = io.disk().and_then(|disk| disk.poll()) {
-            let result = done.result.map_err(|_| ReadError);
-            cache.complete(ReadId(done.token), done.buffers, result, |waiter| wake(connections, io, waiter));
-        }
-        cache.tell_room_waiters(|waiter| wake(connections, io, waiter));
-        if cache.has_reads()
-            && let Some(disk) = io.disk()
-        {
-            let mut failed = Vec::new();
-            while disk.has_room() {
-                let Some(read) = cache.next_read(disk.max_read_frames(FRAME_BYTES)) else { break };
-                match disk.read(read.first_block, read.memory, read.id.0) {
-                    Ok(()) => {}
-                    Err(Refused { reason: Reason::Full, buffer, token }) => {
-                        cache.give_back(ReadId(token), buffer);
-                        break;
-                    }
-                    Err(Refused { reason, buffer, token }) => {
-                        log::error!("the disk does not take a read of block {}: {reason}", read.first_block);
-                        failed.push((ReadId(token), buffer));
-                    }
-                }
+        exos_files::exchange(self.site.files_mut().store.cache(), disk, |waiter: ConnId, cause| {
+            // A ticket has completed.
+            let state = &mut connections[waiter.index()];
+            if state.id == Some(waiter) {
+                state.waits_for_files = false;
+                resumes.resume(waiter, cause);
             }
-            for (id, memory) in failed {
-                cache.complete(id, memory, Err(ReadError), |waiter| wake(connections, io, waiter));
-            }
-        }
+        });
     }
 }
 
@@ -198,14 +176,5 @@ impl Connection {
             // Stale only if the connection ended meanwhile, which is what we want.
             let _ = io.close(connection);
         }
-    }
-}
-
-/// A ticket has completed.
-fn wake(connections: &mut [Connection], io: &mut Io<'_, Page>, waiter: ConnId) {
-    let state = &mut connections[waiter.index()];
-    if state.id == Some(waiter) {
-        state.waits_for_files = false;
-        io.resume(waiter);
     }
 }

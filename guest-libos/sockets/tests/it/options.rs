@@ -95,6 +95,31 @@ fn user_timeout_ends_a_write_that_nobody_acknowledges() {
 }
 
 #[test]
+fn streams_begin_with_the_defaults_of_their_sockets_at_both_ends() {
+    let mut wire = Wire::new();
+    let sockets = wire.sockets(SERVER);
+    sockets.set_defaults(&[SocketOption::ReceiveBuffer(1_000)]);
+    wire.spawner(SERVER).spawn(async move {
+        let listener = sockets.listen(80, 1).expect("free");
+        let _held = listener.accept().await.expect("a client");
+        std::future::pending::<()>().await;
+    });
+    let sockets = wire.sockets(CLIENT);
+    sockets.set_defaults(&[SocketOption::SendBuffer(5_000)]);
+    let written = Rc::new(Cell::new(0));
+    let count = written.clone();
+    wire.spawner(CLIENT).spawn(async move {
+        let mut stream = sockets.connect(address(SERVER, 80)).await.expect("listening");
+        loop {
+            count.set(count.get() + stream.write(&pattern(1_000)).await.expect("open"));
+        }
+    });
+    wire.run_for(Duration::from_secs(5));
+    // The stack's window of 64 KiB and the two buffers.
+    assert!((60_000..=65_535 + 1_000 + 5_000).contains(&written.get()), "{}", written.get());
+}
+
+#[test]
 fn buffers_bound_what_a_writer_gets_rid_of() {
     let mut wire = Wire::new();
     let sockets = wire.sockets(SERVER);

@@ -4,9 +4,15 @@ use exos_event_loop::disk::{Disk, ReadNowError};
 use exos_fs::{BLOCK_BYTES, Block, FsError, Volume};
 
 /// Why the disk cannot be served.
-pub(crate) enum MountError {
+#[derive(Debug)]
+pub enum MountError {
     /// The disk does not give a block.
-    Unreadable { block: u64, error: ReadNowError },
+    Unreadable {
+        /// Its number.
+        block: u64,
+        /// Why.
+        error: ReadNowError,
+    },
     /// It holds no volume that can be read.
     Refused(FsError),
 }
