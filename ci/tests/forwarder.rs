@@ -98,6 +98,23 @@ fn bytes_of_many_connections_arrive_both_ways_as_they_were_sent() {
                 }
             }
         });
+        // What it says of itself, against what was done.
+        let statistics = guest.statistics();
+        let forward = |name| statistics.value("forward", name).unwrap_or_else(|| panic!("no {name}"));
+        let (connections, bytes) = (CONNECTIONS as u64, (CONNECTIONS * BYTES) as u64);
+        assert_eq!([forward("opened"), forward("established")], [connections; 2]);
+        assert_eq!([forward("half_open_now"), forward("established_now")], [0; 2]);
+        assert_eq!(forward("closing_now"), connections);
+        for way in ["to_server", "to_client"] {
+            // What a busy host sent again was forwarded again.
+            assert!((bytes..2 * bytes).contains(&forward(way)), "{way}: {} of {bytes}", forward(way));
+        }
+        assert_eq!([forward("not_listened"), forward("no_flow"), forward("nic_refused")], [0; 3]);
+        let other = guest.network().guest_socket(LISTEN + 1).into();
+        let nobody = routed.clients.run(|| TcpStream::connect_timeout(&other, Duration::from_millis(300)));
+        assert!(nobody.expect("in the namespace").is_err());
+        let statistics = guest.statistics();
+        assert_eq!(statistics.value("forward", "not_listened"), Some(1));
         let (_, log) = guest.end_with_log();
         let said = format!("{CONNECTIONS} connections; to the server");
         assert!(log.iter().any(|line| line.contains(&said)), "{log:?}");

@@ -14,6 +14,7 @@ mod machine;
 mod measure;
 mod network;
 mod options;
+mod plain;
 mod process;
 mod promises;
 mod report;

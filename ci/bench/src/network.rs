@@ -4,10 +4,12 @@
 //! ```text
 //! client's namespace                                second namespace
 //!   wrk                                               nginx 10.81.0.2:8080, :8081   lighttpd 10.81.0.2:8082
+//!                                                     plain on Linux's sockets 10.81.0.2:8083
 //!   10.81.0.1 --------------- veth ----------------- 10.81.0.2
 //!   10.80.0.1 --- TAP --- 10.80.0.2 cheetah
 //!   10.83.0.1 --- TAP --- 10.83.0.2 cheetah, both CPUs
 //!   10.82.0.1 --- TAP --- 10.82.0.2 bare responder
+//!   10.88.0.1 --- TAP --- 10.88.0.2 plain
 //! ```
 
 use crate::BenchError;

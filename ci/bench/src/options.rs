@@ -49,6 +49,10 @@ pub enum Contender {
     CheetahSample,
     /// As `cheetah`, while `exovm trace` looks.
     CheetahTrace,
+    /// `exovm run plain` on the server's CPU alone: a program on the sockets of a guest.
+    Plain,
+    /// The same program on Linux's sockets.
+    PlainLinux,
     /// nginx, one worker.
     Nginx,
     /// lighttpd.
@@ -99,6 +103,8 @@ impl fmt::Display for Contender {
             Contender::CheetahSample => "trace of 1/64",
             Contender::CheetahTrace => "trace of all",
             Contender::Bare => "bare responder",
+            Contender::Plain => "plain",
+            Contender::PlainLinux => "plain, Linux sockets",
             Contender::Nginx => "nginx",
             Contender::Lighttpd => "lighttpd",
         })
@@ -113,11 +119,11 @@ impl FromStr for Mode {
     }
 }
 
-/// Names as in the JSON: `cheetah`, `cheetah-both-cpus`, `bare`, `nginx`, `lighttpd`.
+/// Names as in the JSON: `cheetah`, `cheetah-both-cpus`, `bare`, `plain`, `plain-linux`, `nginx`, `lighttpd`.
 impl FromStr for Contender {
     type Err = String;
     fn from_str(name: &str) -> Result<Self, String> {
-        from_name(name, "cheetah, cheetah-both-cpus, bare, nginx, lighttpd")
+        from_name(name, "cheetah, cheetah-both-cpus, bare, plain, plain-linux, nginx, lighttpd")
     }
 }
 

@@ -1,4 +1,4 @@
-//! What was promised of the guest beside nginx and lighttpd, and whether a report keeps it.
+//! What was promised of the guest beside nginx and lighttpd, and of sockets in a guest beside Linux's; and whether a report keeps it.
 
 use crate::options::{Contender, HttpOptions, Mode, Point, SizeName};
 use crate::report::PointReport;
@@ -32,7 +32,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A promise about the guest's rate beside the best peer's.
+/// A promise about a guest's rate beside somebody's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
     /// Where.
@@ -43,6 +43,9 @@ pub struct Bar {
     pub measured_ratio: Option<f64>,
     /// Which guest.
     pub contender: Contender,
+    /// Beside whom; the best of nginx and lighttpd if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Contender>,
     /// The judgement.
     pub verdict: Verdict,
 }
@@ -55,28 +58,53 @@ pub(crate) fn judge(options: &HttpOptions, points: &[PointReport]) -> Vec<Bar> {
     let mut bars = Vec::new();
     for (mode, promised_ratio) in [(Mode::KeepAlive, 1.2), (Mode::Close, 1.8)] {
         for size_bytes in [64, LARGEST_PROMISED_BYTES] {
-            let point = Point { mode, size_bytes, connections: PROMISED_CONNECTIONS };
-            let found = points.iter().find(|report| report.point == point);
-            let measured_ratio = found.and_then(|report| report.ratio(guest));
-            let errors =
-                found.and_then(|report| report.summary(guest)).map_or(0, |summary| summary.errors.total());
-            let verdict = match measured_ratio {
-                None => Verdict::NotMeasured,
-                Some(ratio) if ratio >= promised_ratio && errors == 0 => Verdict::Met,
-                Some(_) => Verdict::Missed,
-            };
-            bars.push(Bar { point, promised_ratio, measured_ratio, contender: guest, verdict });
+            bars.push(bar(points, guest, None, mode, size_bytes, promised_ratio));
+        }
+    }
+    // The same program on the sockets of a guest and on Linux's.
+    if options.contenders.contains(&Contender::Plain) {
+        for size_bytes in [64, LARGEST_PROMISED_BYTES] {
+            let beside = Some(Contender::PlainLinux);
+            bars.push(bar(points, Contender::Plain, beside, Mode::KeepAlive, size_bytes, 1.0));
         }
     }
     bars
 }
 
+fn bar(
+    points: &[PointReport],
+    contender: Contender,
+    beside: Option<Contender>,
+    mode: Mode,
+    size_bytes: u64,
+    promised_ratio: f64,
+) -> Bar {
+    let point = Point { mode, size_bytes, connections: PROMISED_CONNECTIONS };
+    let found = points.iter().find(|report| report.point == point);
+    let measured_ratio = found.and_then(|report| match beside {
+        Some(other) => report.ratio_to(contender, other),
+        None => report.ratio(contender),
+    });
+    let errors =
+        found.and_then(|report| report.summary(contender)).map_or(0, |summary| summary.errors.total());
+    let verdict = match measured_ratio {
+        None => Verdict::NotMeasured,
+        Some(ratio) if ratio >= promised_ratio && errors == 0 => Verdict::Met,
+        Some(_) => Verdict::Missed,
+    };
+    Bar { point, promised_ratio, measured_ratio, contender, beside, verdict }
+}
+
 impl fmt::Display for Bar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Bar { point, promised_ratio, contender, verdict, .. } = self;
+        let Bar { point, promised_ratio, contender, beside, verdict, .. } = self;
         let size = SizeName(point.size_bytes);
         write!(f, "{verdict:<12}  {}, {size}, {} connections: ", point.mode, point.connections)?;
-        write!(f, "{contender} at least {promised_ratio} times the best of nginx and lighttpd")?;
+        write!(f, "{contender} at least {promised_ratio} times ")?;
+        match beside {
+            Some(other) => write!(f, "{other}")?,
+            None => f.write_str("the best of nginx and lighttpd")?,
+        }
         match self.measured_ratio {
             Some(ratio) => write!(f, ": {ratio:.2}"),
             None => Ok(()),
@@ -102,6 +130,24 @@ mod tests {
         assert_eq!(verdict(&keep_alive, Mode::KeepAlive, 1024), Verdict::NotMeasured);
         let close = report(Mode::Close, &[3500.0], &[2000.0]);
         assert_eq!(verdict(&close, Mode::Close, 64), Verdict::Missed);
+    }
+
+    #[test]
+    fn bar_of_sockets_compares_the_same_program_round_by_round() {
+        let verdicts = |guest: &[f64], linux: &[f64]| {
+            let point = Point { mode: Mode::KeepAlive, size_bytes: 64, connections: 64 };
+            let measured =
+                vec![(point, vec![series(Contender::Plain, guest), series(Contender::PlainLinux, linux)])];
+            let contenders = vec![Contender::Plain, Contender::PlainLinux];
+            let options = HttpOptions { contenders, ..HttpOptions::default() };
+            let report = Report::new(options, Machine::describe(&[]), measured);
+            let bars = report.bars.into_iter().filter(|bar| bar.contender == Contender::Plain);
+            bars.map(|bar| (bar.measured_ratio, bar.verdict)).collect::<Vec<_>>()
+        };
+        let rounds = [100.0, 300.0, 200.0];
+        let not_measured = (None, Verdict::NotMeasured);
+        assert_eq!(verdicts(&rounds, &[50.0, 300.0, 100.0]), [(Some(2.0), Verdict::Met), not_measured]);
+        assert_eq!(verdicts(&rounds, &[200.0, 301.0, 400.0]), [(Some(0.5), Verdict::Missed), not_measured]);
     }
 
     #[test]

@@ -162,6 +162,14 @@ impl PointReport {
             .map(|(_, s)| s)
     }
 
+    /// Median over the rounds of the rate of `contender` divided by that of `other` in the same round, if both took part.
+    pub fn ratio_to(&self, contender: Contender, other: Contender) -> Option<f64> {
+        let rounds = |contender| self.series.iter().find(|series| series.contender == contender);
+        let (own, other) = (rounds(contender)?, rounds(other)?);
+        let pairs = own.rounds.iter().zip(&other.rounds);
+        median(pairs.map(|(own, other)| own.requests_per_s / other.requests_per_s))
+    }
+
     /// The ratio of `contender` to the best peer, if both took part.
     pub fn ratio(&self, contender: Contender) -> Option<f64> {
         self.ratios.iter().find(|ratio| ratio.contender == contender).map(|ratio| ratio.to_best_peer)

@@ -4,17 +4,18 @@
 
 use crate::options::HttpOptions;
 use crate::tcp::{self, TcpOptions};
-use crate::{BenchError, bare, measure};
+use crate::{BenchError, bare, measure, plain};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 const ROLE: &str = "EXOVM_BENCH_ROLE";
 const ROLE_MEASURE: &str = "measure";
 const ROLE_BARE: &str = "bare";
+const ROLE_PLAIN: &str = "plain";
 const ROLE_END: &str = "tcp-end";
 const FOLDER: &str = "EXOVM_BENCH_FOLDER";
 const TAP: &str = "EXOVM_BENCH_TAP";
@@ -53,6 +54,8 @@ pub fn run_role() -> Option<ExitCode> {
         measure_role()
     } else if role == ROLE_BARE {
         bare_role()
+    } else if role == ROLE_PLAIN {
+        plain_role()
     } else if role == ROLE_END {
         end_role()
     } else {
@@ -81,6 +84,12 @@ pub(crate) fn outcome<R: DeserializeOwned>(folder: &Path) -> Option<Outcome<R>> 
 /// The command that plays the bare responder.
 pub(crate) fn bare_command(exovm: &Path, tap: &str, address: Ipv4Addr) -> Command {
     command(exovm, ROLE_BARE, &[(TAP, tap.as_ref()), (ADDRESS, address.to_string().as_ref())])
+}
+
+/// The command that plays the server on Linux's sockets.
+pub(crate) fn plain_command(exovm: &Path, docroot: &Path, address: SocketAddr) -> Command {
+    let address = address.to_string();
+    command(exovm, ROLE_PLAIN, &[(FOLDER, docroot.as_os_str()), (ADDRESS, address.as_ref())])
 }
 
 /// The command that plays a stack.
@@ -137,6 +146,14 @@ fn bare_role() -> Result<(), BenchError> {
         .parse()
         .map_err(|_| BenchError::InvalidOptions(format!("`{address}` is no IPv4 address ({ADDRESS})")))?;
     bare::run_bare(&variable(TAP)?, address).map(|never| match never {})
+}
+
+fn plain_role() -> Result<(), BenchError> {
+    let address = variable(ADDRESS)?;
+    let address = address
+        .parse()
+        .map_err(|_| BenchError::InvalidOptions(format!("`{address}` is no address ({ADDRESS})")))?;
+    plain::run_plain(Path::new(&variable(FOLDER)?), address).map(|never| match never {})
 }
 
 fn end_role() -> Result<(), BenchError> {

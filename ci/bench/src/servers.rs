@@ -9,6 +9,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
+/// Where the same program as in the guest is, on Linux.
+const PLAIN_LINUX_PORT: u16 = 8083;
+
 /// From this size on nginx is better with sendfile.
 const NGINX_SENDFILE_FROM_BYTES: u64 = 32 << 10;
 
@@ -26,6 +29,7 @@ const WITHOUT_SPANS_LINK: TapLink = guest_link("without-spans", 84);
 const ACCOUNTS_LINK: TapLink = guest_link("accounts", 85);
 const SAMPLE_LINK: TapLink = guest_link("sample", 86);
 const TRACE_LINK: TapLink = guest_link("trace", 87);
+const PLAIN_LINK: TapLink = guest_link("plain", 88);
 const BARE_LINK: TapLink =
     TapLink { name: "bare", client: Ipv4Addr::new(10, 82, 0, 1), server: Ipv4Addr::new(10, 82, 0, 2) };
 
@@ -39,7 +43,8 @@ pub(crate) fn tap_link(contender: Contender) -> Option<TapLink> {
         Contender::CheetahSample => Some(SAMPLE_LINK),
         Contender::CheetahTrace => Some(TRACE_LINK),
         Contender::Bare => Some(BARE_LINK),
-        Contender::Nginx | Contender::Lighttpd => None,
+        Contender::Plain => Some(PLAIN_LINK),
+        Contender::PlainLinux | Contender::Nginx | Contender::Lighttpd => None,
     }
 }
 
@@ -67,10 +72,11 @@ pub(crate) struct Setting<'a> {
 }
 
 /// The command line of a guest. All flags of `exovm` that the benchmark relies on are here and nowhere else.
-fn cheetah_command(setting: &Setting<'_>, link: &TapLink, contender: Contender) -> Command {
+fn guest_command(setting: &Setting<'_>, link: &TapLink, contender: Contender) -> Command {
     let other = setting.without_spans.filter(|_| contender == Contender::CheetahWithoutSpans);
     let mut command = Command::new(other.unwrap_or(setting.exovm));
-    command.args(["run", "cheetah", "--docroot"]).arg(setting.folder.join("docroot"));
+    let image = if contender == Contender::Plain { "plain" } else { "cheetah" };
+    command.args(["run", image, "--docroot"]).arg(setting.folder.join("docroot"));
     command.args(["--net", &format!("tap={},ip={}/{PREFIX_BITS}", link.name, link.server)]);
     // Two guests may run at once, and each wants a name of its own.
     command.args(["--name", link.name]);
@@ -141,16 +147,17 @@ pub(crate) fn start(
 ) -> Result<Vec<Server>, BenchError> {
     let mut servers = match contender {
         Contender::Cheetah
+        | Contender::Plain
         | Contender::CheetahWithoutSpans
         | Contender::CheetahAccounts
         | Contender::CheetahSample
         | Contender::CheetahTrace => {
             let link = tap_link(contender).unwrap_or(CHEETAH_LINK);
-            let mut command = cheetah_command(setting, &link, contender);
+            let mut command = guest_command(setting, &link, contender);
             vec![start_on_tap(contender, &link, pin(&mut command, &[setting.server_cpu]), setting)?]
         }
         Contender::CheetahBothCpus => {
-            let mut command = cheetah_command(setting, &CHEETAH_BOTH_CPUS_LINK, contender);
+            let mut command = guest_command(setting, &CHEETAH_BOTH_CPUS_LINK, contender);
             let cpus = [setting.client_cpu, setting.server_cpu];
             vec![start_on_tap(contender, &CHEETAH_BOTH_CPUS_LINK, pin(&mut command, &cpus), setting)?]
         }
@@ -165,6 +172,7 @@ pub(crate) fn start(
             })
             .map(|peer| start_peer(contender, peer, setting))
             .collect::<Result<_, _>>()?,
+        Contender::PlainLinux => vec![start_plain(setting)?],
         Contender::Lighttpd => vec![start_peer(contender, &LIGHTTPD, setting)?],
     };
     for server in &mut servers {
@@ -181,6 +189,16 @@ fn start_on_tap(
 ) -> Result<Server, BenchError> {
     let process = Background::start(command, &setting.folder.join(format!("{}.log", link.name)))?;
     Ok(Server { contender, configuration: "", address: SocketAddr::from((link.server, 80)), process })
+}
+
+/// The program of the image `plain`, beside the other Linux servers.
+fn start_plain(setting: &Setting<'_>) -> Result<Server, BenchError> {
+    let address = SocketAddr::from((PEERS_ADDRESS, PLAIN_LINUX_PORT));
+    let mut command = role::plain_command(setting.exovm, &setting.folder.join("docroot"), address);
+    setting.network.peers.start_here(&mut command);
+    pin(&mut command, &[setting.server_cpu]);
+    let process = Background::start(&mut command, &setting.folder.join("plain-linux.log"))?;
+    Ok(Server { contender: Contender::PlainLinux, configuration: "", address, process })
 }
 
 fn start_peer(contender: Contender, peer: &Peer, setting: &Setting<'_>) -> Result<Server, BenchError> {

@@ -447,7 +447,7 @@ impl Guest {
         const REST: Duration = Duration::from_millis(20);
         const ATTEMPTS: usize = 100;
         let own = |statistics: &StatSnapshot| {
-            let layers = ["ip", "tcp", "http", "cache"];
+            let layers = ["ip", "tcp", "http", "cache", "forward"];
             let families =
                 statistics.families.iter().filter(|family| layers.contains(&family.layer.as_str()));
             families.cloned().collect::<Vec<_>>()

@@ -275,6 +275,80 @@ group! {
     }
 }
 
+group! {
+    /// The forwarder. Whatever it drops has one reason.
+    ForwardStatistics, "forward" {
+        /// Frames that the forwarder was given.
+        frames_in: Counter of "frames",
+        /// Connections that a SYN began.
+        opened: Counter of "connections",
+        /// Of them, those whose handshake was seen to its end.
+        established: Counter of "connections",
+        /// Connections whose handshake is not over, now.
+        half_open_now: Gauge of "connections",
+        /// Established connections now.
+        established_now: Gauge of "connections",
+        /// Connections that have ended and are still remembered, now.
+        closing_now: Gauge of "connections",
+        /// Half-open connections that gave their place to another, as in a SYN flood.
+        half_open_evicted: Counter of "connections",
+        /// Ended connections that gave their place to another before their time.
+        closing_evicted: Counter of "connections",
+        /// Connections forgotten after their time.
+        expired: Counter of "connections",
+        /// Frames of TCP forwarded to the server; one that stands for several segments is one.
+        to_server_frames: Counter of "frames",
+        /// Their bytes of data.
+        to_server: Counter of "bytes",
+        /// ICMP messages translated for the server.
+        to_server_icmp: Counter of "packets",
+        /// Frames of TCP forwarded to clients; one that stands for several segments is one.
+        to_client_frames: Counter of "frames",
+        /// Their bytes of data.
+        to_client: Counter of "bytes",
+        /// ICMP messages translated for clients.
+        to_client_icmp: Counter of "packets",
+        /// ARP requests sent, for the server or the gateway.
+        arp_requests: Counter of "packets",
+        /// ARP requests answered.
+        arp_replies: Counter of "packets",
+        /// Echo requests answered.
+        echo_replies: Counter of "packets",
+        /// ICMP errors of the forwarder's own: time exceeded, host unreachable.
+        errors_sent: Counter of "packets",
+        /// Dropped: cut short, lengths that do not add up, or flags that no TCP sends.
+        malformed: Counter of "frames",
+        /// Dropped: the checksum of an IP header or an ICMP message is wrong.
+        bad_checksum: Counter of "frames",
+        /// Dropped: a source that cannot be a client's address or port.
+        bad_source: Counter of "frames",
+        /// Dropped: for another Ethernet or IP address.
+        not_for_us: Counter of "frames",
+        /// Dropped: a fragment.
+        fragment: Counter of "frames",
+        /// Dropped: an IP header with options.
+        ip_options: Counter of "frames",
+        /// Dropped: neither TCP, ICMP over IPv4, nor ARP.
+        unsupported: Counter of "frames",
+        /// Dropped: for a port that nobody listens on.
+        not_listened: Counter of "frames",
+        /// Dropped: a segment of a connection that is not known, and that does not begin one.
+        no_flow: Counter of "frames",
+        /// Dropped: the time to live is over.
+        time_to_live: Counter of "frames",
+        /// Dropped: where the server is on the link was not known yet.
+        unresolved: Counter of "frames",
+        /// Dropped: all places are taken by established connections.
+        table_full: Counter of "frames",
+        /// Dropped: checksum or segment offloads of which nothing can be made that a device could send.
+        offload: Counter of "frames",
+        /// Dropped: an ICMP message that quotes no packet of a connection.
+        icmp: Counter of "frames",
+        /// Frames that the NIC did not take.
+        nic_refused: Counter of "frames",
+    }
+}
+
 /// Buckets of a histogram.
 pub const BUCKETS: usize = 40;
 
@@ -334,6 +408,8 @@ pub struct StatisticsArea {
     pub http: HttpStatistics,
     /// Cache.
     pub cache: CacheStatistics,
+    /// Forwarder.
+    pub forward: ForwardStatistics,
 }
 
 /// Writes a word.
@@ -367,6 +443,7 @@ mod tests {
             (LinkStatistics::DESCRIPTIONS, LinkStatistics::default().words().count()),
             (HttpStatistics::DESCRIPTIONS, HttpStatistics::default().words().count()),
             (CacheStatistics::DESCRIPTIONS, CacheStatistics::default().words().count()),
+            (ForwardStatistics::DESCRIPTIONS, ForwardStatistics::default().words().count()),
         ];
         for (descriptions, words) in groups {
             assert_eq!(descriptions.len(), words);

@@ -95,7 +95,9 @@ impl Tenant for Forwarding {
         (self.forwarder.connections().iter().sum::<u32>() as usize, self.forwarder.connections_max() as usize)
     }
 
-    fn publish(&mut self, _: &StatisticsArea) {}
+    fn publish(&mut self, area: &StatisticsArea) {
+        crate::statistics::publish(&area.forward, &self.forwarder, self.refused);
+    }
 }
 
 /// On the forwarder's clock.

@@ -6,6 +6,7 @@
 extern crate alloc;
 
 mod forwarding;
+mod statistics;
 
 use core::fmt;
 use core::net::SocketAddrV4;

@@ -27,10 +27,11 @@ const PORT: u16 = 80;
 /// Open connections at a time; more are refused by not answering, so that clients try again.
 const CONNECTIONS: u32 = 512;
 /// What a connection may have on its way to a client that takes nothing.
-const SEND_BUFFER_BYTES: usize = 128 << 10;
-/// The heap that is not for file pages: at worst 64 MiB for what is on its way to clients, 32 for what they have sent and nobody has
-/// read, 8 for names, and 16 for tasks and queues.
-const RESERVED_BYTES: u64 = 120 << 20;
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// The heap that is not for file pages: at worst 128 MiB for what is on its way to clients (a piece that is acknowledged in part is
+/// kept whole, beside the next, and each may have grown to twice its length), 64 for what they have sent and nobody has read, 8 for
+/// names, and 16 for tasks and queues.
+const RESERVED_BYTES: u64 = 216 << 20;
 /// As Cheetah's.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 

@@ -50,7 +50,8 @@ or more gives figures worth quoting; compare ratios, not absolute numbers.
 Examples
   exovm bench http --quick
   exovm bench http --sizes 64,8192 --connections 1,8,64 --modes keep-alive,close --json result.json
-  exovm bench http --contenders cheetah,nginx --seconds 5 --rounds 7")]
+  exovm bench http --contenders cheetah,nginx --seconds 5 --rounds 7
+  exovm bench http --contenders cheetah,plain,plain-linux --connections 64 --modes keep-alive")]
 struct HttpArguments {
     /// A few points only, in a few minutes.
     #[arg(long)]
@@ -64,7 +65,8 @@ struct HttpArguments {
     /// How connections are used: keep-alive, close, pipelined.
     #[arg(long, value_delimiter = ',', value_name = "MODE")]
     modes: Vec<Mode>,
-    /// Who takes part: cheetah, cheetah-both-cpus, bare, nginx, lighttpd.
+    /// Who takes part: cheetah, cheetah-both-cpus, bare, nginx, lighttpd; plain, plain-linux: a program on sockets in a guest and on
+    /// Linux.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     contenders: Vec<Contender>,
     /// Seconds for each measurement.

@@ -30,7 +30,7 @@ pub use pmu::described as pmu_families;
 pub use snapshot::{Absent, StatSnapshot};
 
 /// The layers, from the wire up and then down to the host, with what each is.
-pub const LAYERS: [(&str, &str); 17] = [
+pub const LAYERS: [(&str, &str); 18] = [
     ("machine", "the machine as a whole, and where device work is done"),
     ("nic", "the network interface and each of its queue pairs, as the VMM sees them"),
     ("flow", "the flow table: whose is a frame, and may it be sent"),
@@ -39,6 +39,7 @@ pub const LAYERS: [(&str, &str); 17] = [
     ("tcp", "TCP by the terms of RFC 4022 and RFC 4898, as the guest says"),
     ("http", "HTTP, as the guest says"),
     ("cache", "the guest's cache of file pages and what it reads of its file system"),
+    ("forward", "the forwarder's connections, what went each way, and why frames went nowhere"),
     ("disk", "disks and their requests, as the VMM sees them"),
     ("channel", "the host channel: consoles and control streams"),
     ("kernel", "kernel calls by name, as the guest says, and what the kernel says of its environments"),

@@ -6,8 +6,8 @@ use crate::machine::boot::pages::SharedPages;
 use crate::stat::family::{Family, Kind};
 use abi::call::Call;
 use abi::statistics::{
-    BUCKETS, CacheStatistics, CallTally, Description, Histogram, HttpStatistics, LinkStatistics,
-    StatisticsArea, TcpStatistics,
+    BUCKETS, CacheStatistics, CallTally, Description, ForwardStatistics, Histogram, HttpStatistics,
+    LinkStatistics, StatisticsArea, TcpStatistics,
 };
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -79,6 +79,10 @@ pub(super) fn http(machine: &Shared) -> Vec<Family> {
 
 pub(super) fn cache(machine: &Shared) -> Vec<Family> {
     group(machine, CacheStatistics::DESCRIPTIONS, |area| area.cache.words().collect())
+}
+
+pub(super) fn forward(machine: &Shared) -> Vec<Family> {
+    group(machine, ForwardStatistics::DESCRIPTIONS, |area| area.forward.words().collect())
 }
 
 /// A call's name as it stands in statistics: "queue_bind".

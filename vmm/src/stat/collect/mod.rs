@@ -28,6 +28,7 @@ pub(super) fn all(machine: &Shared, wanted: &dyn Fn(&str) -> bool) -> Vec<Family
     add("tcp", &guest::tcp);
     add("http", &guest::http);
     add("cache", &guest::cache);
+    add("forward", &guest::forward);
     add("disk", &devices::disks);
     add("channel", &devices::channel);
     add("kernel", &guest::kernel);
