@@ -68,7 +68,7 @@ group! {
     TcpStatistics, "tcp" {
         /// Connections that we began (tcpActiveOpens).
         active_opens: Counter of "connections",
-        /// SYNs that became half-open connections (tcpPassiveOpens).
+        /// SYNs that became half-open connections, at once or by a cookie that came back (tcpPassiveOpens).
         passive_opens: Counter of "connections",
         /// Handshakes that came to nothing: reset, refused, never answered, given up, or pushed out by newer ones (tcpAttemptFails).
         attempt_fails: Counter of "connections",
@@ -78,6 +78,14 @@ group! {
         unreachable: Counter of "connections",
         /// Half-open connections that were pushed out by newer ones, as a SYN flood does.
         half_open_evicted: Counter of "connections",
+        /// SYNs answered by cookies, because the half-open connections had taken all their places (RFC 4987).
+        syn_cookies_sent: Counter of "segments",
+        /// Cookies that came back and opened connections.
+        syn_cookies_accepted: Counter of "connections",
+        /// Acknowledgments that could have been of cookies and were not.
+        syn_cookies_failed: Counter of "segments",
+        /// Acknowledgments that could have been of cookies and that the rate limit left unchecked.
+        syn_cookies_limited: Counter of "segments",
         /// SYNs that were dropped because every place for a connection was taken (tcpListenerTable's ConnectionsFull).
         refused_connections_full: Counter of "segments",
         /// Handshakes that were finished.

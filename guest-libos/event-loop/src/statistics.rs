@@ -37,6 +37,10 @@ fn tcp(area: &TcpStatistics, from: &Counters) {
     set(&area.refused, from.refused);
     set(&area.unreachable, from.unreachable);
     set(&area.half_open_evicted, from.half_open_evicted);
+    set(&area.syn_cookies_sent, from.syn_cookies_sent);
+    set(&area.syn_cookies_accepted, from.syn_cookies_accepted);
+    set(&area.syn_cookies_failed, from.syn_cookies_failed);
+    set(&area.syn_cookies_limited, from.syn_cookies_limited);
     set(&area.refused_connections_full, from.refused_connections_full);
     set(&area.opened, from.opened);
     set(&area.closed, from.closed);

@@ -57,6 +57,20 @@ pub enum SlowStart {
     HyStart,
 }
 
+/// When a SYN is answered without a place for it (RFC 4987 3.6): what would be remembered goes to the peer and comes back with
+/// its acknowledgment, the segment size rounded down; window scale and SACK only beside timestamps. What does not come back is
+/// lost: such a SYN-ACK is not repeated, and a client that waits for us to speak first and whose acknowledgment was lost waits in vain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SynCookies {
+    /// Never: the oldest half-open connection gives way.
+    Never,
+    /// While `Config::max_half_open` connections are half open.
+    #[default]
+    WhenFull,
+    /// Always: nothing is half open.
+    Always,
+}
+
 /// How often something is done at most: a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -108,8 +122,14 @@ pub struct Config {
     pub mtu: u16,
     /// Connections in any state but TIME-WAIT; SYNs beyond it are dropped and counted.
     pub max_connections: u32,
-    /// Connections that have not finished the handshake; when there are more, the oldest gives way and is counted.
+    /// Connections that have not finished the handshake. Beyond it SYNs are answered by cookies, or else the oldest gives way
+    /// and is counted.
     pub max_half_open: u32,
+    /// When SYNs are answered by cookies.
+    pub syn_cookies: SynCookies,
+    /// How many acknowledgments that may return a cookie are looked at; others are dropped and counted. One of 2^28 that
+    /// somebody makes up is taken for a cookie.
+    pub syn_cookie_checks: Rate,
     /// TIME-WAIT records; the oldest gives way when they are all in use.
     pub max_time_wait: u32,
     /// Receive window of a connection, and so the bound on what is buffered for it.
@@ -191,6 +211,8 @@ impl Config {
             mtu: 1500,
             max_connections: 10_000,
             max_half_open: 1_024,
+            syn_cookies: SynCookies::default(),
+            syn_cookie_checks: Rate { per_second: 100_000, burst: 10_000 },
             max_time_wait: 65_536,
             receive_window_bytes: 65_535,
             max_buffered_bytes: 64 << 20,

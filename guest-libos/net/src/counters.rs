@@ -142,12 +142,20 @@ counters! {
         unreachable,
         /// All of them that came to nothing: these two, those that were never answered, and those that the application gave up.
         opening_failed,
-        /// SYNs that became half-open connections.
+        /// SYNs that became half-open connections, at once or by a cookie that came back.
         half_opened,
         /// Half-open connections forgotten: reset, or the SYN-ACK was never answered.
         half_open_dropped,
         /// Half-open connections that gave way to newer ones.
         half_open_evicted,
+        /// SYNs answered by cookies (RFC 4987 3.6).
+        syn_cookies_sent,
+        /// Cookies that came back and opened connections.
+        syn_cookies_accepted,
+        /// Acknowledgments for nobody that could have been cookies and were none.
+        syn_cookies_failed,
+        /// Dropped: acknowledgments that could have been cookies and that the rate limit left unchecked.
+        syn_cookies_limited,
         /// Connections opened.
         opened,
         /// Connections that ended in order.
@@ -190,7 +198,7 @@ counters! {
         dropped_no_route,
         /// Dropped: a TCP segment that RFC 9293 says to drop silently.
         dropped_unacceptable,
-        /// Dropped: a SYN while all connections are in use.
+        /// Dropped: a SYN, or the acknowledgment of a cookie, while all connections are in use.
         refused_connections_full,
         /// Dropped: data that no receive buffer had room for; the peer sends it again.
         dropped_no_buffer,
@@ -252,6 +260,7 @@ pub(crate) enum DropReason {
     NoRoute,
     Unacceptable,
     ConnectionsFull,
+    CookieLimit,
 }
 
 impl Counters {
@@ -269,6 +278,7 @@ impl Counters {
             DropReason::NoRoute => &mut self.dropped_no_route,
             DropReason::Unacceptable => &mut self.dropped_unacceptable,
             DropReason::ConnectionsFull => &mut self.refused_connections_full,
+            DropReason::CookieLimit => &mut self.syn_cookies_limited,
         };
         *counter += 1;
     }

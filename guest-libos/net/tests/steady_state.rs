@@ -117,3 +117,26 @@ fn requests_in_steady_state_allocate_nothing() {
     assert_eq!(wire.segments, 1_100);
     assert_eq!(stack.counters().retransmits, 0);
 }
+
+#[test]
+fn flood_of_syns_allocates_nothing_once_the_backlog_is_full() {
+    let config = Config::new(MacAddress([2, 0, 0, 0, 0, 1]), [10, 0, 0, 1].into(), 24, [1; 16]);
+    let backlog = config.max_half_open;
+    let mut stack = Stack::<&'static [u8]>::new(config, Instant::ZERO).unwrap();
+    stack.listen(80).unwrap();
+    let mut syn = frame(2, 0, 0, 0);
+    let mut full_at = 0;
+    for number in 0..100_000 {
+        if number == backlog {
+            full_at = ALLOCATIONS.with(Cell::get);
+        }
+        syn[28..30].copy_from_slice(&(2 + (number >> 15) as u16).to_be_bytes());
+        syn[34..36].copy_from_slice(&(1 + (number & 0x7fff) as u16).to_be_bytes());
+        let Input::Reply(_) = stack.input(Instant::ZERO, &syn, META) else { panic!("no SYN-ACK") };
+    }
+    assert_eq!(ALLOCATIONS.with(Cell::get) - full_at, 0);
+    assert_eq!(
+        (stack.half_open() as u32, stack.counters().syn_cookies_sent),
+        (backlog, 100_000 - u64::from(backlog))
+    );
+}

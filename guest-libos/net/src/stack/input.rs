@@ -9,7 +9,7 @@ use crate::data::Data;
 use crate::driver::{RxChecksum, RxMeta};
 use crate::events::{ConnId, End, Input};
 use crate::frame::ControlFrame;
-use crate::tcp::connection::{Connection, State};
+use crate::tcp::connection::{Connection, PeerSyn, State};
 use crate::tcp::pairs::Pair;
 use crate::tcp::receive::Verdict;
 use crate::tcp::table::FlowKey;
@@ -278,6 +278,9 @@ impl<D: Data> Stack<D> {
         segment: &Segment<'f>,
     ) -> Result<Input<'f>, DropReason> {
         let next_hop = self.hop_back(sender_mac, key)?;
+        if self.cookie_returns(now, next_hop, key, segment)? {
+            return self.segment_arrives(now, sender_mac, key, segment);
+        }
         self.counters.segments_in += 1;
         self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
         let mut isn_floor = None;
@@ -333,6 +336,10 @@ impl<D: Data> Stack<D> {
         if self.table.len() >= self.config.max_connections as usize {
             return Err(DropReason::ConnectionsFull);
         }
+        // A cookie cannot lie beyond the sequence numbers of the connection before it.
+        if isn_floor.is_none() && self.answers_by_cookie() {
+            return Ok(self.answer_by_cookie(now, next_hop, key, syn));
+        }
         let flow = self.table.pairs.flow(key);
         let mut isn = self.isn.next(flow, now);
         if let Some(floor) = isn_floor
@@ -350,8 +357,9 @@ impl<D: Data> Stack<D> {
             now,
         };
         let timestamp_offset = self.isn.timestamp_offset(flow);
+        let peer = PeerSyn::of(syn);
         let (conn, connection) =
-            self.table.insert(key, || Connection::accept(key, syn, isn, timestamp_offset, template, &ctx));
+            self.table.insert(key, || Connection::accept(key, &peer, isn, timestamp_offset, template, &ctx));
         self.wheel.arm(conn.index, connection.deadline(&self.config));
         self.counters.half_opened += 1;
         self.counters.segments_out += 1;

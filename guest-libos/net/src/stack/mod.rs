@@ -16,6 +16,7 @@ mod options;
 mod path_mtu;
 mod resolver;
 mod room;
+mod syn_cookies;
 mod udp;
 mod udp_send;
 
@@ -40,6 +41,7 @@ use crate::tcp::connection::State;
 use crate::tcp::isn::{FlowHash, IsnGenerator};
 use crate::tcp::ports::SourcePorts;
 use crate::tcp::send_queue::SpareBacklogs;
+use crate::tcp::syn_cookie::SynCookies;
 use crate::tcp::table::Table;
 use crate::tcp::timers::TimerWheel;
 use crate::tcp::timewait::TimeWaitTable;
@@ -62,6 +64,8 @@ pub struct Stack<D> {
     listening: Vec<u16>,
     isn: IsnGenerator,
     source_ports: SourcePorts,
+    syn_cookies: SynCookies,
+    cookie_bucket: TokenBucket,
     half_open: u32,
     /// Begun by us, handshake not over.
     opening: u32,
@@ -112,6 +116,8 @@ impl<D: Data> Stack<D> {
             listening: Vec::new(),
             isn: IsnGenerator::new(config.secret),
             source_ports: SourcePorts::new(config.secret),
+            syn_cookies: SynCookies::new(config.secret),
+            cookie_bucket: TokenBucket::new(),
             half_open: 0,
             opening: 0,
             established: 0,

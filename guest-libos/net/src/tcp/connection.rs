@@ -67,6 +67,19 @@ impl UserTimeout {
     }
 }
 
+/// A peer's SYN, as far as a connection is made of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerSyn {
+    pub(crate) sequence: Seq,
+    pub(crate) options: SynOptions,
+}
+
+impl PeerSyn {
+    pub(crate) fn of(syn: &Segment<'_>) -> Self {
+        Self { sequence: syn.sequence, options: SynOptions::parse(syn.options) }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Connection<D> {
     pub(crate) key: FlowKey,
@@ -98,15 +111,14 @@ impl<D: Data> Connection<D> {
     /// RFC 9293 3.10.7.2, third: a SYN arrived for a port we listen on.
     pub(crate) fn accept(
         key: FlowKey,
-        syn: &Segment<'_>,
+        syn: &PeerSyn,
         isn: Seq,
         timestamp_offset: u32,
         template: HeaderTemplate,
         ctx: &Context<'_>,
     ) -> Self {
-        let options = SynOptions::parse(syn.options);
-        let agreed = Agreed::new(ctx.config, template.family(), &options);
-        let peer_timestamps = options.timestamps.filter(|_| agreed.timestamps);
+        let agreed = Agreed::new(ctx.config, template.family(), &syn.options);
+        let peer_timestamps = syn.options.timestamps.filter(|_| agreed.timestamps);
         let receive_mss = agreed.receive_mss(ctx.config);
         let capacity = ctx.config.receive_window_bytes;
         Self {

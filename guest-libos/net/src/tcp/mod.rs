@@ -14,7 +14,7 @@
 //! | 3.10.5 | ABORT | `stack/mod.rs: abort`, `tcp/connection.rs: abort_frame` |
 //! | 3.10.6 | STATUS | `stack/mod.rs: peer`, `stack/mod.rs: unsent_bytes`, `stack/mod.rs: unacked_bytes` |
 //! | 3.10.7.1 | SEGMENT ARRIVES, CLOSED | `stack/input.rs: segment_for_nobody` |
-//! | 3.10.7.2 | LISTEN | `stack/input.rs: syn_arrives`, `tcp/connection.rs: accept` |
+//! | 3.10.7.2 | LISTEN | `stack/input.rs: syn_arrives`, `tcp/connection.rs: accept`, `stack/syn_cookies.rs: cookie_returns` |
 //! | 3.10.7.3 | SYN-SENT | `tcp/open.rs: segment_arrives_in_syn_sent` |
 //! | 3.10.7.4 | other states, in order | `tcp/receive.rs: segment_arrives` |
 //! | first | sequence number | `tcp/receive_side.rs: is_acceptable`, `tcp/receive.rs: unacceptable` |
@@ -55,6 +55,7 @@ pub(crate) mod send_queue;
 pub(crate) mod send_side;
 mod send_timer;
 mod sequence;
+pub(crate) mod syn_cookie;
 pub(crate) mod table;
 pub(crate) mod tail_probe;
 pub(crate) mod template;

@@ -65,6 +65,11 @@ impl Agreed {
         }
     }
 
+    /// The peer's segment size, options included.
+    pub(crate) fn peer_mss(&self) -> u16 {
+        self.peer_mss
+    }
+
     /// Bytes of options in every segment.
     pub(crate) fn option_bytes(&self) -> u16 {
         if self.timestamps { TIMESTAMPS_BYTES as u16 } else { 0 }

@@ -167,6 +167,11 @@ impl<D: Data> SendSide<D> {
         self.timer_at = ctx.now + self.rto.timeout();
     }
 
+    /// When the SYN that is about to be acknowledged left is not known.
+    pub(crate) fn leave_syn_untimed(&mut self) {
+        self.timed_from = self.next;
+    }
+
     /// The peer's SYN says what we did not know when ours left.
     pub(crate) fn agree(&mut self, agreed: &Agreed, ctx: &Context<'_>) {
         (self.mss, self.scale, self.sack) = (agreed.send_mss(), agreed.send_scale, agreed.sack);

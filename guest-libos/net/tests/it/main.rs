@@ -22,6 +22,7 @@ mod retransmission;
 mod room;
 mod sack;
 mod simulation;
+mod syn_cookies;
 mod timestamps;
 mod transfer;
 mod udp;
