@@ -135,10 +135,10 @@ fn client_that_has_closed_its_side_gets_all_of_its_answer() {
 fn die(guest: &Guest, number: usize) {
     let mut stream = TcpStream::connect(guest.address()).unwrap();
     stream.write_all(b"GET /large HTTP/1.1\r\n\r\n").unwrap();
-    if number % 3 > 0 {
+    if !number.is_multiple_of(3) {
         stream.read_exact(&mut vec![0; 1000 * (number % 7)]).unwrap();
     }
-    if number % 2 == 0 { reset(stream) } else { drop(stream) }
+    if number.is_multiple_of(2) { reset(stream) } else { drop(stream) }
 }
 
 #[test]
