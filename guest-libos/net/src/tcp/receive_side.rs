@@ -1,7 +1,6 @@
 //! The receiving half of a connection: RCV.NXT, the announced window, data in and out of order, and which
 //! acknowledgment is owed. It knows nothing of the connection's state.
 
-use super::ecn::{self, EcnReceiver};
 use super::reassembly::ReceiveBuffer;
 use super::sack_report::SackReport;
 use super::{Context, Seq};
@@ -45,7 +44,6 @@ pub(crate) struct ReceiveSide {
     pub(crate) last_ack_sent: Seq,
     /// What acknowledgments say of data out of order.
     pub(crate) report: SackReport,
-    pub(crate) ecn: EcnReceiver,
     /// A duplicate acknowledgment is owed, which only a segment without data is (RFC 5681 2).
     pub(crate) pure_ack_due: bool,
 }
@@ -83,7 +81,6 @@ impl ReceiveSide {
             prompt_acks: 0,
             last_ack_sent: next,
             report: SackReport::new(sack),
-            ecn: EcnReceiver::new(ecn::Agreed::No),
             pure_ack_due: false,
         }
     }
