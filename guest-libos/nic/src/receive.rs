@@ -230,6 +230,15 @@ impl<H: Hal> ReceiveQueue<H> {
         }
     }
 
+    /// Shows the device the buffers that were let go since [`Self::poll`] found nothing. Who sleeps without it may sleep for ever:
+    /// when all buffers were kept, the device has none to write to.
+    #[inline]
+    pub fn restock(&mut self) {
+        if !self.returned.0.borrow().is_empty() {
+            self.publish();
+        }
+    }
+
     /// Whether [`Self::poll`] has something to say: a frame, or a fault that is not known yet.
     #[inline]
     pub fn is_ready(&mut self) -> bool {

@@ -225,6 +225,24 @@ fn kept_buffer_stays_as_it_is_and_goes_back_when_it_is_let_go() {
 }
 
 #[test]
+fn device_gets_buffers_that_are_let_go_before_the_driver_sleeps() {
+    let mut b = bench::<()>(ALL_FEATURES, &SMALL);
+    let all = b.receiver.waiting();
+    for _ in 0..all {
+        assert!(b.receiver.deliver([0; 12], &frame(1, 600)));
+    }
+    b.receiver.publish();
+    let mut kept = Vec::new();
+    while let Some(frame) = b.pair.receive.poll() {
+        kept.push(frame.keep().expect("a buffer"));
+    }
+    assert!(kept.len() == usize::from(all) && b.receiver.waiting() == 0);
+    kept.clear();
+    b.pair.receive.restock();
+    assert_eq!(b.receiver.waiting(), all, "though nothing was there to poll");
+}
+
+#[test]
 fn merged_frame_has_no_buffer_to_keep() {
     let mut b = bench::<()>(ALL_FEATURES, &SMALL);
     assert!(b.receiver.deliver([0; 12], &frame(1, 5000)));
