@@ -53,7 +53,9 @@ impl Machine {
 /// The programs of other people that a measurement of `contenders` needs; Debian packages of the same names hold them.
 pub(crate) fn tools(contenders: &[Contender]) -> Vec<&'static str> {
     let mut tools = vec!["wrk"];
-    tools.extend(contenders.contains(&Contender::Nginx).then_some("nginx"));
+    let has_nginx = contenders.iter().any(|one| *one == Contender::Nginx || one.is_between());
+    tools.extend(has_nginx.then_some("nginx"));
+    tools.extend(contenders.contains(&Contender::Haproxy).then_some("haproxy"));
     tools.extend(contenders.contains(&Contender::Lighttpd).then_some("lighttpd"));
     tools
 }

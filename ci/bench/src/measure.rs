@@ -38,6 +38,8 @@ pub(crate) fn measure(options: &HttpOptions, exovm: &Path, folder: &Path) -> Res
         server_cpu: options.server_cpu,
     };
     let mut bench = Bench { options, exovm, folder, script, servers: Vec::new() };
+    let has_between = options.contenders.iter().any(|contender| contender.is_between());
+    let behind = has_between.then(|| servers::start_behind(&setting)).transpose()?;
     for &contender in &options.contenders {
         progress(format_args!("starting {contender}"));
         bench.servers.extend(servers::start(contender, &points, &setting)?);
@@ -45,7 +47,7 @@ pub(crate) fn measure(options: &HttpOptions, exovm: &Path, folder: &Path) -> Res
     progress(format_args!("checking that everybody sends the same documents"));
     bench.check_documents(&points)?;
     for server in &bench.servers {
-        server.process.pause()?;
+        bench.pause(server)?;
     }
 
     let measurements = points.len() * options.contenders.len() * options.rounds as usize;
@@ -58,6 +60,7 @@ pub(crate) fn measure(options: &HttpOptions, exovm: &Path, folder: &Path) -> Res
         progress(format_args!("[{}/{}] {point}: {}", number + 1, points.len(), summary(&series)));
         measured.push((*point, series));
     }
+    drop(behind);
     Ok(Report::new(options.clone(), Machine::describe(&machine::tools(&options.contenders)), measured))
 }
 
@@ -134,7 +137,7 @@ impl Bench<'_> {
             return Err(BenchError::ServerDown { server: name, reason, log: looker.log_tail() });
         }
         std::thread::sleep(SETTLE);
-        server.process.pause()?;
+        self.pause(server)?;
         let busy = cpus_after.busy_since(&cpus_before, wall);
         let busy_of = |cpu: usize| busy.get(cpu).copied().unwrap_or_default();
         let process = process_after.saturating_sub(process_before);
@@ -154,6 +157,12 @@ impl Bench<'_> {
             busy_percent: busy.iter().copied().map(percent).collect(),
             other_percent: percent(other),
         })
+    }
+
+    /// Stops a server where it is. Not one that stands before another, which goes on sending to it what nobody wants any more: it
+    /// is to hear that, and sleeps after it.
+    fn pause(&self, server: &Server) -> Result<(), BenchError> {
+        if server.contender.is_between() { Ok(()) } else { server.process.pause() }
     }
 
     fn server(&self, contender: Contender, configuration: &str) -> Result<&Server, BenchError> {

@@ -11,10 +11,18 @@
 //!   10.82.0.1 --- TAP --- 10.82.0.2 bare responder
 //!   10.88.0.1 --- TAP --- 10.88.0.2 plain
 //! ```
+//!
+//! For those that stand between client and server, the client's namespace routes: a forwarder has a TAP (10.94.0.2), a relay a
+//! namespace of its own (10.95.0.2), and both reach nginx in the second namespace through it.
 
 use crate::BenchError;
 use exovm_netns::{Interface, Namespace, TapQueues, create_tap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+
+/// Address of a relay.
+pub(crate) const RELAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 95, 0, 2);
+const ROUTER_ADDRESS_TO_RELAY: Ipv4Addr = Ipv4Addr::new(10, 95, 0, 1);
 
 /// Of all connections, on both sides: a comparison of servers, not of congestion controls.
 pub(crate) const CONGESTION_CONTROL: &str = "cubic";
@@ -67,6 +75,28 @@ impl Network {
         Ok(network)
     }
 
+    /// Lets this namespace route between the servers and those that stand before them.
+    pub(crate) fn route(&self) -> Result<(), BenchError> {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+            .map_err(|source| BenchError::system("let the client's namespace route", source))?;
+        route_by(&self.peers, CLIENT_ADDRESS_TO_PEERS)
+    }
+
+    /// Adds a namespace for a relay, which reaches the servers through this one.
+    pub(crate) fn add_relay(&self) -> Result<Namespace, BenchError> {
+        let relay = Namespace::create()?;
+        let (near, far) = (Interface::named("to-relay")?, Interface::named("to-router")?);
+        Interface::create_veth_pair(&near, &far)?;
+        far.move_to(&relay)?;
+        configure(&near, ROUTER_ADDRESS_TO_RELAY)?;
+        relay.run(|| {
+            tune_this_namespace()?;
+            configure(&far, RELAY_ADDRESS)
+        })??;
+        route_by(&relay, ROUTER_ADDRESS_TO_RELAY)?;
+        Ok(relay)
+    }
+
     /// Makes a connection and asks both of its sockets.
     fn check_congestion_control(&self) -> Result<(), BenchError> {
         let failed = |source| BenchError::system("make a connection between the namespaces", source);
@@ -94,6 +124,18 @@ fn configure(interface: &Interface, address: Ipv4Addr) -> Result<(), BenchError>
     interface.up()?;
     interface.set_route_congestion_control(address, PREFIX_BITS, CONGESTION_CONTROL)?;
     Ok(())
+}
+
+fn route_by(namespace: &Namespace, router: Ipv4Addr) -> Result<(), BenchError> {
+    let mut ip = Command::new("ip");
+    ip.args(["route", "add", "default", "via", &router.to_string(), "congctl", CONGESTION_CONTROL]);
+    ip.env("PATH", crate::machine::search_path());
+    let failed = |source| BenchError::system("add a route with `ip` (apt-get install iproute2)", source);
+    let output = namespace.start_here(&mut ip).output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())))
 }
 
 /// What a client and a server under load want of a namespace, each the same on both sides.

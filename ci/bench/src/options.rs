@@ -53,6 +53,10 @@ pub enum Contender {
     Plain,
     /// The same program on Linux's sockets.
     PlainLinux,
+    /// `exovm run forwarder` before nginx, which has the client's CPU.
+    Forwarder,
+    /// haproxy as a TCP relay before the same nginx, in a namespace of its own.
+    Haproxy,
     /// nginx, one worker.
     Nginx,
     /// lighttpd.
@@ -72,6 +76,11 @@ impl Contender {
     /// Whether this is one of the established servers that a guest is compared with.
     pub fn is_peer(self) -> bool {
         matches!(self, Contender::Nginx | Contender::Lighttpd)
+    }
+
+    /// Whether it only passes on what a server behind it sends.
+    pub fn is_between(self) -> bool {
+        matches!(self, Contender::Forwarder | Contender::Haproxy)
     }
 
     /// What looks at the guest while it is measured: arguments of `exovm` before its name.
@@ -105,6 +114,8 @@ impl fmt::Display for Contender {
             Contender::Bare => "bare responder",
             Contender::Plain => "plain",
             Contender::PlainLinux => "plain, Linux sockets",
+            Contender::Forwarder => "forwarder",
+            Contender::Haproxy => "haproxy",
             Contender::Nginx => "nginx",
             Contender::Lighttpd => "lighttpd",
         })
@@ -263,6 +274,10 @@ impl HttpOptions {
         if self.contenders.is_empty() {
             return refuse("name at least one contender".into());
         }
+        let has_between = self.contenders.iter().any(|contender| contender.is_between());
+        if has_between && self.contenders.contains(&Contender::Nginx) {
+            return refuse("nginx stands behind forwarder and haproxy, and cannot take part as well".into());
+        }
         if self.points().is_empty() {
             return refuse(format!(
                 "these sizes, modes and connections leave nothing to measure (close: at most {}, pipelined: at most {}; \
@@ -327,6 +342,13 @@ mod tests {
         let wrong = [
             (HttpOptions { rounds: 0, ..HttpOptions::default() }, "at least 1"),
             (HttpOptions { contenders: vec![], ..HttpOptions::default() }, "at least one contender"),
+            (
+                HttpOptions {
+                    contenders: vec![Contender::Haproxy, Contender::Nginx],
+                    ..HttpOptions::default()
+                },
+                "stands behind",
+            ),
             (HttpOptions { server_cpu: 0, ..HttpOptions::default() }, "a CPU each"),
             (HttpOptions { server_cpu: 100_000, ..HttpOptions::default() }, "CPU 100000 does not exist"),
             (HttpOptions { connections: vec![0], ..HttpOptions::default() }, "0 connections"),

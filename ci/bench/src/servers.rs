@@ -1,7 +1,7 @@
 //! The contenders as running processes: how each is started, where it serves, and which of its configurations is the
 //! best for a point.
 
-use crate::network::{Network, PEERS_ADDRESS, PREFIX_BITS, TapLink};
+use crate::network::{Network, PEERS_ADDRESS, PREFIX_BITS, RELAY_ADDRESS, TapLink};
 use crate::options::{Contender, Mode, Point};
 use crate::process::{Background, pin, wait_until_ready};
 use crate::{BenchError, role};
@@ -30,6 +30,9 @@ const ACCOUNTS_LINK: TapLink = guest_link("accounts", 85);
 const SAMPLE_LINK: TapLink = guest_link("sample", 86);
 const TRACE_LINK: TapLink = guest_link("trace", 87);
 const PLAIN_LINK: TapLink = guest_link("plain", 88);
+/// nginx behind those that stand between: on the client's CPU, the same for all.
+const BEHIND: Peer = NGINX_SENDFILE;
+const FORWARDER_LINK: TapLink = guest_link("forwarder", 94);
 const BARE_LINK: TapLink =
     TapLink { name: "bare", client: Ipv4Addr::new(10, 82, 0, 1), server: Ipv4Addr::new(10, 82, 0, 2) };
 
@@ -44,8 +47,41 @@ pub(crate) fn tap_link(contender: Contender) -> Option<TapLink> {
         Contender::CheetahTrace => Some(TRACE_LINK),
         Contender::Bare => Some(BARE_LINK),
         Contender::Plain => Some(PLAIN_LINK),
-        Contender::PlainLinux | Contender::Nginx | Contender::Lighttpd => None,
+        Contender::Forwarder => Some(FORWARDER_LINK),
+        Contender::PlainLinux | Contender::Haproxy | Contender::Nginx | Contender::Lighttpd => None,
     }
+}
+
+/// The server behind those that stand between client and server; it is never paused.
+pub(crate) fn start_behind(setting: &Setting<'_>) -> Result<Server, BenchError> {
+    setting.network.route()?;
+    let mut server = start_peer(Contender::Nginx, &BEHIND, setting, setting.client_cpu)?;
+    wait_until_ready(&mut server.process, "nginx", server.address)?;
+    Ok(server)
+}
+
+fn forwarder_command(setting: &Setting<'_>) -> Command {
+    let mut command = Command::new(setting.exovm);
+    let TapLink { name, client, server } = FORWARDER_LINK;
+    command.args(["run", "forwarder", "--listen", "80", "--to", &format!("{PEERS_ADDRESS}:{}", BEHIND.port)]);
+    command.args(["--net", &format!("tap={name},ip={server}/{PREFIX_BITS},gw={client}"), "--name", name]);
+    command.args(["--vcpu-cpu", &setting.server_cpu.to_string()]);
+    command
+}
+
+fn start_haproxy(setting: &Setting<'_>) -> Result<Server, BenchError> {
+    const FILE: &str = "haproxy.cfg";
+    let path = setting.folder.join(FILE);
+    std::fs::write(&path, include_str!("../peers/haproxy.cfg"))
+        .map_err(|source| BenchError::system(format!("write {FILE}"), source))?;
+    let relay = setting.network.add_relay()?;
+    let mut command = Command::new("haproxy");
+    command.args(["-db", "-f"]).arg(&path).env("PATH", crate::machine::search_path());
+    relay.start_here(&mut command);
+    pin(&mut command, &[setting.server_cpu]);
+    let process = Background::start(&mut command, &setting.folder.join("haproxy.log"))?;
+    let address = SocketAddr::from((RELAY_ADDRESS, 80));
+    Ok(Server { contender: Contender::Haproxy, configuration: "", address, process })
 }
 
 /// One server process.
@@ -165,15 +201,20 @@ pub(crate) fn start(
             let mut command = role::bare_command(setting.exovm, BARE_LINK.name, BARE_LINK.server);
             vec![start_on_tap(contender, &BARE_LINK, pin(&mut command, &[setting.server_cpu]), setting)?]
         }
+        Contender::Forwarder => {
+            let mut command = forwarder_command(setting);
+            vec![start_on_tap(contender, &FORWARDER_LINK, pin(&mut command, &[setting.server_cpu]), setting)?]
+        }
+        Contender::Haproxy => vec![start_haproxy(setting)?],
         Contender::Nginx => [NGINX_MEMORY, NGINX_SENDFILE]
             .iter()
             .filter(|peer| {
                 points.iter().any(|point| best_configuration(contender, point) == peer.configuration)
             })
-            .map(|peer| start_peer(contender, peer, setting))
+            .map(|peer| start_peer(contender, peer, setting, setting.server_cpu))
             .collect::<Result<_, _>>()?,
         Contender::PlainLinux => vec![start_plain(setting)?],
-        Contender::Lighttpd => vec![start_peer(contender, &LIGHTTPD, setting)?],
+        Contender::Lighttpd => vec![start_peer(contender, &LIGHTTPD, setting, setting.server_cpu)?],
     };
     for server in &mut servers {
         wait_until_ready(&mut server.process, &server.contender.to_string(), server.address)?;
@@ -201,7 +242,12 @@ fn start_plain(setting: &Setting<'_>) -> Result<Server, BenchError> {
     Ok(Server { contender: Contender::PlainLinux, configuration: "", address, process })
 }
 
-fn start_peer(contender: Contender, peer: &Peer, setting: &Setting<'_>) -> Result<Server, BenchError> {
+fn start_peer(
+    contender: Contender,
+    peer: &Peer,
+    setting: &Setting<'_>,
+    cpu: usize,
+) -> Result<Server, BenchError> {
     let failed = |source| BenchError::system(format!("write {}", peer.file), source);
     std::fs::write(setting.folder.join(peer.file), peer.text).map_err(failed)?;
     let mut command = Command::new(peer.program);
@@ -221,7 +267,7 @@ fn start_peer(contender: Contender, peer: &Peer, setting: &Setting<'_>) -> Resul
     }
     command.current_dir(setting.folder).env("PATH", crate::machine::search_path());
     setting.network.peers.start_here(&mut command);
-    pin(&mut command, &[setting.server_cpu]);
+    pin(&mut command, &[cpu]);
     let process = Background::start(&mut command, &setting.folder.join(format!("{}.log", peer.file)))?;
     let address = SocketAddr::from((PEERS_ADDRESS, peer.port));
     Ok(Server { contender, configuration: peer.configuration, address, process })
@@ -250,6 +296,9 @@ mod tests {
             assert!(peer.text.contains(&format!("listen {PEERS_ADDRESS}:{} ", peer.port)), "{}", peer.file);
             assert!(peer.text.contains(&format!("{};", peer.configuration)), "{}", peer.file);
         }
+        let relay = include_str!("../peers/haproxy.cfg");
+        assert!(relay.contains(&format!("bind {RELAY_ADDRESS}:80 ")));
+        assert!(relay.contains(&format!("server nginx {PEERS_ADDRESS}:{}\n", BEHIND.port)));
         assert!(LIGHTTPD.text.contains(&format!("server.port = {}\n", LIGHTTPD.port)));
         assert!(LIGHTTPD.text.contains(&format!("server.bind = \"{PEERS_ADDRESS}\"\n")));
     }

@@ -36,8 +36,9 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-const TESTS: [(&str, fn()); 4] = [
+const TESTS: [(&str, fn()); 5] = [
     ("tiny_bench_measures_bare_and_peers", tiny_bench_measures_bare_and_peers),
+    ("tiny_bench_measures_a_relay", tiny_bench_measures_a_relay),
     ("guest_that_ends_at_once_is_a_clear_error", guest_that_ends_at_once_is_a_clear_error),
     ("missing_tools_are_named", missing_tools_are_named),
     ("interrupted_bench_leaves_nothing_behind", interrupted_bench_leaves_nothing_behind),
@@ -83,6 +84,20 @@ fn tiny_bench_measures_bare_and_peers() {
     let text = report.to_string();
     assert!(text.contains("nginx (sendfile off)") && text.contains("nginx (sendfile on)"), "{text}");
     println!("{text}");
+}
+
+fn tiny_bench_measures_a_relay() {
+    let report =
+        run_http(tiny(vec![Contender::Haproxy]), &own_path()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(report.points.len(), 3);
+    for point in &report.points {
+        let summary = point.summary(Contender::Haproxy).expect("it took part");
+        let context = format!("{}: {summary:?}", point.point);
+        assert_eq!(summary.errors.total(), 0, "{context}");
+        // nginx answers on the other CPU, so a relay that was left out would cost its process nothing.
+        assert!(summary.requests_per_s > 10.0 && summary.process_us_per_request > 1.0, "{context}");
+    }
+    assert!(report.machine.versions.contains_key("haproxy") && report.machine.versions.contains_key("nginx"));
 }
 
 fn guest_that_ends_at_once_is_a_clear_error() {

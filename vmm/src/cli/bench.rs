@@ -19,6 +19,8 @@ enum What {
     Http(HttpArguments),
     /// One connection's Gbit/s and requests per second on our stack, Linux's and smoltcp, in turn.
     Tcp(super::bench_tcp::TcpArguments),
+    /// The forwarder and haproxy as a TCP relay between wrk and nginx, in turn.
+    Forward(super::bench_forward::ForwardArguments),
     /// What each kernel call costs: cycles, and ring 0 instructions where they can be counted.
     Kernel(KernelArguments),
     /// What looking at a machine costs it: accounts, a sampled trace, a whole one; and a span by itself.
@@ -90,6 +92,7 @@ pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode, Failure> {
     let arguments = match arguments.what {
         What::Http(arguments) => arguments,
         What::Tcp(arguments) => return super::bench_tcp::tcp(arguments),
+        What::Forward(arguments) => return super::bench_forward::forward(arguments),
         What::Kernel(arguments) => return kernel(arguments),
         What::Trace(arguments) => return super::bench_trace::trace(arguments),
     };
