@@ -28,5 +28,5 @@ pub mod swamp;
 pub mod tracefs;
 pub mod under_attack;
 
-pub use exovm_test::guest::make_image;
+pub use exovm_test::builder::make_image;
 pub use exovm_test::{Client, Guest, GuestBuilder, Response, Site, guest, http, network, site};

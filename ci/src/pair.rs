@@ -1,7 +1,7 @@
 //! Two Cheetahs in one machine, on one NIC, with a disk each; `/who` says which of them answers.
 
 use exovm::backend::disk::Access;
-use exovm_test::guest::make_image;
+use exovm_test::builder::make_image;
 use exovm_test::{Guest, GuestBuilder, Site};
 use std::net::SocketAddr;
 use std::path::Path;

@@ -24,7 +24,8 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`channel`] | bytes through the ports of its host channel |
-//! | [`guest`] | start an image, ask it things, stop it |
+//! | [`builder`] | what a machine is made of, until it starts |
+//! | [`guest`] | a running machine: ask it things, stop it |
 //! | [`project`] | build an image of one's own |
 //! | [`http`] | a small HTTP client, and what a response should be |
 //! | [`cost`] | what something cost, by the account |
@@ -35,6 +36,7 @@
 //!
 //! A test wraps its body in [`in_namespace!`]; nothing here touches the host's own network.
 
+pub mod builder;
 pub mod channel;
 pub mod cost;
 pub mod guest;
@@ -46,10 +48,11 @@ pub mod network;
 pub mod project;
 pub mod site;
 
+pub use builder::GuestBuilder;
 pub use cost::Cost;
 pub use exovm::backend::disk::Access;
 pub use exovm_netns::in_namespace;
-pub use guest::{Guest, GuestBuilder};
+pub use guest::Guest;
 pub use http::{Client, Response};
 pub use project::build;
 pub use site::Site;

@@ -6,7 +6,7 @@ use exovm::placement::IoMode;
 use exovm::stat::StatSnapshot;
 use exovm_ci::{Guest, GuestBuilder, Site};
 use exovm_netns::in_namespace;
-use exovm_test::guest::make_image;
+use exovm_test::builder::make_image;
 use std::time::{Duration, Instant};
 
 /// Runs the probe until it ends. What was counted by then, and what it logged.
