@@ -80,7 +80,10 @@ impl Host {
             .update_ip_addrs(|addresses| addresses.push(IpCidr::new(IpAddress::v4(a, b, c, d), 24)).unwrap());
         let buffer = || tcp::SocketBuffer::new(vec![0; buffer_bytes]);
         let mut sockets = SocketSet::new(Vec::new());
-        let handle = sockets.add(tcp::Socket::new(buffer(), buffer()));
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        // As it is by itself; a feature that anybody in the build has turns another one on.
+        socket.set_congestion_control(tcp::CongestionControl::None);
+        let handle = sockets.add(socket);
         Self { device, interface, sockets, handle }
     }
 
