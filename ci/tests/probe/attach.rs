@@ -37,7 +37,7 @@ fn a_thousand_probes_come_and_go_under_load() {
                         }
                     });
                 }
-                let functions = [INPUT, "Service>::round", "memcpy", "close_if_done"];
+                let functions = [INPUT, "service_round", "memcpy", "close_if_done"];
                 for number in 0..500 {
                     let wanted = [COUNTED, RETURNS, ALL][number % 3];
                     let function = functions[number % functions.len()];

@@ -167,7 +167,7 @@ fn core_several_functions_are_probed_at_once_and_none_twice() {
         let machine = guest.machine();
         let text = Text::of_image(machine, "cheetah");
         requests(&guest, 10);
-        let functions = [INPUT, "memcpy", "Service>::round", "close_if_done"];
+        let functions = [INPUT, "memcpy", "service_round", "close_if_done"];
         let mut probes: Vec<_> = functions
             .iter()
             .map(|name| machine.probe(name, ALL).unwrap_or_else(|error| panic!("{name}: {error}")))
