@@ -71,6 +71,18 @@ pub enum SynCookies {
     Always,
 }
 
+/// Whether connections use explicit congestion notification (RFC 3168): routers mark what they would have dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ecn {
+    /// It is neither asked for nor agreed to.
+    Never,
+    /// It is agreed to when the peer asks.
+    #[default]
+    Agree,
+    /// It is asked for, too; a SYN that is not answered is repeated without.
+    Ask,
+}
+
 /// How often something is done at most: a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -162,6 +174,8 @@ pub struct Config {
     pub timestamps: bool,
     /// Whether selective acknowledgments are offered and answered (RFC 2018).
     pub sack: bool,
+    /// Whether explicit congestion notification is used.
+    pub ecn: Ecn,
     /// Time to live of what connections send, unless `Stack::set_time_to_live` says otherwise (RFC 9293 3.9.2).
     pub time_to_live: NonZeroU8,
     /// Codepoint of what connections send, unless `Stack::set_dscp` says otherwise (RFC 9293 3.9.1.9).
@@ -228,6 +242,7 @@ impl Config {
             idle_timeout: None,
             timestamps: true,
             sack: true,
+            ecn: Ecn::default(),
             time_to_live: ipv4::TIME_TO_LIVE,
             dscp: Dscp::DEFAULT,
             max_neighbours: 1_024,

@@ -94,6 +94,10 @@ counters! {
         retransmits,
         /// Payload bytes in these.
         bytes_retransmitted,
+        /// Data segments that arrived with a mark on connections that use ECN (RFC 3168).
+        congestion_marks_in,
+        /// Times that the congestion window was reduced because the peer echoed a mark.
+        congestion_echoes_answered,
         /// Retransmission timeouts.
         timeouts,
         /// Fast recoveries: losses found by acknowledgments.

@@ -35,8 +35,8 @@ pub mod time;
 pub mod wire;
 
 pub use config::{
-    Config, ConfigError, CongestionControl, MAX_TSO_BYTES, OnConflict, Probing, Rate, SlowStart, SynCookies,
-    TxChecksum,
+    Config, ConfigError, CongestionControl, Ecn, MAX_TSO_BYTES, OnConflict, Probing, Rate, SlowStart,
+    SynCookies, TxChecksum,
 };
 pub use counters::Counters;
 pub use data::Data;

@@ -8,6 +8,7 @@ use core::net::IpAddr;
 
 use crate::config::Config;
 use crate::time::{Duration, Instant};
+use crate::wire::Ecn;
 use crate::wire::ethernet::MacAddress;
 
 /// The largest datagram, by the length field of its header.
@@ -44,6 +45,7 @@ pub(crate) struct Fragment<'f> {
     pub(crate) packet: &'f [u8],
     /// Who sent it on the link.
     pub(crate) sender: MacAddress,
+    pub(crate) ecn: Ecn,
 }
 
 /// The beginning of a datagram's first fragment.
@@ -74,6 +76,8 @@ pub(crate) struct Whole {
     pub(crate) quote: Quote,
     /// Who sent its first fragment on the link.
     pub(crate) sender: MacAddress,
+    /// Marked if any fragment was (RFC 3168 5.3).
+    pub(crate) ecn: Ecn,
 }
 
 /// A datagram whose time is over, of which the first fragment is there: who sent it is told (RFC 792, time exceeded).
@@ -119,6 +123,8 @@ struct Datagram {
     /// Where the last fragment ends, once it is there.
     end: Option<usize>,
     first: Option<(Quote, MacAddress, u8)>,
+    /// Of all fragments until now.
+    ecn: Option<Ecn>,
     /// What it is charged with.
     cost_bytes: usize,
     refused: bool,
@@ -179,7 +185,18 @@ impl Datagram {
         for piece in &self.pieces {
             payload.extend_from_slice(&piece.bytes);
         }
-        Some(Whole { next_header, payload, quote, sender })
+        Some(Whole { next_header, payload, quote, sender, ecn: self.ecn.unwrap_or_default() })
+    }
+}
+
+/// RFC 3168 5.3: a mark on one fragment is one on the datagram, unless another could not have been marked: then somebody has
+/// written into the field, and the datagram is given up.
+fn merged(before: Option<Ecn>, ecn: Ecn) -> Option<Ecn> {
+    match (before.unwrap_or(ecn), ecn) {
+        (Ecn::Congested, Ecn::NotCapable) | (Ecn::NotCapable, Ecn::Congested) => None,
+        (Ecn::Congested, _) | (_, Ecn::Congested) => Some(Ecn::Congested),
+        (Ecn::NotCapable, _) | (_, Ecn::NotCapable) => Some(Ecn::NotCapable),
+        (Ecn::Capable0 | Ecn::Capable1, before) => Some(before),
     }
 }
 
@@ -229,6 +246,8 @@ impl Reassembly {
             return Outcome::Refused;
         };
         let datagram = &mut self.datagrams[index];
+        let Some(ecn) = merged(datagram.ecn, fragment.ecn) else { return self.refuse(index) };
+        datagram.ecn = Some(ecn);
         let end = fragment.offset + fragment.payload.len();
         datagram.pieces.insert(place, Piece { offset: fragment.offset, bytes: fragment.payload.to_vec() });
         datagram.cost_bytes += cost;
@@ -265,6 +284,7 @@ impl Reassembly {
             pieces: Vec::new(),
             end: None,
             first: None,
+            ecn: None,
             cost_bytes: 0,
             refused: false,
         });
@@ -417,6 +437,7 @@ mod tests {
                     *self = Self::default();
                     Outcome::Complete(Whole {
                         next_header: 17,
+                        ecn: Ecn::NotCapable,
                         payload: said[..end].iter().flatten().copied().collect(),
                         quote: Quote::new(&first.unwrap_or_default()),
                         sender: MacAddress([7; 6]),
@@ -444,7 +465,7 @@ mod tests {
                 let more = if other > 1 { offset < 32 } else { last > 1 };
                 let bytes: Vec<u8> = (0..len).map(|i| (offset + i) as u8 ^ u8::from(other == 0)).collect();
                 let fragment =
-                    Fragment { offset, more, next_header: 17, payload: &bytes, packet: &bytes, sender: MacAddress([7; 6]) };
+                    Fragment { offset, more, next_header: 17, payload: &bytes, packet: &bytes, sender: MacAddress([7; 6]), ecn: Ecn::NotCapable };
                 let outcome = reassembly.insert(Instant::ZERO, &config, key(which), &fragment);
                 let expected = models[which as usize].insert(offset, &bytes, more);
                 prop_assert_eq!(outcome, expected);

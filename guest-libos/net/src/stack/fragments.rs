@@ -19,6 +19,7 @@ use crate::ip::reassembly::{self, Fragment, Key, Outcome, Whole};
 use crate::tcp::isn;
 use crate::tcp::table::FlowKey;
 use crate::time::Instant;
+use crate::wire::Ecn;
 use crate::wire::ethernet::{self, EtherType, MacAddress};
 use crate::wire::icmp::{self, IcmpMessage};
 use crate::wire::ipv4::{self, FragmentPlace, Ipv4Fragment, Ipv4Header, Protocol};
@@ -101,6 +102,7 @@ impl<D: Data> Stack<D> {
             payload: part.payload,
             packet: part.packet,
             sender: sender_mac,
+            ecn: Ecn::of(part.packet[1]),
         };
         self.counters.reassembly_required += 1;
         let outcome = self.reassembly.insert(now, &self.config, key, &fragment);
@@ -125,7 +127,7 @@ impl<D: Data> Stack<D> {
         let sender = Sender { mac: whole.sender, ip: ip.source };
         match ip.protocol {
             Protocol::Tcp => {
-                let segment = Segment::parse(&whole.payload, Some(ip))?;
+                let segment = Segment { ecn: whole.ecn, ..Segment::parse(&whole.payload, Some(ip))? };
                 let key = FlowKey::new(sender.ip, segment.source_port, segment.destination_port);
                 self.set_lends(key, false);
                 let input = self.segment_arrives(now, sender.mac, key, &segment);

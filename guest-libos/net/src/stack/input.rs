@@ -17,12 +17,12 @@ use crate::tcp::template::{Fields, HeaderTemplate, PayloadSum};
 use crate::tcp::timewait::TimeWaitAnswer;
 use crate::tcp::{Context, Seq};
 use crate::time::Instant;
-use crate::wire::WireError;
 use crate::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
 use crate::wire::icmp;
 use crate::wire::ipv4::{self, Ipv4Fragment, Ipv4Header, Protocol, Verify};
 use crate::wire::ipv6::{Ipv6Header, NextHeader};
 use crate::wire::tcp::{Control, Segment, flags};
+use crate::wire::{Ecn, WireError};
 
 impl From<WireError> for DropReason {
     fn from(error: WireError) -> Self {
@@ -105,7 +105,7 @@ impl<D: Data> Stack<D> {
         match ip.protocol {
             Protocol::Tcp => {
                 let verify = (meta.checksum == RxChecksum::Unknown).then_some(&ip);
-                let segment = Segment::parse(payload, verify)?;
+                let segment = Segment { ecn: Ecn::of(bytes[1]), ..Segment::parse(payload, verify)? };
                 let key = FlowKey::new(ip.source, segment.source_port, segment.destination_port);
                 self.segment_arrives(now, source_mac, key, &segment)
             }
@@ -357,7 +357,7 @@ impl<D: Data> Stack<D> {
             now,
         };
         let timestamp_offset = self.isn.timestamp_offset(flow);
-        let peer = PeerSyn::of(syn);
+        let peer = PeerSyn::of(syn, &self.config);
         let (conn, connection) =
             self.table.insert(key, || Connection::accept(key, &peer, isn, timestamp_offset, template, &ctx));
         self.wheel.arm(conn.index, connection.deadline(&self.config));

@@ -9,6 +9,7 @@ use crate::events::Input;
 use crate::frame::ControlFrame;
 use crate::tcp::Context;
 use crate::tcp::connection::{Connection, PeerSyn};
+use crate::tcp::ecn;
 use crate::tcp::negotiation::Agreed;
 use crate::tcp::syn_cookie;
 use crate::tcp::table::FlowKey;
@@ -45,14 +46,19 @@ impl<D: Data> Stack<D> {
         let flow = self.table.pairs.flow(key);
         let sequence = self.syn_cookies.make(flow, syn.sequence, agreed.peer_mss(), now);
         let clock = TimestampState::new(self.isn.timestamp_offset(flow), options.timestamps, now).clock(now);
-        let value = syn_cookie::timestamp(clock, &options);
+        let ecn = if options.timestamps.is_some() {
+            ecn::Agreed::by_syn(syn, self.config.ecn)
+        } else {
+            ecn::Agreed::No
+        };
+        let value = syn_cookie::timestamp(clock, &options, ecn);
         let timestamps = options.timestamps.map(|syn| Timestamps { value, echo: syn.value });
         let mut bytes = [0; SynOptions::MAX_BYTES];
         let len = agreed.answer(&self.config, timestamps).emit(&mut bytes);
         let fields = Fields {
             sequence,
             acknowledgment: syn.sequence + 1,
-            flags: flags::SYN | flags::ACK,
+            flags: flags::SYN | flags::ACK | ecn.answer(),
             window: self.config.receive_window_bytes.min(65_535) as u16,
             // Among the others.
             timestamps: None,
@@ -98,7 +104,11 @@ impl<D: Data> Stack<D> {
         self.counters.half_opened += 1;
         self.counters.syn_cookies_accepted += 1;
         let timestamps = Timestamps::parse(segment.options).filter(|_| self.config.timestamps);
-        let syn = PeerSyn { sequence: peer_isn, options: syn_cookie::options(mss, timestamps) };
+        let syn = PeerSyn {
+            sequence: peer_isn,
+            options: syn_cookie::options(mss, timestamps),
+            ecn: syn_cookie::ecn(timestamps),
+        };
         let template = self.template(next_hop, key);
         let timestamp_offset = self.isn.timestamp_offset(flow);
         let ctx = Context {

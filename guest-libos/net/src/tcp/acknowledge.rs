@@ -92,7 +92,8 @@ impl<D: Data> SendSide<D> {
         } else {
             !self.learn(news, segment, arrival, ctx)
         };
-        if grows {
+        let echoed = self.ecn.concerns(segment) && self.take_echo(segment, news.advanced, ctx);
+        if grows && !echoed {
             let (sent, smoothed_rtt) = (self.max, self.rto.smoothed().unwrap_or_default());
             let (now, bytes) = (ctx.now, news.advanced);
             self.congestion
@@ -179,6 +180,9 @@ impl<D: Data> SendSide<D> {
         if tells {
             self.learn(News::default(), segment, arrival, ctx);
         }
+        if self.ecn.concerns(segment) {
+            self.take_echo(segment, 0, ctx);
+        }
     }
 
     /// Whether there is nothing but data on its way for the first time.
@@ -213,6 +217,7 @@ impl<D: Data> SendSide<D> {
                 ctx.counters.tail_probe_recoveries += 1;
                 self.loss.recovery.settle();
                 self.congestion.on_loss(self.next.since(self.una).min(self.congestion.window()), self.mss);
+                self.ecn.reduced(self.next);
             }
         }
         let phase = self.loss.recovery.phase;
@@ -221,6 +226,7 @@ impl<D: Data> SendSide<D> {
             ctx.counters.spurious_timeouts += u64::from(phase == Phase::Timeout);
             self.queue.board_mut().forget_losses();
             self.congestion.on_spurious();
+            self.ecn.forget_reduction();
             self.loss.recovery.settle();
             self.loss.recovery.end(self.una);
         } else if phase != Phase::Open && self.loss.recovery.is_complete(self.una) {
@@ -362,12 +368,29 @@ impl<D: Data> SendSide<D> {
         self.queue.board_mut().mark_first_lost(mss)
     }
 
+    /// RFC 3168 6.1.2: an echo of a mark is answered as a loss would be, but nothing is sent again; an acknowledgment of `acked`
+    /// bytes with one makes no window grow. Returns whether it has one.
+    #[cold]
+    fn take_echo(&mut self, segment: &Segment<'_>, acked: u32, ctx: &mut Context<'_>) -> bool {
+        let due = self.ecn.is_answer_due(self.una);
+        if segment.ece && due {
+            ctx.counters.congestion_echoes_answered += 1;
+            let flight = self.next.since(self.una) + acked;
+            self.congestion.on_echo(flight.min(self.congestion.window()), self.mss);
+            self.ecn.reduced(self.next);
+        }
+        segment.ece
+    }
+
     /// Fast recovery begins with an acknowledgment of `delivered` bytes.
     pub(super) fn begin_fast(&mut self, delivered: u32, ctx: &mut Context<'_>) {
         ctx.counters.fast_retransmits += 1;
         let flight = self.next.since(self.una);
-        // RFC 5681 3.2 (2): without what limited transmit has sent.
-        self.congestion.on_loss(flight.min(self.congestion.window()), self.mss);
+        if !self.ecn.has_answered(self.una) {
+            // RFC 5681 3.2 (2): without what limited transmit has sent.
+            self.congestion.on_loss(flight.min(self.congestion.window()), self.mss);
+            self.ecn.reduced(self.next);
+        }
         let left = self.queue.board().sacked() + self.loss.recovery.duplicate_bytes();
         self.loss.recovery.begin_fast(self.una, self.next, flight.saturating_sub(left) + delivered);
         self.loss.probe.end = None;

@@ -3,6 +3,7 @@
 
 use core::net::SocketAddr;
 
+use super::ecn;
 use super::keep_alive::KeepAliveState;
 use super::negotiation::Agreed;
 use super::receive_side::ReceiveSide;
@@ -72,11 +73,13 @@ impl UserTimeout {
 pub(crate) struct PeerSyn {
     pub(crate) sequence: Seq,
     pub(crate) options: SynOptions,
+    pub(crate) ecn: ecn::Agreed,
 }
 
 impl PeerSyn {
-    pub(crate) fn of(syn: &Segment<'_>) -> Self {
-        Self { sequence: syn.sequence, options: SynOptions::parse(syn.options) }
+    pub(crate) fn of(syn: &Segment<'_>, config: &Config) -> Self {
+        let ecn = ecn::Agreed::by_syn(syn, config.ecn);
+        Self { sequence: syn.sequence, options: SynOptions::parse(syn.options), ecn }
     }
 }
 
@@ -121,7 +124,7 @@ impl<D: Data> Connection<D> {
         let peer_timestamps = syn.options.timestamps.filter(|_| agreed.timestamps);
         let receive_mss = agreed.receive_mss(ctx.config);
         let capacity = ctx.config.receive_window_bytes;
-        Self {
+        let mut connection = Self {
             key,
             state: State::SynReceived,
             send: SendSide::new(isn, &agreed, ctx),
@@ -138,7 +141,9 @@ impl<D: Data> Connection<D> {
             blocked: false,
             is_active: false,
             asks: 0,
-        }
+        };
+        connection.agree_on_ecn(syn.ecn);
+        connection
     }
 
     /// The other end.
@@ -196,7 +201,7 @@ impl<D: Data> Connection<D> {
         let fields = Fields {
             sequence: self.send.una,
             acknowledgment: self.receive.next,
-            flags: flags::SYN | flags::ACK,
+            flags: flags::SYN | flags::ACK | self.agreed.ecn.answer(),
             window: self.receive.window().min(65_535) as u16,
             // Among the others.
             timestamps: None,
@@ -216,7 +221,7 @@ impl<D: Data> Connection<D> {
         let fields = Fields {
             sequence: self.pure_sequence(),
             acknowledgment: self.receive.next,
-            flags: flags::ACK,
+            flags: flags::ACK | self.receive.ecn.flags(),
             window: self.receive.window_field(ctx),
             timestamps: self.timestamps.option(ctx.now),
         };

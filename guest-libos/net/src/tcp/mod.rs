@@ -35,6 +35,7 @@ pub(crate) mod black_hole;
 pub(crate) mod check;
 pub(crate) mod congestion;
 pub(crate) mod connection;
+pub(crate) mod ecn;
 pub(crate) mod isn;
 pub(crate) mod keep_alive;
 pub(crate) mod loss;

@@ -1,5 +1,6 @@
 //! The options of SYNs: what both sides agreed on, and what follows from it for segment sizes.
 
+use super::ecn;
 use super::template::Family;
 use crate::config::Config;
 use crate::wire::tcp_options::{MAX_SACK_BLOCKS, MAX_WINDOW_SCALE, SynOptions, TIMESTAMPS_BYTES, Timestamps};
@@ -23,6 +24,7 @@ pub(crate) struct Agreed {
     pub(crate) timestamps: bool,
     pub(crate) sack: bool,
     family: Family,
+    pub(crate) ecn: ecn::Agreed,
     peer_mss: u16,
     /// What the path lets through, without headers.
     path_mss: u16,
@@ -39,6 +41,7 @@ impl Agreed {
             scaled,
             timestamps: config.timestamps && peer.timestamps.is_some(),
             sack: config.sack && peer.sack_permitted,
+            ecn: ecn::Agreed::No,
             family,
             peer_mss: peer.mss.unwrap_or(family.default_mss()).clamp(MIN_MSS, receive_mss.max(MIN_MSS)),
             path_mss: u16::MAX,

@@ -2,6 +2,7 @@
 //! the application queued before the handshake is over leaves with the acknowledgment that completes it.
 
 use super::connection::{Connection, State, UserTimeout};
+use super::ecn::{self, EcnReceiver, EcnSender};
 use super::keep_alive::KeepAliveState;
 use super::negotiation::Agreed;
 use super::receive::Verdict;
@@ -12,7 +13,7 @@ use super::template::{Fields, HeaderTemplate, PayloadSum};
 use super::timestamps::TimestampState;
 use super::transmit::TimerOutcome;
 use super::{Context, Seq};
-use crate::config::Config;
+use crate::config::{Config, Ecn};
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::driver::{Full, Transmit};
@@ -61,6 +62,17 @@ impl<D: Data> Connection<D> {
         self.template.next_hop().is_unicast()
     }
 
+    /// Whether the next SYN offers ECN. One that was not answered may have been dropped for it (RFC 3168 6.1.1.1).
+    fn offers_ecn(&self, config: &Config) -> bool {
+        config.ecn == Ecn::Ask && self.send.rto.backoff() == 0
+    }
+
+    /// What the SYNs agree on about ECN.
+    pub(crate) fn agree_on_ecn(&mut self, agreed: ecn::Agreed) {
+        self.agreed.ecn = agreed;
+        (self.send.ecn, self.receive.ecn) = (EcnSender::new(agreed), EcnReceiver::new(agreed));
+    }
+
     /// Our SYN: `<SEQ=ISS><CTL=SYN>` with all options that we know.
     fn syn(&self, config: &Config, now: Instant) -> ControlFrame<'static> {
         let options = Agreed::offer(config, self.template.family(), self.timestamps.clock(now));
@@ -69,7 +81,7 @@ impl<D: Data> Connection<D> {
         let fields = Fields {
             sequence: self.send.una,
             acknowledgment: Seq::new(0),
-            flags: flags::SYN,
+            flags: if self.offers_ecn(config) { flags::SYN | flags::ECE | flags::CWR } else { flags::SYN },
             window: self.receive.window().min(65_535) as u16,
             // Among the others.
             timestamps: None,
@@ -158,6 +170,12 @@ impl<D: Data> Connection<D> {
         self.send.agree(&agreed, ctx);
         self.peer_isn = syn.sequence;
         self.agreed = agreed;
+        let offers = self.offers_ecn(ctx.config);
+        self.agree_on_ecn(match syn.acknowledgment {
+            Some(_) => ecn::Agreed::by_syn_ack(syn, ctx.config.ecn, !offers),
+            None if offers => ecn::Agreed::by_syn(syn, ctx.config.ecn),
+            None => ecn::Agreed::No,
+        });
     }
 
     /// The peer's SYN with an acknowledgment of ours: the connection is open, and an acknowledgment is due at once.

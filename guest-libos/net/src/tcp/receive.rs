@@ -3,6 +3,7 @@
 //! `timewait`'s.
 
 use super::connection::{Connection, State};
+use super::ecn;
 use super::rack::Arrival;
 use super::{Context, Seq};
 use crate::counters::DropReason;
@@ -186,7 +187,14 @@ impl<D: Data> Connection<D> {
         if self.state == State::SynReceived && segment.sequence == self.peer_isn {
             if let Some(ack) = segment.acknowledgment.filter(|&ack| self.is_active && ack == self.send.next) {
                 // Both opened at once, and the peer's answer to our SYN says it all.
+                if ecn::Agreed::by_syn_ack(segment, ctx.config.ecn, false) == ecn::Agreed::No {
+                    self.agree_on_ecn(ecn::Agreed::No);
+                }
                 return self.open_by_syn_ack(id, segment, ack, ctx);
+            }
+            if ecn::Agreed::by_syn(segment, ctx.config.ecn) == ecn::Agreed::No {
+                // RFC 3168 6.1.1: the peer does without, and nothing of ours may be marked.
+                self.agree_on_ecn(ecn::Agreed::No);
             }
             // The SYN again: the SYN-ACK was lost or is late. An ACK, as the letter has it, would not help the peer.
             ctx.counters.segments_out += 1;
@@ -282,6 +290,9 @@ impl<D: Data> Connection<D> {
         }
         if self.state == State::FinWait2 {
             self.linger_at = ctx.now + ctx.config.fin_wait_2;
+        }
+        if !segment.payload.is_empty() && self.receive.ecn.data_arrives(segment, ctx.counters) {
+            self.receive.owe_ack(AckDue::Now, ctx);
         }
         let text = self.receive.accept(segment.sequence, segment.payload, with_fin, ctx);
         if !text.lent.is_empty() || text.readable || text.fin {

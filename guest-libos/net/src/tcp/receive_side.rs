@@ -1,6 +1,7 @@
 //! The receiving half of a connection: RCV.NXT, the announced window, data in and out of order, and which
 //! acknowledgment is owed. It knows nothing of the connection's state.
 
+use super::ecn::{self, EcnReceiver};
 use super::reassembly::ReceiveBuffer;
 use super::sack_report::SackReport;
 use super::{Context, Seq};
@@ -44,6 +45,7 @@ pub(crate) struct ReceiveSide {
     pub(crate) last_ack_sent: Seq,
     /// What acknowledgments say of data out of order.
     pub(crate) report: SackReport,
+    pub(crate) ecn: EcnReceiver,
     /// A duplicate acknowledgment is owed, which only a segment without data is (RFC 5681 2).
     pub(crate) pure_ack_due: bool,
 }
@@ -81,6 +83,7 @@ impl ReceiveSide {
             prompt_acks: 0,
             last_ack_sent: next,
             report: SackReport::new(sack),
+            ecn: EcnReceiver::new(ecn::Agreed::No),
             pure_ack_due: false,
         }
     }

@@ -4,6 +4,7 @@
 //! and writes no header.
 
 use super::congestion::{Congestion, WindowUse};
+use super::ecn::EcnSender;
 use super::loss::LossState;
 use super::negotiation::Agreed;
 use super::rack::{Arrival, RoundTrips};
@@ -81,6 +82,7 @@ pub(crate) struct SendSide<D> {
     last_sent_at: Instant,
     /// Whether the congestion window stopped the last output.
     pub(super) window_use: WindowUse,
+    pub(crate) ecn: EcnSender,
 }
 
 /// A segment to be sent.
@@ -130,6 +132,7 @@ impl<D: Data> SendSide<D> {
             timeouts: 0,
             last_sent_at: ctx.now,
             window_use: WindowUse::Spare,
+            ecn: EcnSender::new(agreed.ecn),
         }
     }
 
@@ -175,6 +178,7 @@ impl<D: Data> SendSide<D> {
     /// The peer's SYN says what we did not know when ours left.
     pub(crate) fn agree(&mut self, agreed: &Agreed, ctx: &Context<'_>) {
         (self.mss, self.scale, self.sack) = (agreed.send_mss(), agreed.send_scale, agreed.sack);
+        self.ecn = EcnSender::new(agreed.ecn);
         self.congestion = Congestion::new(ctx.config, self.una, self.mss);
         if self.rto.backoff() > 0 {
             self.congestion.on_repeated_timeout(self.mss);
@@ -411,6 +415,12 @@ impl<D: Data> SendSide<D> {
         if self.una == self.max && ctx.now.since(self.last_sent_at) > self.rto.timeout() {
             self.congestion.on_idle(self.mss);
         }
+    }
+
+    /// Whether data at `start` is new, and no probe of a closed window: only that may be marked (RFC 3168 6.1.4 to 6.1.6).
+    #[inline]
+    pub(super) fn is_new(&self, start: Seq) -> bool {
+        start == self.next && start == self.max && self.timer != SendTimer::Persist
     }
 
     /// After the last segment of an output.

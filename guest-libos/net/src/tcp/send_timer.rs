@@ -76,6 +76,7 @@ impl<D: Data> SendSide<D> {
             self.congestion.on_repeated_timeout(self.mss);
         } else {
             self.congestion.on_timeout(self.max.since(self.una), self.mss);
+            self.ecn.reduced(self.next);
         }
         let board = self.queue.board_mut();
         if repeated || board.first().is_some_and(|first| first.fate == Fate::Sacked) {

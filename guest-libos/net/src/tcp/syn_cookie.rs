@@ -8,6 +8,7 @@ use core::hash::Hasher;
 use siphasher::sip::SipHasher24;
 
 use super::Seq;
+use super::ecn::Agreed;
 use super::isn::Flow;
 use crate::time::Instant;
 use crate::wire::tcp_options::{SynOptions, Timestamps};
@@ -22,13 +23,14 @@ const SEGMENT_SIZES: [u16; 8] = [48, 256, 536, 1_220, 1_360, 1_440, 1_460, 8_940
 const SIZE_MASK: u32 = SEGMENT_SIZES.len() as u32 - 1;
 const _: () = assert!(SEGMENT_SIZES.len().is_power_of_two());
 
-/// Low bits of a timestamp: four of the window scale, and one whether SACK may be used.
+/// Low bits of a timestamp: four of the window scale, one whether SACK may be used, and one whether ECN is agreed on.
 const OPTION_BITS: u32 = 6;
 const OPTION_MASK: u32 = (1 << OPTION_BITS) - 1;
 const SCALE_MASK: u32 = 0x0f;
 /// No window scaling; real shifts end at 14.
 const NO_SCALE: u32 = 0x0f;
 const SACK_BIT: u32 = 0x10;
+const ECN_BIT: u32 = 0x20;
 
 /// Makes cookies and knows them again.
 #[derive(Debug)]
@@ -84,9 +86,10 @@ pub(crate) fn remembered(syn: &SynOptions) -> SynOptions {
 }
 
 /// The timestamp of a SYN-ACK that has the peer's options in its low bits: at most 2^6 ticks before `clock`, never after it.
-pub(crate) fn timestamp(clock: u32, syn: &SynOptions) -> u32 {
+pub(crate) fn timestamp(clock: u32, syn: &SynOptions, ecn: Agreed) -> u32 {
     let scale = syn.window_scale.map_or(NO_SCALE, u32::from);
-    let bits = scale | if syn.sack_permitted { SACK_BIT } else { 0 };
+    let sack = if syn.sack_permitted { SACK_BIT } else { 0 };
+    let bits = scale | sack | if ecn == Agreed::Full { ECN_BIT } else { 0 };
     let value = clock & !OPTION_MASK | bits;
     if bits > clock & OPTION_MASK { value.wrapping_sub(1 << OPTION_BITS) } else { value }
 }
@@ -102,6 +105,11 @@ pub(crate) fn options(mss: u16, timestamps: Option<Timestamps>) -> SynOptions {
         timestamps,
         ..none
     }
+}
+
+/// What was agreed about ECN.
+pub(crate) fn ecn(timestamps: Option<Timestamps>) -> Agreed {
+    if timestamps.is_some_and(|returned| returned.echo & ECN_BIT != 0) { Agreed::Full } else { Agreed::No }
 }
 
 #[cfg(test)]
@@ -161,15 +169,17 @@ mod tests {
 
         #[test]
         fn options_in_a_timestamp_are_read_and_it_is_not_of_the_future(
-            clock: u32, window_scale in proptest::option::of(0u8..=14), sack_permitted: bool,
+            clock: u32, window_scale in proptest::option::of(0u8..=14), sack_permitted: bool, uses_ecn: bool,
         ) {
             let timestamps = Some(Timestamps { value: 3, echo: 0 });
             let syn = SynOptions { mss: Some(1_460), window_scale, sack_permitted, timestamps };
             prop_assert_eq!(remembered(&syn), syn);
-            let value = timestamp(clock, &syn);
+            let agreed = if uses_ecn { Agreed::Full } else { Agreed::No };
+            let value = timestamp(clock, &syn, agreed);
             prop_assert!(clock.wrapping_sub(value) < 1 << OPTION_BITS);
             let returned = Some(Timestamps { value: 4, echo: value });
             prop_assert_eq!(options(1_460, returned), SynOptions { timestamps: returned, ..syn });
+            prop_assert_eq!(ecn(returned), agreed);
         }
     }
 }

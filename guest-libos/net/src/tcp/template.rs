@@ -55,6 +55,9 @@ impl Family {
     }
 }
 
+/// ECN-capable, in the octet of the differentiated services field or in the traffic class.
+const ECT_0: u8 = 0x02;
+
 #[derive(Debug)]
 pub(crate) struct HeaderTemplate {
     /// Kind and length of the timestamps option are there always, and count if a segment has it.
@@ -200,6 +203,20 @@ impl HeaderTemplate {
         header[2..4].fill(0);
         header[10..12].fill(0);
         self.ip_sum = Sum::ZERO.bytes(&header).fold();
+    }
+
+    /// Lets routers mark a segment that is written: ECT(0) (RFC 3168 5), and the header's checksum follows (RFC 1624).
+    #[cold]
+    pub(crate) fn set_ecn_capable(&self, out: &mut [u8; MAX_HEADER_BYTES]) {
+        if self.family() == Family::V6 {
+            // Above the flow label (RFC 8200 3).
+            out[IP + 1] |= ECT_0 << 4;
+            return;
+        }
+        out[IP + 1] |= ECT_0;
+        let sum = !u16::from_be_bytes([out[IP + 10], out[IP + 11]]);
+        let checksum = Sum::ZERO.word(sum).word(u16::from(ECT_0)).checksum();
+        out[IP + 10..IP + 12].copy_from_slice(&checksum.to_be_bytes());
     }
 
     /// Puts the urgent pointer into a header that has the URG bit already. A checksum that is finished takes it in

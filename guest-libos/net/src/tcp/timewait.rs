@@ -192,6 +192,9 @@ mod tests {
 
     fn segment(control: Control, sequence: u32) -> Segment<'static> {
         Segment {
+            ece: false,
+            cwr: false,
+            ecn: crate::wire::Ecn::NotCapable,
             source_port: 1,
             destination_port: 2,
             sequence: Seq::new(sequence),

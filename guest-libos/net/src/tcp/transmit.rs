@@ -56,7 +56,7 @@ impl<D: Data> Connection<D> {
         if self.send.has_unsent() {
             self.send.begin_output(ctx);
             let max_payload = self.max_payload(ctx);
-            while let Some(planned) = self.send.plan(max_payload) {
+            while let Some(planned) = self.send.plan(self.max_payload_now(max_payload)) {
                 self.emit(ctx, tx, self.send.next, planned, sent)?;
                 self.send.sent(planned, ctx);
             }
@@ -79,6 +79,12 @@ impl<D: Data> Connection<D> {
             return mss as usize;
         }
         (mss * (tso / mss).min(MAX_TSO_SEGMENTS)) as usize
+    }
+
+    /// The same for what leaves next.
+    #[inline]
+    fn max_payload_now(&self, max_payload: usize) -> usize {
+        if self.send.ecn.is_cwr_due() { self.send.mss as usize } else { max_payload }
     }
 
     fn output_pure_ack<T: Transmit<D>>(
@@ -114,7 +120,12 @@ impl<D: Data> Connection<D> {
             self.send.queue.at(start.since(self.send.una) as usize, planned.len)
         };
         let last = start.since(self.send.una) as usize + planned.len == self.send.queue.len();
-        let mut bits = flags::ACK;
+        let mut bits = flags::ACK | self.receive.ecn.flags();
+        let ecn_capable = self.send.ecn.enabled && planned.len > 0 && self.send.is_new(start);
+        let says_reduced = ecn_capable && self.send.ecn.is_cwr_due();
+        if says_reduced {
+            bits |= flags::CWR;
+        }
         if planned.fin {
             bits |= flags::FIN;
         }
@@ -143,6 +154,9 @@ impl<D: Data> Connection<D> {
         if let Some(pointer) = urgent {
             self.template.set_urgent(&mut header, pointer, payload_sum);
         }
+        if ecn_capable {
+            self.template.set_ecn_capable(&mut header);
+        }
         tx.transmit(TxSegment {
             header: &header[..header_len],
             payload,
@@ -152,6 +166,9 @@ impl<D: Data> Connection<D> {
             }),
             gso: (planned.len > self.send.mss as usize).then_some(Gso { mss: self.send.mss as u16 }),
         })?;
+        if says_reduced {
+            self.send.ecn.cwr_sent();
+        }
         self.receive.ack_sent();
         ctx.counters.segments_out += 1;
         if planned.len > 0 {

@@ -5,7 +5,7 @@ use core::net::Ipv6Addr;
 
 use super::checksum::Sum;
 use super::ethernet::MacAddress;
-use super::{WireError, u16_at, u32_at};
+use super::{Ecn, WireError, u16_at, u32_at};
 
 /// Length of an IPv6 header.
 pub const HEADER_BYTES: usize = 40;
@@ -131,6 +131,12 @@ impl<'f> Packet<'f> {
             bytes: &bytes[..HEADER_BYTES + payload.len()],
             payload,
         })
+    }
+
+    /// The ECN field: the end of the traffic class, which lies across two octets (RFC 8200 3).
+    #[inline]
+    pub fn ecn(&self) -> Ecn {
+        Ecn::of(self.bytes[1] >> 4)
     }
 
     /// Its header, once it is known what it carries.

@@ -18,6 +18,33 @@ pub mod udp;
 
 use core::fmt;
 
+/// The ECN field of an IP header (RFC 3168 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ecn {
+    /// 00, not ECT: nobody would heed a mark.
+    #[default]
+    NotCapable,
+    /// 01, ECT(1).
+    Capable1,
+    /// 10, ECT(0).
+    Capable0,
+    /// 11, CE: marked by a router whose queue grows.
+    Congested,
+}
+
+impl Ecn {
+    /// The field in an octet of type of service or traffic class.
+    #[inline]
+    pub fn of(octet: u8) -> Self {
+        match octet & 0x03 {
+            0 => Self::NotCapable,
+            1 => Self::Capable1,
+            2 => Self::Capable0,
+            _ => Self::Congested,
+        }
+    }
+}
+
 /// Why bytes are not a packet of the protocol they were read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireError {

@@ -3,7 +3,7 @@
 
 use super::checksum::Sum;
 use super::ipv4::Ipv4Header;
-use super::{WireError, u16_at, u32_at};
+use super::{Ecn, WireError, u16_at, u32_at};
 use crate::tcp::Seq;
 
 /// Length of a TCP header without options.
@@ -27,6 +27,10 @@ pub mod flags {
     pub const ACK: u8 = 0x10;
     /// The urgent pointer is significant.
     pub const URG: u8 = 0x20;
+    /// A mark has come (RFC 3168 6.1).
+    pub const ECE: u8 = 0x40;
+    /// The congestion window was reduced.
+    pub const CWR: u8 = 0x80;
 }
 
 /// The control bit that decides what a segment is. SYN with FIN or RST does not exist; RST overrules FIN.
@@ -57,6 +61,12 @@ pub struct Segment<'f> {
     pub control: Control,
     /// Offset from SEG.SEQ to the octet after the urgent data (RFC 9293 3.8.5, MUST-62), if the URG bit is set.
     pub urgent: Option<u16>,
+    /// The ECN-echo bit (RFC 3168 6.1).
+    pub ece: bool,
+    /// The congestion-window-reduced bit.
+    pub cwr: bool,
+    /// The ECN field of the IP header around it, which who parsed that fills in.
+    pub ecn: Ecn,
     /// SEG.WND as on the wire, not scaled.
     pub window: u16,
     /// The options, unread: see [`super::tcp_options`].
@@ -100,6 +110,9 @@ impl<'f> Segment<'f> {
             sequence: Seq::new(u32_at(header, 4)),
             acknowledgment: (bits & flags::ACK != 0).then(|| Seq::new(u32_at(header, 8))),
             control,
+            ece: bits & flags::ECE != 0,
+            cwr: bits & flags::CWR != 0,
+            ecn: Ecn::NotCapable,
             urgent: (bits & flags::URG != 0).then(|| u16_at(header, URGENT_OFFSET)),
             window: u16_at(header, 14),
             options: &bytes[HEADER_BYTES..header_len],

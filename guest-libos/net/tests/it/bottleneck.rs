@@ -1,7 +1,7 @@
 //! Flows of ours through a bottleneck in simulated time: how they share it, how slow start meets its queue, and what loss
 //! leaves of it beside what the congestion control's formula allows (RFC 9438 5.1).
 
-use exos_net::{Config, CongestionControl, Duration, SlowStart};
+use exos_net::{Config, CongestionControl, Duration, Ecn, SlowStart};
 
 use crate::simulation::stations::config;
 use crate::simulation::{LinkConfig, Network, Setup, smoltcp_stations};
@@ -184,5 +184,34 @@ fn much_loss_leaves_what_the_rate_with_timeouts_allows() {
             let share = goodput / rate;
             assert!((0.9..1.4).contains(&share), "{algorithm:?}, {loss_percent} %: {goodput}, not {rate}");
         }
+    }
+}
+
+/// Two flows of half a minute through a queue that marks from a quarter of it on: frames marked, frames dropped, segments
+/// sent again, and bytes that arrived.
+fn marked(algorithm: CongestionControl, ecn: Ecn) -> [u64; 4] {
+    let sender = Config { congestion: algorithm, ecn, ..config() };
+    let mut setup = bottleneck(vec![sender.clone(), sender], 1_250_000, 1);
+    setup.forward.mark_above_bytes = setup.forward.queue_bytes / 4;
+    let mut network = Network::new(&setup);
+    network.run(Duration::from_secs(30), u64::MAX);
+    let retransmits = network.senders.iter().map(|sender| sender.stack.counters().retransmits).sum();
+    [network.forward.marked, network.forward.overflowed, retransmits, network.received().iter().sum()]
+}
+
+#[test]
+fn marks_take_the_place_of_losses() {
+    // A quarter of a round trip is little for who halves the window.
+    for (algorithm, percent) in [(CongestionControl::Cubic, 95), (CongestionControl::NewReno, 80)] {
+        let [without, with] = [Ecn::Agree, Ecn::Ask].map(|ecn| marked(algorithm, ecn));
+        println!(
+            "{algorithm:?}, marked, dropped, sent again, received: {without:?} without, {with:?} with ECN"
+        );
+        // What either flow lost last is not sent again yet.
+        assert!(without[0] == 0 && without[1] > 0 && without[2] + 2 >= without[1], "{without:?}");
+        assert!(with[0] > 0, "{with:?}");
+        assert_eq!(with[1..3], [0, 0]);
+        // And not at the price of the link.
+        assert!(with[3] * 100 > without[3] * percent, "{without:?} {with:?}");
     }
 }

@@ -7,6 +7,7 @@ mod bottleneck;
 mod close;
 mod connect;
 mod data_path;
+mod ecn;
 mod garbage;
 mod handshake;
 mod harness;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU8;
 use std::str::{FromStr, SplitWhitespace};
 
-use exos_net::{Coalesce, Config, Dscp, Duration, KeepAlive};
+use exos_net::{Coalesce, Config, Dscp, Duration, Ecn, KeepAlive};
 
 use crate::packet::{Icmp, Tcp, TcpOption, flags};
 
@@ -226,6 +226,13 @@ fn configure(config: &mut Config, name: &str, words: &mut Words<'_>) -> Result<(
         "ttl" => config.time_to_live = words.value(name)?,
         "dscp" => config.dscp = dscp(words)?,
         "syn_retries" => config.syn_retries = words.value(name)?,
+        "ecn" => {
+            config.ecn = match words.one_of(name, &["never", "agree", "ask"])?.as_str() {
+                "never" => Ecn::Never,
+                "agree" => Ecn::Agree,
+                _ => Ecn::Ask,
+            }
+        }
         "max_connections" => config.max_connections = words.value(name)?,
         _ => return Err(format!("unknown setting {name:?}; see README.md for those that there are")),
     }

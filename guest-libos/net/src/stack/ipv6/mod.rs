@@ -117,7 +117,10 @@ impl<D: Data> Stack<D> {
             NextHeader::Icmpv6 => self.icmpv6_arrives(now, sender_mac, &ip, upper),
             NextHeader::Tcp if packet.destination.is_multicast() => Err(DropReason::NotForUs),
             NextHeader::Tcp => {
-                let segment = Segment::parse_summed(upper, verify.then(|| ip.pseudo_sum(0)))?;
+                let segment = Segment {
+                    ecn: packet.ecn(),
+                    ..Segment::parse_summed(upper, verify.then(|| ip.pseudo_sum(0)))?
+                };
                 self.segment6_arrives(now, sender_mac, &ip, &segment)
             }
             NextHeader::Udp => self.udp6_arrives(now, sender_mac, packet, upper, verify),

@@ -66,6 +66,7 @@ impl<D: Data> Stack<D> {
             payload: part.payload,
             packet: packet.bytes,
             sender: sender_mac,
+            ecn: packet.ecn(),
         };
         self.counters.reassembly_required += 1;
         let outcome = self.reassembly.insert(now, &self.config, key, &fragment);
@@ -95,7 +96,8 @@ impl<D: Data> Stack<D> {
         let ip = packet.header(next_header);
         match next_header {
             NextHeader::Tcp => {
-                let segment = Segment::parse_summed(upper, Some(ip.pseudo_sum(0)))?;
+                let segment =
+                    Segment { ecn: whole.ecn, ..Segment::parse_summed(upper, Some(ip.pseudo_sum(0)))? };
                 let number = self.table.pairs.hold(Pair { local: ip.destination, peer: ip.source });
                 let key = FlowKey::of_pair(number, segment.source_port, segment.destination_port);
                 self.set_lends(key, false);

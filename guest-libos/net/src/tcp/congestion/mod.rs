@@ -170,6 +170,12 @@ impl Congestion {
         self.window = self.threshold;
     }
 
+    /// A mark was echoed (RFC 3168 6.1.2), while `flight` bytes were sent and not acknowledged. It cannot be mistaken.
+    pub(crate) fn on_echo(&mut self, flight: u32, mss: u32) {
+        self.on_loss(flight, mss);
+        self.before = Default::default();
+    }
+
     /// Loss recovery is over; `flight` bytes are on their way, and `burst` more may follow at once.
     pub(crate) fn on_recovered(&mut self, flight: u32, burst: u32) {
         if self.is_uncontrolled() {

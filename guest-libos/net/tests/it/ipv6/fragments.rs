@@ -7,7 +7,13 @@ use crate::ipv6::traffic::Client6;
 const FRAGMENT: u8 = 44;
 
 /// A part of a UDP datagram or of something else.
-fn part(next_header: u8, identification: u32, offset: usize, more: bool, payload: &[u8]) -> Vec<u8> {
+pub(super) fn part(
+    next_header: u8,
+    identification: u32,
+    offset: usize,
+    more: bool,
+    payload: &[u8],
+) -> Vec<u8> {
     let mut bytes = vec![next_header, 0];
     bytes.extend((offset as u16 | u16::from(more)).to_be_bytes());
     bytes.extend(identification.to_be_bytes());

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use exos_net::wire::checksum::Sum;
 use exos_net::wire::tcp::{Control, Segment, flags};
-use exos_net::{AckPolicy, End, Input, SendDatagramError};
+use exos_net::{AckPolicy, End, Input, SendDatagramError, SynCookies};
 
 use super::*;
 use crate::harness::{PORT, pattern};
@@ -52,6 +52,8 @@ impl Client6 {
             'S' => flags::SYN,
             'A' => flags::ACK,
             'F' => flags::FIN,
+            'E' => flags::ECE,
+            'C' => flags::CWR,
             _ => flags::RST,
         };
         tcp[13] = bits.chars().map(bit).sum();
@@ -266,4 +268,22 @@ fn connections_of_both_families_live_side_by_side() {
     let over_v4 = theirs.connect(&mut host);
     assert_eq!(host.input(&ours.frame("A", 1, 1, b"six")).events().conn, over_v6);
     assert_eq!(host.input(&theirs.data(1, 1, b"four")).events().conn, over_v4);
+}
+
+#[test]
+fn cookie_opens_over_ipv6_and_no_other_address_has_it() {
+    let mut host = settled();
+    let config = Config { syn_cookies: SynCookies::Always, ..host.stack.config().clone() };
+    host = StaticHost::with(config);
+    let mut client = Client6::on_port(40_000);
+    let syn_ack = host.input(&client.frame("S", 0, 0, b"")).reply();
+    client.our_isn = Segment::parse(&read(&syn_ack).payload, None).unwrap().sequence.value();
+    assert_eq!((host.stack.connections(), host.stack.address_pairs()), (0, 0));
+    let ip = Ipv6Addr::from_bits(THEIRS.to_bits() + 1);
+    let other = Client6 { ip, our_isn: client.our_isn, ..Client6::on_port(40_000) };
+    let reset = read(&host.input(&other.frame("A", 1, 1, b"")).reply());
+    assert_eq!(Segment::parse(&reset.payload, None).unwrap().control, Control::Rst);
+    let events = host.input(&client.frame("A", 1, 1, b"request")).events();
+    assert!(events.opened && events.data == b"request");
+    assert_eq!((host.stack.connections(), host.stack.address_pairs()), (1, 1));
 }

@@ -136,16 +136,16 @@ impl<S: Station, R: Station + AsRef<[Flow]>> Network<S, R> {
     /// What devices were given goes on its way.
     fn collect(&mut self) {
         for sender in &mut self.senders {
-            for frame in sender.frames().drain(..) {
-                if let Some(at) = self.forward.send(self.now, frame.len()) {
+            for mut frame in sender.frames().drain(..) {
+                if let Some(at) = self.forward.send(self.now, &mut frame) {
                     self.frames += 1;
                     self.under_way.push(Reverse((at, self.frames, Place::Receiver, frame)));
                 }
             }
         }
-        for frame in self.receiver.frames().drain(..) {
+        for mut frame in self.receiver.frames().drain(..) {
             let number = stations::number_of(&frame);
-            if let Some(at) = self.backward.send(self.now, frame.len()) {
+            if let Some(at) = self.backward.send(self.now, &mut frame) {
                 self.frames += 1;
                 self.under_way.push(Reverse((at, self.frames, Place::Sender(number), frame)));
             }
