@@ -1,5 +1,5 @@
 //! In steady state nothing is allocated: a thousand requests and responses, their acknowledgments and timers, counted by
-//! the allocator itself. A test binary of its own, because it replaces the global allocator.
+//! the allocator itself; and an idle connection holds next to nothing. A test binary of its own, because it replaces the global allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -11,20 +11,24 @@ use exos_net::{
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    /// Bytes allocated and not freed.
+    static HELD: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
 
-// SAFETY: every call is passed on to the system's allocator with its arguments unchanged; the counter is a
-// thread-local without destructor, so touching it allocates nothing.
+// SAFETY: every call is passed on to the system's allocator with its arguments unchanged; the counters are
+// thread-locals without destructor, so touching them allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        HELD.with(|held| held.set(held.get().wrapping_add(layout.size())));
         // SAFETY: the caller's promises about `layout` are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.with(|held| held.set(held.get().wrapping_sub(layout.size())));
         // SAFETY: `pointer` came from `alloc` above, which is the system's.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -139,4 +143,47 @@ fn flood_of_syns_allocates_nothing_once_the_backlog_is_full() {
         (stack.half_open() as u32, stack.counters().syn_cookies_sent),
         (backlog, 100_000 - u64::from(backlog))
     );
+}
+
+/// As many as fill a table that doubles, so that nothing of it is empty; each has had a request in two parts, and a
+/// response that was acknowledged. What the stack keeps for whoever is next is in the sum.
+#[test]
+fn idle_connections_hold_less_than_512_bytes_each() {
+    const CONNECTIONS: u16 = 4_096;
+    let config = Config::new(MacAddress([2, 0, 0, 0, 0, 1]), [10, 0, 0, 1].into(), 24, [1; 16]);
+    let before = HELD.with(Cell::get);
+    let mut stack = Stack::<&'static [u8]>::new(config, Instant::ZERO).unwrap();
+    stack.listen(80).unwrap();
+    let mut wire = Wire::default();
+    let mut now = Instant::ZERO;
+    for port in 1..=CONNECTIONS {
+        let from = |mut frame: Vec<u8>| {
+            frame[34..36].copy_from_slice(&port.to_be_bytes());
+            frame
+        };
+        let meta = META;
+        let syn = from(frame(2, 0, 0, 0));
+        let Input::Reply(syn_ack) = stack.input(now, &syn, meta) else { panic!("no SYN-ACK") };
+        wire.transmit_control(&syn_ack).unwrap();
+        let ack = wire.server_isn.wrapping_add(1);
+        let Input::Segment(_) = stack.input(now, &from(frame(16, 1, ack, 0)), meta) else {
+            panic!("not opened")
+        };
+        let request = from(frame(24, 1, ack, 100));
+        let Input::Segment(events) = stack.input(now, &request, meta) else { panic!("no events") };
+        let conn = events.conn;
+        stack.keep(conn, &request[54 + 40..]).unwrap();
+        stack.consume(conn, 60).unwrap();
+        stack.send(conn, &[7; 200]).unwrap();
+        stack.send(conn, &[8; 300]).unwrap();
+        stack.output(conn, now, &mut wire, AckPolicy::IfDue).unwrap();
+        let acknowledgment = from(frame(16, 101, ack.wrapping_add(500), 0));
+        let Input::Segment(events) = stack.input(now, &acknowledgment, meta) else { panic!("no events") };
+        assert_eq!(events.acked_bytes, 500);
+        now += Duration::from_micros(100);
+    }
+    assert_eq!((stack.connections(), stack.buffered_bytes()), (usize::from(CONNECTIONS), 0));
+    let each = (HELD.with(Cell::get) - before) / usize::from(CONNECTIONS);
+    println!("{each} bytes held a connection");
+    assert!(each < 512, "{each}");
 }

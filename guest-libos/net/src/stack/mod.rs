@@ -40,6 +40,7 @@ use crate::tcp::Context;
 use crate::tcp::connection::State;
 use crate::tcp::isn::{FlowHash, IsnGenerator};
 use crate::tcp::ports::SourcePorts;
+use crate::tcp::reassembly::SpareBuffers;
 use crate::tcp::send_queue::SpareBacklogs;
 use crate::tcp::syn_cookie::SynCookies;
 use crate::tcp::table::Table;
@@ -59,6 +60,7 @@ pub struct Stack<D> {
     samples: Samples,
     table: Table<D>,
     spare_backlogs: SpareBacklogs<D>,
+    spare_buffers: SpareBuffers,
     wheel: TimerWheel,
     time_wait: TimeWaitTable,
     listening: Vec<u16>,
@@ -111,6 +113,7 @@ impl<D: Data> Stack<D> {
             samples: Samples::default(),
             table: Table::new(hash.clone()),
             spare_backlogs: SpareBacklogs::new(),
+            spare_buffers: SpareBuffers::default(),
             wheel: TimerWheel::new(now),
             time_wait: TimeWaitTable::new(config.max_time_wait as usize, hash.clone()),
             listening: Vec::new(),
@@ -165,6 +168,10 @@ impl<D: Data> Stack<D> {
     /// next [`Self::input`].
     pub fn keep(&mut self, conn: ConnId, rest: &[u8]) -> Result<(), KeepError> {
         let connection = self.table.get_mut(conn).ok_or(KeepError::Stale)?;
+        if !rest.is_empty() {
+            let max = self.config.max_buffered_bytes.saturating_sub(self.buffered_bytes);
+            self.buffered_bytes += self.spare_buffers.give(&mut connection.receive.buffer, max);
+        }
         let kept = connection.receive.keep(rest, &mut self.buffered_bytes, self.config.max_buffered_bytes);
         self.counters.dropped_no_buffer += u64::from(kept == Err(KeepError::NoBuffer));
         kept
@@ -180,6 +187,7 @@ impl<D: Data> Stack<D> {
     pub fn consume(&mut self, conn: ConnId, bytes: usize) -> Result<AckDue, StaleConnection> {
         let connection = self.table.get_mut(conn).ok_or(StaleConnection)?;
         let due = connection.receive.consume(bytes, &mut self.buffered_bytes);
+        self.buffered_bytes -= self.spare_buffers.collect(&mut connection.receive.buffer);
         connection.leave_time_wait_if_consumed();
         let deadline = connection.deadline(&self.config);
         self.wheel.arm(conn.index, deadline);

@@ -90,8 +90,6 @@ pub(crate) struct Connection<D> {
     pub(crate) send: SendSide<D>,
     pub(crate) receive: ReceiveSide,
     pub(crate) template: HeaderTemplate,
-    /// IRS: a SYN with it is a repetition.
-    pub(crate) peer_isn: Seq,
     /// The options that both SYNs had.
     pub(crate) agreed: Agreed,
     pub(crate) timestamps: TimestampState,
@@ -130,7 +128,6 @@ impl<D: Data> Connection<D> {
             send: SendSide::new(isn, &agreed, ctx),
             receive: ReceiveSide::new(syn.sequence, capacity, receive_mss, agreed.receive_scale, agreed.sack),
             template,
-            peer_isn: syn.sequence,
             agreed,
             timestamps: TimestampState::new(timestamp_offset, peer_timestamps, ctx.now),
             linger_at: Instant::NEVER,

@@ -43,7 +43,6 @@ impl<D: Data> Connection<D> {
             send,
             receive: ReceiveSide::new(Seq::new(0), capacity, agreed.receive_mss(ctx.config), 0, false),
             template,
-            peer_isn: Seq::new(0),
             agreed,
             timestamps: TimestampState::new(timestamp_offset, None, ctx.now),
             linger_at: Instant::NEVER,
@@ -168,7 +167,6 @@ impl<D: Data> Connection<D> {
             ReceiveSide::new(syn.sequence, capacity, receive_mss, agreed.receive_scale, agreed.sack);
         self.timestamps.agree(options.timestamps.filter(|_| agreed.timestamps), ctx.now);
         self.send.agree(&agreed, ctx);
-        self.peer_isn = syn.sequence;
         self.agreed = agreed;
         let offers = self.offers_ecn(ctx.config);
         self.agree_on_ecn(match syn.acknowledgment {

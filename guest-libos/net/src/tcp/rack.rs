@@ -4,7 +4,7 @@
 use super::Seq;
 use super::scoreboard::{Fate, Record, Scoreboard};
 use super::timestamps::TimestampState;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, Span};
 
 /// RFC 8985 6.2 step 4: so many recoveries without a duplicate report forget the widened window.
 const RECOVERIES_TO_FORGET: u8 = 16;
@@ -32,22 +32,25 @@ pub(crate) struct Rack {
 #[derive(Debug)]
 pub(crate) struct RoundTrips {
     /// RACK.rtt: the last one.
-    last: Duration,
+    last: Span,
     /// RACK.min_RTT, and when it was measured.
-    min: Duration,
+    min: Span,
     min_at: Instant,
 }
 
 impl RoundTrips {
-    pub(crate) const NONE: Self = Self { last: Duration::ZERO, min: Duration::ZERO, min_at: Instant::ZERO };
+    pub(crate) const NONE: Self = Self { last: Span::ZERO, min: Span::ZERO, min_at: Instant::ZERO };
 
     /// Something that was sent once has arrived.
     #[inline]
     pub(crate) fn measured(&mut self, rtt: Duration, now: Instant) {
-        if rtt <= self.min || self.min_at == Instant::ZERO || now.since(self.min_at) > MIN_RTT_LIFE {
-            (self.min, self.min_at) = (rtt, now);
+        if Span::floor(rtt) <= self.min
+            || self.min_at == Instant::ZERO
+            || now.since(self.min_at) > MIN_RTT_LIFE
+        {
+            (self.min, self.min_at) = (Span::floor(rtt), now);
         }
-        self.last = rtt;
+        self.last = Span::ceil(rtt);
     }
 }
 
@@ -99,11 +102,11 @@ impl Rack {
         }
         if !piece.again {
             trips.measured(rtt, arrival.now);
-        } else if rtt < trips.min || arrival.is_of_before(piece.sent_at) {
+        } else if rtt < trips.min.duration() || arrival.is_of_before(piece.sent_at) {
             // Too early to be an answer to the retransmission: it is the original that has arrived.
             return;
         }
-        trips.last = rtt;
+        trips.last = Span::ceil(rtt);
         let piece = (piece.sent_at, piece.end);
         if self.latest.is_none_or(|latest| sent_after(piece, latest)) {
             self.latest = Some(piece);
@@ -154,7 +157,7 @@ impl Rack {
                 return Duration::ZERO;
             }
         }
-        let window = trips.min.as_nanos() / 4 * u64::from(self.multiplier);
+        let window = trips.min.duration().as_nanos() / 4 * u64::from(self.multiplier);
         Duration::from_nanos(window).min(smoothed_rtt)
     }
 
@@ -177,7 +180,7 @@ impl Rack {
             if !self.is_after(record) {
                 return false;
             }
-            let lost_at = record.sent_at + trips.last + allowance;
+            let lost_at = record.sent_at + trips.last.duration() + allowance;
             if lost_at > now {
                 look_again_at = look_again_at.min(lost_at);
             }
@@ -197,6 +200,8 @@ impl Rack {
         now: Instant,
     ) {
         let allowance = self.reordering_window(board, trips, true, smoothed_rtt, mss);
-        board.mark_lost(|record| record.start == una || record.sent_at + trips.last + allowance <= now);
+        board.mark_lost(|record| {
+            record.start == una || record.sent_at + trips.last.duration() + allowance <= now
+        });
     }
 }

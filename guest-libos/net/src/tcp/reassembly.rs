@@ -2,12 +2,18 @@
 //! their turn. Both lie in one allocation at their final distance, so that filling a hole moves nothing. Empty on the
 //! hot path: data in order is lent from the frame.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+
+use super::Seq;
+use crate::wire::tcp_options::MAX_SACK_BLOCKS;
 
 /// More separate runs out of order than a window of honest segments with losses makes.
 const MAX_RUNS: usize = 64;
-/// An empty buffer keeps this much for a request that arrives in parts time and again.
+/// An empty buffer of this much is kept for the next request that arrives in parts.
 const KEPT_BYTES: usize = 2_048;
+/// So many of them are.
+const MAX_SPARES: usize = 64;
 
 /// Bytes `start..end` of the buffer hold data out of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,93 +22,134 @@ struct Run {
     end: usize,
 }
 
+/// There are too many separate runs already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooManyRuns;
+
+/// Bytes that have arrived and are not consumed.
 #[derive(Debug, Default)]
-pub(crate) struct ReceiveBuffer {
+struct Held {
     bytes: Vec<u8>,
     /// `head..tail` is in order and not consumed; RCV.NXT is at `tail`.
     head: usize,
     tail: usize,
     /// Sorted, disjoint, not adjacent, all beyond `tail`.
     runs: Vec<Run>,
+    /// Sequence numbers inside the runs that grew last, the latest first.
+    recent: [Seq; MAX_SACK_BLOCKS],
 }
 
-/// There are too many separate runs already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooManyRuns;
+/// Memory for bytes, only while there are some: an idle connection has none.
+#[derive(Debug, Default)]
+pub(crate) struct ReceiveBuffer(Option<Box<Held>>);
+
+/// Memory that no connection needs now.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "boxes come and go as they are")]
+pub(crate) struct SpareBuffers(Vec<Box<Held>>);
+
+impl SpareBuffers {
+    /// Gives memory to a buffer that has none, at most `max` bytes. Returns how much.
+    pub(crate) fn give(&mut self, buffer: &mut ReceiveBuffer, max: usize) -> usize {
+        if buffer.0.is_some() {
+            return 0;
+        }
+        buffer.0 = self.0.pop_if(|spare| spare.bytes.capacity() <= max);
+        buffer.capacity()
+    }
+
+    /// Takes the memory of a buffer that is empty. Returns how much.
+    pub(crate) fn collect(&mut self, buffer: &mut ReceiveBuffer) -> usize {
+        if !buffer.is_empty() {
+            return 0;
+        }
+        let Some(held) = buffer.0.take() else { return 0 };
+        let capacity = held.bytes.capacity();
+        if self.0.len() < MAX_SPARES && capacity <= KEPT_BYTES {
+            self.0.push(held);
+        }
+        capacity
+    }
+}
 
 impl ReceiveBuffer {
     /// Whether nothing is here, in order or out of it.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.head == self.tail && self.runs.is_empty()
+        self.0.as_ref().is_none_or(|held| held.is_empty())
     }
 
     /// Bytes in order that were not consumed.
     #[inline]
     pub(crate) fn ready(&self) -> &[u8] {
-        &self.bytes[self.head..self.tail]
+        self.0.as_ref().map_or(&[], |held| held.ready())
     }
 
     /// Whether a hole is open.
     #[inline]
     pub(crate) fn has_holes(&self) -> bool {
-        !self.runs.is_empty()
+        self.0.as_ref().is_some_and(|held| !held.runs.is_empty())
     }
 
     /// The run that has the byte `offset` bytes after RCV.NXT, as offsets of its first byte and the one after its last.
     pub(crate) fn run_at(&self, offset: usize) -> Option<(usize, usize)> {
-        let at = self.tail.checked_add(offset)?;
-        let run = self.runs.get(self.runs.partition_point(|run| run.end <= at))?;
-        (run.start <= at).then_some((run.start - self.tail, run.end - self.tail))
+        self.0.as_ref()?.run_at(offset)
     }
 
     /// Which of the `len` bytes from `offset` on are here already, out of order: the first stretch of them.
     pub(crate) fn overlap(&self, offset: usize, len: usize) -> Option<(usize, usize)> {
-        let (start, end) = (self.tail + offset, self.tail + offset + len);
-        let run = self.runs.get(self.runs.partition_point(|run| run.end <= start))?;
-        let (first, last) = (run.start.max(start), run.end.min(end));
-        (first < last).then_some((first - self.tail, last - self.tail))
+        self.0.as_ref()?.overlap(offset, len)
     }
 
     /// The runs as [`Self::run_at`] gives them, from the last to the first.
     pub(crate) fn runs_backwards(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        self.runs.iter().rev().map(|run| (run.start - self.tail, run.end - self.tail))
+        self.0.iter().flat_map(|held| held.runs_backwards())
+    }
+
+    /// The segment that begins at `sequence` was stored out of order.
+    pub(crate) fn note_recent(&mut self, sequence: Seq) {
+        if let Some(held) = &mut self.0 {
+            held.recent.rotate_right(1);
+            held.recent[0] = sequence;
+        }
+    }
+
+    /// Sequence numbers inside the runs that grew last, the latest first.
+    pub(crate) fn recent(&self) -> impl Iterator<Item = Seq> + '_ {
+        self.0.iter().flat_map(|held| held.recent)
     }
 
     /// Memory held.
     #[inline]
     pub(crate) fn capacity(&self) -> usize {
-        self.bytes.capacity()
-    }
-
-    /// Bytes from RCV.NXT to the end of the last run: what is in use behind it.
-    fn extent(&self) -> usize {
-        self.runs.last().map_or(self.tail, |run| run.end)
+        self.0.as_ref().map_or(0, |held| held.bytes.capacity())
     }
 
     /// How far behind RCV.NXT anything is kept.
     #[cfg(feature = "check")]
     pub(crate) fn beyond(&self) -> usize {
-        self.extent() - self.tail
+        self.0.as_ref().map_or(0, |held| held.extent() - held.tail)
     }
 
     /// # Panics
     /// If the runs are not sorted, disjoint and few.
     #[cfg(feature = "check")]
     pub(crate) fn check(&self) {
-        assert!(self.head <= self.tail && self.runs.len() <= MAX_RUNS);
-        let mut end = self.tail;
-        for run in &self.runs {
-            assert!(end < run.start && run.start < run.end, "{:?}", self.runs);
+        let Some(held) = &self.0 else { return };
+        assert!(held.head <= held.tail && held.runs.len() <= MAX_RUNS);
+        let mut end = held.tail;
+        for run in &held.runs {
+            assert!(end < run.start && run.start < run.end, "{:?}", held.runs);
             end = run.end;
         }
-        assert!(end <= self.bytes.len());
+        assert!(end <= held.bytes.len());
     }
 
     /// How much memory an insertion would add at most.
     pub(crate) fn growth(&self, offset: usize, len: usize) -> usize {
-        let needed = self.tail - self.head + offset + len;
-        if needed <= self.bytes.capacity() { 0 } else { needed.max(2 * self.bytes.capacity()) }
+        let in_use = self.0.as_ref().map_or(0, |held| held.tail - held.head);
+        let needed = in_use + offset + len;
+        if needed <= self.capacity() { 0 } else { needed.max(2 * self.capacity()) }
     }
 
     /// Stores `data` whose first byte is `offset` bytes after RCV.NXT. Returns by how much RCV.NXT moves on. The caller
@@ -111,6 +158,60 @@ impl ReceiveBuffer {
         if data.is_empty() {
             return Ok(0);
         }
+        self.0.get_or_insert_default().insert(offset, data)
+    }
+
+    /// Nothing comes behind what is in order: drops what arrived before its turn.
+    pub(crate) fn end(&mut self) {
+        let Some(held) = &mut self.0 else { return };
+        held.runs.clear();
+        self.consume(0);
+    }
+
+    /// Drops the first `len` bytes in order.
+    pub(crate) fn consume(&mut self, len: usize) {
+        let Some(held) = &mut self.0 else { return };
+        held.consume(len);
+        if held.is_empty() && held.bytes.capacity() > KEPT_BYTES {
+            self.0 = None;
+        }
+    }
+}
+
+impl Held {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.head == self.tail && self.runs.is_empty()
+    }
+
+    #[inline]
+    fn ready(&self) -> &[u8] {
+        &self.bytes[self.head..self.tail]
+    }
+
+    fn run_at(&self, offset: usize) -> Option<(usize, usize)> {
+        let at = self.tail.checked_add(offset)?;
+        let run = self.runs.get(self.runs.partition_point(|run| run.end <= at))?;
+        (run.start <= at).then_some((run.start - self.tail, run.end - self.tail))
+    }
+
+    fn overlap(&self, offset: usize, len: usize) -> Option<(usize, usize)> {
+        let (start, end) = (self.tail + offset, self.tail + offset + len);
+        let run = self.runs.get(self.runs.partition_point(|run| run.end <= start))?;
+        let (first, last) = (run.start.max(start), run.end.min(end));
+        (first < last).then_some((first - self.tail, last - self.tail))
+    }
+
+    fn runs_backwards(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.runs.iter().rev().map(|run| (run.start - self.tail, run.end - self.tail))
+    }
+
+    /// Bytes from RCV.NXT to the end of the last run: what is in use behind it.
+    fn extent(&self) -> usize {
+        self.runs.last().map_or(self.tail, |run| run.end)
+    }
+
+    fn insert(&mut self, offset: usize, data: &[u8]) -> Result<usize, TooManyRuns> {
         let start = self.tail + offset;
         let first = self.runs.partition_point(|run| run.end < start);
         let after = self.runs.partition_point(|run| run.start <= start + data.len());
@@ -159,21 +260,11 @@ impl ReceiveBuffer {
         moved
     }
 
-    /// Nothing comes behind what is in order: drops what arrived before its turn.
-    pub(crate) fn end(&mut self) {
-        self.runs.clear();
-        self.consume(0);
-    }
-
-    /// Drops the first `len` bytes in order.
-    pub(crate) fn consume(&mut self, len: usize) {
+    fn consume(&mut self, len: usize) {
         self.head = (self.head + len).min(self.tail);
         if self.is_empty() {
             (self.head, self.tail) = (0, 0);
             self.bytes.clear();
-            if self.bytes.capacity() > KEPT_BYTES {
-                self.bytes = Vec::new();
-            }
         }
     }
 }
@@ -245,7 +336,7 @@ mod tests {
                     prop_assert_eq!(buffer.run_at(offset).is_some(), here);
                     prop_assert_eq!(buffer.overlap(offset, 1).is_some(), here);
                 }
-                prop_assert!(buffer.bytes.len() <= 2 * WINDOW);
+                prop_assert!(buffer.0.as_ref().is_none_or(|held| held.bytes.len() <= 2 * WINDOW));
             }
         }
     }

@@ -184,7 +184,7 @@ impl<D: Data> Connection<D> {
     /// RFC 9293 3.10.7.4, fourth, with RFC 5961 4.2: a challenge ACK whatever the sequence number.
     #[cold]
     fn syn_arrives<'f>(&mut self, id: ConnId, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
-        if self.state == State::SynReceived && segment.sequence == self.peer_isn {
+        if self.state == State::SynReceived && segment.sequence == self.receive.next - 1 {
             if let Some(ack) = segment.acknowledgment.filter(|&ack| self.is_active && ack == self.send.next) {
                 // Both opened at once, and the peer's answer to our SYN says it all.
                 if ecn::Agreed::by_syn_ack(segment, ctx.config.ecn, false) == ecn::Agreed::No {

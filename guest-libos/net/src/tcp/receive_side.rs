@@ -225,7 +225,7 @@ impl ReceiveSide {
         if offset > 0 {
             ctx.counters.out_of_order_in += 1;
             self.prompt_acks = PROMPT_ACKS;
-            self.report.stored(self.next + offset);
+            self.buffer.note_recent(self.next + offset);
         }
         self.next += advanced as u32;
         ctx.counters.bytes_in += advanced as u64;

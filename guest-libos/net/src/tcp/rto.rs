@@ -1,6 +1,6 @@
 //! The retransmission timeout (RFC 6298): smoothed round-trip time, its variation, exponential backoff.
 
-use crate::time::Duration;
+use crate::time::{Duration, Span};
 
 /// RFC 6298 (2.1): before the first measurement.
 const INITIAL_RTO: Duration = Duration::from_secs(1);
@@ -14,15 +14,23 @@ const MAX_BACKOFF: u8 = 16;
 /// The state of one connection's timeout.
 #[derive(Debug)]
 pub(crate) struct Rto {
-    smoothed: Option<Duration>,
-    variation: Duration,
-    base: Duration,
+    /// `NOT_MEASURED` before the first measurement.
+    smoothed: Span,
+    variation: Span,
+    base: Span,
     backoff: u8,
 }
 
+const NOT_MEASURED: Span = Span::MAX;
+
 impl Rto {
     pub(crate) fn new(min: Duration) -> Self {
-        Self { smoothed: None, variation: Duration::ZERO, base: INITIAL_RTO.max(min), backoff: 0 }
+        Self {
+            smoothed: NOT_MEASURED,
+            variation: Span::ZERO,
+            base: Span::ceil(INITIAL_RTO.max(min)),
+            backoff: 0,
+        }
     }
 
     /// A round-trip time was measured, on a segment that was sent once only (Karn's algorithm is the caller's part). Returns the
@@ -30,40 +38,40 @@ impl Rto {
     pub(crate) fn sample(&mut self, rtt: Duration, min: Duration) -> Duration {
         let sample = rtt.as_nanos();
         let (smoothed, variation) = match self.smoothed {
-            None => (sample, sample / 2),
-            Some(smoothed) => {
-                let smoothed = smoothed.as_nanos();
+            NOT_MEASURED => (sample, sample / 2),
+            smoothed => {
+                let smoothed = smoothed.duration().as_nanos();
                 let deviation = smoothed.abs_diff(sample);
                 // (2.3) with alpha = 1/8 and beta = 1/4.
-                let variation = self.variation.as_nanos();
+                let variation = self.variation.duration().as_nanos();
                 (smoothed - smoothed / 8 + sample / 8, variation - variation / 4 + deviation / 4)
             }
         };
-        self.smoothed = Some(Duration::from_nanos(smoothed));
-        self.variation = Duration::from_nanos(variation);
+        self.smoothed = Span::nearest(Duration::from_nanos(smoothed));
+        self.variation = Span::nearest(Duration::from_nanos(variation));
         let rto = smoothed.saturating_add(variation.saturating_mul(4));
-        self.base = Duration::from_nanos(rto).max(min).min(MAX_RTO);
+        self.base = Span::ceil(Duration::from_nanos(rto).max(min).min(MAX_RTO));
         Duration::from_nanos(smoothed)
     }
 
     /// RFC 6298 (5.7): our SYN was sent again and there is no measurement, so data begins with three seconds.
     pub(crate) fn syn_was_repeated(&mut self) {
-        self.base = self.base.max(RTO_AFTER_LOST_SYN);
+        self.base = self.base.max(Span::ceil(RTO_AFTER_LOST_SYN));
     }
 
     /// The smoothed round-trip time, once there was a measurement.
     #[inline]
     pub(crate) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed
+        (self.smoothed != NOT_MEASURED).then(|| self.smoothed.duration())
     }
 
     /// The timeout to arm a timer with.
     #[inline]
     pub(crate) fn timeout(&self) -> Duration {
         if self.backoff == 0 {
-            return self.base;
+            return self.base.duration();
         }
-        Duration::from_nanos(self.base.as_nanos().saturating_mul(1 << self.backoff)).min(MAX_RTO)
+        Duration::from_nanos(self.base.duration().as_nanos().saturating_mul(1 << self.backoff)).min(MAX_RTO)
     }
 
     /// The timer expired: double the timeout (5.5).

@@ -1,16 +1,14 @@
 //! What we tell a sender about data out of order (RFC 2018 4), most recent first, and about data that came twice
-//! (RFC 2883). The blocks themselves are the receive buffer's runs; here is only their order.
+//! (RFC 2883). The blocks themselves are the receive buffer's runs, and it knows which of them grew last.
 
 use super::Seq;
 use super::reassembly::ReceiveBuffer;
-use crate::wire::tcp_options::{MAX_SACK_BLOCKS, SackBlock, SackBlocks};
+use crate::wire::tcp_options::{SackBlock, SackBlocks};
 
 /// The state of one connection's reports. Inert unless SACK was negotiated.
 #[derive(Debug, Default)]
 pub(crate) struct SackReport {
     enabled: bool,
-    /// Sequence numbers inside the runs that grew last, the latest first.
-    recent: [Seq; MAX_SACK_BLOCKS],
     /// Bytes that came twice, to be reported once.
     duplicate: Option<SackBlock>,
 }
@@ -18,12 +16,6 @@ pub(crate) struct SackReport {
 impl SackReport {
     pub(crate) fn new(enabled: bool) -> Self {
         Self { enabled, ..Self::default() }
-    }
-
-    /// The segment that begins at `sequence` was stored out of order.
-    pub(crate) fn stored(&mut self, sequence: Seq) {
-        self.recent.rotate_right(1);
-        self.recent[0] = sequence;
     }
 
     /// Bytes `start..end` came again. Returns whether that is to be reported.
@@ -47,7 +39,7 @@ impl SackReport {
             return blocks;
         }
         let first = blocks.as_slice().len();
-        let by_age = self.recent.iter().filter_map(|recent| buffer.run_at(recent.since(next) as usize));
+        let by_age = buffer.recent().filter_map(|recent| buffer.run_at(recent.since(next) as usize));
         for (start, end) in by_age.chain(buffer.runs_backwards()) {
             let block = SackBlock { start: next + start as u32, end: next + end as u32 };
             if blocks.as_slice().len() < max && !blocks.as_slice()[first..].contains(&block) {

@@ -167,3 +167,22 @@ impl<D: Data> Table<D> {
         self.free.push(id.index);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::timers::TIMER_BYTES;
+    use std::println;
+
+    /// Of either family: both have the same template and the same key.
+    #[test]
+    fn idle_connection_and_all_that_is_kept_for_its_place_take_less_than_512_bytes() {
+        let slot = size_of::<Slot<&'static [u8]>>();
+        // Just after it has grown, a hash table is filled to 7/16; each bucket has a number and a control byte.
+        let place = ((size_of::<u32>() + 1) * 16).div_ceil(7);
+        let free = size_of::<u32>();
+        let all = slot + TIMER_BYTES + place + free;
+        println!("{all} bytes: {slot} connection, {TIMER_BYTES} timer, {place} hash, {free} free list");
+        assert!(all < 512, "{all}");
+    }
+}

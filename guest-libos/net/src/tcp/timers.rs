@@ -27,6 +27,10 @@ struct Timer {
     list: u16,
 }
 
+/// What the timer of one connection takes.
+#[cfg(test)]
+pub(crate) const TIMER_BYTES: usize = size_of::<Timer>();
+
 #[derive(Debug)]
 pub(crate) struct TimerWheel {
     timers: Vec<Timer>,

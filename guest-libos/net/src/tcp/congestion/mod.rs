@@ -8,6 +8,8 @@ mod cubic;
 mod hystart;
 mod new_reno;
 
+use alloc::boxed::Box;
+
 use super::Seq;
 use crate::config::{Config, CongestionControl, SlowStart};
 use crate::time::{Duration, Instant};
@@ -49,8 +51,11 @@ pub(crate) struct Ack {
 enum Phase {
     /// The first slow start, which HyStart++ watches, and what comes after it.
     First(HyStart, CongestionControl),
+    /// The same, which ends with a loss only.
+    Unwatched(CongestionControl),
     NewReno(NewReno),
-    Cubic(Cubic),
+    /// Most connections never get here.
+    Cubic(Box<Cubic>),
     Uncontrolled,
 }
 
@@ -60,8 +65,8 @@ pub(crate) struct Congestion {
     window: u32,
     /// ssthresh.
     threshold: u32,
-    /// Window and threshold before the last reduction.
-    before: Option<(u32, u32)>,
+    /// Window and threshold before the last reduction, a window of 0 if it cannot be taken back.
+    before: (u32, u32),
     phase: Phase,
 }
 
@@ -74,14 +79,14 @@ impl Phase {
     fn avoidance(algorithm: CongestionControl) -> Self {
         match algorithm {
             CongestionControl::NewReno => Self::NewReno(NewReno::default()),
-            CongestionControl::Cubic => Self::Cubic(Cubic::default()),
+            CongestionControl::Cubic => Self::Cubic(Box::default()),
             CongestionControl::Uncontrolled => Self::Uncontrolled,
         }
     }
 
     /// The first slow start is over.
     fn leave_first(&mut self) {
-        if let Self::First(_, algorithm) = *self {
+        if let Self::First(_, algorithm) | Self::Unwatched(algorithm) = *self {
             *self = Self::avoidance(algorithm);
         }
     }
@@ -93,12 +98,12 @@ impl Congestion {
         let phase = match config.slow_start {
             _ if config.congestion == CongestionControl::Uncontrolled => {
                 let (window, threshold) = (MAX_WINDOW_BYTES, MAX_WINDOW_BYTES);
-                return Self { window, threshold, before: None, phase: Phase::Uncontrolled };
+                return Self { window, threshold, before: (0, 0), phase: Phase::Uncontrolled };
             }
             SlowStart::HyStart => Phase::First(HyStart::new(isn), config.congestion),
-            SlowStart::Standard => Phase::avoidance(config.congestion),
+            SlowStart::Standard => Phase::Unwatched(config.congestion),
         };
-        Self { window: initial_window(mss), threshold: u32::MAX, before: None, phase }
+        Self { window: initial_window(mss), threshold: u32::MAX, before: (0, 0), phase }
     }
 
     /// The congestion window.
@@ -151,7 +156,7 @@ impl Congestion {
 
     fn avoid(&mut self, ack: &Ack, mss: u32) {
         let window = match &mut self.phase {
-            Phase::First(..) | Phase::Uncontrolled => self.window,
+            Phase::First(..) | Phase::Unwatched(_) | Phase::Uncontrolled => self.window,
             Phase::NewReno(reno) => reno.on_ack(self.window, ack, mss),
             Phase::Cubic(cubic) => cubic.on_ack(self.window, ack, mss),
         };
@@ -206,7 +211,10 @@ impl Congestion {
 
     /// The last loss or timeout was none: what it took is given back (RFC 9438 4.9, RFC 5682).
     pub(crate) fn on_spurious(&mut self) {
-        let Some((window, threshold)) = self.before.take() else { return };
+        let (window, threshold) = core::mem::take(&mut self.before);
+        if window == 0 {
+            return;
+        }
         self.window = self.window.max(window);
         self.threshold = threshold;
         if let Phase::Cubic(cubic) = &mut self.phase {
@@ -228,12 +236,12 @@ impl Congestion {
 
     /// Multiplicative decrease of the threshold.
     fn reduce(&mut self, flight: u32, mss: u32) {
-        self.before = Some((self.window, self.threshold));
+        self.before = (self.window, self.threshold);
         self.phase.leave_first();
         let reduced = match &mut self.phase {
             Phase::Cubic(_) => cubic::decrease(flight),
             Phase::NewReno(reno) => reno.decrease(flight),
-            Phase::First(..) | Phase::Uncontrolled => flight,
+            Phase::First(..) | Phase::Unwatched(_) | Phase::Uncontrolled => flight,
         };
         self.threshold = reduced.max(2 * mss);
     }
@@ -370,6 +378,6 @@ mod tests {
 
     #[test]
     fn congestion_state_stays_small() {
-        assert!(size_of::<Congestion>() <= 88, "{}", size_of::<Congestion>());
+        assert!(size_of::<Congestion>() <= 40, "{}", size_of::<Congestion>());
     }
 }
