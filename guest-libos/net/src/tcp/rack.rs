@@ -50,7 +50,7 @@ impl RoundTrips {
         {
             (self.min, self.min_at) = (Span::floor(rtt), now);
         }
-        self.last = Span::ceil(rtt);
+        self.last = Span::floor(rtt);
     }
 }
 
@@ -106,7 +106,7 @@ impl Rack {
             // Too early to be an answer to the retransmission: it is the original that has arrived.
             return;
         }
-        trips.last = Span::ceil(rtt);
+        trips.last = Span::floor(rtt);
         let piece = (piece.sent_at, piece.end);
         if self.latest.is_none_or(|latest| sent_after(piece, latest)) {
             self.latest = Some(piece);
