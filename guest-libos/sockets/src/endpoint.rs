@@ -114,7 +114,9 @@ impl Endpoint {
         if events.low_water {
             stream.wake_writer();
         }
-        if !events.data.is_empty() {
+        if events.ended.is_some() {
+            state.receive_all(place, events.data);
+        } else if !events.data.is_empty() {
             let taken = state.receive(place, events.data);
             if taken < events.data.len() && self.stack.keep(conn, &events.data[taken..]).is_err() {
                 // Bytes are missing now, and nothing can follow them.

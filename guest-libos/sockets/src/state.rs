@@ -182,15 +182,21 @@ impl State {
 
     /// Takes what arrived, as far as there is room; answers how much that was.
     pub(crate) fn receive(&mut self, place: Place, bytes: &[u8]) -> usize {
-        let (stream, chunks) = self.stream_and_chunks(place);
+        let stream = self.stream(place);
         let room = stream.receive_buffer_bytes.saturating_sub(stream.received.len());
         let taken = bytes.len().min(room);
-        stream.received.push(&bytes[..taken], chunks);
         stream.more_in_stack = taken < bytes.len();
-        if taken > 0 {
+        self.receive_all(place, &bytes[..taken]);
+        taken
+    }
+
+    /// Takes all of what arrived: the connection has ended with it, and nobody else keeps it.
+    pub(crate) fn receive_all(&mut self, place: Place, bytes: &[u8]) {
+        let (stream, chunks) = self.stream_and_chunks(place);
+        stream.received.push(bytes, chunks);
+        if !bytes.is_empty() {
             stream.wake_reader();
         }
-        taken
     }
 
     /// Copies out what arrived, as far as there is room.

@@ -2,7 +2,7 @@
 
 use crate::wire::{CLIENT, SERVER, Wire, address, config, echo, pattern, read_to_end, write_all};
 use exos_net::Duration;
-use exos_sockets::Error;
+use exos_sockets::{Error, SocketOption};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -317,6 +317,28 @@ fn many_streams_at_once_keep_their_bytes_apart() {
     assert_eq!(*done.borrow(), 64);
     assert_eq!(served.get(), 64);
     assert_eq!(wire.ends[CLIENT].tasks(), 0);
+}
+
+#[test]
+fn last_bytes_of_a_connection_arrive_though_the_buffer_has_no_room_for_them() {
+    let mut wire = Wire::new();
+    let servers = wire.sockets(SERVER);
+    wire.spawner(SERVER).spawn(async move {
+        let listener = servers.listen(9, 1).expect("free");
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        assert_eq!(read_to_end(&mut stream).await.expect("in order"), b"");
+        // The end leaves with the bytes.
+        write_all(&mut stream, &pattern(1_400)).await.expect("open");
+    });
+    let clients = wire.sockets(CLIENT);
+    let got = wire.run(CLIENT, async move {
+        let mut stream = clients.connect(address(SERVER, 9)).await.expect("listening");
+        stream.set(SocketOption::ReceiveBuffer(1_000));
+        stream.close_write();
+        clients.sleep(Duration::from_secs(1)).await;
+        read_to_end(&mut stream).await
+    });
+    assert!(got.expect("in order") == pattern(1_400));
 }
 
 #[test]
