@@ -4,6 +4,7 @@
 use crate::fixture::{Run, assert_near, config, run_beside, undisturbed};
 use exovm::placement::{IoMode, allowed_cpus, pin_this_thread};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 
 /// How far two counts of the host's may be from each other: a part ...
 const COUNTS: f64 = 0.05;
@@ -40,17 +41,21 @@ fn run_with_competitor(steps: &[&str], io: IoMode) -> (Run, u64) {
     let mut config = config(steps);
     (config.vcpu_cpus, config.io) = (vec![cpu], io);
     let (over, had_ns) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (begin, begun) = mpsc::channel();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let (over, had_ns) = (&over, &had_ns);
+        scope.spawn(move || {
             pin_this_thread(&[cpu]);
+            // Not while this test waits for its turn: it would compete with another's machine.
+            let _ = begun.recv();
             let before = cpu_ns();
             while !over.load(Ordering::Relaxed) {
                 std::hint::spin_loop();
             }
             had_ns.store(cpu_ns() - before, Ordering::Relaxed);
         });
-        let _over = Over(&over);
-        run_beside(config, |_| ())
+        let _over = Over(over);
+        run_beside(config, move |_| begin.send(()).expect("the competitor waits"))
     })
     .with(&had_ns)
 }
