@@ -198,16 +198,17 @@ impl Backend for Watched {
         let number = self.eyes.state().look(false, &self.frame[..at]);
         if number.is_some_and(self.late) {
             let held = self.frame[..at].to_vec();
-            // The next one first, if there is one by then.
+            // The next one with data first, if there is one by then; the host's own chatter in between is lost.
             for _ in 0..1000 {
                 if let Some(len) = self.inner.read_frame(buffers)? {
                     let mut at = 0;
                     for buffer in buffers {
                         at += buffer.copy_to(&mut self.frame[at..len.min(FRAME_BYTES_MAX)]);
                     }
-                    self.eyes.state().look(false, &self.frame[..at]);
-                    self.held = Some(held);
-                    return Ok(Some(len));
+                    if self.eyes.state().look(false, &self.frame[..at]).is_some() {
+                        self.held = Some(held);
+                        return Ok(Some(len));
+                    }
                 }
                 std::thread::sleep(std::time::Duration::from_micros(100));
             }
