@@ -206,7 +206,10 @@ impl Run {
         iface.update_ip_addrs(|addresses| addresses.push(IpCidr::new(CLIENT_IP.into(), 24)).unwrap());
         let buffer = || tcp::SocketBuffer::new(vec![0; 100_000]);
         let mut sockets = SocketSet::new(vec![]);
-        let handle = sockets.add(tcp::Socket::new(buffer(), buffer()));
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        // As it is by itself; a feature that anybody in the build has turns another one on.
+        socket.set_congestion_control(tcp::CongestionControl::None);
+        let handle = sockets.add(socket);
         let socket = sockets.get_mut::<tcp::Socket<'_>>(handle);
         if self.client_timestamps {
             socket.set_tsval_generator(Some(client_clock));
@@ -380,9 +383,10 @@ proptest! {
         client_timestamps: bool, tso: bool, upload in 0usize..60_000, download in 0usize..150_000,
     ) {
         let offload = Config { tso_max_bytes: 65_000, tx_checksum: TxChecksum::Offload, ..scaled() };
-        // Without timestamps a doubled timeout stays doubled while everything has to be sent again (RFC 6298 (5.7)).
-        let user_timeout = Duration::from_secs(3_000);
-        let config = Config { sack, timestamps, user_timeout, ..if tso { offload } else { scaled() } };
+        // Without timestamps a doubled timeout stays doubled while everything has to be sent again (RFC 6298 (5.7)), ours and the peer's,
+        // for which we wait in FIN-WAIT-2.
+        let (user_timeout, fin_wait_2) = (Duration::from_secs(3_000), Duration::from_secs(3_000));
+        let config = Config { sack, timestamps, user_timeout, fin_wait_2, ..if tso { offload } else { scaled() } };
         let faults = Faults { loss, repeat, reorder };
         Run { faults, client_timestamps, config, upload, download, seed }.go();
     }
