@@ -70,6 +70,8 @@ pub struct End {
     filled: VecDeque<u32>,
     /// The owner sleeps, or was woken and has not said so yet.
     armed: bool,
+    /// The queue is to be read empty before buffers are lent.
+    draining: bool,
     /// A frame of ours is held, until then.
     held_until: Option<Instant>,
     /// For frames that are made ready in software.
@@ -94,6 +96,7 @@ impl End {
             taken,
             filled: VecDeque::with_capacity(LENT_BUFFERS),
             armed: false,
+            draining: false,
             held_until: None,
             scratch: Vec::new(),
             segment: Vec::new(),
@@ -142,6 +145,14 @@ impl End {
         self.wake_waiting(waiting);
         self.taken = arrived;
         self.filled.clear();
+    }
+
+    /// The queue is empty and no buffers were lent after all: it is there for senders again.
+    fn end_draining(&mut self) {
+        if std::mem::take(&mut self.draining) {
+            let waiting = self.inbox().lock().take_waiting();
+            self.wake_waiting(waiting);
+        }
     }
 
     /// The port to which a frame goes; `None`: to all others.
@@ -259,13 +270,14 @@ impl Backend for End {
 
     fn read_frame(&mut self, buffers: &[IoVecMut<'_>]) -> Result<Option<usize>, BackendError> {
         if self.inbox().arrived() == self.taken {
+            self.end_draining();
             return Ok(None);
         }
         let Some(mut state) = self.inbox().try_lock() else { return Ok(None) };
         let Some(frame) = state.queue.front() else { return Ok(None) };
         let bytes = scatter(buffers, 0, frame);
         state.queue.pop();
-        let waiting = state.take_waiting();
+        let waiting = state.took();
         drop(state);
         self.taken += 1;
         self.metrics.link_received_frames += 1;
@@ -327,7 +339,10 @@ impl Filler for End {
     unsafe fn lend(&mut self, lot: Lot<'_>) -> bool {
         let Some(mut state) = self.inbox().try_lock() else { return false };
         if !state.queue.is_empty() {
-            // Order: these come first, by another way.
+            // Order: these come first, by another way. A sender that refilled the queue would keep it so.
+            state.draining = true;
+            drop(state);
+            self.draining = true;
             return false;
         }
         match &mut state.lent {
@@ -338,6 +353,7 @@ impl Filler for End {
         }
         let waiting = state.take_waiting();
         drop(state);
+        self.draining = false;
         self.wake_waiting(waiting);
         true
     }
@@ -377,11 +393,17 @@ impl Filler for End {
     }
 
     fn recall(&mut self) {
+        let mut filled = std::mem::take(&mut self.filled);
         let mut state = self.inbox().lock();
         state.lent = None;
+        // From here on they are told without the lock, which a sender may have.
+        let before = filled.len();
+        filled.append(&mut state.filled);
         // Frames may go into the queue now.
         let waiting = state.take_waiting();
         drop(state);
+        self.taken += (filled.len() - before) as u64;
+        self.filled = filled;
         self.wake_waiting(waiting);
     }
 

@@ -54,6 +54,8 @@ pub(super) struct State {
     /// Lengths of the frames that lie in buffers which were lent, in order.
     pub(super) filled: VecDeque<u32>,
     pub(super) queue: Queue,
+    /// The owner would lend buffers and reads the queue empty first: on a cable nothing joins it until then.
+    pub(super) draining: bool,
     /// A lent buffer that may not be written any more.
     pub(super) foreign: Option<(u64, u32)>,
     /// Ports that wait for room, a bit each.
@@ -170,7 +172,7 @@ impl Inbox {
         if state.lent.as_ref().is_some_and(|lent| !lent.is_current()) {
             state.lent = None;
         }
-        let may_queue = state.lent.is_none() || overflow == Overflow::Drop;
+        let may_queue = (state.lent.is_none() && !state.draining) || overflow == Overflow::Drop;
         let lent = if state.queue.is_empty() { state.lent.as_mut() } else { None };
         let offered = match lent.map(|lent| lent.put(frame, bytes)) {
             Some(Ok(())) => {
@@ -218,8 +220,19 @@ impl State {
 
     /// There is room now: the ports that waited for it.
     pub(super) fn take_waiting(&mut self) -> u64 {
+        self.draining = false;
         self.full_since = None;
         std::mem::take(&mut self.waiting)
+    }
+
+    /// A frame was taken off the queue: the ports that waited for that.
+    pub(super) fn took(&mut self) -> u64 {
+        if self.draining {
+            // It takes what there is, so it is waited for.
+            self.full_since = None;
+            return 0;
+        }
+        self.take_waiting()
     }
 
     /// Everything that lies here is lost.

@@ -1,6 +1,7 @@
 //! Two NICs on a pair: from the memory of one guest into the buffers of the other.
 
 use super::*;
+use crate::backend::{Filled, Filler};
 use crate::device::virtio::features as bits;
 use crate::device::virtio::test_utils::nic::{Nic, buffer_gpa, give_buffers};
 use crate::device::virtio::test_utils::{Driver, Piece};
@@ -20,6 +21,8 @@ struct Bench {
     b: Nic<End>,
     receive: Driver,
     next: u64,
+    /// The second's.
+    port: Port,
 }
 
 impl Bench {
@@ -28,7 +31,7 @@ impl Bench {
         let mut a = Nic::with_backend(first.plug().expect("free"), !0);
         let mut b = Nic::with_backend(second.plug().expect("free"), wanted);
         let (transmit, receive) = (a.bind(1, 1), b.bind(0, 1));
-        Self { a, transmit, b, receive, next: 0 }
+        Self { a, transmit, b, receive, next: 0, port: second }
     }
 
     fn new() -> Self {
@@ -70,6 +73,16 @@ impl Bench {
         }
         assert_eq!(used.next(), None, "no more than that");
         frames
+    }
+
+    /// Divides the receiver's flows: nothing can be lent then.
+    fn give_port_81_to_another(&mut self) {
+        let flows = &mut self.b.guest.flows;
+        let host = FlowField::Destination { address: ipv4([10, 0, 0, 2]), prefix_len: 128 };
+        let address = flows.insert(ROOT, host, None).expect("room");
+        let tcp = flows.insert(address, FlowField::Protocol(6), None).expect("room");
+        let target = Target { environment: 2, queue_pair: 1, queue_pairs: 1, rights: 0 };
+        flows.insert(tcp, FlowField::DestinationPort(81), Some(target)).expect("room");
     }
 
     fn sent_in_place(&self) -> u64 {
@@ -188,6 +201,59 @@ fn frames_from_before_the_first_buffer_come_first() {
     assert_eq!(bench.got(&[late.len(); 6]), expected);
     bench.send(&late);
     assert_eq!(bench.sent_in_place(), 2, "then the buffers were lent");
+}
+
+#[test]
+fn sender_that_never_pauses_does_not_keep_frames_out_of_lent_buffers() {
+    let mut bench = Bench::new();
+    let frame = frame(1, 2, &[5; 100]);
+    for _ in 0..10 {
+        bench.send(&frame);
+    }
+    assert_eq!(bench.of_sender("link_sent_queued_frames"), 10);
+    // The receiver takes a frame at a time, and the sender sends the next at once.
+    for _ in 0..12 {
+        give_buffers(
+            &mut bench.receive,
+            buffer_gpa(1, bench.next * u64::from(BUFFER_BYTES)),
+            BUFFER_BYTES,
+            1,
+        );
+        bench.next += 1;
+        bench.b.work();
+        bench.send(&frame);
+    }
+    assert!(bench.sent_in_place() > 0, "still by the queue, and copied twice");
+    assert_eq!(bench.of_sender("link_sent_queued_frames"), 10, "what came after was held");
+    assert_eq!(bench.of_sender("link_dropped_full"), 0);
+}
+
+#[test]
+fn queue_that_was_read_empty_is_there_again_where_nothing_is_lent_after_all() {
+    let mut bench = Bench::new();
+    let frame = frame(1, 2, b"queued");
+    bench.send(&frame);
+    bench.send(&frame);
+    bench.give(1);
+    bench.send(&frame);
+    assert_eq!(bench.of_sender("link_sent_queued_frames"), 2, "the third waits until these were read");
+    bench.give_port_81_to_another();
+    bench.give(8);
+    bench.a.work();
+    assert_eq!(bench.of_sender("link_sent_queued_frames"), 3);
+    assert_eq!(bench.sent_in_place(), 0);
+}
+
+#[test]
+fn frames_in_buffers_that_were_recalled_are_told_while_a_sender_has_the_lock() {
+    let mut bench = Bench::new();
+    bench.give(8);
+    let sent = frame(1, 2, b"in a buffer");
+    bench.send(&sent);
+    let end = bench.b.function.device_mut().backend_mut();
+    end.recall();
+    let _sender = bench.port.link.inboxes[1].lock();
+    assert_eq!(end.filled(), Filled::Frame(sent.len()));
 }
 
 #[test]
@@ -318,12 +384,7 @@ fn flows_that_become_divided_lose_nothing_and_frames_go_the_other_way() {
     bench.send(&before);
     let mut other = bench.b.bind(2, 2);
     give_buffers(&mut other, buffer_gpa(2, 0), BUFFER_BYTES, 8);
-    let flows = &mut bench.b.guest.flows;
-    let host = FlowField::Destination { address: ipv4([10, 0, 0, 2]), prefix_len: 128 };
-    let address = flows.insert(ROOT, host, None).expect("room");
-    let tcp = flows.insert(address, FlowField::Protocol(6), None).expect("room");
-    let target = Target { environment: 2, queue_pair: 1, queue_pairs: 1, rights: 0 };
-    flows.insert(tcp, FlowField::DestinationPort(81), Some(target)).expect("room");
+    bench.give_port_81_to_another();
     let (to_first, to_second) = (to_port(80, b"to the first"), to_port(81, b"to the second"));
     bench.send(&to_first);
     bench.send(&to_second);
