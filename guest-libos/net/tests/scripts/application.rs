@@ -1,6 +1,6 @@
 //! The application of a script: what it does with events, and its calls.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use exos_net::{AckPolicy, ConnId, SegmentEvents};
 
@@ -84,7 +84,7 @@ impl Run<'_> {
             }
             Call::Connect => {
                 let named = &self.script.peers[peer];
-                let connected = self.stack.connect(self.instant(), SocketAddrV4::new(named.ip, named.port));
+                let connected = self.stack.connect(self.instant(), SocketAddr::new(named.ip, named.port));
                 if let Ok(conn) = connected {
                     self.peers[peer].conn = Some(conn);
                     let output = self.stack.output(conn, self.instant(), &mut self.device, AckPolicy::IfDue);

@@ -66,8 +66,8 @@ fn has_function(file: &str, name: &str) -> bool {
     text.lines().map(without_visibility).any(|line| begins.iter().any(|begin| line.starts_with(begin)))
 }
 
-/// The table. `covering` has the scripts of each requirement.
-fn table(text: &str, covering: &BTreeMap<String, Vec<String>>) -> Result<String, String> {
+/// The table. `covering` has the scripts of each requirement, `families` what is said about how they run.
+fn table(text: &str, covering: &BTreeMap<String, Vec<String>>, families: &str) -> Result<String, String> {
     let all = requirements(text)?;
     if let Some(unknown) = covering.keys().find(|number| !all.contains_key(number.as_str())) {
         return Err(format!("{:?} covers {unknown}, which RFC 9293 does not have", covering[unknown]));
@@ -121,6 +121,7 @@ fn table(text: &str, covering: &BTreeMap<String, Vec<String>>) -> Result<String,
          `{COMMAND}`; a test fails when this file is not what would be generated.\n\n\
          Of {total} requirements (appendix B), {by_script} are covered by scripts, {by_test} by Rust tests alone; \
          {} are not covered:\n{}.\n\n\
+         {families}\n\
          | number | section | what it asks for | shown by, or why not |\n| --- | --- | --- | --- |\n{rows}",
         open.len(),
         open.join(", "),
@@ -139,10 +140,26 @@ fn covering() -> BTreeMap<String, Vec<String>> {
     covering
 }
 
+/// How many scripts run over both families, and why the others do not.
+fn families() -> String {
+    let scripts: Vec<_> = crate::scripts().into_iter().flatten().collect();
+    let over_both = scripts.iter().filter(|script| script.only.is_none()).count();
+    let mut text = format!(
+        "Of {} scripts, {over_both} run over IPv4 and IPv6; over one of them only:\n\n",
+        scripts.len()
+    );
+    for script in &scripts {
+        let Some(why) = &script.only else { continue };
+        let name = script.path.trim_end_matches(".pkt");
+        let _ = writeln!(text, "- [{name}](tests/scripts/{}), {}: {why}", script.path, script.family);
+    }
+    text
+}
+
 #[test]
 fn table_in_the_repository_is_what_the_scripts_cover() {
     let text = fs::read_to_string(crate::folder().join("requirements.txt")).unwrap();
-    let expected = table(&text, &covering()).unwrap();
+    let expected = table(&text, &covering(), &families()).unwrap();
     let path = crate_folder().join("RFC9293.md");
     if std::env::var_os("EXOS_NET_WRITE_TABLE").is_some() {
         fs::write(&path, &expected).unwrap();
@@ -155,7 +172,7 @@ fn table_in_the_repository_is_what_the_scripts_cover() {
 fn table_invalid_input_returns_error() {
     let text = fs::read_to_string(crate::folder().join("requirements.txt")).unwrap();
     let good = covering();
-    let error = |text: &str, covering: &BTreeMap<String, Vec<String>>| table(text, covering).unwrap_err();
+    let error = |text: &str, covering: &BTreeMap<String, Vec<String>>| table(text, covering, "").unwrap_err();
 
     let without = text.replace("MUST-16 |", "# MUST-16 |");
     assert!(error(&without, &good).contains("MUST-16 is not there"));

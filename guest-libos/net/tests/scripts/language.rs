@@ -1,9 +1,12 @@
 //! The script language itself: what a script says must be compared, and whatever is wrong with a script must be an
 //! error that names the line.
 
-use smoltcp::wire::{IpAddress, Ipv4Packet, TcpOption as PeerOption, TcpPacket};
+use std::net::IpAddr;
 
-use crate::packet::{self, Around, Endpoints, HOST_IP, Tcp, TcpOption};
+use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, TcpOption as PeerOption, TcpPacket};
+
+use crate::ip::{self, Family};
+use crate::packet::{self, Around, Endpoints, Tcp, TcpOption};
 use crate::{config, parse, run};
 
 /// A connection is opened, a request comes, a response goes. The expectations are exact.
@@ -139,7 +142,7 @@ fn calls_that_fail_and_calls_that_should_return_error() {
 fn payload_that_is_not_the_stream_returns_error() {
     // The peer sends byte 1 again where byte 101 should be.
     let frame = {
-        let ends = ends();
+        let ends = ends(Family::V4);
         let mut tcp = Tcp { flags: packet::ACK, seq: 1, ack: Some(1), len: 10, ..Tcp::default() };
         let first = packet::build(&tcp, &ends, 1000);
         tcp.seq = 101;
@@ -147,16 +150,15 @@ fn payload_that_is_not_the_stream_returns_error() {
     };
     assert_ne!(frame.0[54..], frame.1[54..]);
     let mut ours = frame.0.clone();
-    ours[6..12].copy_from_slice(&packet::HOST_MAC);
-    let (ip, rest) = ours[14..].split_at_mut(20);
-    ip[12..16].copy_from_slice(&HOST_IP.octets());
-    ip[16..20].copy_from_slice(&ends().peer_ip.octets());
-    rest[16..18].fill(0);
+    ours[6..12].copy_from_slice(&ip::HOST_MAC);
+    let ends = ends(Family::V4);
+    let (IpAddr::V4(host), IpAddr::V4(peer)) = (ends.host_ip, ends.peer_ip) else { panic!("not of IPv4") };
     let mut packet = Ipv4Packet::new_unchecked(&mut ours[14..]);
+    packet.set_src_addr(host);
+    packet.set_dst_addr(peer);
     packet.fill_checksum();
-    let peer = IpAddress::from(ends().peer_ip);
-    TcpPacket::new_unchecked(packet.payload_mut()).fill_checksum(&HOST_IP.into(), &peer);
-    let error = packet::Seen::parse(&ours).unwrap().relative(&ends()).unwrap_err();
+    TcpPacket::new_unchecked(packet.payload_mut()).fill_checksum(&host.into(), &peer.into());
+    let error = packet::Seen::parse(&ours).unwrap().relative(&ends).unwrap_err();
     assert!(error.contains("is not what was sent"), "{error}");
 }
 
@@ -182,6 +184,9 @@ fn text_that_is_no_script_returns_error() {
         ("check   bytes_in 100", "check   bytes 100", "there is no counter bytes"),
         ("< A 1 ack 1", "< icmp 3 1", "quotes a segment"),
         ("mss 500", "raw 0g", "no hexadecimal string"),
+        ("tolerance 0", "only ipv4", "why not over the other one"),
+        ("tolerance 0", "only ipv5 because", "one of: ipv4, ipv6"),
+        ("10ms    <", "only ipv4 too late\n10ms    <", "come after this line"),
     ] {
         let error = error_with(from, to);
         assert!(error.starts_with("test.pkt:") && error.contains(says), "{says:?} is not in:\n{error}");
@@ -190,8 +195,15 @@ fn text_that_is_no_script_returns_error() {
     assert!(outcome(nothing).unwrap_err().contains("it cannot fail"));
 }
 
-fn ends() -> Endpoints {
-    Endpoints { peer_ip: [10, 0, 0, 2].into(), peer_port: 40_000, local_port: 80, peer_isn: 7, host_isn: 9 }
+fn ends(family: Family) -> Endpoints {
+    Endpoints {
+        host_ip: family.host(),
+        peer_ip: family.peer(),
+        peer_port: 40_000,
+        local_port: 80,
+        peer_isn: 7,
+        host_isn: 9,
+    }
 }
 
 /// What scripts send is what smoltcp reads.
@@ -210,14 +222,23 @@ fn segment_built_then_read_by_smoltcp_returns_same() {
             TcpOption::Timestamp(Some(5), Some(6)),
             TcpOption::Sack(vec![(2, 4)]),
         ],
-        around: Around { ttl: Some(3), ip_options: vec![1, 1, 1], ..Around::default() },
+        around: Around { ttl: Some(3), tos: Some(0xba), ip_options: vec![1, 1, 1], ..Around::default() },
         ..Tcp::default()
     };
-    let frame = packet::build(&tcp, &ends(), 777);
+    let frame = packet::build(&tcp, &ends(Family::V4), 777);
     let ip = Ipv4Packet::new_checked(&frame[14..]).unwrap();
     assert!(ip.verify_checksum() && ip.header_len() == 24 && ip.hop_limit() == 3);
-    let segment = TcpPacket::new_checked(ip.payload()).unwrap();
-    assert!(segment.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()));
+    check_segment(ip.payload(), ip.src_addr().into(), ip.dst_addr().into());
+
+    let frame = packet::build(&tcp, &ends(Family::V6), 777);
+    let ip = Ipv6Packet::new_checked(&frame[14..]).unwrap();
+    assert_eq!((ip.hop_limit(), ip.traffic_class(), ip.total_len()), (3, 0xba, frame.len() - 14));
+    check_segment(ip.payload(), ip.src_addr().into(), ip.dst_addr().into());
+}
+
+fn check_segment(bytes: &[u8], source: IpAddress, destination: IpAddress) {
+    let segment = TcpPacket::new_checked(bytes).unwrap();
+    assert!(segment.verify_checksum(&source, &destination));
     assert_eq!((segment.src_port(), segment.dst_port(), segment.window_len()), (40_000, 80, 777));
     assert_eq!((segment.seq_number().0, segment.ack_number().0, segment.payload().len()), (7, 10, 3));
     let mut rest = segment.options();

@@ -1,12 +1,9 @@
-//! Segments and ICMP messages as scripts write them, to bytes and back. It is written apart from the stack's own wire
-//! formats, and `language` holds it against smoltcp's, so that a mistake in one does not hide itself in the other.
+//! Segments as scripts write them, to bytes and back. It is written apart from the stack's own wire formats, and `language` holds it against smoltcp's, so that a mistake in one does not hide itself in the other.
 
 use std::fmt::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-pub(crate) const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-pub(crate) const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-pub(crate) const HOST_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+use crate::ip::{self, Unwrapped};
 
 /// Control bits by the letter that scripts write, in the order in which they are printed.
 const FLAGS: [(char, u8); 8] =
@@ -75,8 +72,8 @@ impl fmt::Display for TcpOption {
 pub(crate) struct Around {
     pub(crate) ttl: Option<u8>,
     pub(crate) tos: Option<u8>,
-    pub(crate) source: Option<Ipv4Addr>,
-    pub(crate) destination: Option<Ipv4Addr>,
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) destination: Option<IpAddr>,
     pub(crate) link_broadcast: bool,
     pub(crate) ip_options: Vec<u8>,
     pub(crate) bad_checksum: bool,
@@ -180,7 +177,8 @@ fn same_option(expected: &TcpOption, actual: &TcpOption) -> bool {
 /// Addresses and initial sequence numbers of one peer's traffic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Endpoints {
-    pub(crate) peer_ip: Ipv4Addr,
+    pub(crate) host_ip: IpAddr,
+    pub(crate) peer_ip: IpAddr,
     pub(crate) peer_port: u16,
     pub(crate) local_port: u16,
     pub(crate) peer_isn: u32,
@@ -191,47 +189,6 @@ pub(crate) struct Endpoints {
 pub(crate) fn pattern(from_peer: bool, position: u32) -> u8 {
     let salt = if from_peer { 0x55 } else { 0 };
     (position.wrapping_mul(2_654_435_761) >> 24) as u8 ^ salt
-}
-
-pub(crate) fn sum(parts: &[&[u8]]) -> u16 {
-    let bytes = parts.concat();
-    let mut sum = 0u32;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
-    }
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    sum as u16
-}
-
-fn pseudo_header(source: Ipv4Addr, destination: Ipv4Addr, len: usize) -> Vec<u8> {
-    let mut bytes = [source.octets(), destination.octets()].concat();
-    bytes.extend([0, 6]);
-    bytes.extend((len as u16).to_be_bytes());
-    bytes
-}
-
-fn ip_frame(
-    around: &Around,
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    protocol: u8,
-    payload: &[u8],
-) -> Vec<u8> {
-    let mut ip_options = around.ip_options.clone();
-    ip_options.resize(ip_options.len().next_multiple_of(4), 0);
-    let header_len = 20 + ip_options.len();
-    let mut ip = vec![0x40 | (header_len / 4) as u8, around.tos.unwrap_or(0)];
-    ip.extend(((header_len + payload.len()) as u16).to_be_bytes());
-    ip.extend([0, 0, 0x40, 0, around.ttl.unwrap_or(64), protocol, 0, 0]);
-    ip.extend(source.octets());
-    ip.extend(destination.octets());
-    ip.extend(ip_options);
-    let checksum = !sum(&[&ip]);
-    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
-    let link_destination = if around.link_broadcast { [0xff; 6] } else { HOST_MAC };
-    [&link_destination[..], &PEER_MAC, &[8, 0], &ip, payload].concat()
 }
 
 impl TcpOption {
@@ -307,7 +264,7 @@ impl TcpOption {
 /// The frame of a segment from the peer.
 pub(crate) fn build(tcp: &Tcp, ends: &Endpoints, window: u16) -> Vec<u8> {
     let source = tcp.around.source.unwrap_or(ends.peer_ip);
-    let destination = tcp.around.destination.unwrap_or(HOST_IP);
+    let destination = tcp.around.destination.unwrap_or(ends.host_ip);
     let mut options = Vec::new();
     tcp.options.iter().for_each(|option| option.emit(ends, &mut options));
     options.resize(options.len().next_multiple_of(4), 0);
@@ -324,81 +281,32 @@ pub(crate) fn build(tcp: &Tcp, ends: &Endpoints, window: u16) -> Vec<u8> {
     // A SYN takes the place of byte 0.
     let first = tcp.seq + u32::from(tcp.flags & SYN != 0);
     bytes.extend((0..tcp.len).map(|i| pattern(true, first.wrapping_add(i))));
-    let checksum = !sum(&[&pseudo_header(source, destination, bytes.len()), &bytes]);
+    let checksum = ip::checksum(source, destination, 6, &bytes);
     let checksum = if tcp.around.bad_checksum { checksum ^ 0x0100 } else { checksum };
     bytes[16..18].copy_from_slice(&checksum.to_be_bytes());
-    ip_frame(&tcp.around, source, destination, 6, &bytes)
+    ip::frame(&tcp.around, source, destination, 6, &bytes)
 }
 
-/// An ICMP error about a segment of the host whose first byte is `quoted`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Icmp {
-    pub(crate) kind: u8,
-    pub(crate) code: u8,
-    pub(crate) mtu: u16,
-    pub(crate) quoted: u32,
-}
-
-pub(crate) fn build_icmp(icmp: &Icmp, ends: &Endpoints) -> Vec<u8> {
-    let mut quoted = Vec::new();
-    quoted.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
-    quoted.extend(HOST_IP.octets());
-    quoted.extend(ends.peer_ip.octets());
-    quoted.extend(ends.local_port.to_be_bytes());
-    quoted.extend(ends.peer_port.to_be_bytes());
-    quoted.extend(ends.host_isn.wrapping_add(icmp.quoted).to_be_bytes());
-    let mut bytes = vec![icmp.kind, icmp.code, 0, 0, 0, 0];
-    bytes.extend(icmp.mtu.to_be_bytes());
-    bytes.extend(quoted);
-    let checksum = !sum(&[&bytes]);
-    bytes[2..4].copy_from_slice(&checksum.to_be_bytes());
-    // A router on the way sends it.
-    ip_frame(&Around::default(), Ipv4Addr::new(10, 0, 0, 254), HOST_IP, 1, &bytes)
-}
-
-/// A frame of the host's, taken apart; numbers are absolute until `relative`.
+/// A segment of the host's, taken apart; numbers are absolute until `relative`.
 pub(crate) struct Seen<'f> {
-    pub(crate) destination: Ipv4Addr,
+    pub(crate) ip: Unwrapped<'f>,
     pub(crate) ports: (u16, u16),
     pub(crate) seq: u32,
     pub(crate) flags: u8,
-    tos: u8,
-    ttl: u8,
     tcp: &'f [u8],
 }
 
 impl<'f> Seen<'f> {
-    /// Checks everything that holds for every frame: lengths, both checksums, identification zero and don't fragment (RFC 6864 4.1), our addresses.
+    /// Checks everything that holds for every frame.
     pub(crate) fn parse(frame: &'f [u8]) -> Result<Self, String> {
-        let fail = |what: &str| Err(format!("the host sent a frame with {what}: {frame:02x?}"));
-        if frame.len() < 54 || frame[6..14] != [&HOST_MAC[..], &[8, 0]].concat() {
-            return fail("a wrong Ethernet header, or cut short");
-        }
-        let ip = &frame[14..];
-        if ip[0] != 0x45 || usize::from(u16::from_be_bytes([ip[2], ip[3]])) != ip.len() {
-            return fail("a wrong IPv4 header or length");
-        }
-        if sum(&[&ip[..20]]) != 0xffff || ip[4..8] != [0, 0, 0x40, 0] || ip[12..16] != HOST_IP.octets() {
-            return fail("a wrong IPv4 checksum, without DF, or from another address");
-        }
-        let destination = Ipv4Addr::new(ip[16], ip[17], ip[18], ip[19]);
-        let tcp = &ip[20..];
-        if ip[9] != 6 || usize::from(tcp[12] >> 4) * 4 > tcp.len() || tcp[12] >> 4 < 5 {
-            return fail("another protocol than TCP, or a wrong data offset");
-        }
-        if sum(&[&pseudo_header(HOST_IP, destination, tcp.len()), tcp]) != 0xffff {
-            return fail("a wrong TCP checksum");
-        }
-        if tcp[12] & 0x0f != 0 {
-            return fail("reserved bits set");
-        }
+        let fail = |what: &str| format!("the host sent a frame with {what}: {frame:02x?}");
+        let ip = ip::unwrap(frame).map_err(fail)?;
+        let tcp = ip.tcp().map_err(fail)?;
         Ok(Self {
-            destination,
+            ip,
             ports: (u16::from_be_bytes([tcp[0], tcp[1]]), u16::from_be_bytes([tcp[2], tcp[3]])),
             seq: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
             flags: tcp[13],
-            tos: ip[1],
-            ttl: ip[8],
             tcp,
         })
     }
@@ -431,7 +339,7 @@ impl<'f> Seen<'f> {
             options: TcpOption::parse_all(&tcp[20..header_len], ends)?,
             any_options: false,
             local_port: None,
-            around: Around { ttl: Some(self.ttl), tos: Some(self.tos), ..Around::default() },
+            around: Around { ttl: Some(self.ip.ttl), tos: Some(self.ip.tos), ..Around::default() },
         })
     }
 }

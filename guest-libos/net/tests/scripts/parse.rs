@@ -1,13 +1,15 @@
 //! The text of a script to steps. README.md beside this file describes the language; whatever it does not describe is
 //! an error here.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::num::NonZeroU8;
-use std::str::{FromStr, SplitWhitespace};
 
 use exos_net::{Coalesce, Config, Dscp, Duration, Ecn, KeepAlive};
 
-use crate::packet::{Icmp, Tcp, TcpOption, flags};
+use crate::ip::{Family, Icmp};
+use crate::ipv6;
+use crate::packet::{Tcp, TcpOption, flags};
+use crate::words::Words;
 
 /// When a step happens. Nanoseconds since the script's begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +71,11 @@ pub(crate) struct Step {
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) name: String,
-    pub(crate) ip: Ipv4Addr,
+    pub(crate) ip: IpAddr,
     pub(crate) port: u16,
-    /// It answers no ARP requests.
+    /// The address of the host's that it talks to.
+    pub(crate) host: IpAddr,
+    /// It answers no question for its link address.
     pub(crate) is_silent: bool,
 }
 
@@ -80,6 +84,9 @@ pub(crate) struct Script {
     pub(crate) path: String,
     /// The requirements that it covers.
     pub(crate) covers: Vec<String>,
+    pub(crate) family: Family,
+    /// Why it is not run over the other one.
+    pub(crate) only: Option<String>,
     pub(crate) config: Config,
     /// How late an output may be, in nanoseconds.
     pub(crate) tolerance: u64,
@@ -93,13 +100,14 @@ pub(crate) const EVENTS: [&str; 9] =
 
 /// Reads a whole script. The error names file, line and what was found.
 pub(crate) fn parse(path: &str, text: &str, config: Config) -> Result<Script, String> {
-    let peer = Peer { name: String::new(), ip: Ipv4Addr::new(10, 0, 0, 2), port: 40_000, is_silent: false };
     let mut script = Script {
         path: path.into(),
         covers: Vec::new(),
+        family: Family::V4,
+        only: None,
         config,
         tolerance: 2_000_000,
-        peers: vec![peer],
+        peers: vec![Peer::usual(Family::V4)],
         steps: Vec::new(),
     };
     if !text.trim_start().starts_with('#') {
@@ -123,14 +131,37 @@ pub(crate) fn parse(path: &str, text: &str, config: Config) -> Result<Script, St
     Ok(script)
 }
 
+impl Peer {
+    fn usual(family: Family) -> Self {
+        Self { name: String::new(), ip: family.peer(), port: 40_000, host: family.host(), is_silent: false }
+    }
+}
+
 fn parse_line(script: &mut Script, line: usize, code: &str) -> Result<(), String> {
-    let mut words = Words { words: code.split_whitespace(), peeked: None };
+    let mut words = Words::of(code);
     match words.peek() {
         Some("covers") => {
             words.next();
             while let Some(word) = words.next() {
                 script.covers.push(word.into());
             }
+            return Ok(());
+        }
+        Some("only") => {
+            words.next();
+            if script.peers.len() > 1 || !script.steps.is_empty() {
+                return Err("peers and what happens come after this line".into());
+            }
+            if words.one_of("only", &["ipv4", "ipv6"])? == "ipv6" {
+                script.family = Family::V6;
+                script.peers = vec![Peer::usual(Family::V6)];
+                ipv6::enable(&mut script.config);
+            }
+            let why = words.rest();
+            if why.is_empty() {
+                return Err("why not over the other one? only ipv4 REASON".into());
+            }
+            script.only = Some(why);
             return Ok(());
         }
         Some("config") => {
@@ -146,17 +177,19 @@ fn parse_line(script: &mut Script, line: usize, code: &str) -> Result<(), String
         }
         Some("peer") => {
             words.next();
-            let name = words.value("peer")?;
-            let (mut ip, mut port, mut is_silent) = (Ipv4Addr::new(10, 0, 0, 2), 40_000, false);
+            let mut peer = Peer { name: words.value("peer")?, ..Peer::usual(script.family) };
             while let Some(word) = words.next() {
                 match word {
-                    "ip" => ip = words.value("ip")?,
-                    "port" => port = words.value("port")?,
-                    "silent" => is_silent = true,
-                    other => return Err(format!("unknown word {other:?}; a peer has ip, port and silent")),
+                    "ip" => peer.ip = words.value("ip")?,
+                    "port" => peer.port = words.value("port")?,
+                    "host" => peer.host = words.value("host")?,
+                    "silent" => peer.is_silent = true,
+                    other => {
+                        return Err(format!("unknown word {other:?}; a peer has ip, port, host and silent"));
+                    }
                 }
             }
-            script.peers.push(Peer { name, ip, port, is_silent });
+            script.peers.push(peer);
             return Ok(());
         }
         _ => {}
@@ -361,107 +394,4 @@ fn segment(words: &mut Words<'_>, incoming: bool) -> Result<Tcp, String> {
         }
     }
     Ok(tcp)
-}
-
-/// Nanoseconds of `5s`, `20ms`, `7us`, `0`.
-fn time(text: &str) -> Option<u64> {
-    if text == "0" {
-        return Some(0);
-    }
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "us" => 1e3,
-        "ms" => 1e6,
-        "s" => 1e9,
-        "min" => 60e9,
-        "h" => 3_600e9,
-        _ => return None,
-    };
-    number.parse::<f64>().ok().map(|number| (number * scale).round() as u64)
-}
-
-struct Words<'a> {
-    words: SplitWhitespace<'a>,
-    peeked: Option<&'a str>,
-}
-
-impl<'a> Words<'a> {
-    fn peek(&mut self) -> Option<&'a str> {
-        if self.peeked.is_none() {
-            self.peeked = self.words.next();
-        }
-        self.peeked
-    }
-
-    fn next(&mut self) -> Option<&'a str> {
-        self.peeked.take().or_else(|| self.words.next())
-    }
-
-    fn value<T: FromStr>(&mut self, of: &str) -> Result<T, String> {
-        let word = self.next().ok_or_else(|| format!("{of}: a value is missing"))?;
-        word.parse().map_err(|_| format!("{of}: {word:?} is no value for it"))
-    }
-
-    fn number_or_any(&mut self, of: &str, must: bool) -> Result<Option<u32>, String> {
-        if !must && self.peek() == Some("*") {
-            self.next();
-            return Ok(None);
-        }
-        self.value(of).map(Some)
-    }
-
-    fn one_of(&mut self, of: &str, words: &[&str]) -> Result<String, String> {
-        let word = self.next().unwrap_or_default();
-        if words.contains(&word) {
-            Ok(word.into())
-        } else {
-            Err(format!("{of} is one of: {}", words.join(", ")))
-        }
-    }
-
-    fn hex(&mut self, of: &str) -> Result<Vec<u8>, String> {
-        let word: String = self.value(of)?;
-        let byte = |at| u8::from_str_radix(word.get(at..at + 2).unwrap_or("?"), 16);
-        let bytes = (0..word.len()).step_by(2).map(byte).collect::<Result<_, _>>();
-        bytes.map_err(|_| format!("{of}: {word:?} is no hexadecimal string of whole bytes"))
-    }
-
-    fn time(&mut self, of: &str) -> Result<u64, String> {
-        let word = self.next().ok_or_else(|| format!("{of}: a time is missing"))?;
-        time(word).ok_or_else(|| format!("{of}: {word:?} is no time; write 5s, 20ms or 7us"))
-    }
-
-    /// The time that a line may begin with.
-    fn when(&mut self) -> Result<When, String> {
-        let Some(word) =
-            self.peek().filter(|word| word.starts_with(|c: char| c.is_ascii_digit() || c == '+'))
-        else {
-            return Ok(When::Same);
-        };
-        self.next();
-        let bad = || format!("{word:?} is no time; write 5s, +20ms or 1s..2s");
-        if let Some(after) = word.strip_prefix('+') {
-            return time(after).map(When::After).ok_or_else(bad);
-        }
-        match word.split_once("..") {
-            None => time(word).map(When::At).ok_or_else(bad),
-            Some((from, to)) => match (time(from), time(to)) {
-                (Some(from), Some(to)) if from <= to => Ok(When::Between(from, to)),
-                _ => Err(bad()),
-            },
-        }
-    }
-
-    fn rest(&mut self) -> String {
-        let mut rest = Vec::new();
-        while let Some(word) = self.next() {
-            rest.push(word);
-        }
-        rest.join(" ")
-    }
-
-    fn end(&mut self) -> Result<(), String> {
-        self.next().map_or(Ok(()), |word| Err(format!("unknown word {word:?} at the line's end")))
-    }
 }

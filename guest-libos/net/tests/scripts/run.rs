@@ -2,12 +2,14 @@
 //! left at, and an application that does what the script says.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use exos_net::{ConnId, ControlFrame, Full, Input, Instant, RxMeta, Stack, TimerEvent, Transmit, TxSegment};
 
-use crate::packet::{self, ACK, Endpoints, HOST_MAC, PEER_MAC, SYN, Seen, Tcp};
-use crate::parse::{Action, Script, Step, When};
+use crate::ip::{self, Asks, PEER_MAC};
+use crate::packet::{self, ACK, Endpoints, SYN, Seen, Tcp};
+use crate::parse::{Action, Peer, Script, Step, When};
 
 pub(crate) type Bytes = Arc<[u8]>;
 
@@ -135,6 +137,7 @@ impl Run<'_> {
     fn ends(&self, peer: usize) -> Endpoints {
         let (named, state) = (&self.script.peers[peer], &self.peers[peer]);
         Endpoints {
+            host_ip: named.host,
             peer_ip: named.ip,
             peer_port: named.port,
             local_port: state.local_port,
@@ -186,7 +189,7 @@ impl Run<'_> {
             }
             Action::Icmp(icmp) => {
                 self.note(step.peer, &format!("< icmp {} {}", icmp.kind, icmp.code));
-                let frame = packet::build_icmp(icmp, &self.ends(step.peer));
+                let frame = ip::build_icmp(icmp, &self.ends(step.peer));
                 self.input(step.peer, &frame)
             }
             Action::Call(call, fails) => {
@@ -320,19 +323,25 @@ impl Run<'_> {
         self.collect()
     }
 
-    /// Takes what the device was given, answers ARP as the peers would, and notes the rest.
+    /// Takes what the device was given, answers for the peers' link addresses, and notes the rest.
     fn collect(&mut self) -> Result<(), String> {
         while let Some(frame) = self.device.frames.pop_front() {
-            if frame.len() >= 42 && frame[12..14] == [8, 6] {
-                self.answer_arp(&frame)?;
-                continue;
+            match Asks::of(&frame) {
+                Asks::Nothing => {}
+                Asks::Nobody => continue,
+                Asks::For(target, asker) => {
+                    self.answer(target, asker)?;
+                    continue;
+                }
             }
             let seen = Seen::parse(&frame)?;
-            let named = |peer: &&PeerIndex| peer.1 == seen.destination && peer.2 == seen.ports.1;
-            let peers: Vec<PeerIndex> =
-                self.script.peers.iter().enumerate().map(|(i, peer)| (i, peer.ip, peer.port)).collect();
-            let Some(&(peer, ..)) = peers.iter().find(named) else {
-                return Err(format!("a segment to {}:{}, where nobody is", seen.destination, seen.ports.1));
+            let (to, port) = (seen.ip.destination, seen.ports.1);
+            let is_theirs = |peer: &Peer| peer.ip == to && peer.port == port && peer.host == seen.ip.source;
+            let Some(peer) = self.script.peers.iter().position(is_theirs) else {
+                return Err(format!(
+                    "a segment from {} to {to} port {port}, where nobody is",
+                    seen.ip.source
+                ));
             };
             if frame[..6] != PEER_MAC {
                 return Err(format!("a segment to the wrong link address: {:02x?}", &frame[..6]));
@@ -351,26 +360,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn answer_arp(&mut self, frame: &[u8]) -> Result<(), String> {
-        if frame[20..22] != [0, 1] {
+    fn answer(&mut self, target: IpAddr, asker: IpAddr) -> Result<(), String> {
+        if self.script.peers.iter().any(|peer| peer.is_silent && peer.ip == target) {
             return Ok(());
         }
-        let (asker, target) = (&frame[28..32], &frame[38..42]);
-        if self.script.peers.iter().any(|peer| peer.is_silent && peer.ip.octets() == *target) {
-            return Ok(());
-        }
-        let reply =
-            [&HOST_MAC[..], &PEER_MAC, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &PEER_MAC, target, &HOST_MAC, asker]
-                .concat();
-        self.input(0, &reply)?;
+        self.input(0, &ip::neighbour_answer(target, asker))?;
         // What waited for the answer.
         let now = self.instant();
         self.stack.retry_blocked(now, &mut self.device);
         self.collect()
     }
 }
-
-type PeerIndex = (usize, std::net::Ipv4Addr, u16);
 
 fn within(at: u64, from: u64, latest: u64) -> Result<(), String> {
     if (from..=latest).contains(&at) {
