@@ -1,12 +1,13 @@
 //! What two of our stacks make of a link, in simulated time: goodput by loss, round trip and buffer, beside what formulas
 //! say: the average window of congestion control without timeouts (RFC 9438 5.1), and Reno's rate with them (RFC 5348
-//! 3.1); what single parts cost; and what smoltcp makes of the same link. Run it with `cargo run --release -p exos-net --example simulation`; `-- --short` prints the first table only, `-- --stages` that and what
-//! single parts cost.
+//! 3.1); where the time goes and what single parts cost; and what smoltcp makes of the same link. Run it with
+//! `cargo run --release -p exos-net --example simulation`; `-- --short` prints the first table only, `-- --stages` that and where
+//! the time goes.
 
 #[path = "../tests/it/simulation/mod.rs"]
 mod simulation;
 
-use exos_net::{Config, CongestionControl, Duration};
+use exos_net::{Config, CongestionControl, Duration, Recovery};
 use simulation::stations::config;
 use simulation::{LinkConfig, Network, Setup, smoltcp_stations};
 
@@ -15,6 +16,8 @@ const ROUND_TRIPS_MS: [u64; 3] = [1, 20, 100];
 const BUFFERS: [u32; 3] = [32 << 10, 256 << 10, 4 << 20];
 const RUNS: u64 = 10;
 const MSS: f64 = 1_448.0;
+/// What is wanted at 100 ms and 32 KiB, in kB/s.
+const WANTED: [f64; 4] = [325.0, 230.0, 90.0, 45.0];
 
 /// One cell of the table.
 #[derive(Clone)]
@@ -35,6 +38,36 @@ struct Outcome {
     fast_recoveries: u64,
     timeouts: u64,
     spurious: u64,
+    stages: Stages,
+}
+
+/// Where a sender's time went, in seconds of simulated time.
+#[derive(Default)]
+struct Stages {
+    total: f64,
+    /// In fast recovery, and in that after a timeout.
+    fast: f64,
+    timeout: f64,
+    /// The congestion window, and what was on its way, in segments times seconds.
+    window: f64,
+    pipe: f64,
+}
+
+impl Stages {
+    /// Nothing happens for this long.
+    fn note(&mut self, network: &Network, lasted: Duration) {
+        let sender = &network.senders[0];
+        let Some(numbers) = sender.stack.numbers(sender.conn) else { return };
+        let seconds = lasted.as_nanos() as f64 / 1e9;
+        self.total += seconds;
+        match numbers.recovery {
+            Recovery::Open => {}
+            Recovery::Fast => self.fast += seconds,
+            Recovery::Timeout => self.timeout += seconds,
+        }
+        self.window += seconds * f64::from(numbers.congestion_window) / MSS;
+        self.pipe += seconds * f64::from(numbers.pipe) / MSS;
+    }
 }
 
 impl Cell {
@@ -80,7 +113,9 @@ impl Cell {
                 send_buffer_bytes: self.buffer as usize,
                 seed,
             });
-            let took = network.run(Duration::from_secs(60), 512 << 20);
+            let took = network.run_watched(Duration::from_secs(60), 512 << 20, |network, lasted| {
+                outcome.stages.note(network, lasted);
+            });
             let seconds = took.as_nanos() as f64 / 1e9;
             outcome.goodput += network.received()[0] as f64 / seconds / runs as f64;
             let counters = network.senders[0].stack.counters();
@@ -100,7 +135,7 @@ impl Cell {
     }
 
     /// RFC 9438 5.1: the average window of a sender that nothing but loss limits, or what the buffer lets it be; without
-    /// congestion control, the buffer.
+    /// congestion control, the buffer. Of what it sends in a round trip, the lost share does not arrive.
     fn formula(&self) -> f64 {
         let (loss, rtt) = (self.loss_percent as f64 / 100.0, self.rtt_ms as f64 / 1e3);
         let reno = (1.5 / loss).sqrt();
@@ -111,7 +146,7 @@ impl Cell {
             }
             CongestionControl::Uncontrolled => f64::INFINITY,
         };
-        (segments * MSS).min(f64::from(self.buffer)) / rtt
+        (1.0 - loss) * (segments * MSS).min(f64::from(self.buffer)) / rtt
     }
 }
 
@@ -137,7 +172,10 @@ fn table(algorithm: CongestionControl) {
 /// What single parts cost at 100 ms and 32 KiB.
 fn stages() {
     println!(
-        "CUBIC at 100 ms and 32 KiB, goodput in kB/s (fast recoveries, timeouts, mistaken ones in {RUNS} minutes)"
+        "100 ms and 32 KiB, {RUNS} minutes each: goodput in kB/s; fast recoveries and timeouts, with their share of the"
+    );
+    println!(
+        "time; mistaken ones; the average congestion window, and of that what was on its way, in segments"
     );
     let usual = Cell::new(CongestionControl::Cubic, 0, 100, 32 << 10);
     let mut prompt = usual.clone();
@@ -148,23 +186,27 @@ fn stages() {
     let reno = Cell::new(CongestionControl::NewReno, 0, 100, 32 << 10);
     let uncontrolled = Cell::new(CongestionControl::Uncontrolled, 0, 100, 32 << 10);
     for (name, cell) in [
-        ("as configured", usual),
-        ("acknowledgments wait for nothing", prompt),
-        ("timeout of at least 1 s, not 200 ms", patient),
-        ("buffers of 4 MiB", large),
+        ("CUBIC", usual),
+        ("CUBIC, acknowledgments wait for nothing", prompt),
+        ("CUBIC, timeout of at least 1 s, not 200 ms", patient),
+        ("CUBIC, buffers of 4 MiB", large),
         ("NewReno", reno),
         ("without congestion control", uncontrolled),
     ] {
-        print!("  {name:<36}");
+        println!("  {name}");
         for loss_percent in LOSSES_PERCENT {
-            let outcome = Cell { loss_percent, ..cell.clone() }.run();
-            let Outcome { goodput, fast_recoveries, timeouts, spurious } = outcome;
-            print!(
-                "  {loss_percent:>2} %: {:>8.1} ({fast_recoveries}, {timeouts}, {spurious})",
-                goodput / 1e3
+            let Outcome { goodput, fast_recoveries, timeouts, spurious, stages } =
+                Cell { loss_percent, ..cell.clone() }.run();
+            let of_time = |seconds: f64| 100.0 * seconds / stages.total;
+            println!(
+                "    {loss_percent:>2} %  {:>8.1}  {fast_recoveries:>5} ({:>4.1} %)  {timeouts:>4} ({:>4.1} %)  {spurious:>4}  {:>9.2}  {:>7.2}",
+                goodput / 1e3,
+                of_time(stages.fast),
+                of_time(stages.timeout),
+                (stages.window / stages.total).min(99_999.99),
+                stages.pipe / stages.total
             );
         }
-        println!();
     }
 }
 
@@ -173,18 +215,33 @@ fn beside_smoltcp() {
     let algorithms = [CongestionControl::Uncontrolled, CongestionControl::Cubic, CongestionControl::NewReno];
     for (both_ways, what) in [(false, "data is lost"), (true, "data and acknowledgments are lost")] {
         println!(
-            "100 ms and 32 KiB, goodput in kB/s, when {what}{}",
-            LOSSES_PERCENT.map(|loss| format!("{loss:>8} %")).concat()
+            "100 ms and 32 KiB, goodput in kB/s and its share of the average window's formula, when {what}"
         );
-        let cell = |algorithm, loss| Cell { both_ways, ..Cell::new(algorithm, loss, 100, 32 << 10) };
-        let print = |name: &str, goodput: &dyn Fn(u64) -> f64| {
-            let figures = LOSSES_PERCENT.map(|loss| format!("{:>10.1}", goodput(loss) / 1e3)).concat();
-            println!("  {name:<66}{figures}");
+        let row = |name: &str, figures: [String; 4]| {
+            println!("  {name:<36}{}", figures.map(|figure| format!("{figure:>17}")).concat());
         };
-        print("smoltcp, without congestion control", &|loss| cell(algorithms[0], loss).run_smoltcp());
+        row("", LOSSES_PERCENT.map(|loss| format!("{loss} %")));
+        row("wanted", WANTED.map(|goodput| format!("{goodput:.0}       ")));
+        let cell = |algorithm, loss| Cell { both_ways, ..Cell::new(algorithm, loss, 100, 32 << 10) };
+        let beside = |name: &str, algorithm, run: &dyn Fn(&Cell) -> f64| {
+            row(
+                name,
+                LOSSES_PERCENT.map(|loss| {
+                    let cell = cell(algorithm, loss);
+                    let goodput = run(&cell);
+                    format!("{:.1} ({:>3.0} %)", goodput / 1e3, 100.0 * goodput / cell.formula())
+                }),
+            );
+        };
+        beside("smoltcp, without congestion control", CongestionControl::Uncontrolled, &Cell::run_smoltcp);
         for algorithm in algorithms {
-            print(&format!("{algorithm:?}"), &|loss| cell(algorithm, loss).run().goodput);
+            beside(&format!("{algorithm:?}"), algorithm, &|cell| cell.run().goodput);
         }
+        row(
+            "CUBIC's formula",
+            LOSSES_PERCENT
+                .map(|loss| format!("{:.1}        ", cell(CongestionControl::Cubic, loss).formula() / 1e3)),
+        );
     }
 }
 

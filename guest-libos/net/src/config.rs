@@ -5,6 +5,7 @@ use core::fmt;
 use core::net::Ipv4Addr;
 use core::num::NonZeroU8;
 use core::ops::RangeInclusive;
+use core::str::FromStr;
 
 use crate::ip::reassembly;
 use crate::ipv6::{self, Ipv6Config};
@@ -81,6 +82,20 @@ pub enum Ecn {
     Agree,
     /// It is asked for, too; a SYN that is not answered is repeated without.
     Ask,
+}
+
+impl FromStr for Ecn {
+    type Err = ();
+
+    /// As options spell it.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Ok(match text {
+            "never" => Self::Never,
+            "agree" => Self::Agree,
+            "ask" => Self::Ask,
+            _ => return Err(()),
+        })
+    }
 }
 
 /// How often something is done at most: a token bucket.

@@ -96,6 +96,8 @@ counters! {
         bytes_retransmitted,
         /// Data segments that arrived with a mark on connections that use ECN (RFC 3168).
         congestion_marks_in,
+        /// Acknowledgments received that echo a mark.
+        congestion_echoes_in,
         /// Times that the congestion window was reduced because the peer echoed a mark.
         congestion_echoes_answered,
         /// Retransmission timeouts.

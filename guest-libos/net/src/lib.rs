@@ -55,7 +55,7 @@ pub use options::{Coalesce, Dscp, KeepAlive};
 pub use stack::Stack;
 pub use tcp::Seq;
 #[cfg(feature = "check")]
-pub use tcp::check::Numbers;
+pub use tcp::check::{Numbers, Recovery};
 pub use time::{Duration, Instant};
 pub use wire::ethernet::MacAddress;
 pub use wire::icmp::Problem;

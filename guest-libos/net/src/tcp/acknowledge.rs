@@ -216,7 +216,7 @@ impl<D: Data> SendSide<D> {
                 // RFC 8985 7.4.1: a loss all the same, and the window answers to it.
                 ctx.counters.tail_probe_recoveries += 1;
                 self.loss.recovery.settle();
-                self.congestion.on_loss(self.next.since(self.una).min(self.congestion.window()), self.mss);
+                self.congestion.on_loss(self.next.since(self.una), self.window_use, self.mss);
                 self.ecn.reduced(self.next);
             }
         }
@@ -373,10 +373,11 @@ impl<D: Data> SendSide<D> {
     #[cold]
     fn take_echo(&mut self, segment: &Segment<'_>, acked: u32, ctx: &mut Context<'_>) -> bool {
         let due = self.ecn.is_answer_due(self.una);
+        ctx.counters.congestion_echoes_in += u64::from(segment.ece);
         if segment.ece && due {
             ctx.counters.congestion_echoes_answered += 1;
             let flight = self.next.since(self.una) + acked;
-            self.congestion.on_echo(flight.min(self.congestion.window()), self.mss);
+            self.congestion.on_echo(flight, self.window_use, self.mss);
             self.ecn.reduced(self.next);
         }
         segment.ece
@@ -387,8 +388,7 @@ impl<D: Data> SendSide<D> {
         ctx.counters.fast_retransmits += 1;
         let flight = self.next.since(self.una);
         if !self.ecn.has_answered(self.una) {
-            // RFC 5681 3.2 (2): without what limited transmit has sent.
-            self.congestion.on_loss(flight.min(self.congestion.window()), self.mss);
+            self.congestion.on_loss(flight, self.window_use, self.mss);
             self.ecn.reduced(self.next);
         }
         let left = self.queue.board().sacked() + self.loss.recovery.duplicate_bytes();

@@ -3,6 +3,7 @@
 
 use super::Seq;
 use super::connection::{Connection, State};
+use super::recovery::Phase;
 use super::send_side::SendTimer;
 use crate::config::Config;
 use crate::data::Data;
@@ -22,6 +23,23 @@ pub struct Numbers {
     pub receive_next: Seq,
     /// RCV.NXT + RCV.WND as last announced, which never moves left.
     pub receive_edge: Seq,
+    /// The congestion window.
+    pub congestion_window: u32,
+    /// Bytes on their way, as far as we know (RFC 6675's pipe).
+    pub pipe: u32,
+    /// Which loss recovery is under way.
+    pub recovery: Recovery,
+}
+
+/// Which loss recovery is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// None.
+    Open,
+    /// One that acknowledgments began.
+    Fast,
+    /// One that a retransmission timeout began.
+    Timeout,
 }
 
 impl<D: Data> Connection<D> {
@@ -32,6 +50,13 @@ impl<D: Data> Connection<D> {
             max: self.send.max,
             receive_next: self.receive.next,
             receive_edge: self.receive.next + self.receive.window(),
+            congestion_window: self.send.congestion_window(),
+            pipe: self.send.pipe(),
+            recovery: match self.send.loss.recovery.phase {
+                Phase::Open => Recovery::Open,
+                Phase::Fast => Recovery::Fast,
+                Phase::Timeout => Recovery::Timeout,
+            },
         }
     }
 

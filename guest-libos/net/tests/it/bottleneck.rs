@@ -143,8 +143,8 @@ fn smoltcp(loss_percent: u64, buffer: u32) -> f64 {
 
 #[test]
 fn small_buffer_is_used_as_far_as_loss_lets_it() {
-    // No more either: who sends faster through loss does not answer to it.
-    for (loss, least, most) in [(0, 325e3, 328e3), (1, 178e3, 190e3), (5, 69e3, 77e3), (10, 42e3, 48e3)] {
+    // RFC 9438 5.1 allows 176, 75 and 50 kB/s to arrive. Hardly more: who sends faster through loss does not answer to it.
+    for (loss, least, most) in [(0, 325e3, 328e3), (1, 180e3, 190e3), (5, 74e3, 79e3), (10, 45e3, 50e3)] {
         let goodput = lossy(CongestionControl::Cubic, loss, 32 << 10);
         assert!((least..=most).contains(&goodput), "{loss} %: {goodput}");
     }

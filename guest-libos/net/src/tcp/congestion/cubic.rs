@@ -36,9 +36,11 @@ struct Curve {
     running: bool,
 }
 
-/// RFC 9438 4.6 without its lower bound: beta is 0.7.
-pub(super) fn decrease(flight: u32) -> u32 {
-    flight / 10 * 7 + flight % 10 * 7 / 10
+/// RFC 9438 4.6 without its lower bound: beta is 0.7, to the nearest whole segment. Whole segments are what leaves, and of a
+/// window of four, 2.8 would be half.
+pub(super) fn decrease(flight: u32, mss: u32) -> u32 {
+    let exact = flight / 10 * 7 + flight % 10 * 7 / 10;
+    exact.saturating_add(mss / 2) / mss * mss
 }
 
 impl Cubic {
@@ -165,8 +167,10 @@ mod tests {
         }
 
         #[test]
-        fn decrease_is_seven_tenths(flight: u32) {
-            prop_assert_eq!(u64::from(decrease(flight)), u64::from(flight) * 7 / 10);
+        fn decrease_is_seven_tenths_to_the_nearest_segment(flight in 0..=MAX_WINDOW_BYTES, mss in 1u32..=65_535) {
+            let decreased = decrease(flight, mss);
+            prop_assert_eq!(decreased % mss, 0);
+            prop_assert!((10 * i64::from(decreased) - 7 * i64::from(flight)).abs() <= 5 * i64::from(mss) + 10);
         }
 
         /// Any state, any time: no overflow, and a window within its bounds.
@@ -189,7 +193,8 @@ mod tests {
     fn after_loss(window: u32) -> (Cubic, u32) {
         let mut cubic = Cubic::default();
         cubic.on_loss(window);
-        let window = cubic.on_ack(decrease(window), &Ack { window_use: WindowUse::Spare, ..ack(MSS) }, MSS);
+        let window =
+            cubic.on_ack(decrease(window, MSS), &Ack { window_use: WindowUse::Spare, ..ack(MSS) }, MSS);
         (cubic, window)
     }
 

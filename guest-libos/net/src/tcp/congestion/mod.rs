@@ -118,6 +118,15 @@ impl Congestion {
         matches!(self.phase, Phase::Uncontrolled)
     }
 
+    fn is_cubic(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Cubic(_)
+                | Phase::First(_, CongestionControl::Cubic)
+                | Phase::Unwatched(CongestionControl::Cubic)
+        )
+    }
+
     /// Whether the window still grows exponentially.
     #[inline]
     pub(crate) fn in_slow_start(&self) -> bool {
@@ -164,11 +173,18 @@ impl Congestion {
     }
 
     /// Loss recovery begins: a loss was found, while `flight` bytes were sent and not acknowledged.
-    pub(crate) fn on_loss(&mut self, flight: u32, mss: u32) {
+    pub(crate) fn on_loss(&mut self, flight: u32, window_use: WindowUse, mss: u32) {
         if self.is_uncontrolled() {
             return;
         }
-        self.reduce(flight, mss);
+        // RFC 5681 3.2 (2): without what limited transmit has sent.
+        let flight = flight.min(self.window);
+        // RFC 9438 4.6 lets CUBIC take the window, as it does not grow when something else is the limit: whole segments of it
+        // are on their way, and a part that waits to be one would be lost each time.
+        self.reduce(
+            if self.is_cubic() && window_use == WindowUse::Limiting { self.window } else { flight },
+            mss,
+        );
         if let Phase::Cubic(cubic) = &mut self.phase {
             cubic.on_loss(self.window);
         }
@@ -176,8 +192,8 @@ impl Congestion {
     }
 
     /// A mark was echoed (RFC 3168 6.1.2), while `flight` bytes were sent and not acknowledged. It cannot be mistaken.
-    pub(crate) fn on_echo(&mut self, flight: u32, mss: u32) {
-        self.on_loss(flight, mss);
+    pub(crate) fn on_echo(&mut self, flight: u32, window_use: WindowUse, mss: u32) {
+        self.on_loss(flight, window_use, mss);
         self.before = Default::default();
     }
 
@@ -239,7 +255,7 @@ impl Congestion {
         self.before = (self.window, self.threshold);
         self.phase.leave_first();
         let reduced = match &mut self.phase {
-            Phase::Cubic(_) => cubic::decrease(flight),
+            Phase::Cubic(_) => cubic::decrease(flight, mss),
             Phase::NewReno(reno) => reno.decrease(flight),
             Phase::First(..) | Phase::Unwatched(_) | Phase::Uncontrolled => flight,
         };
@@ -291,7 +307,7 @@ mod tests {
             reno.on_ack(&ack(MSS), MSS);
         }
         assert_eq!(reno.window(), 20 * MSS);
-        reno.on_loss(20 * MSS, MSS);
+        reno.on_loss(20 * MSS, WindowUse::Limiting, MSS);
         assert_eq!((reno.window(), reno.in_slow_start()), (10 * MSS, false));
         for _ in 0..10 {
             reno.on_ack(&ack(MSS), MSS);
@@ -306,13 +322,30 @@ mod tests {
             let spare = Ack { window_use: WindowUse::Spare, ..ack(MSS) };
             congestion.on_ack(&spare, MSS);
             assert_eq!(congestion.window(), 10 * MSS);
-            congestion.on_loss(10 * MSS, MSS);
+            congestion.on_loss(10 * MSS, WindowUse::Limiting, MSS);
             let window = congestion.window();
             for second in 0..100 {
                 congestion.on_ack(&Ack { now: Instant::from_millis(1_000 * second), ..spare }, MSS);
             }
             assert_eq!(congestion.window(), window);
         }
+    }
+
+    #[test]
+    fn cubic_reduces_the_window_if_that_was_the_limit_and_else_what_was_on_its_way() {
+        let after = |algorithm, flight, window_use| {
+            let mut congestion = congestion(algorithm);
+            congestion.on_loss(flight, window_use, MSS);
+            congestion.window()
+        };
+        // Of ten segments' window, six on their way, as when much is lost; of twelve, two are limited transmit's.
+        for (flight, limiting, spare) in [(6, 7, 4), (12, 7, 7)] {
+            let cubic = |window_use| after(CongestionControl::Cubic, flight * MSS, window_use);
+            assert_eq!((cubic(WindowUse::Limiting), cubic(WindowUse::Spare)), (limiting * MSS, spare * MSS));
+        }
+        // RFC 5681 3.2: what was on its way.
+        assert_eq!(after(CongestionControl::NewReno, 6 * MSS, WindowUse::Limiting), 3 * MSS);
+        assert_eq!(after(CongestionControl::NewReno, 12 * MSS, WindowUse::Limiting), 5 * MSS);
     }
 
     #[test]
@@ -343,7 +376,7 @@ mod tests {
     #[test]
     fn uncontrolled_window_is_moved_by_nothing() {
         let mut none = congestion(CongestionControl::Uncontrolled);
-        none.on_loss(10 * MSS, MSS);
+        none.on_loss(10 * MSS, WindowUse::Limiting, MSS);
         none.on_recovered(MSS, MSS);
         none.on_timeout(10 * MSS, MSS);
         none.on_repeated_timeout(MSS);
@@ -365,7 +398,7 @@ mod tests {
     fn spurious_loss_gives_back_what_it_took() {
         for algorithm in [CongestionControl::NewReno, CongestionControl::Cubic] {
             let mut congestion = congestion(algorithm);
-            congestion.on_loss(10 * MSS, MSS);
+            congestion.on_loss(10 * MSS, WindowUse::Limiting, MSS);
             let reduced = (congestion.window, congestion.threshold);
             congestion.on_timeout(7 * MSS, MSS);
             congestion.on_spurious();

@@ -96,6 +96,16 @@ impl<S: Station, R: Station + AsRef<[Flow]>> Network<S, R> {
 
     /// Goes on for `duration`, or until `most_bytes` more have arrived. Returns how long that took.
     pub(crate) fn run(&mut self, duration: Duration, most_bytes: u64) -> Duration {
+        self.run_watched(duration, most_bytes, |_, _| {})
+    }
+
+    /// The same; `watch` sees the network between two events, and how long nothing happens then.
+    pub(crate) fn run_watched(
+        &mut self,
+        duration: Duration,
+        most_bytes: u64,
+        mut watch: impl FnMut(&Self, Duration),
+    ) -> Duration {
         let (begin, end) = (self.now, self.now + duration);
         let enough = self.received().iter().sum::<u64>().saturating_add(most_bytes);
         while self.received().iter().sum::<u64>() < enough {
@@ -104,6 +114,7 @@ impl<S: Station, R: Station + AsRef<[Flow]>> Network<S, R> {
                 self.now = end;
                 break;
             }
+            watch(self, next.since(self.now));
             self.now = self.now.max(next);
             self.step();
         }
