@@ -99,11 +99,16 @@ Faults (--impair)
   corrupt=0.1%   packets with a flipped bit
   rate=10mbit    bits per second; queue=100: packets that wait for it, 1000 if
                  not said; what comes then is dropped
+  mark=10%       packets that are marked Congestion Experienced (RFC 3168), of
+                 those whose sender says that they may be; the others stay as
+                 they are. mark-from=20: the line with a rate marks those that
+                 find 20 waiting
   seed=7         other faults; the same seed (1 if not said) has the same ones
                  happen to the same packets
 
   exovm run cheetah --publish 8080:80 --impair loss=1%,delay=20ms,jitter=2ms,seed=7
   exovm run cheetah --net tap=tap0 --impair tx:loss=2%,burst=3,rx:rate=10mbit,rx:queue=50
+  exovm run cheetah --net tap=tap0 --impair delay=10ms,tx:rate=20mbit,tx:mark-from=20
 
   What happened is counted, and `exovm stat` shows it.
 

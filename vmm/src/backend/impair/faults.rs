@@ -4,8 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// The keys, for messages.
-const KEYS: &str =
-    "loss=, burst=, duplicate=, corrupt=, reorder=, late=, delay=, jitter=, rate=, queue=, seed=";
+const KEYS: &str = "loss=, burst=, duplicate=, corrupt=, mark=, reorder=, late=, delay=, jitter=, rate=, queue=, mark-from=, seed=";
 /// Longest time that can be asked for.
 const TIME_MAX: Duration = Duration::from_secs(10);
 /// How late a reordered packet is, if nobody says it.
@@ -26,6 +25,8 @@ pub struct Faults {
     pub duplicate: f64,
     /// Share of packets of which a bit is flipped, behind the Ethernet header.
     pub corrupt: f64,
+    /// Share of packets that are marked Congestion Experienced, of those that can be (RFC 3168 5).
+    pub mark: f64,
     /// Share of packets that are overtaken by later ones.
     pub reorder: f64,
     /// By how much they are late, at most.
@@ -38,6 +39,8 @@ pub struct Faults {
     pub rate_bits: Option<u64>,
     /// Packets that wait for the line; what comes then is dropped.
     pub queue_packets: usize,
+    /// Packets that find so many waiting for the line are marked, if they can be; `None`: it marks nothing.
+    pub mark_from_packets: Option<usize>,
 }
 
 impl Default for Faults {
@@ -47,12 +50,14 @@ impl Default for Faults {
             burst: 1.0,
             duplicate: 0.0,
             corrupt: 0.0,
+            mark: 0.0,
             reorder: 0.0,
             late: LATE,
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
             rate_bits: None,
             queue_packets: QUEUE_PACKETS,
+            mark_from_packets: None,
         }
     }
 }
@@ -124,6 +129,12 @@ impl Impairments {
                     faults.jitter, faults.delay
                 ));
             }
+            if faults.mark_from_packets.is_some() && faults.rate_bits.is_none() {
+                return Err(
+                    "mark-from= says how long the queue of the line is when it marks; say also how fast the line is: rate=10mbit"
+                        .into(),
+                );
+            }
             if faults.burst > 1.0 && faults.loss == 0.0 {
                 return Err(
                     "burst= says how many packets are lost in one go; say also how many are lost: loss=1%"
@@ -141,6 +152,7 @@ impl Faults {
             "loss" => self.loss = share(key, value)?,
             "duplicate" => self.duplicate = share(key, value)?,
             "corrupt" => self.corrupt = share(key, value)?,
+            "mark" => self.mark = share(key, value)?,
             "reorder" => self.reorder = share(key, value)?,
             "burst" => {
                 let packets = value.parse().ok().filter(|packets| (1.0..=1000.0).contains(packets));
@@ -152,18 +164,20 @@ impl Faults {
             "delay" => self.delay = time(key, value)?,
             "jitter" => self.jitter = time(key, value)?,
             "rate" => self.rate_bits = Some(rate(value)?),
-            "queue" => {
-                let packets = value.parse().ok().filter(|packets| (1..=QUEUE_PACKETS_MAX).contains(packets));
-                self.queue_packets = packets.ok_or_else(|| {
-                    format!(
-                        "queue={value}: say how many packets may wait for the line, 1 to {QUEUE_PACKETS_MAX}"
-                    )
-                })?;
-            }
+            "queue" => self.queue_packets = waiting(key, value)?,
+            "mark-from" => self.mark_from_packets = Some(waiting(key, value)?),
             _ => return Err(format!("{key:?} is none of {KEYS}")),
         }
         Ok(())
     }
+}
+
+/// How many packets wait for the line.
+fn waiting(key: &str, value: &str) -> Result<usize, String> {
+    let packets = value.parse().ok().filter(|packets| (1..=QUEUE_PACKETS_MAX).contains(packets));
+    packets.ok_or_else(|| {
+        format!("{key}={value}: say how many packets may wait for the line, 1 to {QUEUE_PACKETS_MAX}")
+    })
 }
 
 /// A percentage.

@@ -1,10 +1,11 @@
 //! One direction of an impaired interface: packets in, packets out, and a clock that is an argument.
 //!
 //! A packet waits for the line (rate and queue), then is on its way (delay, jitter, lateness), and on it things happen to it
-//! (loss, duplication, corruption). All of it is decided when the packet comes, by random numbers that depend on the seed and
+//! (loss, duplication, corruption, marks). All of it is decided when the packet comes, by random numbers that depend on the seed and
 //! on the packet's number alone.
 
 use super::faults::Faults;
+use super::mark::mark;
 use super::random::Random;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -30,6 +31,8 @@ pub struct LineCounters {
     pub duplicated: u64,
     /// Packets of which a bit was flipped.
     pub corrupted: u64,
+    /// Packets that were marked Congestion Experienced.
+    pub marked: u64,
     /// Packets that were made late.
     pub reordered: u64,
     /// Packets that arrived.
@@ -54,6 +57,7 @@ struct Streams {
     reorder: Random,
     late: Random,
     jitter: Random,
+    mark: Random,
 }
 
 /// The direction.
@@ -88,6 +92,7 @@ impl Line {
                 reorder: stream(5),
                 late: stream(6),
                 jitter: stream(7),
+                mark: stream(8),
             },
             is_bad: false,
             free_at: Duration::ZERO,
@@ -116,7 +121,8 @@ impl Line {
         let lateness = self.streams.late.below(self.faults.late.as_nanos() as u64 / 2 + 1);
         let is_late = self.streams.reorder.chance(self.faults.reorder);
         let jitter = self.streams.jitter.below(2 * self.faults.jitter.as_nanos() as u64 + 1);
-        let Some(departure) = self.depart(packet.len(), now) else {
+        let is_marked = self.streams.mark.chance(self.faults.mark);
+        let Some((departure, waiting)) = self.depart(packet.len(), now) else {
             self.counters.dropped += 1;
             return;
         };
@@ -133,10 +139,11 @@ impl Line {
             self.last_due = (departure + way).max(self.last_due);
             self.last_due
         };
-        if self.put(packet, due, flip) && flip.is_some() {
+        let is_marked = is_marked || self.faults.mark_from_packets.is_some_and(|packets| waiting >= packets);
+        if self.put(packet, due, is_marked, flip) && flip.is_some() {
             self.counters.corrupted += 1;
         }
-        if is_doubled && self.put(packet, due, None) {
+        if is_doubled && self.put(packet, due, is_marked, None) {
             self.counters.duplicated += 1;
         }
     }
@@ -153,24 +160,25 @@ impl Line {
         self.is_bad
     }
 
-    /// When a packet has left for its way; `None`: too many wait already.
-    fn depart(&mut self, bytes: usize, now: Duration) -> Option<Duration> {
-        let Some(rate_bits) = self.faults.rate_bits else { return Some(now) };
+    /// When a packet has left for its way, and how many wait before it; `None`: too many wait already.
+    fn depart(&mut self, bytes: usize, now: Duration) -> Option<(Duration, usize)> {
+        let Some(rate_bits) = self.faults.rate_bits else { return Some((now, 0)) };
         while self.departures.front().is_some_and(|&departure| departure <= now) {
             self.departures.pop_front();
         }
-        if self.departures.len() >= self.faults.queue_packets {
+        let waiting = self.departures.len();
+        if waiting >= self.faults.queue_packets {
             return None;
         }
         let bits = 8 * bytes.saturating_sub(super::HEADER_BYTES) as u128;
         let takes = Duration::from_nanos((bits * 1_000_000_000 / u128::from(rate_bits.max(1))) as u64);
         self.free_at = self.free_at.max(now) + takes;
         self.departures.push_back(self.free_at);
-        Some(self.free_at)
+        Some((self.free_at, waiting))
     }
 
     /// Puts a packet on its way. `false`: too many are.
-    fn put(&mut self, packet: &[u8], due: Duration, flip: Option<u64>) -> bool {
+    fn put(&mut self, packet: &[u8], due: Duration, is_marked: bool, flip: Option<u64>) -> bool {
         if self.on_the_way.len() >= ON_THE_WAY_MAX {
             self.counters.dropped += 1;
             return false;
@@ -178,6 +186,9 @@ impl Line {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.clear();
         bytes.extend_from_slice(packet);
+        if is_marked && bytes.get_mut(super::HEADER_BYTES..).is_some_and(mark) {
+            self.counters.marked += 1;
+        }
         if let Some(flip) = flip
             && let Some(open) = bytes.get_mut(WHOLE_BYTES..).filter(|open| !open.is_empty())
         {

@@ -1,5 +1,5 @@
 //! A seeded injector of faults around any backend: loss, delay, jitter, reordering, duplication, corruption, a rate and its
-//! queue, for each direction.
+//! queue, and the marks of a queue that fills (RFC 3168), for each direction.
 //!
 //! What passes are packets as on a wire: checksums are filled in and large TCP segments are cut before anything happens to them,
 //! so that a lost packet is one packet, and a corrupted one has a checksum that is wrong.
@@ -9,6 +9,7 @@
 
 mod faults;
 mod line;
+mod mark;
 mod random;
 
 #[cfg(test)]
@@ -44,6 +45,8 @@ metrics! {
         pub impair_tx_duplicated: u64,
         /// Of the guest's packets, those with a flipped bit.
         pub impair_tx_corrupted: u64,
+        /// Of the guest's packets, those marked Congestion Experienced.
+        pub impair_tx_marked: u64,
         /// Of the guest's packets, those that were overtaken.
         pub impair_tx_reordered: u64,
         /// Packets of the guest that came out at the other side, duplicates included.
@@ -58,6 +61,8 @@ metrics! {
         pub impair_rx_duplicated: u64,
         /// Of the packets for the guest, those with a flipped bit.
         pub impair_rx_corrupted: u64,
+        /// Of the packets for the guest, those marked Congestion Experienced.
+        pub impair_rx_marked: u64,
         /// Of the packets for the guest, those that were overtaken.
         pub impair_rx_reordered: u64,
         /// Packets that the guest was offered, duplicates included.
@@ -214,6 +219,7 @@ impl<B: Backend> Backend for Impair<B> {
             impair_tx_dropped: tx.dropped,
             impair_tx_duplicated: tx.duplicated,
             impair_tx_corrupted: tx.corrupted,
+            impair_tx_marked: tx.marked,
             impair_tx_reordered: tx.reordered,
             impair_tx_delivered: tx.delivered,
             impair_rx_packets: rx.offered,
@@ -221,6 +227,7 @@ impl<B: Backend> Backend for Impair<B> {
             impair_rx_dropped: rx.dropped,
             impair_rx_duplicated: rx.duplicated,
             impair_rx_corrupted: rx.corrupted,
+            impair_rx_marked: rx.marked,
             impair_rx_reordered: rx.reordered,
             impair_rx_delivered: rx.delivered,
             impair_unfinished: self.unfinished,

@@ -1,6 +1,7 @@
 //! What is done to packets is what was asked for, and the same for the same seed.
 
 mod around;
+mod marks;
 mod text;
 
 use super::*;
@@ -225,12 +226,14 @@ fn any_faults() -> impl Strategy<Value = Faults> {
             burst,
             duplicate,
             corrupt,
+            mark: 0.0,
             reorder,
             late,
             delay,
             jitter: Duration::from_millis(jitter).min(delay),
             rate_bits,
             queue_packets,
+            mark_from_packets: None,
         },
     )
 }

@@ -21,6 +21,9 @@ fn faults_are_for_both_directions_or_one() {
     let times = parse("delay=1.5s,late=150us,reorder=3%,duplicate=100%").expect("good").tx;
     assert_eq!((times.delay, times.late), (1500 * MS, Duration::from_micros(150)));
     assert_eq!((times.reorder, times.duplicate), (0.03, 1.0));
+    let marks = parse("tx:mark=10%,rx:rate=10mbit,rx:mark-from=20").expect("good");
+    assert_eq!(marks.tx, Faults { mark: 0.1, ..Faults::default() });
+    assert_eq!((marks.rx.mark, marks.rx.mark_from_packets), (0.0, Some(20)));
     assert_eq!(parse("rate=2.5gbit").expect("good").rx.rate_bits, Some(2_500_000_000));
 }
 
@@ -43,6 +46,10 @@ fn nonsense_says_what_is_wrong_and_what_to_say() {
         ("rate=10", "rate=10mbit"),
         ("rate=0mbit", "at least 1kbit"),
         ("queue=0", "1 to 100000"),
+        ("mark=20", "mark=1%"),
+        ("rate=1mbit,mark-from=0", "1 to 100000"),
+        ("mark-from=20", "rate=10mbit"),
+        ("tx:rate=1mbit,mark-from=20", "rate=10mbit"),
         ("burst=3", "loss=1%"),
         ("burst=0,loss=1%", "1 to 1000"),
         ("up:loss=1%", "tx: is what the guest sends"),
