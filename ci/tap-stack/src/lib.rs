@@ -6,12 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+mod ecn;
 mod faults;
 pub mod header;
 mod port;
 mod run;
 
-pub use faults::Faults;
+pub use faults::{Bottleneck, Faults, Tally};
 pub use run::{Left, RunError, Wire, run};
 
 /// The largest frame: what segmentation offload gives, with its headers.

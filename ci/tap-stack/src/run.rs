@@ -1,6 +1,6 @@
 //! The loop: frames in, the program's turn, frames out, sleep.
 
-use crate::faults::{Faults, Way};
+use crate::faults::{Faults, Tally, Way};
 use crate::port::Port;
 use crate::{FRAME_BYTES_MAX, header};
 use exos_net::{Config, ConfigError, Counters, Duration, Instant, RxChecksum, RxMeta};
@@ -45,6 +45,8 @@ pub struct Left {
     pub streams: usize,
     /// Bytes in the stack's receive buffers.
     pub buffered_bytes: usize,
+    /// What the wire has seen go to us and from us, if it has faults.
+    pub wire: [Tally; 2],
 }
 
 /// Why a program could not be run to its end.
@@ -106,7 +108,7 @@ where
         }
         if done.borrow().is_some() {
             let since = *ended_at.get_or_insert(now);
-            let left = left(&endpoint);
+            let left = left(&endpoint, carrier.ways.each_ref().map(Way::tally));
             let empty = left.connections == 0 && carrier.ways.iter().all(Way::is_empty);
             if (empty || now.since(since) > LEFT_MAX)
                 && let Some(output) = done.borrow_mut().take()
@@ -182,13 +184,14 @@ impl Carrier<'_> {
     }
 }
 
-fn left(endpoint: &Endpoint) -> Left {
+fn left(endpoint: &Endpoint, wire: [Tally; 2]) -> Left {
     let stack = endpoint.stack();
     Left {
         counters: *stack.counters(),
         connections: stack.connections(),
         streams: endpoint.sockets().len(),
         buffered_bytes: stack.buffered_bytes(),
+        wire,
     }
 }
 

@@ -30,7 +30,8 @@ const GOOD_BYTES: usize = 6_000_000;
 const BAD_BYTES: usize = 700_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const BAD: Faults = Faults { lost: 10, repeated: 10, held: 20, delay_ms: 2, hold_ms: 3, seed: 7 };
+const BAD: Faults =
+    Faults { lost: 10, repeated: 10, held: 20, delay_ms: 2, hold_ms: 3, seed: 7, ..Faults::NONE };
 
 /// A byte that says where it belongs.
 fn pattern(stream: u64, at: usize) -> u8 {

@@ -12,22 +12,23 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PORT: u16 = 7_000;
+pub(crate) const PORT: u16 = 7_000;
 /// A megabyte and a little, several windows; over a good wire several times that.
 const BAD_BYTES: usize = (1 << 20) + 12_345;
 const GOOD_BYTES: usize = 8 * BAD_BYTES;
 const EXCHANGES: usize = 200;
 
-const BAD: Faults = Faults { lost: 10, repeated: 10, held: 20, delay_ms: 2, hold_ms: 3, seed: 7 };
+const BAD: Faults =
+    Faults { lost: 10, repeated: 10, held: 20, delay_ms: 2, hold_ms: 3, seed: 7, ..Faults::NONE };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opens {
+pub(crate) enum Opens {
     We,
     Linux,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Traffic {
+pub(crate) enum Traffic {
     /// We send, the kernel reads.
     Out,
     /// The kernel sends, we read.
@@ -39,7 +40,7 @@ enum Traffic {
 }
 
 /// A stream of ours, opened by whom.
-async fn ours(sockets: &Sockets, opens: Opens) -> TcpStream {
+pub(crate) async fn ours(sockets: &Sockets, opens: Opens) -> TcpStream {
     match opens {
         Opens::We => sockets.connect((LINUX, PORT).into()).await.expect("the kernel listens"),
         Opens::Linux => sockets.listen(PORT, 1).expect("free").accept().await.expect("the kernel comes").0,
@@ -47,7 +48,7 @@ async fn ours(sockets: &Sockets, opens: Opens) -> TcpStream {
 }
 
 /// The kernel's socket of the same connection.
-fn kernels(listener: Option<TcpListener>) -> std::net::TcpStream {
+pub(crate) fn kernels(listener: Option<TcpListener>) -> std::net::TcpStream {
     patient(match listener {
         Some(listener) => listener.accept().expect("we come").0,
         None => {
@@ -82,7 +83,7 @@ fn answer(number: usize) -> usize {
     1 + number * 104_729 % 20_000
 }
 
-async fn our_part(sockets: Sockets, opens: Opens, traffic: Traffic, bytes: usize) {
+pub(crate) async fn our_part(sockets: Sockets, opens: Opens, traffic: Traffic, bytes: usize) {
     let mut stream = ours(&sockets, opens).await;
     match traffic {
         Traffic::Out | Traffic::Both => {
@@ -123,7 +124,7 @@ async fn our_part(sockets: Sockets, opens: Opens, traffic: Traffic, bytes: usize
     }
 }
 
-fn kernels_part(mut socket: std::net::TcpStream, traffic: Traffic, bytes: usize) {
+pub(crate) fn kernels_part(mut socket: std::net::TcpStream, traffic: Traffic, bytes: usize) {
     match traffic {
         Traffic::Out => assert_eq!(read_and_compare(&mut socket, 1), bytes),
         Traffic::In => {

@@ -2,6 +2,7 @@
 //! each of its congestion controls. Every byte is compared; at the end nothing may be left of either.
 
 mod bulk;
+mod ecn;
 mod ends;
 mod short;
 mod tap_port;

@@ -4,7 +4,7 @@ use exos_net::{Config, Duration, MacAddress, TxChecksum};
 use exos_sockets::{Sockets, Spawner};
 use exovm_netns::{Interface, TapQueues, attach_tap, create_tap, switch_offloads_off};
 use exovm_tap_stack::Wire;
-pub(crate) use exovm_tap_stack::{Faults, Left};
+pub(crate) use exovm_tap_stack::{Bottleneck, Faults, Left};
 use std::fs::File;
 use std::future::Future;
 use std::io::Read;
