@@ -21,6 +21,16 @@ pub fn state_of(socket: &TcpStream) -> u8 {
     info.tcpi_state
 }
 
+/// Whether the handshake agreed on explicit congestion notification (RFC 3168).
+pub fn uses_ecn(socket: &TcpStream) -> bool {
+    /// `TCPI_OPT_ECN` of Linux `tcp.h`.
+    const ECN: u8 = 8;
+    // SAFETY: all-zero is a valid tcp_info: it is made of numbers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    get(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info);
+    info.tcpi_options & ECN != 0
+}
+
 /// The path MTU that the socket goes by, in bytes.
 pub fn path_mtu_bytes(socket: &TcpStream) -> u32 {
     let mut mtu: libc::c_int = 0;

@@ -2,6 +2,7 @@
 //! was told to do, what KVM counts.
 
 mod docs;
+mod ecn;
 mod errors;
 mod machine;
 mod prometheus;

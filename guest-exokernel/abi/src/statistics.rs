@@ -184,6 +184,12 @@ group! {
         path_mtu_reduced: Counter of "",
         /// Times that the NIC's queue had no room for a segment.
         driver_full: Counter of "",
+        /// Segments with data received that a router has marked Congestion Experienced (tcpEStatsPathCERcvd).
+        ce_rcvd: Counter of "segments",
+        /// Acknowledgments received that echo such a mark (tcpEStatsPathECNsignals).
+        ecn_signals: Counter of "segments",
+        /// Times that the congestion window was reduced because of one.
+        ecn_reductions: Counter of "",
     }
 }
 

@@ -9,6 +9,14 @@ use exos_runtime::pages;
 /// Of the heap, one part in so many may be taken by what peers have sent and the program has not read.
 const BUFFERED_SHARE: u64 = 16;
 
+/// The option of images for explicit congestion notification: `never`, `agree` or `ask`.
+const ECN: &str = "ecn";
+
+/// Whether a word of the command line is an option that the stack takes, and nobody else need know.
+pub fn is_option_of_stack(word: &str) -> bool {
+    word.strip_prefix("--").and_then(|word| word.split_once('=')).is_some_and(|(name, _)| name == ECN)
+}
+
 /// The machine's first network interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Interface {
@@ -63,8 +71,9 @@ impl Interface {
         })
     }
 
-    /// What a stack on this interface begins with: the NIC computes checksums and splits segments.
-    pub fn stack_config(&self, max_connections: u32) -> Config {
+    /// What a stack on this interface begins with: the NIC computes checksums and splits segments. An image that declares the
+    /// option `ecn` lets its user say what becomes of explicit congestion notification.
+    pub fn stack_config(&self, max_connections: u32) -> Result<Config, StartError> {
         let mut config = Config::new(self.mac, self.address, self.prefix_len, self.secret);
         config.gateway = self.gateway;
         if self.asks_dhcp() {
@@ -75,6 +84,7 @@ impl Interface {
         config.max_buffered_bytes = (pages::heap_bytes() / BUFFERED_SHARE) as usize;
         config.tx_checksum = TxChecksum::Offload;
         config.tso_max_bytes = exos_net::MAX_TSO_BYTES;
-        config
+        config.ecn = pages::options().parse(ECN).map_err(StartError::Option)?.unwrap_or_default();
+        Ok(config)
     }
 }

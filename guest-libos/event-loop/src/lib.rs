@@ -28,11 +28,12 @@ mod tenant;
 mod transmit;
 mod waiting;
 
+use abi::options::BadValue;
 use disk::Disk;
 use event_loop::EventLoop;
 use exos_net::{AddressConflict, BindError, ConfigError, ListenError, MacAddress};
 use exos_nic::OpenError;
-pub use interface::Interface;
+pub use interface::{Interface, is_option_of_stack};
 pub use service::{Io, Resumes, Service};
 use serving::{Limits, Serving};
 pub use tenant::{Devices, Moment, TRANSMIT_SIZE, Tenant};
@@ -46,6 +47,8 @@ pub enum StartError {
     NoAddress,
     /// The queues cannot be bound.
     Nic(OpenError),
+    /// An option of the image for the stack has a value that is none.
+    Option(BadValue<'static>),
     /// The stack does not take the configuration.
     Stack(ConfigError),
     /// The port cannot be listened on.
@@ -64,6 +67,7 @@ impl core::fmt::Display for StartError {
                 f.write_str("the interface has no address; start the machine with --net tap=...,ip=...")
             }
             Self::Nic(error) => write!(f, "the NIC's queues cannot be bound: {error}"),
+            Self::Option(error) => write!(f, "{error}"),
             Self::Stack(error) => write!(f, "the TCP/IP stack does not start: {error}"),
             Self::Listen(error) => write!(f, "cannot listen: {error}"),
             Self::Bind(error) => write!(f, "DHCP has no port: {error}"),

@@ -60,7 +60,7 @@ impl<'s, S: Service> Serving<'s, S> {
         port: Option<u16>,
         limits: &Limits,
     ) -> Result<Self, StartError> {
-        let mut config = interface.stack_config(limits.max_connections);
+        let mut config = interface.stack_config(limits.max_connections)?;
         config.receive_window_bytes = limits.receive_window_bytes.unwrap_or(config.receive_window_bytes);
         config.idle_timeout = port.map(|_| IDLE_TIMEOUT);
         let now = crate::tenant::now(Scale::new());

@@ -71,7 +71,7 @@ where
     F: Future<Output: 'static> + 'static,
 {
     let interface = Interface::first()?;
-    let mut config = interface.stack_config(limits.max_connections);
+    let mut config = interface.stack_config(limits.max_connections)?;
     config.idle_timeout = limits.idle_timeout;
     let endpoint = Endpoint::new(config, tenant::now(Scale::new())).map_err(StartError::Stack)?;
     let output = Rc::new(RefCell::new(None));

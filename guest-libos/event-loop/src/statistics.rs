@@ -77,6 +77,9 @@ fn tcp(area: &TcpStatistics, from: &Counters) {
     set(&area.time_wait_evicted, from.time_wait_evicted);
     set(&area.path_mtu_reduced, from.path_mtu_reduced);
     set(&area.driver_full, from.driver_full);
+    set(&area.ce_rcvd, from.congestion_marks_in);
+    set(&area.ecn_signals, from.congestion_echoes_in);
+    set(&area.ecn_reductions, from.congestion_echoes_answered);
 }
 
 fn recovery(area: &TcpStatistics, from: &Counters) {

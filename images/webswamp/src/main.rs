@@ -26,7 +26,9 @@ const BAD: u32 = 1;
 const USAGE: u32 = 2;
 
 fn main() -> u32 {
-    let plan = match Plan::from_words(pages::arguments()) {
+    let plan = match Plan::from_words(
+        pages::arguments().filter(|word| !exos_event_loop::is_option_of_stack(word)),
+    ) {
         Ok(plan) => plan,
         Err(error) => {
             log::error!("webswamp: {error}; `exovm run webswamp --help` says more");
