@@ -191,6 +191,10 @@ pub struct Config {
     pub sack: bool,
     /// Whether explicit congestion notification is used.
     pub ecn: Ecn,
+    /// One of about so many windows of data begins late, by a segment that is withheld until the peer shows its absence; a peer
+    /// that acknowledges it does so before receipt, to draw data faster than its path carries it, and is reset. It costs others
+    /// the arrival of the gap a round trip later. Only where the windows hold 24 segments. 0: never.
+    pub withhold_every: u8,
     /// Time to live of what connections send, unless `Stack::set_time_to_live` says otherwise (RFC 9293 3.9.2).
     pub time_to_live: NonZeroU8,
     /// Codepoint of what connections send, unless `Stack::set_dscp` says otherwise (RFC 9293 3.9.1.9).
@@ -258,6 +262,7 @@ impl Config {
             timestamps: true,
             sack: true,
             ecn: Ecn::default(),
+            withhold_every: 128,
             time_to_live: ipv4::TIME_TO_LIVE,
             dscp: Dscp::DEFAULT,
             max_neighbours: 1_024,

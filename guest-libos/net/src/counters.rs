@@ -140,6 +140,10 @@ counters! {
         challenge_acks,
         /// Challenge ACKs and acknowledgments of unacceptable segments that the rate limit kept back.
         challenge_acks_limited,
+        /// Segments withheld to see whether the peer acknowledges what it has not received.
+        segments_withheld,
+        /// Acknowledgments of such a segment, each of which ended its connection with a RST.
+        optimistic_acks,
         /// Connections that we began to open.
         active_opens,
         /// Those of them that were refused by a RST.

@@ -94,7 +94,7 @@ pub struct SegmentEvents<'f> {
     /// it cannot be kept.
     pub ended: Option<End>,
     /// To be sent: the acknowledgment of the peer's FIN, when the connection has ended with it and only a TIME-WAIT
-    /// record is left.
+    /// record is left; or the RST for a peer that acknowledged what it cannot have.
     pub last_ack: Option<ControlFrame<'static>>,
     /// An ICMP error about something on its way. The connection lives on and sends again: nothing has to be done, but a
     /// user may want to know (RFC 9293 3.9.1.8).
@@ -183,6 +183,8 @@ pub enum End {
     TimedOut,
     /// Our address was given up or removed; the peer has not been told.
     AddressLost,
+    /// The peer acknowledged what it cannot have received: a segment that was withheld to find that out.
+    OptimisticAck,
 }
 
 /// Somebody else has our address, or the one that we wanted (RFC 5227).

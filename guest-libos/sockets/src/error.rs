@@ -39,6 +39,8 @@ impl Error {
             End::Refused => Some(Self::Refused),
             End::Unreachable => Some(Self::Unreachable),
             End::AddressLost => Some(Self::AddressLost),
+            // We did it, and the peer is no more to be spoken to than after its own.
+            End::OptimisticAck => Some(Self::Reset),
         }
     }
 }

@@ -81,7 +81,7 @@ impl Service for Swamp {
             End::Closed => Ended::Closed,
             End::Refused => Ended::Refused,
             End::Unreachable | End::AddressLost => Ended::Unreachable,
-            End::Reset => Ended::Reset,
+            End::Reset | End::OptimisticAck => Ended::Reset,
             End::TimedOut => Ended::TimedOut,
         };
         let now_ns = self.now_ns();

@@ -418,6 +418,8 @@ impl<D: Data> Stack<D> {
             End::Refused => self.counters.refused += 1,
             End::Unreachable => self.counters.unreachable += 1,
             End::AddressLost => self.counters.address_lost += 1,
+            // Counted where it is found.
+            End::OptimisticAck => {}
         }
         self.forget(conn);
     }

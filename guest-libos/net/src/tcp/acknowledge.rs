@@ -242,9 +242,8 @@ impl<D: Data> SendSide<D> {
             self.examine_timeout(&news);
         }
         let lost = if self.sack { self.detect_losses(ctx) } else { self.count_duplicates(&mut news) };
-        ctx.counters.losses_found += u64::from(lost.div_ceil(self.mss));
-        if lost > 0 && self.loss.recovery.phase == Phase::Open {
-            self.begin_fast(news.delivered, ctx);
+        if lost > 0 {
+            self.losses_found(lost, news.delivered, ctx);
         }
         self.update_prr(news.delivered, news.advanced > 0 && lost == 0);
         phase == Phase::Fast || self.loss.recovery.phase == Phase::Fast || news.advanced == 0
@@ -348,6 +347,19 @@ impl<D: Data> SendSide<D> {
         lost
     }
 
+    /// `lost` bytes were found lost, with an acknowledgment of `delivered` bytes.
+    pub(super) fn losses_found(&mut self, lost: u32, delivered: u32, ctx: &mut Context<'_>) {
+        let open = self.loss.recovery.phase == Phase::Open;
+        if open && self.is_withheld_only(lost) {
+            self.loss.recovery.forced = true;
+            return;
+        }
+        ctx.counters.losses_found += u64::from(lost.div_ceil(self.mss));
+        if open {
+            self.begin_fast(delivered, ctx);
+        }
+    }
+
     /// Without SACK: duplicates and partial acknowledgments tell what is lost (RFC 5681 3.2, RFC 6582 3.2).
     fn count_duplicates(&mut self, news: &mut News) -> u32 {
         let (una, mss) = (self.una, self.mss);
@@ -384,7 +396,7 @@ impl<D: Data> SendSide<D> {
     }
 
     /// Fast recovery begins with an acknowledgment of `delivered` bytes.
-    pub(super) fn begin_fast(&mut self, delivered: u32, ctx: &mut Context<'_>) {
+    fn begin_fast(&mut self, delivered: u32, ctx: &mut Context<'_>) {
         ctx.counters.fast_retransmits += 1;
         let flight = self.next.since(self.una);
         if !self.ecn.has_answered(self.una) {

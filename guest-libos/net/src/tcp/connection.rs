@@ -251,15 +251,20 @@ impl<D: Data> Connection<D> {
     pub(crate) fn abort_frame(&self) -> Option<ControlFrame<'static>> {
         match self.state {
             State::SynSent | State::Closing | State::LastAck | State::TimeWait => None,
-            _ => Some(self.control_frame(&Fields {
-                sequence: self.pure_sequence(),
-                acknowledgment: self.receive.next,
-                flags: flags::RST | flags::ACK,
-                window: 0,
-                // RFC 7323 3.2 would have them, but no receiver looks at those of an RST, and there is no clock here.
-                timestamps: None,
-            })),
+            _ => Some(self.reset_frame()),
         }
+    }
+
+    /// A RST that the peer believes.
+    pub(crate) fn reset_frame(&self) -> ControlFrame<'static> {
+        self.control_frame(&Fields {
+            sequence: self.pure_sequence(),
+            acknowledgment: self.receive.next,
+            flags: flags::RST | flags::ACK,
+            window: 0,
+            // RFC 7323 3.2 would have them, but no receiver looks at those of an RST, and there is no clock here.
+            timestamps: None,
+        })
     }
 
     pub(crate) fn control_frame(&self, fields: &Fields) -> ControlFrame<'static> {

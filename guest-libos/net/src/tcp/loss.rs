@@ -9,6 +9,7 @@ use super::black_hole::BlackHole;
 use super::rack::Rack;
 use super::recovery::Recovery;
 use super::tail_probe::TailProbe;
+use super::withhold::Withheld;
 use crate::time::Instant;
 
 /// The state of loss detection and recovery.
@@ -20,6 +21,8 @@ pub(crate) struct Loss {
     /// When RACK looks again at what may only be late.
     pub(crate) reorder_at: Instant,
     pub(crate) black_hole: BlackHole,
+    /// A segment that examines the peer.
+    pub(crate) withheld: Option<Withheld>,
 }
 
 impl Loss {
@@ -29,6 +32,7 @@ impl Loss {
         probe: TailProbe::NONE,
         reorder_at: Instant::NEVER,
         black_hole: BlackHole::NONE,
+        withheld: None,
     };
 }
 

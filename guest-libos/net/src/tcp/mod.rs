@@ -65,6 +65,7 @@ pub(crate) mod timestamps;
 pub(crate) mod timewait;
 pub(crate) mod transmit;
 mod urgent;
+pub(crate) mod withhold;
 
 pub use sequence::Seq;
 

@@ -31,8 +31,13 @@ pub(crate) enum Verdict<'f> {
     Events(SegmentEvents<'f>),
 }
 
-/// The acknowledgment is of nothing that was sent lately: a challenge ACK is due.
-struct NotOurs;
+/// Why an acknowledgment is not taken.
+enum AckError {
+    /// It is of nothing that was sent lately: a challenge ACK is due.
+    NotOurs,
+    /// It is of a segment that was withheld: the peer acknowledges what it has not received.
+    Optimistic,
+}
 
 /// Why timestamps refuse a segment.
 enum TimestampsError {
@@ -90,8 +95,12 @@ impl<D: Data> Connection<D> {
                 return Verdict::Reset(ack);
             }
             self.open(segment, ack, echo, &mut events, ctx);
-        } else if self.acknowledgment_arrives(ack, echo, segment, &mut events, ctx).is_err() {
-            return self.challenge_ack(ctx).into();
+        } else {
+            match self.acknowledgment_arrives(ack, echo, segment, &mut events, ctx) {
+                Ok(()) => {}
+                Err(AckError::NotOurs) => return self.challenge_ack(ctx).into(),
+                Err(AckError::Optimistic) => return self.refuse_optimist(events, ctx),
+            }
         }
         if events.ended.is_none() {
             // Sixth, check the URG bit.
@@ -232,7 +241,7 @@ impl<D: Data> Connection<D> {
         segment: &Segment<'_>,
         events: &mut SegmentEvents<'_>,
         ctx: &mut Context<'_>,
-    ) -> Result<(), NotOurs> {
+    ) -> Result<(), AckError> {
         let send = &mut self.send;
         let arrival = Arrival { now: ctx.now, echo, timestamps: &self.timestamps };
         if ack == send.una {
@@ -242,11 +251,14 @@ impl<D: Data> Connection<D> {
         }
         // RFC 5961 5.2: SND.UNA - MAX.SND.WND =< SEG.ACK =< SND.NXT, or the segment is somebody else's.
         if ack.is_after(send.max) || ack.is_before(send.una - send.max_window) {
-            return Err(NotOurs);
+            return Err(AckError::NotOurs);
         }
         if ack.is_before(send.una) {
             // An old acknowledgment, late; the segment's text may be new.
             return Ok(());
+        }
+        if send.is_optimistic(ack) {
+            return Err(AckError::Optimistic);
         }
         let acked = send.acknowledge(ack, segment, &arrival, ctx);
         self.active_at = ctx.now;
@@ -257,6 +269,17 @@ impl<D: Data> Connection<D> {
             self.fin_acknowledged(events, ctx);
         }
         Ok(())
+    }
+
+    /// The peer acknowledges what it has not received: no acknowledgment of its will be believed again.
+    #[cold]
+    fn refuse_optimist<'f>(&mut self, mut events: SegmentEvents<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
+        ctx.counters.optimistic_acks += 1;
+        events.ended = Some(End::OptimisticAck);
+        events.last_ack = Some(self.reset_frame());
+        ctx.counters.segments_out += 1;
+        ctx.counters.resets_out += 1;
+        Verdict::Events(events)
     }
 
     fn fin_acknowledged(&mut self, events: &mut SegmentEvents<'_>, ctx: &mut Context<'_>) {

@@ -11,6 +11,7 @@ use super::rack::{Arrival, RoundTrips};
 use super::recovery::{Frto, Phase};
 use super::rto::Rto;
 use super::send_queue::SendQueue;
+use super::withhold::Examination;
 use super::{Context, Seq};
 use crate::data::Data;
 use crate::options::Coalesce;
@@ -83,6 +84,7 @@ pub(crate) struct SendSide<D> {
     /// Whether the congestion window stopped the last output.
     pub(super) window_use: WindowUse,
     pub(crate) ecn: EcnSender,
+    pub(super) examination: Examination,
 }
 
 /// A segment to be sent.
@@ -133,6 +135,7 @@ impl<D: Data> SendSide<D> {
             last_sent_at: ctx.now,
             window_use: WindowUse::Spare,
             ecn: EcnSender::new(agreed.ecn),
+            examination: Examination::new(),
         }
     }
 
@@ -261,6 +264,7 @@ impl<D: Data> SendSide<D> {
         ctx.samples.smoothed_rtt_ns.add(smoothed.as_nanos());
         ctx.samples.congestion_window_bytes.add(u64::from(self.congestion.window()));
         self.timed_from = self.next;
+        self.count_window(ctx);
     }
 
     /// RFC 6675's pipe: bytes that are on their way, as far as we know.
@@ -327,6 +331,7 @@ impl<D: Data> SendSide<D> {
     /// `planned` left again, from `start` on.
     pub(crate) fn sent_again(&mut self, start: Seq, planned: Planned, ctx: &mut Context<'_>) {
         let len = planned.len as u32 + u32::from(planned.fin);
+        let withheld = self.release_withheld(start, start + len);
         self.leaves_again(start, start + len, ctx);
         self.loss.recovery.sent_again(len, ctx.now);
         self.loss.recovery.prr.sent(len);
@@ -334,7 +339,9 @@ impl<D: Data> SendSide<D> {
             // RFC 6675 6: recovery may last longer than the timeout, as long as it goes on.
             self.timeout_at = ctx.now + self.rto.timeout();
         }
-        self.count_again(planned.len, ctx);
+        if !withheld {
+            self.count_again(planned.len, ctx);
+        }
     }
 
     /// Bytes `start..end` leave again, by a time later than that of all before, by which alone RACK tells their order: what is
@@ -396,7 +403,7 @@ impl<D: Data> SendSide<D> {
     }
 
     #[inline]
-    fn congestion_room(&self) -> u32 {
+    pub(super) fn congestion_room(&self) -> u32 {
         let window = match self.loss.recovery.phase {
             Phase::Fast if !self.congestion.is_uncontrolled() => self.loss.recovery.prr.window(),
             Phase::Fast | Phase::Open | Phase::Timeout => self.congestion.window(),

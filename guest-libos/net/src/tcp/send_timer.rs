@@ -1,7 +1,6 @@
 //! The timer of the sending half: when to take all for lost, to look again at what may be late, to probe a tail or a closed
 //! window, and what that does.
 
-use super::recovery::Phase;
 use super::scoreboard::Fate;
 use super::send_side::{Planned, SendSide, SendTimer};
 use super::tail_probe::TailProbe;
@@ -108,11 +107,8 @@ impl<D: Data> SendSide<D> {
         self.loss.reorder_at = Instant::NEVER;
         let lost = self.detect_losses(ctx);
         if lost > 0 {
-            ctx.counters.losses_found += u64::from(lost.div_ceil(self.mss));
             ctx.counters.reordering_timeouts += 1;
-            if self.loss.recovery.phase == Phase::Open {
-                self.begin_fast(0, ctx);
-            }
+            self.losses_found(lost, 0, ctx);
             self.update_prr(0, false);
         }
     }
@@ -135,7 +131,9 @@ impl<D: Data> SendSide<D> {
     pub(crate) fn probe_sent(&mut self, start: Seq, planned: Planned, ctx: &mut Context<'_>) {
         ctx.counters.window_probes += 1;
         // SND.NXT stays: the peer will most likely not take the octet. If it does, its acknowledgment is welcome.
-        self.max = self.max.max(start + planned.len as u32 + u32::from(planned.fin));
+        let end = start + planned.len as u32 + u32::from(planned.fin);
+        self.release_withheld(start, end);
+        self.max = self.max.max(end);
     }
 
     /// Arms the persist timer once more.

@@ -81,11 +81,15 @@ impl<D: Data> SendSide<D> {
     /// The probe left.
     pub(crate) fn tail_probe_sent(&mut self, start: Seq, planned: Planned, ctx: &mut Context<'_>) {
         ctx.counters.tail_probes += 1;
-        let again = start != self.next;
+        let mut again = start != self.next;
         if again {
             let end = start + planned.len as u32 + u32::from(planned.fin);
+            // What it repairs then was not lost.
+            again = !self.release_withheld(start, end);
+            if again {
+                self.count_again(planned.len, ctx);
+            }
             self.leaves_again(start, end, ctx);
-            self.count_again(planned.len, ctx);
         } else {
             self.sent(planned, ctx);
         }

@@ -56,6 +56,9 @@ impl<D: Data> Connection<D> {
         if self.send.has_unsent() {
             self.send.begin_output(ctx);
             let max_payload = self.max_payload(ctx);
+            if self.send.is_withholding_due() {
+                self.send.withhold(ctx);
+            }
             while let Some(planned) = self.send.plan(self.max_payload_now(max_payload)) {
                 self.emit(ctx, tx, self.send.next, planned, sent)?;
                 self.send.sent(planned, ctx);

@@ -28,3 +28,4 @@ mod timestamps;
 mod transfer;
 mod udp;
 mod windows;
+mod withhold;

@@ -303,6 +303,7 @@ impl Run {
         }
         assert_eq!((app.received, downloaded), (upload.len(), download.len()));
         assert_eq!((stack.connections(), stack.buffered_bytes()), (0, 0));
+        assert_eq!(stack.counters().optimistic_acks, 0);
         now_us / 1_000
     }
 }
@@ -380,13 +381,14 @@ proptest! {
     #[test]
     fn any_link_and_any_options_move_everything(
         loss in 0u64..20, repeat in 0u64..20, reorder in 0u64..40, seed: u64, sack: bool, timestamps: bool,
-        client_timestamps: bool, tso: bool, upload in 0usize..60_000, download in 0usize..150_000,
+        client_timestamps: bool, tso: bool, withhold_every in 0u8..4, upload in 0usize..60_000, download in 0usize..150_000,
     ) {
         let offload = Config { tso_max_bytes: 65_000, tx_checksum: TxChecksum::Offload, ..scaled() };
         // Without timestamps a doubled timeout stays doubled while everything has to be sent again (RFC 6298 (5.7)), ours and the peer's,
         // for which we wait in FIN-WAIT-2.
         let (user_timeout, fin_wait_2) = (Duration::from_secs(3_000), Duration::from_secs(3_000));
-        let config = Config { sack, timestamps, user_timeout, fin_wait_2, ..if tso { offload } else { scaled() } };
+        let config =
+            Config { sack, timestamps, user_timeout, fin_wait_2, withhold_every, ..if tso { offload } else { scaled() } };
         let faults = Faults { loss, repeat, reorder };
         Run { faults, client_timestamps, config, upload, download, seed }.go();
     }
