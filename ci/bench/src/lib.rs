@@ -1,10 +1,12 @@
 //! `exovm bench http`: Cheetah in its guest beside nginx, lighttpd and a bare responder, on one machine, taking turns.
 //! `exovm bench tcp`: our stack beside Linux's and smoltcp, a connection at a time ([`tcp`]).
+//! `exovm bench attack`: a guest under attack, and what honest clients get beside it ([`attack`]).
 //!
-//! Three processes' worth of rooms: [`run_http`] and [`run_tcp`] are the outer one, which the CLI calls; it starts the program again to
+//! Three processes' worth of rooms: [`run_http`], [`run_tcp`] and [`run_attack`] are the outer one, which the CLI calls; it starts the program again to
 //! measure in a private network ([`run_role`]); there the servers, wrk and the bare responder ([`run_bare`]) run.
 //! [`Report`] is what comes out, as text and as JSON. README.md argues the method and documents the JSON.
 
+pub mod attack;
 mod bare;
 mod check;
 mod cpu;
@@ -32,7 +34,7 @@ pub use options::{Contender, HttpOptions, Mode, PIPELINE_DEPTH, Point, SizeName}
 pub use promises::{Bar, Verdict};
 pub use report::{PointReport, Ratio, Report, Round, SCHEMA, Series, Summary};
 pub use role::run_role;
-pub use supervise::{run_http, run_tcp};
+pub use supervise::{run_attack, run_http, run_tcp};
 pub use wrk::ClientErrors;
 
 /// The time, in seconds since 1970 UTC.

@@ -2,6 +2,7 @@
 //! network, the bare responder, and the stacks that are measured. All are asked for by environment variables, so the command line stays the
 //! user's.
 
+use crate::attack::{self, AttackOptions};
 use crate::options::HttpOptions;
 use crate::tcp::{self, TcpOptions};
 use crate::{BenchError, bare, measure, plain};
@@ -33,6 +34,8 @@ pub(crate) enum Task {
     Http(HttpOptions),
     /// Stacks.
     Tcp(TcpOptions),
+    /// Attacks.
+    Attack(AttackOptions),
 }
 
 /// What the measuring process leaves behind.
@@ -120,6 +123,7 @@ fn measure_role() -> Result<(), BenchError> {
     match task {
         Task::Http(options) => leave(folder, measure::measure(&options, &exovm, folder)),
         Task::Tcp(options) => leave(folder, tcp::measure(&options, &exovm, folder)),
+        Task::Attack(options) => leave(folder, attack::measure(&options, &exovm, folder)),
     }
 }
 

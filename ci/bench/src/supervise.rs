@@ -1,6 +1,7 @@
 //! The outer side of a benchmark: checks what can be checked at once, starts the measuring process in a private network,
 //! waits for it, and cleans up whatever happens.
 
+use crate::attack::{self, AttackOptions};
 use crate::options::HttpOptions;
 use crate::report::write_json;
 use crate::role::{self, Outcome, Task};
@@ -33,6 +34,13 @@ pub fn run_tcp(options: TcpOptions, exovm_exe: &Path) -> Result<tcp::Report, Ben
     options.check()?;
     let json_path = options.json_path.clone();
     run(&Task::Tcp(options), json_path.as_deref(), exovm_exe)
+}
+
+/// Attacks a guest, as [`run_http`] measures servers.
+pub fn run_attack(options: AttackOptions, exovm_exe: &Path) -> Result<attack::Report, BenchError> {
+    options.check()?;
+    let json_path = options.json_path.clone();
+    run(&Task::Attack(options), json_path.as_deref(), exovm_exe)
 }
 
 /// Has `task` done in a private network.

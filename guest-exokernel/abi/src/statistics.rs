@@ -190,6 +190,18 @@ group! {
         ecn_signals: Counter of "segments",
         /// Times that the congestion window was reduced because of one.
         ecn_reductions: Counter of "",
+        /// SYNs that announce segments of fewer than 216 bytes (CVE-2019-11479).
+        small_mss_in: Counter of "segments",
+        /// Segments sent that are not full though more waited, because the peer's window never lets much out.
+        small_segs_out: Counter of "segments",
+        /// Times that a peer's window stayed closed, or too small, for a second probe.
+        windows_held: Counter of "",
+        /// Acknowledgments of less than a full segment while the rest of it is on its way; they gain nothing (RFC 3465).
+        split_acks_in: Counter of "segments",
+        /// Segments withheld for a round trip, to see whether the peer acknowledges what it has not received.
+        segs_withheld: Counter of "segments",
+        /// Connections that were reset because their peer did.
+        optimistic_acks: Counter of "connections",
     }
 }
 

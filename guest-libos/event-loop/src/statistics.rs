@@ -80,6 +80,12 @@ fn tcp(area: &TcpStatistics, from: &Counters) {
     set(&area.ce_rcvd, from.congestion_marks_in);
     set(&area.ecn_signals, from.congestion_echoes_in);
     set(&area.ecn_reductions, from.congestion_echoes_answered);
+    set(&area.small_mss_in, from.small_mss_in);
+    set(&area.small_segs_out, from.small_segments_out);
+    set(&area.windows_held, from.windows_held);
+    set(&area.split_acks_in, from.split_acks_in);
+    set(&area.segs_withheld, from.segments_withheld);
+    set(&area.optimistic_acks, from.optimistic_acks);
 }
 
 fn recovery(area: &TcpStatistics, from: &Counters) {

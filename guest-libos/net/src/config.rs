@@ -10,6 +10,8 @@ use core::str::FromStr;
 use crate::ip::reassembly;
 use crate::ipv6::{self, Ipv6Config};
 use crate::options::Dscp;
+use crate::tcp::negotiation::MIN_MSS;
+use crate::tcp::template::Family;
 use crate::time::Duration;
 use crate::wire::ethernet::MacAddress;
 use crate::wire::ipv4;
@@ -191,6 +193,9 @@ pub struct Config {
     pub sack: bool,
     /// Whether explicit congestion notification is used.
     pub ecn: Ecn,
+    /// A peer that announces smaller segments than this is sent such all the same, at least 48 bytes with options: tiny ones cost
+    /// as much as large ones (CVE-2019-11479). Above 48 a peer that cannot receive more is lost; BSD systems have 216.
+    pub min_mss: u16,
     /// One of about so many windows of data begins late, by a segment that is withheld until the peer shows its absence; a peer
     /// that acknowledges it does so before receipt, to draw data faster than its path carries it, and is reset. It costs others
     /// the arrival of the gap a round trip later. Only where the windows hold 24 segments. 0: never.
@@ -262,6 +267,7 @@ impl Config {
             timestamps: true,
             sack: true,
             ecn: Ecn::default(),
+            min_mss: MIN_MSS,
             withhold_every: 128,
             time_to_live: ipv4::TIME_TO_LIVE,
             dscp: Dscp::DEFAULT,
@@ -379,6 +385,9 @@ impl Config {
         if self.delayed_ack > Duration::from_millis(500) {
             return Err(ConfigError::DelayedAckTooLong);
         }
+        if !(MIN_MSS..=Family::V4.default_mss()).contains(&self.min_mss) {
+            return Err(ConfigError::MinMss);
+        }
         if self.min_rto == Duration::ZERO {
             return Err(ConfigError::MinRtoZero);
         }
@@ -417,6 +426,8 @@ pub enum ConfigError {
     TsoWithoutChecksum,
     /// `delayed_ack` is above 500 ms.
     DelayedAckTooLong,
+    /// `min_mss` is below 48 or above what every host must take.
+    MinMss,
     /// `min_rto` is 0.
     MinRtoZero,
 }
@@ -453,6 +464,7 @@ impl fmt::Display for ConfigError {
                 "TSO needs checksum offload; set tx_checksum to Offload or tso_max_bytes to 0"
             }
             Self::DelayedAckTooLong => "delayed_ack is above 500 ms (RFC 9293 3.8.6.3); lower it",
+            Self::MinMss => "min_mss is out of range; set it between 48 and 536 bytes (RFC 9293 3.7.1), usually 48",
             Self::MinRtoZero => "min_rto is 0; set it to a few round-trip times, usually 200 ms",
         })
     }

@@ -140,6 +140,14 @@ counters! {
         challenge_acks,
         /// Challenge ACKs and acknowledgments of unacceptable segments that the rate limit kept back.
         challenge_acks_limited,
+        /// SYNs that announce segments of fewer than 216 bytes, which cost as much as large ones (CVE-2019-11479).
+        small_mss_in,
+        /// Segments sent that are not full though more waited, because the peer never lets much out.
+        small_segments_out,
+        /// Times that a window stayed closed, or too small, for a second probe.
+        windows_held,
+        /// Acknowledgments of less than a full segment while the rest of what left with it is on its way.
+        split_acks_in,
         /// Segments withheld to see whether the peer acknowledges what it has not received.
         segments_withheld,
         /// Acknowledgments of such a segment, each of which ended its connection with a RST.

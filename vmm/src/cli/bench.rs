@@ -21,6 +21,8 @@ enum What {
     Tcp(super::bench_tcp::TcpArguments),
     /// The forwarder and haproxy as a TCP relay between wrk and nginx, in turn.
     Forward(super::bench_forward::ForwardArguments),
+    /// Attacks on a guest's TCP/IP, one after the other, and what honest clients get beside each.
+    Attack(super::bench_attack::AttackArguments),
     /// What each kernel call costs: cycles, and ring 0 instructions where they can be counted.
     Kernel(KernelArguments),
     /// What looking at a machine costs it: accounts, a sampled trace, a whole one; and a span by itself.
@@ -93,6 +95,7 @@ pub(super) fn bench(arguments: BenchArguments) -> Result<ExitCode, Failure> {
         What::Http(arguments) => arguments,
         What::Tcp(arguments) => return super::bench_tcp::tcp(arguments),
         What::Forward(arguments) => return super::bench_forward::forward(arguments),
+        What::Attack(arguments) => return super::bench_attack::attack(arguments),
         What::Kernel(arguments) => return kernel(arguments),
         What::Trace(arguments) => return super::bench_trace::trace(arguments),
     };

@@ -14,6 +14,7 @@ mod account;
 mod announce;
 mod attack;
 mod bench;
+mod bench_attack;
 mod bench_forward;
 mod bench_tcp;
 mod bench_trace;

@@ -10,6 +10,7 @@ use crate::driver::{RxChecksum, RxMeta};
 use crate::events::{ConnId, End, Input};
 use crate::frame::ControlFrame;
 use crate::tcp::connection::{Connection, PeerSyn, State};
+use crate::tcp::negotiation::is_small;
 use crate::tcp::pairs::Pair;
 use crate::tcp::receive::Verdict;
 use crate::tcp::table::FlowKey;
@@ -349,6 +350,8 @@ impl<D: Data> Stack<D> {
             isn = floor + 65_536;
         }
         let template = self.template(next_hop, key);
+        let peer = PeerSyn::of(syn, &self.config);
+        self.counters.small_mss_in += u64::from(is_small(&peer.options));
         let ctx = Context {
             config: &self.config,
             counters: &mut self.counters,
@@ -357,7 +360,6 @@ impl<D: Data> Stack<D> {
             now,
         };
         let timestamp_offset = self.isn.timestamp_offset(flow);
-        let peer = PeerSyn::of(syn, &self.config);
         let (conn, connection) =
             self.table.insert(key, || Connection::accept(key, &peer, isn, timestamp_offset, template, &ctx));
         self.wheel.arm(conn.index, connection.deadline(&self.config));

@@ -10,7 +10,7 @@ use crate::frame::ControlFrame;
 use crate::tcp::Context;
 use crate::tcp::connection::{Connection, PeerSyn};
 use crate::tcp::ecn;
-use crate::tcp::negotiation::Agreed;
+use crate::tcp::negotiation::{Agreed, is_small};
 use crate::tcp::syn_cookie;
 use crate::tcp::table::FlowKey;
 use crate::tcp::template::{Fields, PayloadSum};
@@ -39,6 +39,7 @@ impl<D: Data> Stack<D> {
         syn: &Segment<'f>,
     ) -> Input<'f> {
         let mut options = SynOptions::parse(syn.options);
+        self.counters.small_mss_in += u64::from(is_small(&options));
         options.timestamps = options.timestamps.filter(|_| self.config.timestamps);
         let options = syn_cookie::remembered(&options);
         let template = self.template(next_hop, key);

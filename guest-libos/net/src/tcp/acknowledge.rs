@@ -61,6 +61,11 @@ impl<D: Data> SendSide<D> {
         } else {
             self.take_carefully(ack, &mut news, arrival)
         };
+        if news.advanced < self.mss && latest_sent_at.is_some() {
+            // The next bytes left with these: it ends within a segment. As bytes are counted, the window gains nothing (RFC 3465 2.1).
+            let next_sent_at = self.queue.board().first().map(|next| next.sent_at);
+            ctx.counters.split_acks_in += u64::from(next_sent_at == latest_sent_at);
+        }
         let rtt = latest_sent_at.map(|sent_at| ctx.now.since(sent_at));
         self.queue.acknowledge(bytes as usize);
         self.una = ack;

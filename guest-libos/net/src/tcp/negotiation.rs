@@ -6,7 +6,14 @@ use crate::config::Config;
 use crate::wire::tcp_options::{MAX_SACK_BLOCKS, MAX_WINDOW_SCALE, SynOptions, TIMESTAMPS_BYTES, Timestamps};
 
 /// A peer that announces less would make us send headers only.
-const MIN_MSS: u16 = 48;
+pub(crate) const MIN_MSS: u16 = 48;
+/// No path that is in use is so narrow: less is announced to make us work (CVE-2019-11479).
+const SMALL_MSS: u16 = 216;
+
+/// Whether a SYN with these options announces suspiciously small segments.
+pub(crate) fn is_small(options: &SynOptions) -> bool {
+    options.mss.is_some_and(|mss| mss < SMALL_MSS)
+}
 
 /// The smallest shift that lets `capacity` be announced (RFC 7323 2.3).
 fn scale_for(capacity: u32) -> u8 {
@@ -43,7 +50,10 @@ impl Agreed {
             sack: config.sack && peer.sack_permitted,
             ecn: ecn::Agreed::No,
             family,
-            peer_mss: peer.mss.unwrap_or(family.default_mss()).clamp(MIN_MSS, receive_mss.max(MIN_MSS)),
+            peer_mss: peer
+                .mss
+                .unwrap_or(family.default_mss())
+                .clamp(config.min_mss, receive_mss.max(config.min_mss)),
             path_mss: u16::MAX,
         }
     }

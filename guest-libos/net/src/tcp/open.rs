@@ -4,7 +4,7 @@
 use super::connection::{Connection, State, UserTimeout};
 use super::ecn::{self, EcnReceiver, EcnSender};
 use super::keep_alive::KeepAliveState;
-use super::negotiation::Agreed;
+use super::negotiation::{Agreed, is_small};
 use super::receive::Verdict;
 use super::receive_side::ReceiveSide;
 use super::send_side::SendSide;
@@ -158,8 +158,9 @@ impl<D: Data> Connection<D> {
     }
 
     /// Takes from the peer's SYN what a connection must know of it.
-    fn agree(&mut self, syn: &Segment<'_>, ctx: &Context<'_>) {
+    fn agree(&mut self, syn: &Segment<'_>, ctx: &mut Context<'_>) {
         let options = SynOptions::parse(syn.options);
+        ctx.counters.small_mss_in += u64::from(is_small(&options));
         let agreed = Agreed::new(ctx.config, self.template.family(), &options);
         let capacity = ctx.config.receive_window_bytes;
         let receive_mss = agreed.receive_mss(ctx.config);

@@ -137,8 +137,9 @@ impl<D: Data> SendSide<D> {
     }
 
     /// Arms the persist timer once more.
-    pub(crate) fn back_off_persist(&mut self, ctx: &Context<'_>) {
+    pub(crate) fn back_off_persist(&mut self, ctx: &mut Context<'_>) {
         self.rto.back_off();
+        ctx.counters.windows_held += u64::from(self.rto.backoff() == 2);
         self.timeout_at = ctx.now + self.rto.timeout();
         self.timer_at = self.timeout_at;
     }

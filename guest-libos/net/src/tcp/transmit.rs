@@ -134,6 +134,8 @@ impl<D: Data> Connection<D> {
         }
         if last && planned.len > 0 {
             bits |= flags::PSH;
+        } else if planned.len < self.send.mss as usize {
+            ctx.counters.small_segments_out += u64::from(planned.len > 0);
         }
         let urgent = if self.send.has_urgent() { self.send.urgent_pointer(start) } else { None };
         if urgent.is_some() {

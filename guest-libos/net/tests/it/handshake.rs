@@ -236,6 +236,8 @@ fn config_invalid_values_return_their_error() {
     assert_eq!(error(|c| c.receive_window_bytes = 100), ConfigError::ReceiveWindow);
     assert_eq!(error(|c| c.tso_max_bytes = 60_000), ConfigError::TsoWithoutChecksum);
     assert_eq!(error(|c| c.delayed_ack = exos_net::Duration::from_secs(1)), ConfigError::DelayedAckTooLong);
+    assert_eq!(error(|c| c.min_mss = 47), ConfigError::MinMss);
+    assert_eq!(error(|c| c.min_mss = 537), ConfigError::MinMss);
     assert_eq!(error(|c| c.min_rto = exos_net::Duration::ZERO), ConfigError::MinRtoZero);
 }
 

@@ -19,7 +19,7 @@ fn examining() -> Config {
 /// A client that has a megabyte coming.
 fn downloading(config: Config, sack: bool) -> (StaticHost, Client, ConnId) {
     let mut host = StaticHost::with(config);
-    let mut client = Client { sack, window_scale: Some(4), ..Client::default() };
+    let mut client = Client { sack, window_scale: Some(2), ..Client::default() };
     let conn = client.connect(&mut host);
     host.stack.send(conn, pattern(1 << 20)).unwrap();
     host.output(conn, AckPolicy::Merge);
@@ -291,4 +291,36 @@ fn honest_peers_are_never_reset_whatever_is_lost() {
             assert!(counters.segments_withheld > 5 || loss_ppm > 10_000, "{}", counters.segments_withheld);
         }
     }
+}
+
+/// Nothing comes after the gap: the tail's probe is the segment, and no loss.
+#[test]
+fn withheld_segment_that_is_the_last_leaves_as_a_probe() {
+    let (mut host, mut client, conn) = downloading(examining(), true);
+    let end_of =
+        |segments: &[Seen]| segments.last().map(|seen| seen.seq + seen.payload.len() as u32).unwrap();
+    let (received, later) = until_a_gap(&mut host, &client, conn);
+    client.blocks = vec![(later[0].seq, end_of(&later))];
+    host.input(&client.ack(1, received)).events();
+    client.blocks.clear();
+    host.output(conn, AckPolicy::Merge);
+    let mut received = end_of(&client.seen(&mut host));
+    host.input(&client.ack(1, received)).events();
+    while host.stack.counters().segments_withheld == 1 {
+        host.output(conn, AckPolicy::Merge);
+        received = end_of(&client.seen(&mut host));
+        host.wait_ms(1);
+        // The window has room for one segment more: nothing follows it.
+        client.window = MSS as u16 >> 2;
+        host.input(&client.ack(1, received)).events();
+        host.output(conn, AckPolicy::Merge);
+    }
+    assert!(client.seen(&mut host).is_empty());
+    host.wait_ms(250);
+    let probe = client.seen_one(&mut host);
+    assert_eq!((probe.seq, probe.payload.len()), (received, MSS));
+    client.window = 65_535;
+    assert_eq!(host.input(&client.ack(1, received + MSS as u32)).events().ended, None);
+    let counters = *host.stack.counters();
+    assert_eq!((counters.tail_probes, counters.tail_probe_recoveries, counters.retransmits), (1, 0, 0));
 }

@@ -1,9 +1,13 @@
 //! The attacks: each goes on until it is told to stop, as fast as one thread can.
 
-use super::raw::{ACK, Heard, RST, Raw, SYN, Segment};
-use crate::network::Network;
+use super::raw::{ACK, Heard, RST, Raw, SYN, Segment, Victim};
+use crate::options::from_name;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fmt;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,7 +16,8 @@ const PORT: u16 = 80;
 const FIRST_PORT: u16 = 20_000;
 
 /// What is done to the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Attack {
     /// SYNs from ever new addresses and ports, never completed.
     SynFlood,
@@ -51,13 +56,13 @@ impl Attack {
     /// Statistics by layer and name of which at least one says that it happens.
     pub fn named_by(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::SynFlood => &[("tcp", "half_open_evicted"), ("tcp", "syn_cookies_sent")],
+            Self::SynFlood => &[("tcp", "syn_cookies_sent"), ("tcp", "half_open_evicted")],
             Self::Blind => &[("tcp", "challenge_acks"), ("tcp", "challenge_acks_limited")],
-            Self::ZeroWindow => &[("tcp", "zero_rwin_rcvd"), ("tcp", "window_probes")],
-            Self::TinySegments => &[("tcp", "data_segs_out")],
-            Self::SlowRead => &[("tcp", "window_probes"), ("tcp", "data_segs_out")],
-            Self::AckSplitting => &[("tcp", "segs_in")],
-            Self::OptimisticAcks => &[("tcp", "challenge_acks"), ("tcp", "challenge_acks_limited")],
+            Self::ZeroWindow => &[("tcp", "windows_held"), ("tcp", "window_probes")],
+            Self::TinySegments => &[("tcp", "small_mss_in")],
+            Self::SlowRead => &[("tcp", "small_segs_out")],
+            Self::AckSplitting => &[("tcp", "split_acks_in")],
+            Self::OptimisticAcks => &[("tcp", "optimistic_acks")],
             Self::OverlappingFragments => &[("ip", "fragments")],
             Self::PathMtu => &[("tcp", "unacceptable_in")],
         }
@@ -74,27 +79,60 @@ impl Attack {
 
     /// Attacks until it is over; `victim` is the address of an honest client's connection. Returns the frames sent.
     ///
-    /// # Panics
-    /// If the host lets nobody make frames.
-    pub fn run(self, network: &Network, victim: SocketAddrV4, target: &str, over: &AtomicBool) -> u64 {
-        let refused = |error| panic!("AF_PACKET: {error}");
+    /// Fails if the host lets nobody make frames.
+    pub fn run(
+        self,
+        guest: &Victim,
+        victim: SocketAddrV4,
+        target: &str,
+        over: &AtomicBool,
+    ) -> io::Result<u64> {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         if self.connections() > 0 {
-            let raw = Raw::hearing(network).unwrap_or_else(refused);
-            return Stalling { attack: self, raw, known: HashMap::new(), target, next: FIRST_PORT }.run(over);
+            let raw = Raw::hearing(guest)?;
+            let stalling = Stalling { attack: self, raw, known: HashMap::new(), target, next: FIRST_PORT };
+            return Ok(stalling.run(over));
         }
-        let mut raw = Raw::new(network).unwrap_or_else(refused);
+        let mut raw = Raw::new(guest)?;
         let mut number = 0u32;
         while !over.load(Ordering::Relaxed) {
             match self {
-                Self::SynFlood => syn(&mut raw, network.host_address(), number),
+                Self::SynFlood => syn(&mut raw, guest.host, number),
                 Self::Blind => blind(&mut raw, victim, number, &mut random),
-                Self::OverlappingFragments => overlap(&mut raw, network.host_address(), number),
+                Self::OverlappingFragments => overlap(&mut raw, guest.host, number),
                 _ => raw.send_too_large(PORT, (*victim.ip(), victim.port()), random.next() as u32, 68),
             }
             number += 1;
         }
-        raw.sent
+        Ok(raw.sent)
+    }
+}
+
+impl fmt::Display for Attack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::SynFlood => "SYN flood",
+            Self::Blind => "blind segments",
+            Self::ZeroWindow => "closed windows",
+            Self::TinySegments => "tiny segments",
+            Self::SlowRead => "slow readers",
+            Self::AckSplitting => "split acknowledgments",
+            Self::OptimisticAcks => "optimistic acknowledgments",
+            Self::OverlappingFragments => "overlapping fragments",
+            Self::PathMtu => "forged path MTUs",
+        })
+    }
+}
+
+/// Names as in the JSON.
+impl FromStr for Attack {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        from_name(
+            name,
+            "syn-flood, blind, zero-window, tiny-segments, slow-read, ack-splitting, optimistic-acks, \
+             overlapping-fragments, path-mtu",
+        )
     }
 }
 

@@ -1,8 +1,6 @@
 //! Somebody on a guest's link who makes every frame by hand, under addresses that the host does not have, and hears what the guest
-//! answers.
+//! answers: an AF_PACKET socket on the guest's TAP (packet(7)), past the host's network stack.
 
-use crate::link_layer::{Wire, internet_checksum, set_tcp_checksum};
-use crate::network::Network;
 use std::ffi::CString;
 use std::io;
 use std::net::Ipv4Addr;
@@ -17,6 +15,19 @@ pub(super) const ACK: u8 = 16;
 const TRANSPORT: usize = 34;
 /// The attacker's own.
 const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x66];
+
+/// A guest on a TAP of this network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Victim {
+    /// The TAP's name.
+    pub interface: String,
+    /// The host's address on it; its network has 24 bits.
+    pub host: Ipv4Addr,
+    /// The guest's address.
+    pub guest: Ipv4Addr,
+    /// The guest's Ethernet address.
+    pub guest_mac: [u8; 6],
+}
 
 /// A segment, or what of one there is to say.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +56,7 @@ pub(super) struct Heard {
 /// The attacker.
 #[derive(Debug)]
 pub(super) struct Raw {
-    wire: Wire,
-    ear: Option<OwnedFd>,
+    socket: OwnedFd,
     guest_mac: [u8; 6],
     guest: Ipv4Addr,
     /// An address on the link that nobody has.
@@ -56,29 +66,29 @@ pub(super) struct Raw {
 
 impl Raw {
     /// One that sends only.
-    pub(super) fn new(network: &Network) -> io::Result<Self> {
-        let mut own = network.host_address().octets();
-        own[3] = 66;
-        let (guest_mac, guest) = (network.guest_mac(), network.guest_address());
-        Ok(Self {
-            wire: Wire::open(network.interface())?,
-            ear: None,
-            guest_mac,
-            guest,
-            own: own.into(),
-            sent: 0,
-        })
+    pub(super) fn new(victim: &Victim) -> io::Result<Self> {
+        Self::with(victim, 0)
     }
 
     /// One that hears the guest, too.
-    pub(super) fn hearing(network: &Network) -> io::Result<Self> {
-        Ok(Self { ear: Some(listen(network.interface().name())?), ..Self::new(network)? })
+    pub(super) fn hearing(victim: &Victim) -> io::Result<Self> {
+        Self::with(victim, libc::ETH_P_IP as u16)
+    }
+
+    fn with(victim: &Victim, protocol: u16) -> io::Result<Self> {
+        let [a, b, c, _] = victim.host.octets();
+        let (guest_mac, guest, own) = (victim.guest_mac, victim.guest, Ipv4Addr::new(a, b, c, 66));
+        Ok(Self { socket: open(&victim.interface, protocol)?, guest_mac, guest, own, sent: 0 })
     }
 
     /// Sends what is behind the Ethernet header.
     pub(super) fn send_packet(&mut self, packet: &[u8]) {
         let frame = [&self.guest_mac[..], &MAC, &[8, 0], packet].concat();
-        self.sent += u64::from(self.wire.send(&frame).is_ok());
+        // SAFETY: the frame is readable for its length during the call.
+        let sent = unsafe {
+            libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), libc::MSG_DONTWAIT)
+        };
+        self.sent += u64::from(sent > 0);
     }
 
     /// An IPv4 header of the attacker's, or of `source`, without the checksum's bytes wrong.
@@ -142,7 +152,7 @@ impl Raw {
 
     /// The next segment of the guest's to the attacker's address, if one comes soon.
     pub(super) fn hear(&self, patience: Duration) -> Option<Heard> {
-        let ear = self.ear.as_ref()?.as_raw_fd();
+        let ear = self.socket.as_raw_fd();
         let mut poll = libc::pollfd { fd: ear, events: libc::POLLIN, revents: 0 };
         // SAFETY: one entry, which lives through the call.
         if unsafe { libc::poll(&raw mut poll, 1, patience.as_millis() as i32) } <= 0 {
@@ -181,12 +191,15 @@ impl Raw {
     }
 }
 
-/// A socket that hears every frame of an interface.
-fn listen(name: &str) -> io::Result<OwnedFd> {
+/// A socket that sends frames on an interface and hears those of one protocol, of none if it is 0.
+fn open(name: &str, protocol: u16) -> io::Result<OwnedFd> {
     let name = CString::new(name)?;
     // SAFETY: the name ends with NUL and lives through the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    let protocol = (libc::ETH_P_IP as u16).to_be();
+    if index == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let protocol = protocol.to_be();
     // SAFETY: no pointers are passed.
     let raw =
         unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol)) };
@@ -205,4 +218,25 @@ fn listen(name: &str) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     Ok(socket)
+}
+
+/// Makes the checksum of a TCP segment right, in a packet whose IPv4 header has no options (RFC 9293 3.1).
+fn set_tcp_checksum(packet: &mut [u8]) {
+    packet[36..38].copy_from_slice(&[0, 0]);
+    let words = packet[12..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let pseudo_header = words.sum::<u32>() + 6 + (packet.len() - 20) as u32;
+    let checksum = internet_checksum(&packet[20..], pseudo_header);
+    packet[36..38].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// The Internet checksum (RFC 1071) of these bytes, on top of a sum of 16-bit words.
+fn internet_checksum(bytes: &[u8], initial: u32) -> u16 {
+    let mut sum = initial;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+    }
+    while sum > 0xFFFF {
+        sum = (sum & 0xFFFF) + (sum >> 16);
+    }
+    !(sum as u16)
 }
