@@ -15,9 +15,10 @@ fn attacked(attack: Attack) -> Outcome {
     let guest = Guest::serving(&site);
     let outcome = serve(&guest, Some(attack), "/small", "/large", MOMENT);
     let (kept, new) = (&outcome.kept, &outcome.new);
-    println!("{attack:?}: {} frames, {kept:?}, {new:?}", outcome.attack_frames);
+    let (frames, counted) = (outcome.attack_frames, &outcome.counted);
+    println!("{attack}: {frames} frames, {} and {} answered, {counted:?}", kept.answered(), new.answered());
     assert!(outcome.attack_frames > 20, "{attack:?}: an attack of {} frames", outcome.attack_frames);
-    assert!(kept.answered() > 5 && new.answered() >= 2, "{attack:?}: {kept:?} {new:?}");
+    assert!(kept.answered() > 5 && new.answered() >= 2, "{attack}: too few were answered");
     assert_eq!(kept.broken, 0, "{attack:?}: a connection that stands is not harmed");
     assert!(outcome.grown_kib < MOST_GROWTH_KIB, "{attack:?}: {} KiB more", outcome.grown_kib);
     let named = attack.named_by().iter().any(|(layer, name)| outcome.count(layer, name) > 0);
@@ -35,7 +36,7 @@ fn syn_flood_is_counted_and_survived() {
         assert!(outcome.connections < 4_096, "{} connections", outcome.connections);
         // The half-open ones' places are all taken, and nobody gives way: newcomers come in by cookies.
         assert!(outcome.count("tcp", "syn_cookies_sent") > 0);
-        assert!(outcome.count("tcp", "syn_cookies_accepted") > 0, "{:?}", outcome.new);
+        assert!(outcome.count("tcp", "syn_cookies_accepted") > 0, "nobody came in by a cookie");
         assert_eq!(outcome.count("tcp", "half_open_evicted"), 0);
     });
 }

@@ -131,10 +131,9 @@ impl<'t, T: Tenant> EventLoop<'t, T> {
     fn work(&mut self) {
         let _span = exos_trace::span!("event loop");
         self.nic.transmit.reclaim();
-        self.nic.receive.restock();
         let transmit = &mut self.nic.transmit;
         self.tenant.work(&mut Devices { transmit, disk: self.disk.as_mut(), scale: self.scale });
-        self.nic.transmit.publish();
+        self.nic.publish();
         if let Some(disk) = &mut self.disk {
             disk.publish();
         }

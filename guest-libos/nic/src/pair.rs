@@ -85,6 +85,14 @@ impl<H: Hal, K> QueuePair<H, K> {
         })
     }
 
+    /// Ends a round, in which frames were taken and kept buffers let go: shows the device both. Who keeps what it receives calls this
+    /// and not the transmit queue's alone: when all buffers were kept, the device has none to write to, and a turn would last for ever.
+    #[inline]
+    pub fn publish(&mut self) {
+        self.receive.restock();
+        self.transmit.publish();
+    }
+
     /// Asks for interrupts before a sleep. Publishes first whatever is still unpublished, so nothing is left lying. A queue
     /// with a fault asks for nothing.
     pub fn request_interrupts(&mut self, interest: Interest) -> Arming {

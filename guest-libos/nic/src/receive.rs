@@ -230,10 +230,9 @@ impl<H: Hal> ReceiveQueue<H> {
         }
     }
 
-    /// Shows the device the buffers that were let go since [`Self::poll`] found nothing. Who sleeps without it may sleep for ever:
-    /// when all buffers were kept, the device has none to write to.
+    /// Shows the device the buffers that were let go since [`Self::poll`] found nothing.
     #[inline]
-    pub fn restock(&mut self) {
+    pub(crate) fn restock(&mut self) {
         if !self.returned.0.borrow().is_empty() {
             self.publish();
         }

@@ -225,7 +225,7 @@ fn kept_buffer_stays_as_it_is_and_goes_back_when_it_is_let_go() {
 }
 
 #[test]
-fn device_gets_buffers_that_are_let_go_before_the_driver_sleeps() {
+fn end_of_a_round_shows_the_device_the_buffers_that_were_let_go() {
     let mut b = bench::<()>(ALL_FEATURES, &SMALL);
     let all = b.receiver.waiting();
     for _ in 0..all {
@@ -238,7 +238,7 @@ fn device_gets_buffers_that_are_let_go_before_the_driver_sleeps() {
     }
     assert!(kept.len() == usize::from(all) && b.receiver.waiting() == 0);
     kept.clear();
-    b.pair.receive.restock();
+    b.pair.publish();
     assert_eq!(b.receiver.waiting(), all, "though nothing was there to poll");
 }
 

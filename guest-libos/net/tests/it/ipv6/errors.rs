@@ -13,7 +13,7 @@ fn echo(data: &[u8]) -> Vec<u8> {
 }
 
 /// An error with this type and code about what `frame` carried.
-fn error_about(frame: &[u8], kind: u8, code: u8, word: u32, from: Ipv6Addr) -> Vec<u8> {
+pub(super) fn error_about(frame: &[u8], kind: u8, code: u8, word: u32, from: Ipv6Addr) -> Vec<u8> {
     let quote = &frame[14..frame.len().min(14 + MAX_QUOTE_BYTES)];
     let message = [&[kind, code, 0, 0][..], &word.to_be_bytes(), quote].concat();
     icmpv6(from, OURS, &message)

@@ -21,7 +21,7 @@ pub(super) fn part(
     frame_with(FRAGMENT, &header(THEIRS, OURS, NextHeader::Udp), &bytes)
 }
 
-fn datagram(len: usize) -> Vec<u8> {
+pub(super) fn datagram(len: usize) -> Vec<u8> {
     let ip = header(THEIRS, OURS, NextHeader::Udp);
     let mut bytes = vec![0x10, 0, 0x13, 0x88];
     bytes.extend((8 + len as u16).to_be_bytes());
@@ -32,7 +32,7 @@ fn datagram(len: usize) -> Vec<u8> {
     bytes
 }
 
-fn bound() -> StaticHost {
+pub(super) fn bound() -> StaticHost {
     let mut host = settled();
     host.stack.bind_udp(5_000).unwrap();
     host

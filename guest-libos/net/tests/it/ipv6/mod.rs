@@ -1,6 +1,7 @@
 //! IPv6 between the wire and TCP: addresses and who else has them, neighbours, routers, errors, fragments.
 
 mod addresses;
+mod attacks;
 mod ecn;
 mod errors;
 mod fragments;

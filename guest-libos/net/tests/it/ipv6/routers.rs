@@ -13,20 +13,20 @@ const PREFIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 7, 0, 0, 0, 0);
 
 /// What an advertisement says.
 #[derive(Clone, Copy)]
-struct Advert {
-    router_s: u16,
-    prefix: Ipv6Addr,
-    prefix_len: u8,
+pub(super) struct Advert {
+    pub(super) router_s: u16,
+    pub(super) prefix: Ipv6Addr,
+    pub(super) prefix_len: u8,
     /// On-link and autonomous.
-    flags: u8,
-    valid_s: u32,
-    preferred_s: u32,
-    mtu: u32,
-    source: Ipv6Addr,
-    hop_limit: u8,
+    pub(super) flags: u8,
+    pub(super) valid_s: u32,
+    pub(super) preferred_s: u32,
+    pub(super) mtu: u32,
+    pub(super) source: Ipv6Addr,
+    pub(super) hop_limit: u8,
 }
 
-fn advert() -> Advert {
+pub(super) fn advert() -> Advert {
     Advert {
         router_s: 1_800,
         prefix: PREFIX,
@@ -41,7 +41,7 @@ fn advert() -> Advert {
 }
 
 impl Advert {
-    fn frame(self) -> Vec<u8> {
+    pub(super) fn frame(self) -> Vec<u8> {
         let mut bytes = vec![134, 0, 0, 0, 64, 0];
         bytes.extend(self.router_s.to_be_bytes());
         bytes.extend([0; 8]);
