@@ -105,6 +105,19 @@ pub struct SegmentEvents<'f> {
     pub output_due: bool,
 }
 
+impl<'f> Input<'f> {
+    /// Becomes the events of `conn`, where nothing has happened yet. They are written in their place: copies of them would
+    /// cost more than what they tell of.
+    #[inline]
+    pub(crate) fn begin_events(&mut self, conn: ConnId) -> &mut SegmentEvents<'f> {
+        *self = Self::Segment(SegmentEvents::none(conn));
+        match self {
+            Self::Segment(events) => events,
+            _ => unreachable!("it was just made"),
+        }
+    }
+}
+
 impl SegmentEvents<'_> {
     /// Nothing happened on `conn` yet.
     #[inline]

@@ -35,6 +35,11 @@ impl PathMtus {
         self.entries.len()
     }
 
+    /// Whether nothing was learned.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Packets to `destination` must not be larger than `mtu`. Returns whether that is news. When there are too many
     /// destinations the one that would be forgotten next gives way.
     pub(crate) fn learn(&mut self, destination: IpAddr, mtu: u16, proven: bool, now: Instant) -> bool {

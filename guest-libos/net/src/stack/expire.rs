@@ -40,12 +40,19 @@ impl<D: Data> Stack<D> {
             .wheel
             .next_deadline()
             .min(self.time_wait.next_deadline())
-            .min(self.reassembly.next_deadline())
+            .min(self.address.next_deadline())
+            .min(self.next_rare_deadline());
+        (deadline != Instant::NEVER).then_some(deadline)
+    }
+
+    /// The same of what is neither a connection nor was one.
+    #[inline]
+    fn next_rare_deadline(&self) -> Instant {
+        self.reassembly
+            .next_deadline()
             .min(self.path_mtus.next_deadline())
             .min(self.outbox.next_deadline())
-            .min(self.address.next_deadline())
-            .min(self.resolver.next_deadline());
-        (deadline != Instant::NEVER).then_some(deadline)
+            .min(self.resolver.next_deadline())
     }
 
     /// Does what is due at `now`, sends through `tx`, and tells `event` what applications must know. An event's
@@ -58,10 +65,12 @@ impl<D: Data> Stack<D> {
     ) {
         self.expire_address(now, tx, &mut event);
         self.time_wait.expire(now, &mut self.table.pairs);
-        self.outbox.send(tx);
-        self.expire_fragments(now, tx);
-        self.expire_path_mtus(now);
-        self.expire_ipv6(now, tx);
+        if self.next_rare_deadline() <= now {
+            self.outbox.send(tx);
+            self.expire_fragments(now, tx);
+            self.expire_path_mtus(now);
+            self.expire_ipv6(now, tx);
+        }
         while let Some(index) = self.wheel.pop_expired(now) {
             let Some((conn, fired)) = self.fire(index, now, tx) else { continue };
             match fired {

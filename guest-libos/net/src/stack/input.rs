@@ -48,22 +48,22 @@ impl<D: Data> Stack<D> {
     #[inline]
     pub fn input<'f>(&mut self, now: Instant, frame: &'f [u8], meta: RxMeta) -> Input<'f> {
         self.counters.frames_in += 1;
-        match self.frame_arrives(now, frame, meta) {
-            Ok(input) => input,
-            Err(reason) => {
-                self.counters.count_drop(reason);
-                Input::Nothing
-            }
+        let mut input = Input::Nothing;
+        if let Err(reason) = self.frame_arrives(now, frame, meta, &mut input) {
+            self.counters.count_drop(reason);
         }
+        input
     }
 
+    /// `input` is nothing yet, and stays nothing if the frame is dropped.
     #[inline]
     fn frame_arrives<'f>(
         &mut self,
         now: Instant,
         frame: &'f [u8],
         meta: RxMeta,
-    ) -> Result<Input<'f>, DropReason> {
+        input: &mut Input<'f>,
+    ) -> Result<(), DropReason> {
         let (ethernet, payload) = EthernetHeader::parse(frame)?;
         let to_us = ethernet.destination == self.config.mac;
         // Groups of IPv6 are its own to tell, if we speak it.
@@ -75,11 +75,14 @@ impl<D: Data> Stack<D> {
             return Err(DropReason::BadSource);
         }
         match ethernet.ether_type {
-            EtherType::Ipv4 if to_us => self.datagram_arrives(now, ethernet.source, payload, meta),
-            EtherType::Ipv4 => self.broadcast_arrives(now, ethernet.source, payload, meta),
-            EtherType::Arp => self.arp_arrives(now, payload),
-            EtherType::Ipv6 => self.ipv6_arrives(now, &ethernet, payload, meta),
+            EtherType::Ipv4 if to_us => {
+                return self.datagram_arrives(now, ethernet.source, payload, meta, input);
+            }
+            EtherType::Ipv4 => *input = self.broadcast_arrives(now, ethernet.source, payload, meta)?,
+            EtherType::Arp => *input = self.arp_arrives(now, payload)?,
+            EtherType::Ipv6 => *input = self.ipv6_arrives(now, &ethernet, payload, meta)?,
         }
+        Ok(())
     }
 
     #[inline]
@@ -89,15 +92,24 @@ impl<D: Data> Stack<D> {
         source_mac: MacAddress,
         bytes: &'f [u8],
         meta: RxMeta,
-    ) -> Result<Input<'f>, DropReason> {
+        input: &mut Input<'f>,
+    ) -> Result<(), DropReason> {
         let verify = if meta.checksum == RxChecksum::AllValid { Verify::Done } else { Verify::Here };
         let (ip, payload) = match Ipv4Header::parse(bytes, verify) {
-            Err(WireError::Fragment) => return self.fragment_arrives(now, source_mac, bytes),
-            Err(WireError::Unsupported) => return self.unknown_protocol_arrives(now, source_mac, bytes),
-            parsed => parsed?,
+            Ok(parsed) => parsed,
+            Err(WireError::Fragment) => {
+                *input = self.fragment_arrives(now, source_mac, bytes)?;
+                return Ok(());
+            }
+            Err(WireError::Unsupported) => {
+                *input = self.unknown_protocol_arrives(now, source_mac, bytes)?;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
         };
         if !self.config.is_ours(ip.destination) {
-            return self.offer_arrives(&ip, payload, meta);
+            *input = self.offer_arrives(&ip, payload, meta)?;
+            return Ok(());
         }
         if !ipv4::is_host(ip.source) || ip.source == self.config.ip {
             return Err(DropReason::BadSource);
@@ -106,16 +118,18 @@ impl<D: Data> Stack<D> {
         match ip.protocol {
             Protocol::Tcp => {
                 let verify = (meta.checksum == RxChecksum::Unknown).then_some(&ip);
-                let segment = Segment { ecn: Ecn::of(bytes[1]), ..Segment::parse(payload, verify)? };
+                let mut segment = Segment::parse(payload, verify)?;
+                segment.ecn = Ecn::of(bytes[1]);
                 let key = FlowKey::new(ip.source, segment.source_port, segment.destination_port);
-                self.segment_arrives(now, source_mac, key, &segment)
+                return self.segment_arrives_into(now, source_mac, key, &segment, input);
             }
             Protocol::Udp => {
                 let verify = meta.checksum == RxChecksum::Unknown;
-                self.udp_arrives(now, sender, &ip, payload, bytes, verify)
+                *input = self.udp_arrives(now, sender, &ip, payload, bytes, verify)?;
             }
-            Protocol::Icmp => self.icmp_arrives(now, sender, payload),
+            Protocol::Icmp => *input = self.icmp_arrives(now, sender, payload)?,
         }
+        Ok(())
     }
 
     /// RFC 1122 3.3.6: what was broadcast on the link but not to a broadcast address is dropped; and to a broadcast address
@@ -165,7 +179,7 @@ impl<D: Data> Stack<D> {
         Ok(error.map_or(Input::Nothing, Input::Reply))
     }
 
-    #[inline]
+    /// A segment that did not come straight in an IPv4 datagram.
     pub(super) fn segment_arrives<'f>(
         &mut self,
         now: Instant,
@@ -173,14 +187,30 @@ impl<D: Data> Stack<D> {
         key: FlowKey,
         segment: &Segment<'f>,
     ) -> Result<Input<'f>, DropReason> {
+        let mut input = Input::Nothing;
+        self.segment_arrives_into(now, sender_mac, key, segment, &mut input)?;
+        Ok(input)
+    }
+
+    #[inline]
+    fn segment_arrives_into<'f>(
+        &mut self,
+        now: Instant,
+        sender_mac: MacAddress,
+        key: FlowKey,
+        segment: &Segment<'f>,
+        input: &mut Input<'f>,
+    ) -> Result<(), DropReason> {
         let Some((conn, connection)) = self.table.find(key) else {
-            return self.segment_for_nobody(now, sender_mac, key, segment);
+            *input = self.segment_for_nobody(now, sender_mac, key, segment)?;
+            return Ok(());
         };
         self.counters.segments_in += 1;
         self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
         let was_open = connection.is_open();
         if connection.state == State::SynSent && !connection.send.has_sent_syn() {
-            return self.segment_before_syn(sender_mac, key, segment);
+            *input = self.segment_before_syn(sender_mac, key, segment)?;
+            return Ok(());
         }
         let mut ctx = Context {
             config: &self.config,
@@ -189,13 +219,14 @@ impl<D: Data> Stack<D> {
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
+        let events = input.begin_events(conn);
         let verdict = if connection.state == State::SynSent {
-            connection.segment_arrives_in_syn_sent(conn, segment, &mut ctx)
+            connection.segment_arrives_in_syn_sent(segment, events, &mut ctx)
         } else {
-            connection.segment_arrives(conn, segment, &mut ctx)
+            connection.segment_arrives(segment, events, &mut ctx)
         };
         match verdict {
-            Verdict::Events(events) => {
+            Verdict::Events => {
                 if events.ended.is_none() {
                     // The peer (or the router in between) has a new address on the link: follow a segment that was in
                     // the window, as ARP would follow an announcement.
@@ -217,11 +248,11 @@ impl<D: Data> Stack<D> {
                 if let Some(end) = events.ended {
                     self.end_by_segment(conn, end, now);
                 }
-                Ok(Input::Segment(events))
+                return Ok(());
             }
             Verdict::Reply(frame) => {
                 self.wheel.arm(conn.index, connection.deadline(&self.config));
-                Ok(Input::Reply(frame))
+                *input = Input::Reply(frame);
             }
             Verdict::Reset(sequence) => {
                 let reset = Fields {
@@ -234,16 +265,20 @@ impl<D: Data> Stack<D> {
                 self.counters.segments_out += 1;
                 self.counters.resets_out += 1;
                 self.wheel.arm(conn.index, connection.deadline(&self.config));
-                Ok(Input::Reply(connection.control_frame(&reset)))
+                *input = Input::Reply(connection.control_frame(&reset));
             }
             Verdict::Forget => {
                 self.counters.half_open_dropped += 1;
                 self.forget(conn);
-                Ok(Input::Nothing)
+                *input = Input::Nothing;
             }
-            Verdict::Silence => Ok(Input::Nothing),
-            Verdict::Drop(reason) => Err(reason),
+            Verdict::Silence => *input = Input::Nothing,
+            Verdict::Drop(reason) => {
+                *input = Input::Nothing;
+                return Err(reason);
+            }
         }
+        Ok(())
     }
 
     /// A handshake is over.
@@ -359,7 +394,8 @@ impl<D: Data> Stack<D> {
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
-        let timestamp_offset = self.isn.timestamp_offset(flow);
+        // Without timestamps there is no clock to show.
+        let timestamp_offset = peer.options.timestamps.map_or(0, |_| self.isn.timestamp_offset(flow));
         let (conn, connection) =
             self.table.insert(key, || Connection::accept(key, &peer, isn, timestamp_offset, template, &ctx));
         self.wheel.arm(conn.index, connection.deadline(&self.config));

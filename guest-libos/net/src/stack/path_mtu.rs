@@ -102,6 +102,9 @@ impl<D: Data> Stack<D> {
 
     /// A connection has opened: what others learned of the path counts for it, too.
     pub(super) fn apply_path_mtu(&mut self, conn: ConnId, now: Instant) {
+        if self.path_mtus.is_empty() && self.resolver.ipv6.is_none() {
+            return;
+        }
         let Some(connection) = self.table.get_mut(conn) else { return };
         let peer = connection.template.peer();
         if let Some(mtu) = self.resolver.narrower_mtu(&self.config, peer, self.path_mtus.proven(peer, now)) {

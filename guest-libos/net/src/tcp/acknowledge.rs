@@ -98,7 +98,7 @@ impl<D: Data> SendSide<D> {
             !self.learn(news, segment, arrival, ctx)
         };
         let echoed = self.ecn.concerns(segment) && self.take_echo(segment, news.advanced, ctx);
-        if grows && !echoed {
+        if grows && !echoed && self.congestion.heeds(window_use) {
             let (sent, smoothed_rtt) = (self.max, self.rto.smoothed().unwrap_or_default());
             let (now, bytes) = (ctx.now, news.advanced);
             self.congestion

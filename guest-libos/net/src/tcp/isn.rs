@@ -21,6 +21,18 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
+    /// By a key.
+    fn hash(self, key: &SipHasher24) -> u64 {
+        match self.pair {
+            None => key.hash(&self.key.0.to_le_bytes()),
+            Some(_) => {
+                let mut hasher = *key;
+                self.write(&mut hasher);
+                hasher.finish()
+            }
+        }
+    }
+
     pub(crate) fn write(self, hasher: &mut impl Hasher) {
         match self.pair {
             None => hasher.write_u64(self.key.0),
@@ -36,29 +48,30 @@ impl Flow {
 /// Draws initial sequence numbers.
 #[derive(Debug)]
 pub(crate) struct IsnGenerator {
-    secret: [u8; 16],
+    numbers: SipHasher24,
+    timestamps: SipHasher24,
+}
+
+/// A key of its own for what `label` says.
+fn derive(secret: &[u8; 16], label: u8) -> SipHasher24 {
+    let word = |half| SipHasher24::new_with_key(secret).hash(&[label, half]);
+    SipHasher24::new_with_keys(word(0), word(1))
 }
 
 impl IsnGenerator {
     pub(crate) fn new(secret: [u8; 16]) -> Self {
-        Self { secret }
+        Self { numbers: derive(&secret, b'n'), timestamps: derive(&secret, b't') }
     }
 
     /// What a connection's timestamps add to the clock (RFC 7323 5.4): the same whenever its addresses come again, so that
     /// they go on where those of the last connection ended (RFC 6191).
     pub(crate) fn timestamp_offset(&self, flow: Flow) -> u32 {
-        let mut hasher = SipHasher24::new_with_key(&self.secret);
-        hasher.write(b"timestamps");
-        flow.write(&mut hasher);
-        hasher.finish() as u32
+        flow.hash(&self.timestamps) as u32
     }
 
     /// RFC 6528 3: ISN = M + F(connection), M a clock that ticks every 4 microseconds.
     pub(crate) fn next(&self, flow: Flow, now: Instant) -> Seq {
-        let mut hasher = SipHasher24::new_with_key(&self.secret);
-        hasher.write(b"isn");
-        flow.write(&mut hasher);
-        Seq::new(hasher.finish() as u32) + (now.as_nanos() / 4_000) as u32
+        Seq::new(flow.hash(&self.numbers) as u32) + (now.as_nanos() / 4_000) as u32
     }
 }
 

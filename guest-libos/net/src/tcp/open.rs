@@ -17,7 +17,7 @@ use crate::config::{Config, Ecn};
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::driver::{Full, Transmit};
-use crate::events::{AckDue, ConnId, End, SegmentEvents};
+use crate::events::{AckDue, End, SegmentEvents};
 use crate::frame::ControlFrame;
 use crate::time::Instant;
 use crate::wire::tcp::{Control, Segment, flags};
@@ -120,10 +120,10 @@ impl<D: Data> Connection<D> {
     #[cold]
     pub(crate) fn segment_arrives_in_syn_sent<'f>(
         &mut self,
-        id: ConnId,
         segment: &Segment<'f>,
+        events: &mut SegmentEvents<'f>,
         ctx: &mut Context<'_>,
-    ) -> Verdict<'f> {
+    ) -> Verdict {
         // First, check the ACK bit: only our SYN can be acknowledged.
         let acknowledged = match segment.acknowledgment {
             Some(ack) if ack == self.send.next => Some(ack),
@@ -138,11 +138,12 @@ impl<D: Data> Connection<D> {
         match (segment.control, acknowledged) {
             (Control::Rst, Some(_)) => {
                 ctx.counters.resets_in += 1;
-                Verdict::Events(SegmentEvents { ended: Some(End::Refused), ..SegmentEvents::none(id) })
+                events.ended = Some(End::Refused);
+                Verdict::Events
             }
             (Control::Syn, Some(ack)) => {
                 self.agree(segment, ctx);
-                self.open_by_syn_ack(id, segment, ack, ctx)
+                self.open_by_syn_ack(segment, ack, events, ctx)
             }
             (Control::Syn, None) => {
                 // Both open at once. Text is left for the peer to send again, once it may be delivered.
@@ -180,20 +181,19 @@ impl<D: Data> Connection<D> {
     /// The peer's SYN with an acknowledgment of ours: the connection is open, and an acknowledgment is due at once.
     pub(crate) fn open_by_syn_ack<'f>(
         &mut self,
-        id: ConnId,
         segment: &Segment<'f>,
         ack: Seq,
+        events: &mut SegmentEvents<'f>,
         ctx: &mut Context<'_>,
-    ) -> Verdict<'f> {
+    ) -> Verdict {
         let options = SynOptions::parse(segment.options);
         let echo = options.timestamps.filter(|_| self.timestamps.enabled).map(|timestamps| timestamps.echo);
-        let mut events = SegmentEvents::none(id);
-        self.open(segment, ack, echo, &mut events, ctx);
+        self.open(segment, ack, echo, events, ctx);
         self.receive.owe_ack(AckDue::Now, ctx);
         // "If there are other controls or text in the segment, then continue processing at the sixth step".
         let text = Segment { sequence: segment.sequence + 1, control: Control::None, ..*segment };
-        self.text_arrives(&text, &mut events, ctx);
-        self.conclude(&mut events, ctx);
-        Verdict::Events(events)
+        self.text_arrives(&text, events, ctx);
+        self.conclude(events, ctx);
+        Verdict::Events
     }
 }

@@ -8,7 +8,7 @@ use super::rack::Arrival;
 use super::{Context, Seq};
 use crate::counters::DropReason;
 use crate::data::Data;
-use crate::events::{AckDue, ConnId, End, SegmentEvents};
+use crate::events::{AckDue, End, SegmentEvents};
 use crate::frame::ControlFrame;
 use crate::time::Instant;
 use crate::wire::tcp::{Control, Segment};
@@ -16,7 +16,7 @@ use crate::wire::tcp_options::Timestamps;
 
 /// What became of a segment.
 #[derive(Debug)]
-pub(crate) enum Verdict<'f> {
+pub(crate) enum Verdict {
     /// Nothing to tell anybody.
     Drop(DropReason),
     /// Consumed; the answer is held back by a rate limit.
@@ -27,8 +27,8 @@ pub(crate) enum Verdict<'f> {
     Reset(Seq),
     /// A connection that the application never saw is gone.
     Forget,
-    /// Something for the application. With `ended`, the connection is gone.
-    Events(SegmentEvents<'f>),
+    /// Something for the application, which was written where the caller wants it. With `ended`, the connection is gone.
+    Events,
 }
 
 /// Why an acknowledgment is not taken.
@@ -47,20 +47,21 @@ enum TimestampsError {
     Old,
 }
 
-impl From<Option<ControlFrame<'static>>> for Verdict<'_> {
+impl From<Option<ControlFrame<'static>>> for Verdict {
     fn from(reply: Option<ControlFrame<'static>>) -> Self {
         reply.map_or(Self::Silence, Self::Reply)
     }
 }
 
 impl<D: Data> Connection<D> {
+    /// What it means for the application goes into `events`, in which nothing has happened yet.
     #[inline]
     pub(crate) fn segment_arrives<'f>(
         &mut self,
-        id: ConnId,
         segment: &Segment<'f>,
+        events: &mut SegmentEvents<'f>,
         ctx: &mut Context<'_>,
-    ) -> Verdict<'f> {
+    ) -> Verdict {
         // First, check timestamps (RFC 7323 5.3) and the sequence number.
         self.receive.end_loan();
         let timestamps = match self.timestamps_of(segment, ctx.now) {
@@ -69,11 +70,11 @@ impl<D: Data> Connection<D> {
             Err(TimestampsError::Old) => {
                 ctx.counters.old_timestamps_in += 1;
                 // Its bytes may be of another connection: not reported as a duplicate.
-                return self.unacceptable(id, &Segment { payload: &[], ..*segment }, ctx);
+                return self.unacceptable(&Segment { payload: &[], ..*segment }, events, ctx);
             }
         };
         if !self.receive.is_acceptable(segment.sequence, segment.sequence_len()) {
-            return self.unacceptable(id, segment, ctx);
+            return self.unacceptable(segment, events, ctx);
         }
         if let Some(timestamps) = timestamps {
             let last_ack_sent = self.receive.last_ack_sent;
@@ -81,22 +82,21 @@ impl<D: Data> Connection<D> {
         }
         // Second, check the RST bit. Third would be security, which nobody has. Fourth, check the SYN bit.
         match segment.control {
-            Control::Rst => return self.reset_arrives(id, segment, ctx),
-            Control::Syn => return self.syn_arrives(id, segment, ctx),
+            Control::Rst => return self.reset_arrives(segment, events, ctx),
+            Control::Syn => return self.syn_arrives(segment, events, ctx),
             Control::None | Control::Fin => {}
         }
         self.keep_alive.heard(ctx.now);
         // Fifth, check the ACK field.
         let Some(ack) = segment.acknowledgment else { return Verdict::Drop(DropReason::Unacceptable) };
         let echo = timestamps.map(|timestamps| timestamps.echo);
-        let mut events = SegmentEvents::none(id);
         if self.state == State::SynReceived {
             if !(ack.is_after(self.send.una) && ack.is_at_or_before(self.send.next)) {
                 return Verdict::Reset(ack);
             }
-            self.open(segment, ack, echo, &mut events, ctx);
+            self.open(segment, ack, echo, events, ctx);
         } else {
-            match self.acknowledgment_arrives(ack, echo, segment, &mut events, ctx) {
+            match self.acknowledgment_arrives(ack, echo, segment, events, ctx) {
                 Ok(()) => {}
                 Err(AckError::NotOurs) => return self.challenge_ack(ctx).into(),
                 Err(AckError::Optimistic) => return self.refuse_optimist(events, ctx),
@@ -110,13 +110,13 @@ impl<D: Data> Connection<D> {
             {
                 events.urgent = self.receive.urgent_arrives(segment.sequence + u32::from(pointer));
             }
-            self.text_arrives(segment, &mut events, ctx);
+            self.text_arrives(segment, events, ctx);
             if self.state == State::TimeWait {
-                self.enter_time_wait(&mut events, ctx);
+                self.enter_time_wait(events, ctx);
             }
         }
-        self.conclude(&mut events, ctx);
-        Verdict::Events(events)
+        self.conclude(events, ctx);
+        Verdict::Events
     }
 
     /// Our SYN was acknowledged: the handshake is over.
@@ -168,12 +168,17 @@ impl<D: Data> Connection<D> {
 
     /// "If an incoming segment is not acceptable, an acknowledgment should be sent in reply (unless the RST bit is set)".
     #[cold]
-    fn unacceptable<'f>(&mut self, id: ConnId, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
+    fn unacceptable<'f>(
+        &mut self,
+        segment: &Segment<'f>,
+        events: &mut SegmentEvents<'f>,
+        ctx: &mut Context<'_>,
+    ) -> Verdict {
         if segment.control == Control::Rst {
             return Verdict::Drop(DropReason::Unacceptable);
         }
         if segment.control == Control::Syn {
-            return self.syn_arrives(id, segment, ctx);
+            return self.syn_arrives(segment, events, ctx);
         }
         ctx.counters.duplicates_in += 1;
         if segment.payload.is_empty() && segment.control != Control::Fin {
@@ -192,14 +197,19 @@ impl<D: Data> Connection<D> {
 
     /// RFC 9293 3.10.7.4, fourth, with RFC 5961 4.2: a challenge ACK whatever the sequence number.
     #[cold]
-    fn syn_arrives<'f>(&mut self, id: ConnId, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
+    fn syn_arrives<'f>(
+        &mut self,
+        segment: &Segment<'f>,
+        events: &mut SegmentEvents<'f>,
+        ctx: &mut Context<'_>,
+    ) -> Verdict {
         if self.state == State::SynReceived && segment.sequence == self.receive.next - 1 {
             if let Some(ack) = segment.acknowledgment.filter(|&ack| self.is_active && ack == self.send.next) {
                 // Both opened at once, and the peer's answer to our SYN says it all.
                 if ecn::Agreed::by_syn_ack(segment, ctx.config.ecn, false) == ecn::Agreed::No {
                     self.agree_on_ecn(ecn::Agreed::No);
                 }
-                return self.open_by_syn_ack(id, segment, ack, ctx);
+                return self.open_by_syn_ack(segment, ack, events, ctx);
             }
             if ecn::Agreed::by_syn(segment, ctx.config.ecn) == ecn::Agreed::No {
                 // RFC 3168 6.1.1: the peer does without, and nothing of ours may be marked.
@@ -214,7 +224,12 @@ impl<D: Data> Connection<D> {
 
     /// RFC 9293 3.10.7.4, second, with RFC 5961 3.2: only the exact sequence number resets.
     #[cold]
-    fn reset_arrives<'f>(&mut self, id: ConnId, segment: &Segment<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
+    fn reset_arrives(
+        &mut self,
+        segment: &Segment<'_>,
+        events: &mut SegmentEvents<'_>,
+        ctx: &mut Context<'_>,
+    ) -> Verdict {
         if segment.sequence != self.receive.next {
             return self.challenge_ack(ctx).into();
         }
@@ -223,13 +238,15 @@ impl<D: Data> Connection<D> {
             return Verdict::Forget;
         }
         if self.state == State::SynReceived {
-            return Verdict::Events(SegmentEvents { ended: Some(End::Refused), ..SegmentEvents::none(id) });
+            events.ended = Some(End::Refused);
+            return Verdict::Events;
         }
         // RFC 1337: TIME-WAIT ignores it.
         if self.state == State::TimeWait {
             return Verdict::Silence;
         }
-        Verdict::Events(SegmentEvents { ended: Some(End::Reset), ..SegmentEvents::none(id) })
+        events.ended = Some(End::Reset);
+        Verdict::Events
     }
 
     /// RFC 9293 3.10.7.4, fifth, for the states from ESTABLISHED on.
@@ -273,13 +290,13 @@ impl<D: Data> Connection<D> {
 
     /// The peer acknowledges what it has not received: no acknowledgment of its will be believed again.
     #[cold]
-    fn refuse_optimist<'f>(&mut self, mut events: SegmentEvents<'f>, ctx: &mut Context<'_>) -> Verdict<'f> {
+    fn refuse_optimist(&mut self, events: &mut SegmentEvents<'_>, ctx: &mut Context<'_>) -> Verdict {
         ctx.counters.optimistic_acks += 1;
         events.ended = Some(End::OptimisticAck);
         events.last_ack = Some(self.reset_frame());
         ctx.counters.segments_out += 1;
         ctx.counters.resets_out += 1;
-        Verdict::Events(events)
+        Verdict::Events
     }
 
     fn fin_acknowledged(&mut self, events: &mut SegmentEvents<'_>, ctx: &mut Context<'_>) {

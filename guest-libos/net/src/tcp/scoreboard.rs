@@ -68,10 +68,13 @@ impl Scoreboard {
     }
 
     /// Forgets everything and keeps the memory for whoever is next, unless it is unusually much.
+    #[inline]
     pub(crate) fn clear(&mut self) {
         self.tail = None;
         self.records.clear();
-        self.records.shrink_to(KEPT_RECORDS);
+        if self.records.capacity() > KEPT_RECORDS {
+            self.records.shrink_to(KEPT_RECORDS);
+        }
         (self.sacked, self.lost, self.again) = (0, 0, false);
     }
 

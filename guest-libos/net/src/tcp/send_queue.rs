@@ -89,7 +89,7 @@ impl<D: Data> SendQueue<D> {
     #[inline]
     pub(crate) fn push(&mut self, data: D, spares: &mut SpareBacklogs<D>) {
         if data.len() > 0 {
-            self.backlog.get_or_insert_with(|| spares.0.pop().unwrap_or_default()).push(data);
+            self.backlog.get_or_insert_with(|| spares.0.pop().unwrap_or_else(fresh)).push(data);
         }
     }
 
@@ -143,6 +143,11 @@ impl<D: Data> SendQueue<D> {
             backlog.acknowledge(len);
         }
     }
+}
+
+#[cold]
+fn fresh<D>() -> Box<Backlog<D>> {
+    Box::default()
 }
 
 impl<D> Default for Backlog<D> {

@@ -30,6 +30,40 @@ impl<D: Data> SendSide<D> {
     #[inline]
     pub(crate) fn update_timer(&mut self, ctx: &Context<'_>) {
         debug_assert!(self.is_sound(), "{:?} {:?} {:?}", self.una, self.next, self.queue.board());
+        if self.timer == SendTimer::Acknowledgment && self.una == self.max && !self.has_unsent() {
+            // All has arrived: the most frequent case.
+            (self.timer, self.timer_at) = (SendTimer::Off, Instant::NEVER);
+            return;
+        }
+        if self.next == self.una || !self.loss.is_untouched() {
+            return self.choose_timer(ctx);
+        }
+        self.wait_for_acknowledgment(ctx);
+    }
+
+    /// Something is on its way.
+    #[inline]
+    fn wait_for_acknowledgment(&mut self, ctx: &Context<'_>) {
+        if self.timer != SendTimer::Acknowledgment {
+            self.begin_to_wait(SendTimer::Acknowledgment, ctx);
+        }
+        self.update_probe(ctx.now);
+        self.timer_at = self.timeout_at.min(self.probe_at).min(self.loss.reorder_at);
+    }
+
+    #[inline]
+    fn begin_to_wait(&mut self, wanted: SendTimer, ctx: &Context<'_>) {
+        if wanted == SendTimer::Persist {
+            self.progress_at = ctx.now;
+        }
+        if wanted == SendTimer::Persist || self.timer == SendTimer::Persist {
+            self.rto.reset_backoff();
+        }
+        self.timer = wanted;
+        self.timeout_at = ctx.now + self.rto.timeout();
+    }
+
+    fn choose_timer(&mut self, ctx: &Context<'_>) {
         let lost = self.queue.board().lost();
         let wanted = if self.next.since(self.una) > lost {
             SendTimer::Acknowledgment
@@ -41,24 +75,13 @@ impl<D: Data> SendSide<D> {
         } else {
             SendTimer::Off
         };
-        if wanted != self.timer {
-            if wanted == SendTimer::Persist {
-                self.progress_at = ctx.now;
-            }
-            if wanted == SendTimer::Persist || self.timer == SendTimer::Persist {
-                self.rto.reset_backoff();
-            }
-            self.timer = wanted;
-            self.timeout_at = ctx.now + self.rto.timeout();
+        if wanted == SendTimer::Acknowledgment {
+            return self.wait_for_acknowledgment(ctx);
         }
-        self.timer_at = match wanted {
-            SendTimer::Off => Instant::NEVER,
-            SendTimer::Persist => self.timeout_at,
-            SendTimer::Acknowledgment => {
-                self.update_probe(ctx.now);
-                self.timeout_at.min(self.probe_at).min(self.loss.reorder_at)
-            }
-        };
+        if wanted != self.timer {
+            self.begin_to_wait(wanted, ctx);
+        }
+        self.timer_at = if wanted == SendTimer::Off { Instant::NEVER } else { self.timeout_at };
     }
 
     /// RFC 6298 (5.4) to (5.7), RFC 5681 3.1, RFC 8985 6.3: what is lost is sent again, slowly.

@@ -196,7 +196,11 @@ impl HeaderTemplate {
         }
     }
 
+    #[inline]
     fn set_ipv4_octet(&mut self, at: usize, octet: u8) {
+        if self.bytes[IP + at] == octet {
+            return;
+        }
         self.bytes[IP + at] = octet;
         let mut header = [0; ipv4::HEADER_BYTES];
         header.copy_from_slice(&self.bytes[IP..IP + ipv4::HEADER_BYTES]);

@@ -62,6 +62,9 @@ impl<D: Data> Connection<D> {
             while let Some(planned) = self.send.plan(self.max_payload_now(max_payload)) {
                 self.emit(ctx, tx, self.send.next, planned, sent)?;
                 self.send.sent(planned, ctx);
+                if !self.send.has_unsent() {
+                    break;
+                }
             }
         }
         let pure_ack = match policy {

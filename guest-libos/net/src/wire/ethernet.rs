@@ -65,15 +65,16 @@ impl EthernetHeader {
     #[inline]
     pub fn parse(frame: &[u8]) -> Result<(Self, &[u8]), WireError> {
         let (header, payload) = frame.split_first_chunk::<HEADER_BYTES>().ok_or(WireError::Malformed)?;
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = *header;
         let ether_type = match u16_at(header, 12) {
             0x0800 => EtherType::Ipv4,
             0x0806 => EtherType::Arp,
             0x86DD => EtherType::Ipv6,
             _ => return Err(WireError::Unsupported),
         };
-        let destination = MacAddress([d0, d1, d2, d3, d4, d5]);
-        Ok((Self { destination, source: MacAddress([s0, s1, s2, s3, s4, s5]), ether_type }, payload))
+        let (mut destination, mut source) = (MacAddress::default(), MacAddress::default());
+        destination.0.copy_from_slice(&header[..6]);
+        source.0.copy_from_slice(&header[6..12]);
+        Ok((Self { destination, source, ether_type }, payload))
     }
 
     /// Writes the header.

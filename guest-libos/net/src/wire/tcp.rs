@@ -96,13 +96,15 @@ impl<'f> Segment<'f> {
             return Err(WireError::Checksum);
         }
         let bits = header[13];
-        let control = match bits & (flags::SYN | flags::FIN | flags::RST) {
-            0 => Control::None,
-            flags::SYN => Control::Syn,
-            flags::FIN => Control::Fin,
+        let control = if bits & (flags::SYN | flags::FIN | flags::RST) == 0 {
+            Control::None
+        } else if bits & flags::SYN == 0 {
+            if bits & flags::RST == 0 { Control::Fin } else { Control::Rst }
+        } else if bits & (flags::FIN | flags::RST) == 0 {
+            Control::Syn
+        } else {
             // Nobody sends SYN with FIN or RST but scanners.
-            combined if combined & flags::SYN != 0 => return Err(WireError::Malformed),
-            _ => Control::Rst,
+            return Err(WireError::Malformed);
         };
         Ok(Self {
             source_port: u16_at(header, 0),

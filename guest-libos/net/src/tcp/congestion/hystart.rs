@@ -62,7 +62,8 @@ impl HyStart {
         if let Some(rtt) = ack.rtt {
             self.sample(rtt.as_micros().min(u64::from(NONE - 1)) as u32);
         }
-        if self.round_end.is_at_or_before(ack.number) {
+        // A round that ends beyond what was sent is one of before a long time in which nobody looked.
+        if self.round_end.is_at_or_before(ack.number) || self.round_end.is_after(ack.sent) {
             self.end_round(ack.sent);
         }
         match self.css_rounds {
@@ -172,6 +173,15 @@ mod tests {
         rounds.0.round_end = Seq::new(7);
         rounds.round(50, 7);
         assert_eq!(rounds.round(100, 7), [Next::SlowStart; 2]);
+    }
+
+    #[test]
+    fn round_of_before_two_gigabytes_that_nobody_looked_at_is_over() {
+        let mut rounds = begun();
+        rounds.round(50, 20);
+        rounds.0.round_end = Seq::new(rounds.1 + 1_000_000);
+        rounds.round(50, 20);
+        assert_eq!(rounds.0.round_end, Seq::new(rounds.1 + 20));
     }
 
     #[test]

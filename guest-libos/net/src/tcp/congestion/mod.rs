@@ -133,6 +133,13 @@ impl Congestion {
         self.window < self.threshold
     }
 
+    /// Whether an acknowledgment can make the window grow or tell something of it. In slow start nothing is learned from a
+    /// window that is not used: what HyStart++ looks for is a queue that this window makes.
+    #[inline]
+    pub(crate) fn heeds(&self, window_use: WindowUse) -> bool {
+        window_use == WindowUse::Limiting || !matches!(self.phase, Phase::First(..) | Phase::Unwatched(_))
+    }
+
     #[inline]
     pub(crate) fn on_ack(&mut self, ack: &Ack, mss: u32) {
         if let Phase::First(hystart, _) = &mut self.phase {
@@ -346,6 +353,16 @@ mod tests {
         // RFC 5681 3.2: what was on its way.
         assert_eq!(after(CongestionControl::NewReno, 6 * MSS, WindowUse::Limiting), 3 * MSS);
         assert_eq!(after(CongestionControl::NewReno, 12 * MSS, WindowUse::Limiting), 5 * MSS);
+    }
+
+    #[test]
+    fn spare_window_is_watched_only_where_growth_goes_by_time() {
+        for algorithm in [CongestionControl::NewReno, CongestionControl::Cubic] {
+            let mut congestion = congestion(algorithm);
+            assert!(congestion.heeds(WindowUse::Limiting) && !congestion.heeds(WindowUse::Spare));
+            congestion.on_loss(10 * MSS, WindowUse::Limiting, MSS);
+            assert!(congestion.heeds(WindowUse::Limiting) && congestion.heeds(WindowUse::Spare));
+        }
     }
 
     #[test]
