@@ -145,6 +145,52 @@ fn flood_of_syns_allocates_nothing_once_the_backlog_is_full() {
     );
 }
 
+/// A server that closes first, a connection per request: nothing is allocated but room for records, and each of them, with
+/// its share of the tables at their worst, just after they have grown, takes less than 64 bytes.
+#[test]
+fn connections_one_after_another_leave_less_than_64_bytes_each_in_time_wait() {
+    const CONNECTIONS: u16 = 7_169;
+    let config = Config::new(MacAddress([2, 0, 0, 0, 0, 1]), [10, 0, 0, 1].into(), 24, [1; 16]);
+    let mut stack = Stack::<&'static [u8]>::new(config, Instant::ZERO).unwrap();
+    stack.listen(80).unwrap();
+    let mut wire = Wire::default();
+    let (mut before, mut allocations) = (0, 0);
+    for port in 0..=CONNECTIONS {
+        let from = |mut frame: Vec<u8>| {
+            frame[34..36].copy_from_slice(&(port + 1).to_be_bytes());
+            frame
+        };
+        let syn = from(frame(2, 0, 0, 0));
+        let request = from(frame(24, 1, 0, 100));
+        let fin = from(frame(17, 101, 0, 0));
+        let held = (HELD.with(Cell::get), ALLOCATIONS.with(Cell::get));
+        let (syn, mut request, mut fin) = (syn, request, fin);
+        let Input::Reply(syn_ack) = stack.input(Instant::ZERO, &syn, META) else { panic!("no SYN-ACK") };
+        wire.transmit_control(&syn_ack).unwrap();
+        let ack = wire.server_isn.wrapping_add(1);
+        request[42..46].copy_from_slice(&ack.to_be_bytes());
+        let Input::Segment(events) = stack.input(Instant::ZERO, &request, META) else { panic!("not opened") };
+        let conn = events.conn;
+        stack.send(conn, &[7; 500]).unwrap();
+        stack.close(conn).unwrap();
+        stack.output(conn, Instant::ZERO, &mut wire, AckPolicy::Merge).unwrap();
+        fin[42..46].copy_from_slice(&ack.wrapping_add(501).to_be_bytes());
+        let Input::Segment(events) = stack.input(Instant::ZERO, &fin, META) else { panic!("no events") };
+        assert!(events.ended.is_some() && events.last_ack.is_some());
+        // The first one leaves its place and its backlog to all others.
+        if port > 0 {
+            before += HELD.with(Cell::get).wrapping_sub(held.0);
+            allocations += ALLOCATIONS.with(Cell::get) - held.1;
+        }
+    }
+    assert_eq!(stack.time_wait(), usize::from(CONNECTIONS) + 1);
+    let each = before as f64 / f64::from(CONNECTIONS);
+    println!("{each:.1} bytes held a record in TIME-WAIT, {allocations} allocations for all");
+    assert!(each < 64.0, "{each}");
+    // A piece for 256 records each, the list of them, and the doublings of the hash table.
+    assert!(allocations < 64, "{allocations}");
+}
+
 /// As many as fill a table that doubles, so that nothing of it is empty; each has had a request in two parts, and a
 /// response that was acknowledged. What the stack keeps for whoever is next is in the sum.
 #[test]

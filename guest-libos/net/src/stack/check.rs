@@ -41,6 +41,7 @@ impl<D: Data> Stack<D> {
         assert!(self.table.len() <= config.max_connections as usize);
         assert!(half_open <= config.max_half_open);
         assert!(self.half_open_order.len() <= 2 * config.max_half_open as usize + 1);
+        self.time_wait.check();
         assert!(self.time_wait.len() <= config.max_time_wait as usize);
         assert!(self.blocked.len() <= 2 * self.table.places() as usize + 2);
         assert!(self.waiting.len() <= 2 * self.table.places() as usize + 2);

@@ -64,7 +64,7 @@ impl<D: Data> Stack<D> {
         mut event: impl FnMut(ConnId, TimerEvent),
     ) {
         self.expire_address(now, tx, &mut event);
-        self.time_wait.expire(now, &mut self.table.pairs);
+        self.time_wait.expire(now);
         if self.next_rare_deadline() <= now {
             self.outbox.send(tx);
             self.expire_fragments(now, tx);
@@ -173,7 +173,7 @@ impl<D: Data> Stack<D> {
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
-        let (key, record) = (connection.key, connection.time_wait_record(&ctx));
-        self.counters.time_wait_evicted += self.time_wait.insert(key, record, &mut self.table.pairs);
+        let (flow, record) = (self.table.pairs.flow(connection.key), connection.time_wait_record(&ctx));
+        self.counters.time_wait_evicted += self.time_wait.insert(flow, record);
     }
 }

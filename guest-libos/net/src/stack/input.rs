@@ -320,7 +320,8 @@ impl<D: Data> Stack<D> {
         self.counters.segments_in += 1;
         self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
         let mut isn_floor = None;
-        match self.time_wait.segment_arrives(key, segment, now, &self.config, &mut self.table.pairs) {
+        let flow = self.table.pairs.flow(key);
+        match self.time_wait.segment_arrives(flow, segment, now, &self.config) {
             None => {}
             Some(TimeWaitAnswer::Ignore) => return Ok(Input::Nothing),
             Some(TimeWaitAnswer::Acknowledge { sequence, acknowledgment, timestamps }) => {

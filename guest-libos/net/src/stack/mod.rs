@@ -115,7 +115,7 @@ impl<D: Data> Stack<D> {
             spare_backlogs: SpareBacklogs::new(),
             spare_buffers: SpareBuffers::default(),
             wheel: TimerWheel::new(now),
-            time_wait: TimeWaitTable::new(config.max_time_wait as usize, hash.clone()),
+            time_wait: TimeWaitTable::new(config.max_time_wait as usize, config.secret),
             listening: Vec::new(),
             isn: IsnGenerator::new(config.secret),
             source_ports: SourcePorts::new(config.secret),
@@ -354,7 +354,7 @@ impl<D: Data> Stack<D> {
         self.time_wait.len()
     }
 
-    /// Pairs of IPv6 addresses that connections and TIME-WAIT records have between them.
+    /// Pairs of IPv6 addresses that connections have between them.
     pub fn address_pairs(&self) -> usize {
         self.table.pairs.len()
     }

@@ -65,7 +65,7 @@ impl<D: Data> Stack<D> {
         let port = self.source_ports.choose(&self.config.ephemeral_ports, remote, |port| {
             self.listening.binary_search(&port).is_err()
                 && self.table.find(key_from(port)).is_none()
-                && !self.time_wait.contains(key_from(port), now)
+                && !self.time_wait.contains(self.table.pairs.flow(key_from(port)), now)
         });
         let key = key_from(port.ok_or(ConnectError::PortsInUse)?);
         let next_hop = self.resolver.lookup(hop, now);

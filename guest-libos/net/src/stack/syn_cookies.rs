@@ -85,7 +85,7 @@ impl<D: Data> Stack<D> {
         };
         if !self.syn_cookies.is_expecting(now)
             || self.listening.binary_search(&segment.destination_port).is_err()
-            || self.time_wait.contains(key, now)
+            || self.time_wait.contains(self.table.pairs.flow(key), now)
         {
             return Ok(false);
         }

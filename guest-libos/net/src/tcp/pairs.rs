@@ -1,4 +1,4 @@
-//! Both IPv6 addresses of a connection or a TIME-WAIT record as one small number, so that a [`FlowKey`] takes eight bytes in
+//! Both IPv6 addresses of a connection as one small number, so that a [`FlowKey`] takes eight bytes in
 //! either family and IPv4 pays nothing. All that have the same two addresses share the pair, which goes with the last one.
 
 use core::hash::{Hash, Hasher};
@@ -35,7 +35,7 @@ impl Hash for Pair {
 #[derive(Debug)]
 struct Slot {
     pair: Pair,
-    /// Connections and records that have it.
+    /// Connections that have it.
     users: u32,
 }
 

@@ -1,19 +1,32 @@
 //! TIME-WAIT (RFC 9293 3.10.7.4, 3.6.1): what is left of a connection that we closed first, as small records in a table
-//! of their own. All last equally long, so the order of their making is the order of their end.
+//! of their own. All last equally long, so the order of their making is the order of their end: they are in a list, and no
+//! record has a timer.
+//!
+//! A record is found by one word. For IPv4 that is the connection's key. For IPv6 it is a keyed hash of addresses and ports,
+//! so that no record holds 32 bytes of addresses: of the 2^31 pairs that 65,536 records make, two are the same in one of 2^30
+//! tables, and nobody can look for such addresses without the secret. If it happens, the older record gives way, as it does
+//! where there are too many; or a stranger's SYN counts as one of the connection before, and opens no later than the record
+//! ends. No data goes wrong, since a record has none.
 
-use alloc::collections::VecDeque;
+use core::hash::{BuildHasher, Hasher};
 
-use hashbrown::HashMap;
+use alloc::vec::Vec;
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
 
 use super::Seq;
-use super::isn::FlowHash;
-use super::pairs::Pairs;
+use super::isn::{Flow, FlowHash};
 use super::table::FlowKey;
 use super::timestamps::TimestampState;
 use crate::config::Config;
 use crate::time::Instant;
 use crate::wire::tcp::{Control, Segment};
 use crate::wire::tcp_options::Timestamps;
+
+/// Records come in pieces of so many: a table that grows moves none of them, and is never half empty.
+const CHUNK: usize = 256;
+const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeWaitRecord {
@@ -46,67 +59,179 @@ pub(crate) enum TimeWaitAnswer {
     Reopen { after: Seq },
 }
 
+/// What a record is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct FlowName(u64);
+
+impl FlowName {
+    fn is_ipv4(self) -> bool {
+        FlowKey(self.0).pair().is_none()
+    }
+}
+
+#[derive(Debug)]
+struct Place {
+    name: FlowName,
+    record: TimeWaitRecord,
+    /// The record that ends next, or the next place that nobody has.
+    next: u32,
+    previous: u32,
+}
+
 #[derive(Debug)]
 pub(crate) struct TimeWaitTable {
-    records: HashMap<FlowKey, TimeWaitRecord, FlowHash>,
-    /// Keys by expiry. A restarted or reused record leaves a stale entry behind, told by its time.
-    order: VecDeque<(Instant, FlowKey)>,
+    chunks: Vec<Vec<Place>>,
+    /// Places of all records, by the hash of their names.
+    places: HashTable<u32>,
+    hash: FlowHash,
+    /// Makes names of IPv6's addresses.
+    naming: SipHasher13,
+    /// The records that end first and last.
+    first: u32,
+    last: u32,
+    /// Places that nobody has.
+    free: u32,
     max: usize,
 }
 
 impl TimeWaitTable {
-    pub(crate) fn new(max: usize, hash: FlowHash) -> Self {
-        Self { records: HashMap::with_hasher(hash), order: VecDeque::new(), max }
+    pub(crate) fn new(max: usize, secret: [u8; 16]) -> Self {
+        let mut naming = SipHasher13::new_with_key(&secret);
+        naming.write(b"time-wait");
+        Self {
+            chunks: Vec::new(),
+            places: HashTable::new(),
+            hash: FlowHash::new(secret),
+            naming,
+            first: NONE,
+            last: NONE,
+            free: NONE,
+            max,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.records.len()
+        self.places.len()
+    }
+
+    #[inline]
+    fn name(&self, flow: Flow) -> FlowName {
+        match flow.pair {
+            None => FlowName(flow.key.0),
+            Some(_) => {
+                let mut hasher = self.naming;
+                flow.write(&mut hasher);
+                let hash = hasher.finish();
+                // Among the keys of IPv6, which no host of IPv4 has.
+                FlowName(FlowKey::of_pair((hash >> 32) as u32, (hash >> 16) as u16, hash as u16).0)
+            }
+        }
+    }
+
+    fn at(&self, index: u32) -> &Place {
+        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+
+    fn at_mut(&mut self, index: u32) -> &mut Place {
+        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+
+    fn find(&self, name: FlowName) -> Option<u32> {
+        self.places.find(self.hash.hash_one(name), |&index| self.at(index).name == name).copied()
     }
 
     /// Whether the flow is in TIME-WAIT.
-    pub(crate) fn contains(&self, key: FlowKey, now: Instant) -> bool {
-        self.records.get(&key).is_some_and(|record| record.expires_at > now)
+    pub(crate) fn contains(&self, flow: Flow, now: Instant) -> bool {
+        self.find(self.name(flow)).is_some_and(|index| self.at(index).record.expires_at > now)
     }
 
     /// Remembers a connection and returns how many others had to give way.
-    pub(crate) fn insert(&mut self, key: FlowKey, record: TimeWaitRecord, pairs: &mut Pairs) -> u64 {
+    pub(crate) fn insert(&mut self, flow: Flow, record: TimeWaitRecord) -> u64 {
+        let name = self.name(flow);
+        if let Some(older) = self.find(name) {
+            self.remove(older);
+        }
         if self.max == 0 {
             return 1;
         }
-        let mut evicted = 0;
-        // Stale entries count: the queue must not outgrow the table by more than restarts can cause.
-        while self.records.len() >= self.max || self.order.len() >= 2 * self.max {
-            let Some((at, key)) = self.order.pop_front() else { break };
-            if self.records.get(&key).is_some_and(|record| record.expires_at == at) {
-                self.remove(key, pairs);
-                evicted += 1;
-            }
+        let full = self.places.len() >= self.max;
+        if full {
+            self.remove(self.first);
         }
-        if self.records.insert(key, record).is_none() {
-            pairs.add_user(key);
-        }
-        self.order.push_back((record.expires_at, key));
-        evicted
+        let index = self.take_place(Place { name, record, next: NONE, previous: NONE });
+        self.append(index);
+        let (chunks, hash) = (&self.chunks, &self.hash);
+        self.places.insert_unique(hash.hash_one(name), index, |&other| {
+            hash.hash_one(chunks[other as usize / CHUNK][other as usize % CHUNK].name)
+        });
+        u64::from(full)
     }
 
-    fn remove(&mut self, key: FlowKey, pairs: &mut Pairs) {
-        if self.records.remove(&key).is_some() {
-            pairs.remove_user(key);
+    fn take_place(&mut self, place: Place) -> u32 {
+        if self.free != NONE {
+            let index = self.free;
+            let free = self.at_mut(index);
+            let next = core::mem::replace(free, place).next;
+            self.free = next;
+            return index;
         }
+        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+            self.chunks.push(Vec::with_capacity(CHUNK.min(self.max)));
+        }
+        let index = (self.chunks.len() - 1) * CHUNK;
+        let Some(last) = self.chunks.last_mut() else { return NONE };
+        last.push(place);
+        (index + last.len() - 1) as u32
+    }
+
+    /// Puts a record that is in no list where it ends last.
+    fn append(&mut self, index: u32) {
+        let before = core::mem::replace(&mut self.last, index);
+        let place = self.at_mut(index);
+        (place.previous, place.next) = (before, NONE);
+        match before {
+            NONE => self.first = index,
+            before => self.at_mut(before).next = index,
+        }
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let &Place { next, previous, .. } = self.at(index);
+        match previous {
+            NONE => self.first = next,
+            previous => self.at_mut(previous).next = next,
+        }
+        match next {
+            NONE => self.last = previous,
+            next => self.at_mut(next).previous = previous,
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        self.unlink(index);
+        let hash = self.hash.hash_one(self.at(index).name);
+        if let Ok(place) = self.places.find_entry(hash, |&other| other == index) {
+            place.remove();
+        }
+        let free = core::mem::replace(&mut self.free, index);
+        self.at_mut(index).next = free;
     }
 
     /// RFC 9293 3.10.7.4 for TIME-WAIT. `None`: there is no record.
     pub(crate) fn segment_arrives(
         &mut self,
-        key: FlowKey,
+        flow: Flow,
         segment: &Segment<'_>,
         now: Instant,
         config: &Config,
-        pairs: &mut Pairs,
     ) -> Option<TimeWaitAnswer> {
-        let record = self.records.get_mut(&key)?;
+        if self.places.is_empty() {
+            return None;
+        }
+        let index = self.find(self.name(flow))?;
+        let record = self.at(index).record;
         if record.expires_at <= now {
-            self.remove(key, pairs);
+            self.remove(index);
             return None;
         }
         match segment.control {
@@ -115,205 +240,73 @@ impl TimeWaitTable {
             Control::Syn
                 if segment.acknowledgment.is_none() && record.is_succeeded_by(segment, now, config) =>
             {
-                let after = record.sequence;
-                self.remove(key, pairs);
-                return Some(TimeWaitAnswer::Reopen { after });
+                self.remove(index);
+                return Some(TimeWaitAnswer::Reopen { after: record.sequence });
             }
             _ => {}
         }
         if segment.sequence_len() == 0 {
             return Some(TimeWaitAnswer::Ignore);
         }
-        let answer = TimeWaitAnswer::Acknowledge {
+        if segment.control == Control::Fin {
+            // The last acknowledgment was lost: another 2 MSL.
+            self.at_mut(index).record.expires_at = now + config.time_wait;
+            self.unlink(index);
+            self.append(index);
+        }
+        Some(TimeWaitAnswer::Acknowledge {
             sequence: record.sequence,
             acknowledgment: record.acknowledgment,
             timestamps: record.timestamps.option(now),
-        };
-        if segment.control == Control::Fin {
-            // The last acknowledgment was lost: another 2 MSL.
-            let expires_at = now + config.time_wait;
-            if expires_at != record.expires_at && self.order.len() < 2 * self.max {
-                record.expires_at = expires_at;
-                self.order.push_back((expires_at, key));
-            }
-        }
-        Some(answer)
+        })
     }
 
     /// Forgets what has lasted long enough.
-    pub(crate) fn expire(&mut self, now: Instant, pairs: &mut Pairs) {
-        while let Some(&(at, key)) = self.order.front()
-            && at <= now
-        {
-            self.order.pop_front();
-            if self.records.get(&key).is_some_and(|record| record.expires_at <= now) {
-                self.remove(key, pairs);
-            }
+    #[inline]
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while self.next_deadline() <= now {
+            self.remove(self.first);
         }
     }
 
     /// Our IPv4 address is gone.
     pub(crate) fn forget_ipv4(&mut self) {
-        self.records.retain(|key, _| key.pair().is_some());
-        self.order.retain(|(_, key)| key.pair().is_some());
+        let mut index = self.first;
+        while index != NONE {
+            let &Place { name, next, .. } = self.at(index);
+            if name.is_ipv4() {
+                self.remove(index);
+            }
+            index = next;
+        }
     }
 
-    /// When the next record expires, or a little earlier.
+    /// When the next record expires.
+    #[inline]
     pub(crate) fn next_deadline(&self) -> Instant {
-        self.order.front().map_or(Instant::NEVER, |&(at, _)| at)
+        if self.first == NONE { Instant::NEVER } else { self.at(self.first).record.expires_at }
+    }
+
+    /// What is always true of it.
+    #[cfg(any(test, feature = "check"))]
+    pub(crate) fn check(&self) {
+        let (mut index, mut previous, mut count) = (self.first, NONE, 0);
+        let mut at = Instant::ZERO;
+        while index != NONE {
+            let place = self.at(index);
+            assert_eq!(place.previous, previous);
+            assert!(place.record.expires_at >= at, "records are in the order of their end");
+            assert_eq!(self.find(place.name), Some(index));
+            (at, previous, index, count) = (place.record.expires_at, index, place.next, count + 1);
+        }
+        assert_eq!((self.last, self.len()), (previous, count));
+        let mut free = self.free;
+        while free != NONE {
+            (free, count) = (self.at(free).next, count + 1);
+        }
+        assert_eq!(self.chunks.iter().map(Vec::len).sum::<usize>(), count, "no place is lost");
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::ethernet::MacAddress;
-
-    fn config() -> Config {
-        Config::new(MacAddress([2, 0, 0, 0, 0, 1]), [10, 0, 0, 1].into(), 24, [1; 16])
-    }
-
-    fn table(max: usize) -> TimeWaitTable {
-        TimeWaitTable::new(max, FlowHash::new([1; 16]))
-    }
-
-    fn pairs() -> Pairs {
-        Pairs::new(FlowHash::new([1; 16]))
-    }
-
-    fn record(expires_s: u64) -> TimeWaitRecord {
-        TimeWaitRecord {
-            sequence: Seq::new(500),
-            acknowledgment: Seq::new(900),
-            expires_at: Instant::from_millis(expires_s * 1000),
-            timestamps: TimestampState::new(0, None, Instant::ZERO),
-        }
-    }
-
-    fn segment(control: Control, sequence: u32) -> Segment<'static> {
-        Segment {
-            ece: false,
-            cwr: false,
-            ecn: crate::wire::Ecn::NotCapable,
-            source_port: 1,
-            destination_port: 2,
-            sequence: Seq::new(sequence),
-            urgent: None,
-            acknowledgment: (control != Control::Syn).then_some(Seq::new(500)),
-            control,
-            window: 100,
-            options: &[],
-            payload: &[],
-        }
-    }
-
-    #[test]
-    fn time_wait_repeated_fin_is_acknowledged_and_restarts_the_wait() {
-        let mut table = table(10);
-        table.insert(FlowKey(1), record(60), &mut pairs());
-        let at_30 = Instant::from_millis(30_000);
-        let answer =
-            table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), at_30, &config(), &mut pairs());
-        let expected = TimeWaitAnswer::Acknowledge {
-            sequence: Seq::new(500),
-            acknowledgment: Seq::new(900),
-            timestamps: None,
-        };
-        assert_eq!(answer, Some(expected));
-        table.expire(Instant::from_millis(60_000), &mut pairs());
-        assert_eq!(table.len(), 1);
-        table.expire(Instant::from_millis(90_000), &mut pairs());
-        assert_eq!((table.len(), table.next_deadline()), (0, Instant::NEVER));
-    }
-
-    #[test]
-    fn time_wait_rst_and_bare_ack_are_ignored() {
-        let mut table = table(10);
-        table.insert(FlowKey(1), record(60), &mut pairs());
-        for control in [Control::Rst, Control::None] {
-            let answer = table.segment_arrives(
-                FlowKey(1),
-                &segment(control, 900),
-                Instant::ZERO,
-                &config(),
-                &mut pairs(),
-            );
-            assert_eq!(answer, Some(TimeWaitAnswer::Ignore));
-        }
-        assert_eq!(table.len(), 1);
-    }
-
-    #[test]
-    fn time_wait_syn_reopens_only_with_a_later_sequence_number() {
-        let mut table = table(10);
-        table.insert(FlowKey(1), record(60), &mut pairs());
-        let old = table.segment_arrives(
-            FlowKey(1),
-            &segment(Control::Syn, 800),
-            Instant::ZERO,
-            &config(),
-            &mut pairs(),
-        );
-        assert!(matches!(old, Some(TimeWaitAnswer::Acknowledge { .. })));
-        let new = table.segment_arrives(
-            FlowKey(1),
-            &segment(Control::Syn, 901),
-            Instant::ZERO,
-            &config(),
-            &mut pairs(),
-        );
-        assert_eq!(new, Some(TimeWaitAnswer::Reopen { after: Seq::new(500) }));
-        assert_eq!(table.len(), 0);
-    }
-
-    #[test]
-    fn time_wait_syn_with_later_timestamps_reopens_whatever_its_sequence_number() {
-        let mut table = table(10);
-        let recent = Some(Timestamps { value: 1_000, echo: 0 });
-        let timestamps = TimestampState::new(0, recent, Instant::ZERO);
-        let mut answer = |value: u32, sequence: u32| {
-            table.insert(FlowKey(1), TimeWaitRecord { timestamps, ..record(60) }, &mut pairs());
-            let mut options = [1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0];
-            options[4..8].copy_from_slice(&value.to_be_bytes());
-            let syn = Segment { options: &options, ..segment(Control::Syn, sequence) };
-            let answer = table.segment_arrives(FlowKey(1), &syn, Instant::ZERO, &config(), &mut pairs());
-            matches!(answer, Some(TimeWaitAnswer::Reopen { .. }))
-        };
-        assert!(answer(1_001, 5));
-        assert!(!answer(999, 5) && !answer(999, 901));
-        assert!(!answer(1_000, 5) && answer(1_000, 901));
-    }
-
-    #[test]
-    fn time_wait_record_and_its_key_take_less_than_64_bytes() {
-        assert!(size_of::<(FlowKey, TimeWaitRecord)>() + size_of::<(Instant, FlowKey)>() < 64);
-    }
-
-    #[test]
-    fn time_wait_full_table_evicts_the_oldest() {
-        let mut table = table(2);
-        assert_eq!(table.insert(FlowKey(1), record(60), &mut pairs()), 0);
-        assert_eq!(table.insert(FlowKey(2), record(61), &mut pairs()), 0);
-        assert_eq!(table.insert(FlowKey(3), record(62), &mut pairs()), 1);
-        let gone = table.segment_arrives(
-            FlowKey(1),
-            &segment(Control::Fin, 899),
-            Instant::ZERO,
-            &config(),
-            &mut pairs(),
-        );
-        assert_eq!((gone, table.len()), (None, 2));
-    }
-
-    #[test]
-    fn time_wait_restarts_do_not_grow_without_bound() {
-        let mut table = table(4);
-        table.insert(FlowKey(1), record(60), &mut pairs());
-        for ms in 0..1_000 {
-            let now = Instant::from_millis(ms);
-            let _ =
-                table.segment_arrives(FlowKey(1), &segment(Control::Fin, 899), now, &config(), &mut pairs());
-        }
-        assert!(table.order.len() <= 8);
-    }
-}
+mod tests;
