@@ -66,6 +66,26 @@ impl<D: Data> Stack<D> {
     ) -> Result<(), DropReason> {
         let (ethernet, payload) = EthernetHeader::parse(frame)?;
         let to_us = ethernet.destination == self.config.mac;
+        if !to_us || ethernet.ether_type != EtherType::Ipv4 {
+            *input = self.other_frame_arrives(now, &ethernet, payload, meta)?;
+            return Ok(());
+        }
+        if !ethernet.source.is_unicast() || ethernet.source == self.config.mac {
+            return Err(DropReason::BadSource);
+        }
+        self.datagram_arrives(now, ethernet.source, payload, meta, input)
+    }
+
+    /// Not a datagram of IPv4 for us alone. Apart from these, so that their way stays short.
+    #[inline(never)]
+    fn other_frame_arrives<'f>(
+        &mut self,
+        now: Instant,
+        ethernet: &EthernetHeader,
+        payload: &'f [u8],
+        meta: RxMeta,
+    ) -> Result<Input<'f>, DropReason> {
+        let to_us = ethernet.destination == self.config.mac;
         // Groups of IPv6 are its own to tell, if we speak it.
         let is_ipv6 = ethernet.ether_type == EtherType::Ipv6 && self.resolver.ipv6.is_some();
         if !to_us && !is_ipv6 && ethernet.destination != MacAddress::BROADCAST {
@@ -75,14 +95,10 @@ impl<D: Data> Stack<D> {
             return Err(DropReason::BadSource);
         }
         match ethernet.ether_type {
-            EtherType::Ipv4 if to_us => {
-                return self.datagram_arrives(now, ethernet.source, payload, meta, input);
-            }
-            EtherType::Ipv4 => *input = self.broadcast_arrives(now, ethernet.source, payload, meta)?,
-            EtherType::Arp => *input = self.arp_arrives(now, payload)?,
-            EtherType::Ipv6 => *input = self.ipv6_arrives(now, &ethernet, payload, meta)?,
+            EtherType::Ipv4 => self.broadcast_arrives(now, ethernet.source, payload, meta),
+            EtherType::Arp => self.arp_arrives(now, payload),
+            EtherType::Ipv6 => self.ipv6_arrives(now, ethernet, payload, meta),
         }
-        Ok(())
     }
 
     #[inline]
@@ -97,39 +113,67 @@ impl<D: Data> Stack<D> {
         let verify = if meta.checksum == RxChecksum::AllValid { Verify::Done } else { Verify::Here };
         let (ip, payload) = match Ipv4Header::parse(bytes, verify) {
             Ok(parsed) => parsed,
-            Err(WireError::Fragment) => {
-                *input = self.fragment_arrives(now, source_mac, bytes)?;
+            Err(error) => {
+                *input = self.unusual_datagram_arrives(now, source_mac, bytes, error)?;
                 return Ok(());
             }
-            Err(WireError::Unsupported) => {
-                *input = self.unknown_protocol_arrives(now, source_mac, bytes)?;
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
         };
-        if !self.config.is_ours(ip.destination) {
-            *input = self.offer_arrives(&ip, payload, meta)?;
+        if ip.protocol != Protocol::Tcp || !self.config.is_ours(ip.destination) {
+            *input = self.other_datagram_arrives(now, source_mac, (&ip, payload), bytes, meta)?;
             return Ok(());
+        }
+        if !ipv4::is_host(ip.source) || ip.source == self.config.ip {
+            return Err(DropReason::BadSource);
+        }
+        let verify = (meta.checksum == RxChecksum::Unknown).then_some(&ip);
+        let mut segment = Segment::parse(payload, verify)?;
+        segment.ecn = Ecn::of(bytes[1]);
+        let key = FlowKey::new(ip.source, segment.source_port, segment.destination_port);
+        self.segment_arrives_into(now, source_mac, key, &segment, input)
+    }
+
+    /// A header that says something else than that it is the whole of a datagram.
+    #[cold]
+    fn unusual_datagram_arrives<'f>(
+        &mut self,
+        now: Instant,
+        source_mac: MacAddress,
+        bytes: &'f [u8],
+        error: WireError,
+    ) -> Result<Input<'f>, DropReason> {
+        match error {
+            WireError::Fragment => self.fragment_arrives(now, source_mac, bytes),
+            WireError::Unsupported => self.unknown_protocol_arrives(now, source_mac, bytes),
+            error => Err(error.into()),
+        }
+    }
+
+    /// A datagram that is not for us, or not TCP.
+    #[inline(never)]
+    fn other_datagram_arrives<'f>(
+        &mut self,
+        now: Instant,
+        source_mac: MacAddress,
+        (ip, payload): (&Ipv4Header, &'f [u8]),
+        bytes: &'f [u8],
+        meta: RxMeta,
+    ) -> Result<Input<'f>, DropReason> {
+        if !self.config.is_ours(ip.destination) {
+            return self.offer_arrives(ip, payload, meta);
         }
         if !ipv4::is_host(ip.source) || ip.source == self.config.ip {
             return Err(DropReason::BadSource);
         }
         let sender = Sender { mac: source_mac, ip: ip.source };
         match ip.protocol {
-            Protocol::Tcp => {
-                let verify = (meta.checksum == RxChecksum::Unknown).then_some(&ip);
-                let mut segment = Segment::parse(payload, verify)?;
-                segment.ecn = Ecn::of(bytes[1]);
-                let key = FlowKey::new(ip.source, segment.source_port, segment.destination_port);
-                return self.segment_arrives_into(now, source_mac, key, &segment, input);
-            }
+            Protocol::Icmp => self.icmp_arrives(now, sender, payload),
+            // For us it went another way.
+            Protocol::Tcp => Err(DropReason::NotForUs),
             Protocol::Udp => {
                 let verify = meta.checksum == RxChecksum::Unknown;
-                *input = self.udp_arrives(now, sender, &ip, payload, bytes, verify)?;
+                self.udp_arrives(now, sender, ip, payload, bytes, verify)
             }
-            Protocol::Icmp => *input = self.icmp_arrives(now, sender, payload)?,
         }
-        Ok(())
     }
 
     /// RFC 1122 3.3.6: what was broadcast on the link but not to a broadcast address is dropped; and to a broadcast address
@@ -192,6 +236,7 @@ impl<D: Data> Stack<D> {
         Ok(input)
     }
 
+    /// [`Self::segment_arrives`], with the outcome written to `input`, which is nothing yet.
     #[inline]
     fn segment_arrives_into<'f>(
         &mut self,
