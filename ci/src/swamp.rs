@@ -105,7 +105,7 @@ pub struct Server {
 impl Server {
     /// Serves from now on.
     pub fn start(manners: Manners) -> Self {
-        let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
+        let listener = TcpListener::bind("[::]:0").expect("a port");
         let port = listener.local_addr().expect("it is bound").port();
         let done = Arc::new(Done::default());
         let of_server = Arc::clone(&done);

@@ -14,7 +14,7 @@ use exovm::backend::user::User;
 use exovm::machine::{DiskSetup, Machine, MachineConfig, MachineError, NetSetup};
 use exovm::placement::IoMode;
 use exovm_image::container::Image;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +49,9 @@ pub struct GuestBuilder {
     net: Net,
     gateway: Ipv4Addr,
     dhcp: bool,
+    ipv6: abi::boot::Ipv6Config,
+    probing: u32,
+    without_ipv4: bool,
     disks: Vec<(PathBuf, Access)>,
     wrappers: Vec<Wrapper>,
     disk_wrappers: Vec<DiskWrapper>,
@@ -68,6 +71,9 @@ impl GuestBuilder {
             net: Net::Tap(0),
             gateway: Ipv4Addr::UNSPECIFIED,
             dhcp: false,
+            ipv6: abi::boot::Ipv6Config::default(),
+            probing: abi::boot::probing::NONE,
+            without_ipv4: false,
             disks: Vec::new(),
             wrappers: Vec::new(),
             disk_wrappers: Vec::new(),
@@ -148,6 +154,32 @@ impl GuestBuilder {
     /// The guest on a TAP asks a DHCP server there for its address, which is [`Machine::leased_address`].
     pub fn dhcp(mut self) -> Self {
         self.dhcp = true;
+        self
+    }
+
+    /// The guest has this IPv6 address as well, in a network of 64 bits, beside its link-local one
+    /// ([`crate::network::Network::guest_link_local`]).
+    pub fn ipv6(mut self, address: Ipv6Addr) -> Self {
+        (self.ipv6.address, self.ipv6.prefix_len) = (address.octets(), 64);
+        self.ipv6.mode = self.ipv6.mode.max(abi::boot::ipv6::GIVEN);
+        self
+    }
+
+    /// The guest has IPv6, and uses what routers advertise ([`Machine::ipv6_addresses`]).
+    pub fn ipv6_auto(mut self) -> Self {
+        self.ipv6.mode = abi::boot::ipv6::AUTOMATIC;
+        self
+    }
+
+    /// The guest on a TAP has no IPv4 address.
+    pub fn without_ipv4(mut self) -> Self {
+        self.without_ipv4 = true;
+        self
+    }
+
+    /// When the guest asks the link whether somebody has its IPv4 address: a value of [`abi::boot::probing`]. Never if not said.
+    pub fn probing(mut self, probing: u32) -> Self {
+        self.probing = probing;
         self
     }
 
@@ -262,6 +294,9 @@ impl GuestBuilder {
                 if self.dhcp {
                     setup.ipv4 = abi::boot::Ipv4Config { dhcp: 1, ..Default::default() };
                 }
+                if self.without_ipv4 {
+                    setup.ipv4 = abi::boot::Ipv4Config::default();
+                }
                 (Some(network), Some(setup))
             }
             Net::User => {
@@ -277,7 +312,8 @@ impl GuestBuilder {
         };
         let net = net.map(|setup: NetSetup| {
             let backend = self.wrappers.into_iter().fold(setup.backend, |backend, wrap| wrap(backend));
-            NetSetup { backend, ..setup }
+            let ipv4 = abi::boot::Ipv4Config { probing: self.probing, ..setup.ipv4 };
+            NetSetup { backend, ipv4, ipv6: self.ipv6, ..setup }
         });
         let log = Log::default();
         let sink = log.clone();

@@ -45,7 +45,7 @@ const OFFLOADS: Offloads = Offloads { checksum: true, tso4: true, tso6: true };
 /// The interface of a guest with this address at an end.
 pub(crate) fn setup(end: End, address: Ipv4Addr) -> NetSetup {
     let [a, b, c, d] = address.octets();
-    let ipv4 = abi::boot::Ipv4Config { address: [a, b, c, d], gateway: [0; 4], prefix_len: 24, dhcp: 0 };
+    let ipv4 = abi::boot::Ipv4Config { address: [a, b, c, d], prefix_len: 24, ..Default::default() };
     NetSetup::link(end, ipv4, [0x02, 0x78, a, b, c, d])
 }
 

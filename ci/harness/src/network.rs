@@ -3,7 +3,7 @@
 use exovm::backend::tap::Tap;
 use exovm::machine::NetSetup;
 use exovm_netns::Interface;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 
 /// Queue pairs that the NIC offers, as the CLI's machines have it.
 const QUEUE_PAIRS: u16 = 4;
@@ -30,7 +30,8 @@ impl Network {
         let address = network.guest_address().octets();
         let setup = NetSetup {
             backend: Box::new(tap),
-            ipv4: abi::boot::Ipv4Config { address, gateway: [0; 4], prefix_len: PREFIX_LEN.into(), dhcp: 0 },
+            ipv4: abi::boot::Ipv4Config { address, prefix_len: PREFIX_LEN.into(), ..Default::default() },
+            ipv6: abi::boot::Ipv6Config::default(),
             mac: network.guest_mac(),
             mtu_bytes: MTU_BYTES,
             queue_pairs: QUEUE_PAIRS,
@@ -62,6 +63,12 @@ impl Network {
     /// The guest's hardware address: locally administered.
     pub fn guest_mac(&self) -> [u8; 6] {
         [0x02, 0x78, 10, 80, self.number, 2]
+    }
+
+    /// The link-local address that a guest with IPv6 makes of it (RFC 4291, appendix A).
+    pub fn guest_link_local(&self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.guest_mac().map(u16::from);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
     }
 
     /// A port of the guest.

@@ -1,11 +1,12 @@
 //! `virtio_net_hdr_v1` (VIRTIO 1.3 5.1.6), the bytes before each frame of a TAP.
 
-use exos_net::{ChecksumRequest, Gso};
+use exos_net::{ChecksumRequest, Gso, GsoKind};
 use exovm_netns::tap::VNET_HEADER_BYTES;
 
 const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
 const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
 
 /// The header of a frame that we send, whose own headers up to TCP's end are `headers_bytes` long.
 pub fn emit(
@@ -19,8 +20,11 @@ pub fn emit(
         header[6..8].copy_from_slice(&request.start.to_le_bytes());
         header[8..10].copy_from_slice(&request.offset.to_le_bytes());
     }
-    if let Some(Gso { mss }) = gso {
-        header[1] = GSO_TCPV4;
+    if let Some(Gso { kind, mss }) = gso {
+        header[1] = match kind {
+            GsoKind::TcpIpv4 => GSO_TCPV4,
+            GsoKind::TcpIpv6 => GSO_TCPV6,
+        };
         header[2..4].copy_from_slice(&(headers_bytes as u16).to_le_bytes());
         header[4..6].copy_from_slice(&mss.to_le_bytes());
     }
@@ -41,7 +45,12 @@ mod tests {
         let checksum = Some(ChecksumRequest { start: 34, offset: 16 });
         assert_eq!(emit(None, None, 54), [0; 12]);
         assert_eq!(emit(checksum, None, 54), [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0]);
-        assert_eq!(emit(checksum, Some(Gso { mss: 1460 }), 54), [1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0, 0, 0]);
+        let of = |kind| Some(Gso { kind, mss: 1460 });
+        let ipv4 = emit(checksum, of(GsoKind::TcpIpv4), 54);
+        assert_eq!(ipv4, [1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0, 0, 0]);
+        let checksum = Some(ChecksumRequest { start: 54, offset: 16 });
+        let ipv6 = emit(checksum, of(GsoKind::TcpIpv6), 74);
+        assert_eq!(ipv6, [1, 4, 74, 0, 0xb4, 5, 54, 0, 16, 0, 0, 0]);
     }
 
     #[test]

@@ -347,6 +347,7 @@ pub(crate) fn net(sink: &Arc<Sink>, cycles: u64) -> NetSetup {
     NetSetup {
         backend: Box::new(BurningWire { sink: Arc::clone(sink), cycles, frames: 0 }),
         ipv4: abi::boot::Ipv4Config::default(),
+        ipv6: abi::boot::Ipv6Config::default(),
         mac: [2, 0, 0, 0, 0, 1],
         mtu_bytes: 1500,
         queue_pairs: 1,

@@ -43,7 +43,7 @@ fn run(arguments: &[&str]) -> Outcome {
         config.spare_environments = Some(6);
         config.memory_bytes = Some(64 << 20);
         let net = config.net.as_mut().expect("a NIC");
-        net.ipv4 = abi::boot::Ipv4Config { address: [10, 0, 0, 2], gateway: [0; 4], prefix_len: 24, dhcp: 0 };
+        net.ipv4 = abi::boot::Ipv4Config { address: [10, 0, 0, 2], prefix_len: 24, ..Default::default() };
         let open = |file: &NamedTempFile| DiskSetup::open(file.path(), Access::ReadWrite).expect("an image");
         config.disks = files.iter().map(open).collect();
     });

@@ -177,6 +177,43 @@ pub struct Ipv4Config {
     pub prefix_len: u32,
     /// 1: the environment asks a DHCP server for all of this, and there is no address.
     pub dhcp: u32,
+    /// A value of [`probing`], for an address that is given here.
+    pub probing: u32,
+}
+
+/// Values of [`Ipv4Config::probing`]: when the link is asked whether somebody has the address already (RFC 5227).
+pub mod probing {
+    /// Never.
+    pub const NONE: u32 = 0;
+    /// While it is used.
+    pub const MEANWHILE: u32 = 1;
+    /// Before it is used.
+    pub const BEFORE: u32 = 2;
+}
+
+/// IPv6 configuration of an environment's interface, beside the link-local address that it makes of its hardware address
+/// (RFC 4291, appendix A).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Ipv6Config {
+    /// Address, network order; all zero: none is given.
+    pub address: [u8; 16],
+    /// Default gateway, network order; all zero: none is given.
+    pub gateway: [u8; 16],
+    /// Length of the on-link prefix of [`Self::address`] in bits.
+    pub prefix_len: u32,
+    /// A value of [`ipv6`].
+    pub mode: u32,
+}
+
+/// Values of [`Ipv6Config::mode`].
+pub mod ipv6 {
+    /// IPv6 packets are dropped.
+    pub const OFF: u32 = 0;
+    /// The addresses that are given, and the link-local one.
+    pub const GIVEN: u32 = 1;
+    /// Besides, what routers advertise (RFC 4862 5.5).
+    pub const AUTOMATIC: u32 = 2;
 }
 
 /// How an environment waits when it has nothing to do and is not told to take a turn.
@@ -258,8 +295,8 @@ pub struct EnvironmentPage {
     pub capabilities: Capabilities,
     /// Address of the first network device.
     pub ipv4: Ipv4Config,
-    /// Zero.
-    pub reserved: u32,
+    /// The same of IPv6.
+    pub ipv6: Ipv6Config,
     /// Bytes of [`Self::arguments`] in use.
     pub arguments_len: u32,
     /// The image's arguments, UTF-8, separated by NUL.
@@ -314,6 +351,37 @@ pub struct StatusPage {
     pub wake: AtomicU32,
     /// IPv4 address that a DHCP server has leased, most significant byte first; 0: none.
     pub address: AtomicU32,
+    /// IPv6 addresses of its interface; what is behind the last is [`address_state::NONE`].
+    pub ipv6: [Ipv6Status; IPV6_ADDRESSES],
+}
+
+/// Most IPv6 addresses of which [`StatusPage::ipv6`] tells.
+pub const IPV6_ADDRESSES: usize = 8;
+
+/// An IPv6 address, and what is known of it. While the halves change, the state is [`address_state::NONE`].
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Ipv6Status {
+    /// The first eight bytes, most significant first.
+    pub high: AtomicU64,
+    /// The last eight bytes, most significant first.
+    pub low: AtomicU64,
+    /// A value of [`address_state`].
+    pub state: AtomicU32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Values of [`Ipv6Status::state`].
+pub mod address_state {
+    /// There is no address.
+    pub const NONE: u32 = 0;
+    /// It is being found out whether somebody else has it.
+    pub const TENTATIVE: u32 = 1;
+    /// It is in use.
+    pub const USED: u32 = 2;
+    /// Somebody else has it, so it is not used.
+    pub const DUPLICATE: u32 = 3;
 }
 
 const _: () = assert!(size_of::<BootPage>() <= 4096);

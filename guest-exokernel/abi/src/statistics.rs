@@ -206,7 +206,7 @@ group! {
 }
 
 group! {
-    /// What is below TCP: Ethernet, ARP, IPv4, ICMP.
+    /// What is below TCP: Ethernet, ARP, IPv4, IPv6, ICMP, Neighbor Discovery.
     LinkStatistics, "ip" {
         /// Frames that the stack was given.
         frames_in: Counter of "frames",
@@ -244,6 +244,24 @@ group! {
         icmp_errors_limited: Counter of "packets",
         /// Dropped: the sender is off-link and there is no gateway.
         no_route: Counter of "packets",
+        /// ARP probes sent: whether somebody has our address (RFC 5227 2.1.1).
+        arp_probes: Counter of "packets",
+        /// ARP announcements sent: that we have our address (RFC 5227 2.3, 2.4).
+        arp_announcements: Counter of "packets",
+        /// Questions sent for the Ethernet addresses of IPv6 neighbours (RFC 4861).
+        neighbour_solicitations: Counter of "packets",
+        /// Such questions answered.
+        neighbour_advertisements: Counter of "packets",
+        /// Questions sent whether somebody has an IPv6 address that we are about to use (RFC 4862 5.4.2).
+        address_probes: Counter of "packets",
+        /// Signs that another host has one of our IPv6 addresses.
+        duplicate_addresses: Counter of "packets",
+        /// Questions for IPv6 routers sent.
+        router_solicitations: Counter of "packets",
+        /// Advertisements of IPv6 routers that were believed.
+        router_advertisements: Counter of "packets",
+        /// Dropped: a message about neighbours or routers that was not sent on this link.
+        off_link: Counter of "packets",
     }
 }
 

@@ -1,9 +1,10 @@
 //! The network interface that a program runs on, as the VMM describes it.
 
 use crate::StartError;
-use abi::boot::{DEVICE_NET, Device};
-use core::net::Ipv4Addr;
-use exos_net::{Config, MacAddress, OnConflict, Probing, TxChecksum};
+use abi::boot::{DEVICE_NET, Device, ipv6, probing};
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr};
+use exos_net::{Config, Ipv6Config, MacAddress, OnConflict, Probing, TxChecksum};
 use exos_runtime::pages;
 
 /// Of the heap, one part in so many may be taken by what peers have sent and the program has not read.
@@ -25,27 +26,46 @@ pub struct Interface {
     pub(crate) device: &'static Device,
     /// Its hardware address.
     pub mac: MacAddress,
-    /// Its address; unspecified if a DHCP server is to be asked for one.
+    /// Its address; unspecified if a DHCP server is to be asked for one, or if it has only IPv6.
     pub address: Ipv4Addr,
     /// Bits of the address that all of the link share.
     pub prefix_len: u8,
     /// Where packets for others go.
     pub gateway: Option<Ipv4Addr>,
+    /// Its IPv6 addresses, as the VMM tells them.
+    ipv6: abi::boot::Ipv6Config,
+    asks_dhcp: bool,
+    /// A value of [`probing`].
+    probing: u32,
+    /// What is for nobody in particular, such as ARP and Neighbor Discovery, comes to this environment.
+    hears_all: bool,
     /// Random bytes of this boot, for what strangers must not guess.
     pub secret: [u8; 16],
 }
 
 impl Interface {
-    /// The first, which must have an address.
+    /// The first, which must have an address of its own.
     pub fn first() -> Result<Self, StartError> {
         Self::first_of_any().and_then(|interface| {
             if interface.asks_dhcp() { Err(StartError::NoAddress) } else { Ok(interface) }
         })
     }
 
+    /// The first, which must have an IPv4 address of its own.
+    pub fn first_with_ipv4() -> Result<Self, StartError> {
+        Self::first().and_then(|interface| {
+            if interface.address.is_unspecified() { Err(StartError::NoIpv4Address) } else { Ok(interface) }
+        })
+    }
+
     /// Whether a DHCP server is to be asked for its address.
     pub fn asks_dhcp(&self) -> bool {
-        self.address.is_unspecified()
+        self.asks_dhcp
+    }
+
+    /// Whether it has IPv6.
+    pub fn has_ipv6(&self) -> bool {
+        self.ipv6.mode != ipv6::OFF
     }
 
     /// The first, with an address or to ask for one.
@@ -54,7 +74,7 @@ impl Interface {
         let index = pages::device_of_kind(DEVICE_NET).ok_or(StartError::NoNic)?;
         let device = &environment.devices[index];
         let ipv4 = &environment.ipv4;
-        if ipv4.address == [0; 4] && ipv4.dhcp == 0 {
+        if ipv4.address == [0; 4] && ipv4.dhcp == 0 && environment.ipv6.mode == ipv6::OFF {
             return Err(StartError::NoAddress);
         }
         let (mut mac, mut secret) = ([0; 6], [0; 16]);
@@ -67,6 +87,11 @@ impl Interface {
             address: ipv4.address.into(),
             prefix_len: ipv4.prefix_len as u8,
             gateway: Some(Ipv4Addr::from(ipv4.gateway)).filter(|gateway| !gateway.is_unspecified()),
+            ipv6: environment.ipv6,
+            asks_dhcp: ipv4.dhcp != 0,
+            probing: ipv4.probing,
+            // The first environment has the root of the flows.
+            hears_all: environment.environment == 0,
             secret,
         })
     }
@@ -76,9 +101,15 @@ impl Interface {
     pub fn stack_config(&self, max_connections: u32) -> Result<Config, StartError> {
         let mut config = Config::new(self.mac, self.address, self.prefix_len, self.secret);
         config.gateway = self.gateway;
-        if self.asks_dhcp() {
-            (config.probing, config.on_conflict) = (Probing::Before, OnConflict::GiveUp);
-        }
+        (config.probing, config.on_conflict) = match self.probing {
+            // Whoever hears all asks for all.
+            _ if !self.hears_all => (Probing::None, OnConflict::Keep),
+            _ if self.asks_dhcp() => (Probing::Before, OnConflict::GiveUp),
+            probing::BEFORE => (Probing::Before, OnConflict::Keep),
+            probing::MEANWHILE => (Probing::Meanwhile, OnConflict::Keep),
+            _ => (Probing::None, OnConflict::Keep),
+        };
+        config.ipv6 = self.has_ipv6().then(|| self.ipv6_config());
         config.mtu = self.device.mtu_bytes as u16;
         config.max_connections = max_connections;
         config.max_buffered_bytes = (pages::heap_bytes() / BUFFERED_SHARE) as usize;
@@ -86,5 +117,18 @@ impl Interface {
         config.tso_max_bytes = exos_net::MAX_TSO_BYTES;
         config.ecn = pages::options().parse(ECN).map_err(StartError::Option)?.unwrap_or_default();
         Ok(config)
+    }
+
+    fn ipv6_config(&self) -> Ipv6Config {
+        let host = |octets: [u8; 16]| Some(Ipv6Addr::from(octets)).filter(|host| !host.is_unspecified());
+        let prefix_len = self.ipv6.prefix_len as u8;
+        let addresses: Vec<_> = host(self.ipv6.address).map(|ip| (ip, prefix_len)).into_iter().collect();
+        Ipv6Config {
+            addresses,
+            gateway: host(self.ipv6.gateway),
+            router_advertisements: self.hears_all && self.ipv6.mode == ipv6::AUTOMATIC,
+            probes: if self.hears_all { Ipv6Config::default().probes } else { 0 },
+            ..Ipv6Config::default()
+        }
     }
 }

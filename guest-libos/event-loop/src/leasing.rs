@@ -48,8 +48,8 @@ impl Leasing {
     /// Does what is due.
     pub(crate) fn work<D: Data, T: Transmit<D>>(&mut self, now: Instant, stack: &mut Stack<D>, tx: &mut T) {
         if let Some(conflict) = stack.take_address_conflict() {
-            crate::log_conflict(&conflict);
-            if conflict.outcome == ConflictOutcome::GivenUp {
+            crate::addresses::log_conflict(&conflict);
+            if conflict.outcome == ConflictOutcome::GivenUp && conflict.address.is_ipv4() {
                 self.client.decline(now);
             }
         }

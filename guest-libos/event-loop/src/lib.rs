@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+mod addresses;
 mod aside;
 mod connection;
 pub mod console;
@@ -31,7 +32,7 @@ mod waiting;
 use abi::options::BadValue;
 use disk::Disk;
 use event_loop::EventLoop;
-use exos_net::{AddressConflict, BindError, ConfigError, ListenError, MacAddress};
+use exos_net::{BindError, ConfigError, ListenError, MacAddress};
 use exos_nic::OpenError;
 pub use interface::{Interface, is_option_of_stack};
 pub use service::{Io, Resumes, Service};
@@ -45,6 +46,10 @@ pub enum StartError {
     NoNic,
     /// The interface has no address.
     NoAddress,
+    /// Other hosts have all of its addresses.
+    AddressesTaken,
+    /// It has no IPv4 address.
+    NoIpv4Address,
     /// The queues cannot be bound.
     Nic(OpenError),
     /// An option of the image for the stack has a value that is none.
@@ -66,6 +71,12 @@ impl core::fmt::Display for StartError {
             Self::NoAddress => {
                 f.write_str("the interface has no address; start the machine with --net tap=...,ip=...")
             }
+            Self::AddressesTaken => f.write_str(
+                "other hosts on the link have our addresses, and none is left; start the machine with others (ip= or ip6= of --net)",
+            ),
+            Self::NoIpv4Address => f.write_str(
+                "the interface has no IPv4 address, which this program needs; start the machine with --net tap=...,ip=ADDRESS/BITS",
+            ),
             Self::Nic(error) => write!(f, "the NIC's queues cannot be bound: {error}"),
             Self::Option(error) => write!(f, "{error}"),
             Self::Stack(error) => write!(f, "the TCP/IP stack does not start: {error}"),
@@ -119,7 +130,8 @@ fn serve_all<'s, S: Service>(
     let interface = Interface::first_of_any()?;
     let mut serving = Serving::start(service, &interface, Some(port), &Limits::of_server(max_connections))?;
     serving.set_gateway(gateway);
-    run(&mut serving, &interface, disk)
+    run(&mut serving, &interface, disk)?;
+    serving.result()
 }
 
 /// Runs a service that listens on no port and begins its connections itself ([`Io::connect`]), until it has enough ([`Io::quit`])
@@ -132,13 +144,9 @@ pub fn run_client<S: Service>(
 ) -> Result<(), StartError> {
     let limits = Limits { max_connections, receive_window_bytes: Some(receive_window_bytes) };
     let interface = Interface::first_of_any()?;
-    run(&mut Serving::start(service, &interface, None, &limits)?, &interface, None)
-}
-
-/// Says that somebody else claims an address of ours.
-fn log_conflict(conflict: &AddressConflict) {
-    let AddressConflict { address, by, .. } = conflict;
-    log::warn!("{by} claims our address {address}: one of us must get another");
+    let mut serving = Serving::start(service, &interface, None, &limits)?;
+    run(&mut serving, &interface, None)?;
+    serving.result()
 }
 
 /// Says where the gateway is, if that is news.

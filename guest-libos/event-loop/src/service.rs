@@ -3,7 +3,7 @@
 use crate::disk::Disk;
 use abi::statistics::StatisticsArea;
 use alloc::vec::Vec;
-use core::net::SocketAddrV4;
+use core::net::SocketAddr;
 use exos_net::{
     ConnId, ConnectError, ControlFrame, Counters, Data, End, Instant, SendError, Stack, StaleConnection,
 };
@@ -150,7 +150,7 @@ impl<'a, D: Data> Io<'a, D> {
 
     /// Begins a connection. What is queued on it now ([`Self::send`], [`Self::close`]) follows with the acknowledgment that
     /// completes the handshake. [`Service::opened`] or [`Service::ended`] says what came of it.
-    pub fn connect(&mut self, remote: SocketAddrV4) -> Result<ConnId, ConnectError> {
+    pub fn connect(&mut self, remote: SocketAddr) -> Result<ConnId, ConnectError> {
         let connection = self.stack.connect(self.now(), remote)?;
         self.asked.connected.push(connection);
         Ok(connection)

@@ -1,6 +1,7 @@
 //! A service and the stack below it, as the loop's tenant: segments become the service's events, and what the service asks for
 //! becomes segments.
 
+use crate::addresses::Told;
 use crate::aside::Aside;
 use crate::connection::{offer_kept, output, segment, send_control};
 use crate::disk::Disk;
@@ -8,7 +9,7 @@ use crate::leasing::Leasing;
 use crate::service::{Asked, Io, Resumed, Service};
 use crate::tenant::{Devices, Moment, Tenant, meta};
 use crate::transmit::{Held, Sender};
-use crate::{Gateway, Interface, StartError, statistics};
+use crate::{Gateway, Interface, StartError, addresses, statistics};
 use abi::statistics::StatisticsArea;
 use exos_net::{AckPolicy, Duration, End, Input, Instant, Stack, TimerEvent};
 use exos_nic::Frame;
@@ -48,8 +49,12 @@ pub(crate) struct Serving<'s, S: Service> {
     gateway: Option<Gateway<'s>>,
     /// Where the address comes from, if nobody has set it.
     leasing: Option<Leasing>,
-    /// There is an address, or was one.
+    /// What the machine knows of IPv6 addresses.
+    told: Told,
+    /// There is an address, or was one, and no other is about to be there.
     is_ready: bool,
+    /// Others have all addresses that there were to be.
+    is_without_address: bool,
 }
 
 impl<'s, S: Service> Serving<'s, S> {
@@ -73,8 +78,24 @@ impl<'s, S: Service> Serving<'s, S> {
             Leasing::bind(&mut stack).map_err(StartError::Bind)?;
         }
         let (asked, aside) = (Asked::new(), Aside::new(limits.max_connections as usize));
-        let is_ready = leasing.is_none();
-        Ok(Self { service, stack, asked, aside, port, gateway: None, leasing, is_ready })
+        let is_ready = leasing.is_none() && addresses::are_settled(&stack);
+        Ok(Self {
+            service,
+            stack,
+            asked,
+            aside,
+            port,
+            gateway: None,
+            leasing,
+            told: Told::default(),
+            is_ready,
+            is_without_address: false,
+        })
+    }
+
+    /// Whether it ended because there was nothing left to serve at.
+    pub(crate) fn result(&self) -> Result<(), StartError> {
+        if self.is_without_address { Err(StartError::AddressesTaken) } else { Ok(()) }
     }
 
     pub(crate) fn set_gateway(&mut self, gateway: Option<Gateway<'s>>) {
@@ -164,7 +185,23 @@ impl<'s, S: Service> Serving<'s, S> {
         let now = devices.now();
         if let Some(leasing) = &mut self.leasing {
             leasing.work(now, &mut self.stack, &mut Sender(devices.transmit));
-            self.is_ready |= self.stack.address().is_some();
+        }
+    }
+
+    /// Tells of addresses that came or went. Whoever waits for them goes on when all are there that will be soon.
+    #[cold]
+    fn look_after_addresses(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
+        let now = devices.now();
+        if self.told.is_behind(&self.stack) {
+            self.told.catch_up(now, &self.stack);
+        }
+        if self.is_ready || !addresses::are_settled(&self.stack) {
+            return;
+        }
+        self.is_ready = addresses::has_any(now, &self.stack);
+        self.is_without_address = !self.is_ready && self.leasing.is_none();
+        if self.is_without_address {
+            addresses::tell_conflict(&mut self.stack);
         }
     }
 
@@ -267,6 +304,9 @@ impl<S: Service> Tenant for Serving<'_, S> {
         if self.leasing.is_some() {
             self.look_after_lease(devices);
         }
+        if !self.is_ready || self.told.is_behind(&self.stack) {
+            self.look_after_addresses(devices);
+        }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -283,7 +323,7 @@ impl<S: Service> Tenant for Serving<'_, S> {
 
     #[inline]
     fn is_over(&self) -> bool {
-        self.asked.quit
+        self.asked.quit || self.is_without_address
     }
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {

@@ -1,5 +1,6 @@
 //! Async tasks on sockets, as the loop's tenant: for programs that want streams of bytes and no events.
 
+use crate::addresses::{self, Told};
 use crate::disk::Disk;
 use crate::tenant::{Devices, Moment, Tenant, meta};
 use crate::transmit::{Held, Sender};
@@ -80,10 +81,14 @@ where
         let output = output.clone();
         async move { *output.borrow_mut() = Some(main.await) }
     });
-    let mut tasks = Tasks { program, endpoint, is_done: || output.borrow().is_some() };
+    let is_ready = addresses::are_settled(endpoint.stack());
+    let is_done = || output.borrow().is_some();
+    let told = Told::default();
+    let mut tasks = Tasks { program, endpoint, is_done, told, is_ready, is_without_address: false };
     crate::run(&mut tasks, &interface, disk)?;
+    let is_without_address = tasks.is_without_address;
     drop(tasks);
-    Ok(output.take())
+    if is_without_address { Err(StartError::AddressesTaken) } else { Ok(output.take()) }
 }
 
 struct Tasks<'p, P, D> {
@@ -91,6 +96,12 @@ struct Tasks<'p, P, D> {
     endpoint: Endpoint,
     /// Whether `main` is.
     is_done: D,
+    /// What the machine knows of IPv6 addresses.
+    told: Told,
+    /// There is an address, or was one, and no other is about to be there.
+    is_ready: bool,
+    /// Others have all addresses that there were to be.
+    is_without_address: bool,
 }
 
 impl<P: Program, D> Tasks<'_, P, D> {
@@ -98,6 +109,22 @@ impl<P: Program, D> Tasks<'_, P, D> {
     fn disk(&mut self, devices: &mut Devices<'_, Held<Bytes>>) {
         if let Some(disk) = devices.disk.as_deref_mut() {
             self.program.disk(disk);
+        }
+    }
+
+    /// Tells of addresses that came or went, and looks whether there is one.
+    #[cold]
+    fn look_after_addresses(&mut self, now: Instant) {
+        let stack = self.endpoint.stack();
+        if self.told.is_behind(stack) {
+            self.told.catch_up(now, stack);
+        }
+        if !self.is_ready && addresses::are_settled(stack) {
+            self.is_ready = addresses::has_any(now, stack);
+            self.is_without_address = !self.is_ready;
+            if self.is_without_address {
+                addresses::tell_conflict(self.endpoint.stack_mut());
+            }
         }
     }
 }
@@ -128,6 +155,13 @@ impl<P: Program, D: Fn() -> bool> Tenant for Tasks<'_, P, D> {
             self.endpoint.work(now, &mut Sender(devices.transmit));
         }
         self.disk(devices);
+        if !self.is_ready || self.told.is_behind(self.endpoint.stack()) {
+            self.look_after_addresses(devices.now());
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -135,7 +169,7 @@ impl<P: Program, D: Fn() -> bool> Tenant for Tasks<'_, P, D> {
     }
 
     fn is_over(&self) -> bool {
-        (self.is_done)() && self.endpoint.sockets().is_empty()
+        self.is_without_address || ((self.is_done)() && self.endpoint.sockets().is_empty())
     }
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {

@@ -15,9 +15,7 @@ const _: () = assert!(BUCKETS == statistics::BUCKETS);
 
 /// Brings what the statistics area has of a stack up to date.
 pub(crate) fn publish<D: Data>(stack: &mut Stack<D>, area: &StatisticsArea) {
-    if let Some(conflict) = stack.take_address_conflict() {
-        crate::log_conflict(&conflict);
-    }
+    crate::addresses::tell_conflict(stack);
     let counters = stack.counters();
     tcp(&area.tcp, counters);
     set(&area.tcp.curr_estab, stack.established() as u64);
@@ -120,4 +118,13 @@ fn link(area: &LinkStatistics, from: &Counters) {
     set(&area.icmp_errors_out, from.icmp_errors_out);
     set(&area.icmp_errors_limited, from.icmp_errors_limited);
     set(&area.no_route, from.dropped_no_route);
+    set(&area.arp_probes, from.arp_probes);
+    set(&area.arp_announcements, from.arp_announcements);
+    set(&area.neighbour_solicitations, from.neighbour_solicitations);
+    set(&area.neighbour_advertisements, from.neighbour_advertisements);
+    set(&area.address_probes, from.address_probes);
+    set(&area.duplicate_addresses, from.duplicate_addresses);
+    set(&area.router_solicitations, from.router_solicitations);
+    set(&area.router_advertisements, from.router_advertisements);
+    set(&area.off_link, from.dropped_off_link);
 }

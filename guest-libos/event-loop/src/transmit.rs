@@ -1,6 +1,6 @@
 //! The stack's way to the NIC: segments become descriptors that point at the data where it lies.
 
-use exos_net::{ControlFrame, Data, Full, MAX_PIECES, Transmit, TxSegment};
+use exos_net::{ControlFrame, Data, Full, GsoKind, MAX_PIECES, Transmit, TxSegment};
 use exos_nic::{ChecksumAt, Offload, Piece, Reason, SegmentKind, TransmitQueue};
 use exos_virtqueue::guest::GuestHal;
 
@@ -30,7 +30,10 @@ impl<D: Data> Transmit<D> for Sender<'_, D> {
             (Some(sum), None) => Offload::Checksum(ChecksumAt { start: sum.start, offset: sum.offset }),
             (Some(sum), Some(gso)) => Offload::Segment {
                 checksum: ChecksumAt { start: sum.start, offset: sum.offset },
-                kind: SegmentKind::TcpIpv4,
+                kind: match gso.kind {
+                    GsoKind::TcpIpv4 => SegmentKind::TcpIpv4,
+                    GsoKind::TcpIpv6 => SegmentKind::TcpIpv6,
+                },
                 mss: gso.mss,
             },
         };

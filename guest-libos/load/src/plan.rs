@@ -5,6 +5,7 @@ mod target;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
+use core::net::IpAddr;
 pub use target::{Target, TargetError};
 
 /// Connections at a time, at most.
@@ -187,7 +188,11 @@ impl Plan {
         let mut text = String::new();
         let Target { address, path } = &self.target;
         // A string takes everything.
-        let _ = write!(text, "GET {path} HTTP/1.1\r\nHost: {}", address.ip());
+        // An IPv6 address stands in brackets (RFC 9110 7.2), with a port or without.
+        let _ = match address.ip() {
+            IpAddr::V4(ip) => write!(text, "GET {path} HTTP/1.1\r\nHost: {ip}"),
+            IpAddr::V6(ip) => write!(text, "GET {path} HTTP/1.1\r\nHost: [{ip}]"),
+        };
         if address.port() != target::DEFAULT_PORT {
             let _ = write!(text, ":{}", address.port());
         }

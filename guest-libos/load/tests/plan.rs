@@ -42,6 +42,14 @@ fn request_is_what_a_server_expects() {
         "GET /a%20b HTTP/1.1\r\nHost: 10.0.0.2:8080\r\nUser-Agent: webswamp\r\n\r\n"
     );
     assert_eq!(
+        request("--target http://[2001:db8::1]:8000/"),
+        "GET / HTTP/1.1\r\nHost: [2001:db8::1]:8000\r\nUser-Agent: webswamp\r\n\r\n"
+    );
+    assert_eq!(
+        request("--target http://[2001:DB8::1] -n 1"),
+        "GET / HTTP/1.1\r\nHost: [2001:db8::1]\r\nUser-Agent: webswamp\r\n\r\n"
+    );
+    assert_eq!(
         request("--target HTTP://10.0.0.2:80?q --close"),
         "GET /?q HTTP/1.1\r\nHost: 10.0.0.2\r\nUser-Agent: webswamp\r\nConnection: close\r\n\r\n"
     );
@@ -56,7 +64,17 @@ fn wrong_targets_say_what_is_wrong() {
         ("äöü://10.0.0.2", TargetError::Scheme),
         ("http://", TargetError::Host),
         ("http://example.org/", TargetError::Host),
-        ("http://[::1]/", TargetError::Host),
+        ("http://[::1]/", TargetError::NotUnicast),
+        ("http://[::]/", TargetError::NotUnicast),
+        ("http://[ff02::1]/", TargetError::NotUnicast),
+        ("http://[::ffff:10.0.0.2]/", TargetError::NotUnicast),
+        ("http://[10.0.0.2]/", TargetError::Host),
+        ("http://[2001:db8::1", TargetError::Host),
+        ("http://[2001:db8::1]80/", TargetError::Host),
+        ("http://2001:db8::1/", TargetError::Host),
+        ("http://[2001:db8::1]:/", TargetError::Port),
+        ("http://[2001:db8::1]:0/", TargetError::Port),
+        ("http://[fe80::1%25tap0]/", TargetError::Zone),
         ("http://user@10.0.0.2/", TargetError::Host),
         ("http://10.0.0/", TargetError::Host),
         ("http://0.0.0.0/", TargetError::NotUnicast),

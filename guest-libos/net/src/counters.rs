@@ -36,6 +36,10 @@ counters! {
         neighbour_solicitations,
         /// Such questions answered.
         neighbour_advertisements,
+        /// Questions whether somebody has an IPv6 address that we are about to use (RFC 4862 5.4.2).
+        address_probes,
+        /// Questions for routers sent.
+        router_solicitations,
         /// Advertisements of routers believed.
         router_advertisements,
         /// Signs that another host has one of our IPv6 addresses.

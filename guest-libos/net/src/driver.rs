@@ -85,11 +85,22 @@ pub struct ChecksumRequest {
     pub offset: u16,
 }
 
-/// Segmentation offload of one frame (TCP over IPv4).
+/// Segmentation offload of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gso {
+    /// What the segments are.
+    pub kind: GsoKind,
     /// Payload bytes of each segment the device makes.
     pub mss: u16,
+}
+
+/// The protocols of a frame that the device cuts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GsoKind {
+    /// TCP over IPv4.
+    TcpIpv4,
+    /// TCP over IPv6.
+    TcpIpv6,
 }
 
 /// The payload of a [`TxSegment`]: a run of bytes in a connection's send queue. Iterating yields its pieces in order.

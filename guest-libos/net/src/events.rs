@@ -1,7 +1,7 @@
 //! What the stack tells the application: connection identifiers, what a segment meant, how a connection ended.
 
 use core::fmt;
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 
 use alloc::borrow::Cow;
 
@@ -200,11 +200,11 @@ pub enum End {
     OptimisticAck,
 }
 
-/// Somebody else has our address, or the one that we wanted (RFC 5227).
+/// Somebody else has our address, or the one that we wanted (RFC 5227; RFC 4862 5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressConflict {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The other one's Ethernet address.
     pub by: MacAddress,
     /// What came of it.

@@ -41,8 +41,8 @@ pub use config::{
 pub use counters::Counters;
 pub use data::Data;
 pub use driver::{
-    ChecksumRequest, Full, Gso, MAX_HEADER_BYTES, MAX_PIECES, Payload, Piece, RxChecksum, RxMeta, Transmit,
-    TxSegment,
+    ChecksumRequest, Full, Gso, GsoKind, MAX_HEADER_BYTES, MAX_PIECES, Payload, Piece, RxChecksum, RxMeta,
+    Transmit, TxSegment,
 };
 pub use events::{
     AckDue, AckPolicy, AddressConflict, BindError, ConflictOutcome, ConnId, ConnectError, Datagram,

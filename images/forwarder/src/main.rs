@@ -59,7 +59,10 @@ fn forward() -> Result<(), Failure> {
         Ok(count) => count.unwrap_or(FLOWS_MAX),
         Err(_) => return Err(Failure::Option("--connections takes a number")),
     };
-    let interface = Interface::first().map_err(Failure::Start)?;
+    let interface = Interface::first_with_ipv4().map_err(Failure::Start)?;
+    if interface.has_ipv6() {
+        return Err(Failure::Option("what is forwarded is IPv4; start the machine without ip6="));
+    }
     let Interface { address, prefix_len, mac, secret, .. } = interface;
     let mut config = Config::new(mac.0, address, prefix_len, listen, to, secret);
     config.gateway = interface.gateway;

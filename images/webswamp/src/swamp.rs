@@ -1,7 +1,7 @@
 //! The generator as a service of the event loop.
 
 use alloc::boxed::Box;
-use core::net::SocketAddrV4;
+use core::net::SocketAddr;
 use exos_event_loop::{Io, Service};
 use exos_load::plan::Output;
 use exos_load::{Ended, Generator, Network, NotConnected, Packets, Plan, Report};
@@ -15,7 +15,7 @@ type Request = &'static [u8];
 pub(crate) struct Swamp {
     generator: Generator<ConnId>,
     request: Request,
-    remote: SocketAddrV4,
+    remote: SocketAddr,
     output: Output,
     packets: Packets,
     scale: Scale,
@@ -121,7 +121,7 @@ fn packets(counters: &Counters) -> Packets {
 /// The stack, as the generator sees it. What is refused of a connection is so because it has ended, and then an event says that.
 struct Wire<'a, 'b> {
     io: &'a mut Io<'b, Request>,
-    remote: SocketAddrV4,
+    remote: SocketAddr,
     request: Request,
 }
 

@@ -98,8 +98,8 @@ fn ports(machine: &Machine) -> Vec<EnvironmentPort> {
     let several = machine.environments() > 1;
     let of = |number: usize| {
         let environment = several.then_some(number);
-        let leased = machine.leased_address(number);
-        machine.port(number).map(|port| EnvironmentPort { port, environment, leased })
+        let (leased, ipv6) = (machine.leased_address(number), machine.ipv6_addresses(number));
+        machine.port(number).map(|port| EnvironmentPort { port, environment, leased, ipv6 })
     };
     (0..machine.environments()).filter_map(of).collect()
 }

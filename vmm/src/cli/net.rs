@@ -1,14 +1,20 @@
 //! `--net`: what the guest's interface is connected to, and which address the guest gets.
 
+mod ipv6;
+mod reach;
+
+pub(super) use reach::{EnvironmentPort, Reach};
+
 use super::Failure;
 use crate::backend::tap::{Tap, TapError};
 use crate::backend::user::User;
 use crate::machine::{NetSetup, QUEUE_PAIRS};
-use abi::boot::Ipv4Config;
+use abi::boot::{Ipv4Config, probing};
 use exovm_netns::Interface;
-use exovm_user_net::{GATEWAY_ADDRESS, GUEST_ADDRESS, GUEST_MAC, Outbound, Protocol, Publish, Published};
+use exovm_user_net::{GATEWAY_ADDRESS, GUEST_ADDRESS, GUEST_MAC, Outbound, Publish};
+use ipv6::{Ipv6Argument, MTU_BYTES_MIN};
 use std::hash::{Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A tap that exovm makes itself.
@@ -21,14 +27,25 @@ const AUTO_TRANSMIT_QUEUE_FRAMES: u32 = 4000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NetArgument {
     kind: Kind,
-    address: Option<(Ipv4Addr, u8)>,
-    /// A DHCP server is to be asked for the address.
-    dhcp: bool,
+    ipv4: Ipv4Origin,
     gateway: Option<Ipv4Addr>,
+    /// The link is asked about the address before it is used.
+    probe: bool,
+    ipv6: Ipv6Argument,
     mac: Option<[u8; 6]>,
     /// Of the user network: what the guest may reach.
     outbound: Outbound,
     host_ports: Vec<u16>,
+}
+
+/// Where the guest's IPv4 address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ipv4Origin {
+    /// It is guessed from the tap's own, unless that has none and the guest has IPv6.
+    Guessed,
+    Given(Ipv4Addr, u8),
+    Dhcp,
+    None,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,92 +65,6 @@ pub(super) struct OpenNet {
     pub(super) reach: Reach,
 }
 
-/// How the host reaches the guest.
-pub(super) enum Reach {
-    /// Not at all.
-    Nothing,
-    /// By an address of its own.
-    Address(Ipv4Addr),
-    /// By one that a DHCP server gives it.
-    Leased,
-    /// By ports of the host that lead there.
-    Ports(Vec<Published>),
-}
-
-impl Reach {
-    /// Says it, for a guest whose environments serve these ports.
-    pub(super) fn describe(&self, ports: &[EnvironmentPort]) -> String {
-        let at = |address: Ipv4Addr, environment: &EnvironmentPort| match environment.port {
-            80 => format!("serving http://{address}/{}\n", environment.name()),
-            port => format!("serving http://{address}:{port}/{}\n", environment.name()),
-        };
-        match self {
-            Self::Nothing => String::new(),
-            Self::Address(address) => ports.iter().map(|environment| at(*address, environment)).collect(),
-            Self::Leased => {
-                ports.iter().filter_map(|environment| Some(at(environment.leased?, environment))).collect()
-            }
-            Self::Ports(published) => describe_ports(published, ports),
-        }
-    }
-
-    /// Addresses of the guest that the host can go to.
-    pub(super) fn addresses(&self) -> Vec<String> {
-        if let Self::Address(address) = self { vec![address.to_string()] } else { Vec::new() }
-    }
-
-    /// Ports of the host that lead to the guest, for people.
-    pub(super) fn published(&self) -> Vec<String> {
-        let Self::Ports(published) = self else { return Vec::new() };
-        let line =
-            |port: &Published| format!("{} -> {}/{}", port.host, port.asked.guest_port, port.asked.protocol);
-        published.iter().map(line).collect()
-    }
-}
-
-/// The port that an environment serves.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct EnvironmentPort {
-    pub(super) port: u16,
-    /// Its number, where there are several.
-    pub(super) environment: Option<usize>,
-    /// The address that it has from a DHCP server.
-    pub(super) leased: Option<Ipv4Addr>,
-}
-
-impl EnvironmentPort {
-    /// Which of several it is.
-    fn name(self) -> String {
-        self.environment.map_or(String::new(), |number| format!("  (environment {number})"))
-    }
-}
-
-/// Says how a guest whose environments serve these ports is reached through what is published.
-fn describe_ports(published: &[Published], ports: &[EnvironmentPort]) -> String {
-    let mut text = String::new();
-    let mut reached = vec![false; ports.len()];
-    for Published { asked, host } in published {
-        let Publish { guest_port, protocol, .. } = asked;
-        let served = ports.iter().position(|environment| environment.port == *guest_port);
-        if let Some(served) = served.filter(|_| *protocol == Protocol::Tcp) {
-            reached[served] = true;
-            text.push_str(&format!("serving http://{}/{}\n", browsable(*host), ports[served].name()));
-        } else {
-            text.push_str(&format!("publishing {host}/{protocol} for the guest's port {guest_port}\n"));
-        }
-    }
-    for (EnvironmentPort { port, environment, .. }, _) in
-        ports.iter().zip(reached).filter(|(_, reached)| !reached)
-    {
-        let who = environment.map_or("the guest".to_owned(), |number| format!("environment {number}"));
-        text.push_str(&format!(
-            "{who} serves port {port}, but no port of this host leads there; run it with --publish {}:{port}\n",
-            8080 + environment.unwrap_or(0)
-        ));
-    }
-    text
-}
-
 impl FromStr for NetArgument {
     type Err = String;
 
@@ -150,9 +81,10 @@ impl FromStr for NetArgument {
         };
         let mut argument = Self {
             kind,
-            address: None,
-            dhcp: false,
+            ipv4: Ipv4Origin::Guessed,
             gateway: None,
+            probe: false,
+            ipv6: Ipv6Argument::default(),
             mac: None,
             outbound: Outbound::Refused,
             host_ports: Vec::new(),
@@ -160,8 +92,13 @@ impl FromStr for NetArgument {
         for part in parts {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             match key {
-                "ip" if value == "dhcp" => argument.dhcp = true,
-                "ip" => argument.address = Some(parse_address(value)?),
+                "ip" if argument.ipv4 != Ipv4Origin::Guessed => {
+                    return Err(format!("ip={value}: there is an ip= already; leave one out"));
+                }
+                "ip" => argument.ipv4 = parse_ipv4(value)?,
+                "ip6" => argument.ipv6.add(value)?,
+                "gw6" => argument.ipv6.set_gateway(value)?,
+                "probe" if part == key => argument.probe = true,
                 "gw" => {
                     argument.gateway =
                         Some(value.parse().map_err(|_| format!("gw={value}: not an IPv4 address"))?)
@@ -176,30 +113,71 @@ impl FromStr for NetArgument {
                 _ if argument.kind == Kind::User => {
                     return Err(format!("{part:?} is none of outbound, allow-host=PORT, mac=MAC"));
                 }
-                _ => return Err(format!("{part:?} is none of ip=ADDRESS/BITS, gw=ADDRESS, mac=MAC")),
+                _ => {
+                    return Err(format!(
+                        "{part:?} is none of ip=ADDRESS/BITS, gw=ADDRESS, ip6=ADDRESS/BITS, gw6=ADDRESS, probe, mac=MAC"
+                    ));
+                }
             }
         }
-        if argument.dhcp && (argument.address.is_some() || argument.gateway.is_some()) {
-            return Err(
-                "ip=dhcp: the server says address and gateway; leave the other ip= and gw= out".to_owned()
-            );
-        }
-        let says_address = argument.dhcp || argument.address.is_some() || argument.gateway.is_some();
-        if argument.kind == Kind::User && says_address {
-            return Err(format!(
-                "the user network's addresses are fixed: the guest is {GUEST_ADDRESS}, the gateway {GATEWAY_ADDRESS}; \
-                 leave ip= and gw= out, or use a tap"
-            ));
-        }
+        argument.check()?;
         Ok(argument)
     }
 }
 
-fn parse_address(text: &str) -> Result<(Ipv4Addr, u8), String> {
-    let wrong = || format!("ip={text}: write it as ADDRESS/BITS, for example 10.80.0.2/24, or as dhcp");
+impl NetArgument {
+    /// Whether the parts go together.
+    fn check(&self) -> Result<(), String> {
+        self.ipv6.check()?;
+        let says_gateway = self.gateway.is_some();
+        match self.ipv4 {
+            Ipv4Origin::Dhcp if says_gateway => {
+                return Err("ip=dhcp: the server says address and gateway; leave gw= out".to_owned());
+            }
+            Ipv4Origin::Dhcp if self.probe => {
+                return Err(
+                    "ip=dhcp: such an address is always probed before it is used; leave probe out".to_owned()
+                );
+            }
+            Ipv4Origin::None if says_gateway || self.probe => {
+                return Err("ip=none: without an IPv4 address, leave gw= and probe out".to_owned());
+            }
+            Ipv4Origin::None if !self.ipv6.is_on() => {
+                return Err("ip=none leaves the guest without an address; say ip6= as well".to_owned());
+            }
+            _ => {}
+        }
+        if self.kind != Kind::User {
+            return Ok(());
+        }
+        if self.ipv6.is_said() {
+            return Err(
+                "the user network is IPv4 (clients reach the guest through --publish '[::1]:8080:80' by IPv6 as well); for \
+                 ip6= use a tap"
+                    .to_owned(),
+            );
+        }
+        if self.ipv4 != Ipv4Origin::Guessed || says_gateway || self.probe {
+            return Err(format!(
+                "the user network's addresses are fixed: the guest is {GUEST_ADDRESS}, the gateway {GATEWAY_ADDRESS}; \
+                 leave ip=, gw= and probe out, or use a tap"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn parse_ipv4(text: &str) -> Result<Ipv4Origin, String> {
+    match text {
+        "dhcp" => return Ok(Ipv4Origin::Dhcp),
+        "none" => return Ok(Ipv4Origin::None),
+        _ => {}
+    }
+    let wrong =
+        || format!("ip={text}: write it as ADDRESS/BITS, for example 10.80.0.2/24, or as dhcp or none");
     let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
     let bits = bits.parse().ok().filter(|bits| (1..=30).contains(bits)).ok_or_else(wrong)?;
-    Ok((address.parse().map_err(|_| wrong())?, bits))
+    Ok(Ipv4Origin::Given(address.parse().map_err(|_| wrong())?, bits))
 }
 
 fn parse_host_port(text: &str) -> Result<u16, String> {
@@ -223,7 +201,17 @@ fn parse_mac(text: &str) -> Result<[u8; 6], String> {
 impl NetArgument {
     /// Whether the guest's address comes from a DHCP server.
     pub(super) fn asks_dhcp(&self) -> bool {
-        self.dhcp
+        self.ipv4 == Ipv4Origin::Dhcp
+    }
+
+    /// Whether the guest uses what IPv6 routers advertise.
+    pub(super) fn asks_routers(&self) -> bool {
+        self.ipv6.is_automatic()
+    }
+
+    /// Whether the guest has IPv6.
+    pub(super) fn has_ipv6(&self) -> bool {
+        self.ipv6.is_on()
     }
 
     /// Opens the network, and the ports of the host that lead to the guest.
@@ -239,7 +227,7 @@ impl NetArgument {
             Kind::User => return self.open_user(publish).map(Some),
             Kind::Tap(name) => (Tap::open(name)?, None),
             Kind::AutoTap => {
-                let (tap, interface) = make_tap()?;
+                let (tap, interface) = make_tap(self.ipv6.for_host())?;
                 (tap, Some(interface))
             }
         };
@@ -249,21 +237,36 @@ impl NetArgument {
                 format!("tap {0} is down; switch it on:  sudo ip link set dev {0} up", tap.name()).into()
             );
         }
-        let (ipv4, [a, b, c, d], reach) = if self.dhcp {
-            let ipv4 = Ipv4Config { dhcp: 1, ..Ipv4Config::default() };
-            (ipv4, number_of(tap.name()), Reach::Leased)
-        } else {
-            let (address, prefix_len) = match self.address {
-                Some(address) => address,
-                None => next_address(tap.name())?,
-            };
-            let gateway = self.gateway.map_or([0; 4], |gateway| gateway.octets());
-            let prefix_len = u32::from(prefix_len);
-            let ipv4 = Ipv4Config { address: address.octets(), gateway, prefix_len, dhcp: 0 };
-            (ipv4, address.octets(), Reach::Address(address))
+        if self.ipv6.is_on() && mtu_bytes < MTU_BYTES_MIN {
+            return Err(format!(
+                "tap {0} has an MTU of {mtu_bytes} bytes and IPv6 needs {MTU_BYTES_MIN}; raise it, or leave ip6= out:  \
+                 sudo ip link set dev {0} mtu 1500",
+                tap.name()
+            )
+            .into());
+        }
+        let address = match self.ipv4 {
+            Ipv4Origin::Given(address, bits) => Some((address, bits)),
+            Ipv4Origin::Dhcp | Ipv4Origin::None => None,
+            Ipv4Origin::Guessed if self.ipv6.is_on() => next_address(tap.name()).ok(),
+            Ipv4Origin::Guessed => Some(next_address(tap.name())?),
         };
+        let ipv4 = match address {
+            Some((address, prefix_len)) => Ipv4Config {
+                address: address.octets(),
+                gateway: self.gateway.map_or([0; 4], |gateway| gateway.octets()),
+                prefix_len: u32::from(prefix_len),
+                dhcp: 0,
+                probing: if self.probe { probing::BEFORE } else { probing::MEANWHILE },
+            },
+            None => Ipv4Config { dhcp: self.asks_dhcp().into(), ..Ipv4Config::default() },
+        };
+        let [a, b, c, d] = address.map_or_else(|| number_of(tap.name()), |(address, _)| address.octets());
         let mac = self.mac.unwrap_or([0x02, 0x78, a, b, c, d]);
-        let setup = NetSetup { backend: Box::new(tap), ipv4, mac, mtu_bytes, queue_pairs: QUEUE_PAIRS };
+        let ipv4_address = address.map(|(address, _)| address);
+        let reach = Reach::Tap { name: tap.name().to_owned(), ipv4: ipv4_address };
+        let ipv6 = self.ipv6.config();
+        let setup = NetSetup { backend: Box::new(tap), ipv4, ipv6, mac, mtu_bytes, queue_pairs: QUEUE_PAIRS };
         Ok(Some(OpenNet { setup, host, reach }))
     }
 
@@ -283,16 +286,8 @@ impl NetArgument {
     }
 }
 
-/// An address that a browser on this host can go to.
-fn browsable(mut host: SocketAddr) -> SocketAddr {
-    if host.ip().is_unspecified() {
-        host.set_ip(if host.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
-    }
-    host
-}
-
 /// Makes a tap that vanishes with its descriptor, with an address on the host's side.
-fn make_tap() -> Result<(Tap, Interface), Failure> {
+fn make_tap(ipv6: Option<(Ipv6Addr, u8)>) -> Result<(Tap, Interface), Failure> {
     let explain = |error: &dyn std::fmt::Display| {
         format!(
             "cannot make a tap: {error}\n\
@@ -322,6 +317,9 @@ fn make_tap() -> Result<(Tap, Interface), Failure> {
     let [a, b, _, d] = AUTO_HOST.octets();
     let host = IpAddr::V4(Ipv4Addr::new(a, b, number, d));
     interface.add_address(host, AUTO_PREFIX_LEN).map_err(|error| explain(&error))?;
+    if let Some((address, bits)) = ipv6 {
+        interface.add_address(address.into(), bits).map_err(|error| explain(&error))?;
+    }
     interface.set_transmit_queue_length(AUTO_TRANSMIT_QUEUE_FRAMES).map_err(|error| explain(&error))?;
     interface.up().map_err(|error| explain(&error))?;
     Ok((tap, interface))
@@ -393,7 +391,7 @@ mod tests {
         let argument: NetArgument =
             "tap=tap7,ip=10.1.2.3/16,gw=10.1.0.1,mac=02:00:00:00:00:09".parse().expect("good");
         assert_eq!(argument.kind, Kind::Tap("tap7".to_owned()));
-        assert_eq!(argument.address, Some((Ipv4Addr::new(10, 1, 2, 3), 16)));
+        assert_eq!(argument.ipv4, Ipv4Origin::Given(Ipv4Addr::new(10, 1, 2, 3), 16));
         assert_eq!(argument.gateway, Some(Ipv4Addr::new(10, 1, 0, 1)));
         assert_eq!(argument.mac, Some([2, 0, 0, 0, 0, 9]));
         assert_eq!("user".parse::<NetArgument>().expect("good").kind, Kind::User);
@@ -404,11 +402,20 @@ mod tests {
     #[test]
     fn parse_tap_whose_address_a_server_says() {
         let argument: NetArgument = "tap=tap7,ip=dhcp".parse().expect("good");
-        assert_eq!((argument.asks_dhcp(), argument.address), (true, None));
-        let leased = EnvironmentPort { port: 80, environment: None, leased: Some([10, 1, 2, 3].into()) };
-        assert_eq!(Reach::Leased.describe(&[leased]), "serving http://10.1.2.3/\n");
+        assert!(argument.asks_dhcp());
         assert_eq!(number_of("tap7"), number_of("tap7"));
         assert_ne!(number_of("tap7"), number_of("tap8"));
+    }
+
+    #[test]
+    fn parse_tap_with_addresses_of_both_families_or_of_one() {
+        let both: NetArgument =
+            "tap=tap7,ip=10.0.0.2/24,ip6=2001:db8::2/64,gw6=fe80::1,probe".parse().expect("good");
+        assert!(both.has_ipv6() && both.probe && both.ipv4 == Ipv4Origin::Given([10, 0, 0, 2].into(), 24));
+        let one: NetArgument = "tap=tap7,ip=none,ip6=auto".parse().expect("good");
+        assert_eq!((one.has_ipv6(), one.ipv4), (true, Ipv4Origin::None));
+        let none: NetArgument = "tap=tap7".parse().expect("good");
+        assert_eq!((none.has_ipv6(), none.ipv4), (false, Ipv4Origin::Guessed));
     }
 
     #[test]
@@ -419,37 +426,6 @@ mod tests {
         assert_eq!((argument.host_ports, argument.mac), (vec![5432, 53], Some([2, 0, 0, 0, 0, 9])));
         let default: NetArgument = "user".parse().expect("good");
         assert_eq!((default.outbound, default.host_ports), (Outbound::Refused, vec![]));
-    }
-
-    #[test]
-    fn described_ports_name_where_a_browser_goes_or_the_flag_to_use() {
-        let published = |text: &str, port: u16| {
-            let asked: Publish = text.parse().expect(text);
-            Published { asked, host: SocketAddr::new(asked.host.ip(), port) }
-        };
-        for (ports, expected) in [
-            (vec![published("8080:80", 8080)], "serving http://127.0.0.1:8080/\n"),
-            (vec![published("0.0.0.0:0:80", 41234)], "serving http://127.0.0.1:41234/\n"),
-            (vec![published("[::]:8080:80", 8080)], "serving http://[::1]:8080/\n"),
-            (
-                vec![],
-                "the guest serves port 80, but no port of this host leads there; run it with --publish 8080:80\n",
-            ),
-        ] {
-            assert_eq!(
-                Reach::Ports(ports).describe(&[EnvironmentPort {
-                    port: 80,
-                    environment: None,
-                    leased: None
-                }]),
-                expected
-            );
-        }
-        let dns = Reach::Ports(vec![published("5353:53/udp", 5353), published("8080:80", 8080)]);
-        assert_eq!(
-            dns.describe(&[EnvironmentPort { port: 80, environment: None, leased: None }]),
-            "publishing 127.0.0.1:5353/udp for the guest's port 53\nserving http://127.0.0.1:8080/\n"
-        );
     }
 
     #[test]
@@ -466,7 +442,14 @@ mod tests {
             ("tap=a,ip=10.0.0.1/33", "ADDRESS/BITS"),
             ("tap=a,ip=x/24", "ADDRESS/BITS"),
             ("tap=a,ip=dhcp,gw=10.0.0.1", "the server says"),
-            ("tap=a,ip=dhcp,ip=10.0.0.1/24", "the server says"),
+            ("tap=a,ip=dhcp,ip=10.0.0.1/24", "leave one out"),
+            ("tap=a,ip=dhcp,probe", "leave probe out"),
+            ("tap=a,ip=none", "say ip6="),
+            ("tap=a,ip=none,ip6=auto,probe", "leave gw= and probe out"),
+            ("tap=a,ip6=2001:db8::2", "ADDRESS/BITS"),
+            ("tap=a,gw6=fe80::1", "ip6=auto"),
+            ("tap=a,probe=yes", "ip=ADDRESS/BITS"),
+            ("user,ip6=auto", "use a tap"),
             ("user,ip=dhcp", "addresses are fixed"),
             ("tap=a,gw=1", "not an IPv4 address"),
             ("tap=a,mac=01:00:00:00:00:00", "group address"),

@@ -66,6 +66,25 @@ The tap (--net tap=NAME)
 
   exovm run cheetah --docroot ./site --net tap=tap0,ip=dhcp
 
+  ip6= gives it IPv6 as well: an address, or auto for what routers advertise
+  (SLAAC), or both; a link-local address it makes of its hardware address in any
+  case. gw6= names a router where none advertises itself. Starting takes 2
+  seconds longer, in which nobody else may claim the addresses (6 where ip6=auto
+  finds no router). Several environments can share an address that is given, not
+  one that is advertised. ip=none leaves IPv4 out.
+
+  sudo ip addr add 2001:db8::1/64 dev tap0
+  exovm run cheetah --docroot ./site --net tap=tap0,ip6=2001:db8::2/64
+  curl 'http://[2001:db8::2]/'
+  exovm run cheetah --docroot ./site --net tap=tap0,ip6=auto
+  curl 'http://[fe80::78:aff:fe50:2%tap0]/'         (the output says the address)
+
+  While the guest serves, the link is asked whether another host has its IPv4
+  address, and the log says so if one does. With probe, that comes first: 4 to 7
+  seconds, and the guest ends if its address is taken.
+
+  exovm run cheetah --docroot ./site --net tap=tap0,ip=10.80.0.7/24,probe
+
   With --net tap=auto, exovm makes such a tap itself and removes it at the end;
   that needs root, or CAP_NET_ADMIN, or a network namespace of one's own:
 
@@ -154,8 +173,8 @@ pub(super) struct RunArguments {
     /// With --environments, once for all of them or once for each.
     #[arg(long, value_name = "DIR")]
     docroot: Vec<PathBuf>,
-    /// Network: user[,outbound][,allow-host=PORT][,mac=MAC], tap=NAME[,ip=ADDRESS/BITS|,ip=dhcp][,gw=ADDRESS][,mac=MAC],
-    /// tap=auto[,...] or none.
+    /// Network: user[,outbound][,allow-host=PORT][,mac=MAC], tap=NAME[,ip=ADDRESS/BITS|,ip=dhcp|,ip=none][,gw=ADDRESS]
+    /// [,ip6=ADDRESS/BITS][,ip6=auto][,gw6=ADDRESS][,probe][,mac=MAC], tap=auto[,...] or none.
     #[arg(long, value_name = "NET", default_value = "user")]
     net: NetArgument,
     /// Have a port of this host lead to one of the guest: [ADDR:]HOSTPORT:GUESTPORT[/tcp|/udp]; may be repeated.
@@ -234,6 +253,14 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     }
     if environments > 1 && arguments.net.asks_dhcp() {
         return Err("ip=dhcp is for one environment, which gets all that arrives; say --environments 1, or the address".into());
+    }
+    if environments > 1 && arguments.net.asks_routers() {
+        return Err(
+            "ip6=auto is for one environment, which gets all that arrives; say --environments 1, or the address".into()
+        );
+    }
+    if image.manifest.guardian && arguments.net.has_ipv6() {
+        return Err("the guardian gives its clients IPv4 only; leave ip6= out".into());
     }
     let (mut disks, served): (Vec<_>, Vec<String>) = if has_site {
         // A guardian serves nothing.

@@ -4,6 +4,7 @@
 //! [`Machine::start`] does everything up to the guest's first instruction; [`Machine::wait`] waits for the end;
 //! dropping a machine stops it.
 
+mod addresses;
 pub mod boot;
 mod channel;
 mod control;
@@ -27,6 +28,7 @@ mod tools;
 mod vcpu;
 mod vcpu_time;
 
+pub use addresses::{Ipv6Address, Ipv6AddressState};
 pub use desk::AskError;
 pub use disk::DiskSetup;
 pub use error::MachineError;
@@ -329,6 +331,11 @@ impl Machine {
     /// The address that an environment has from a DHCP server, as it says.
     pub fn leased_address(&self, environment: usize) -> Option<Ipv4Addr> {
         self.shared.leased_address(environment)
+    }
+
+    /// The IPv6 addresses of an environment's interface, as it says.
+    pub fn ipv6_addresses(&self, environment: usize) -> Vec<Ipv6Address> {
+        self.shared.ipv6_addresses(environment)
     }
 
     /// The placement of device work.

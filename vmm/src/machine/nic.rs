@@ -10,7 +10,7 @@ use crate::device::virtio::Binder;
 use crate::device::virtio::net::{Net, NetConfig};
 use crate::placement::Nic;
 use crate::tables::{DmaDomain, Tables};
-use abi::boot::Ipv4Config;
+use abi::boot::{Ipv4Config, Ipv6Config};
 use std::sync::{Arc, Mutex};
 
 /// Largest virtqueue offered.
@@ -22,6 +22,8 @@ pub struct NetSetup {
     pub backend: Box<dyn Backend>,
     /// The guest's address.
     pub ipv4: Ipv4Config,
+    /// Its IPv6 addresses.
+    pub ipv6: Ipv6Config,
     /// The guest's hardware address.
     pub mac: [u8; 6],
     /// Largest IP packet.
@@ -42,8 +44,9 @@ impl NetSetup {
                 address: exovm_user_net::GUEST_ADDRESS.octets(),
                 gateway: exovm_user_net::GATEWAY_ADDRESS.octets(),
                 prefix_len: u32::from(exovm_user_net::PREFIX_LEN),
-                dhcp: 0,
+                ..Ipv4Config::default()
             },
+            ipv6: Ipv6Config::default(),
             mac,
             mtu_bytes: exovm_user_net::MTU_BYTES as u16,
             queue_pairs: QUEUE_PAIRS,
@@ -57,7 +60,14 @@ const LINK_MTU_BYTES: u16 = 1500;
 impl NetSetup {
     /// The interface of a guest at an end of a link.
     pub fn link(end: End, ipv4: Ipv4Config, mac: [u8; 6]) -> Self {
-        Self { backend: Box::new(end), ipv4, mac, mtu_bytes: LINK_MTU_BYTES, queue_pairs: QUEUE_PAIRS }
+        Self {
+            backend: Box::new(end),
+            ipv4,
+            ipv6: Ipv6Config::default(),
+            mac,
+            mtu_bytes: LINK_MTU_BYTES,
+            queue_pairs: QUEUE_PAIRS,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a machine's threads and its owner share.
 
 use super::End;
+use super::addresses::Ipv6Address;
 use super::boot::pages::SharedPages;
 use super::exits::Exits;
 use super::log::Logs;
@@ -140,6 +141,12 @@ impl Shared {
     pub(crate) fn leased_address(&self, environment: usize) -> Option<Ipv4Addr> {
         let bits = self.pages.get(environment)?.status.address.load(Ordering::Relaxed);
         Some(Ipv4Addr::from_bits(bits)).filter(|address| !address.is_unspecified())
+    }
+
+    /// The IPv6 addresses that an environment has, wants or may not have.
+    pub(crate) fn ipv6_addresses(&self, environment: usize) -> Vec<Ipv6Address> {
+        let status = self.pages.get(environment).map(|pages| &pages.status.ipv6);
+        status.into_iter().flatten().filter_map(Ipv6Address::read).collect()
     }
 
     /// Whether the guest was asked to finish.

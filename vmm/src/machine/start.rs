@@ -24,7 +24,7 @@ use crate::probe::Probes;
 use crate::profile::Profilers;
 use crate::stat::pmu::Pmu;
 use crate::trace::{self, Looking, Tracing};
-use abi::boot::{Ipv4Config, VCPUS_MAX};
+use abi::boot::{Ipv4Config, Ipv6Config, VCPUS_MAX};
 use kvm_ioctls::VmFd;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -59,6 +59,8 @@ impl Machine {
             fds.iter().map(|fd| vcpu::enable_extended_state(&kvm, fd)).collect::<Result<_, _>>()?;
         let boot_config = BootConfig {
             ipv4: config.net.as_ref().map_or(Ipv4Config::default(), |net| net.ipv4),
+            ipv6: config.net.as_ref().map_or(Ipv6Config::default(), |net| net.ipv6),
+            mac: config.net.as_ref().map_or([0; 6], |net| net.mac),
             arguments: config.arguments,
             tsc_khz,
             vcpus: vcpus.count,

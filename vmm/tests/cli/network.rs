@@ -4,7 +4,7 @@ use crate::scene;
 use exovm_ci::Client;
 use exovm_ci::scene::interfaces;
 use exovm_netns::{Interface, TapQueues, create_tap, in_namespace};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 1);
 
@@ -145,6 +145,81 @@ fn run_takes_the_address_it_is_given() {
 }
 
 #[test]
+fn run_with_ipv6_says_where_it_serves_and_the_machine_has_the_addresses() {
+    in_namespace!(|| {
+        let tap = tap("tap0");
+        tap.add_address("2001:db8::1".parse().unwrap(), 64).unwrap();
+        let scene = scene();
+        let net = "tap=tap0,ip6=2001:db8::2/64,gw6=2001:db8::1,mac=02:00:00:00:00:09";
+        let running = scene.start(&["run", "hello", "--net", net]);
+        for url in ["http://10.80.0.2/", "http://[fe80::ff:fe00:9%tap0]/", "http://[2001:db8::2]/"] {
+            assert!(running.said.contains(&format!("serving {url}\n")), "{url}: {}", running.said);
+            let arguments = ["--silent", "--show-error", "--fail", "--globoff", "--max-time", "30", url];
+            let output = std::process::Command::new("curl").args(arguments).output();
+            assert!(output.expect("this test needs curl").status.success(), "{url}");
+        }
+        let ps = scene.play(&["ps", "--json"]);
+        assert!(ps.stdout.contains("2001:db8::2") && ps.stdout.contains("fe80::ff:fe00:9"), "{ps:?}");
+        running.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn run_with_ipv6_alone_needs_no_ipv4_address_of_the_tap() {
+    in_namespace!(|| {
+        let tap = Interface::named("tap0").unwrap();
+        create_tap(&tap, TapQueues::Single).unwrap();
+        tap.add_address("2001:db8::1".parse().unwrap(), 64).unwrap();
+        tap.up().unwrap();
+        let scene = scene();
+        let running = scene.start(&["run", "hello", "--net", "tap=tap0,ip6=2001:db8::2/64"]);
+        assert!(!running.said.contains("serving http://1"), "{}", running.said);
+        let server = SocketAddr::new("2001:db8::2".parse().unwrap(), 80);
+        assert_eq!(Client::connect(server).unwrap().get("/").unwrap().status(), 200);
+        running.stop();
+        let running = scene.start(&["run", "hello", "--net", "tap=auto,ip6=2001:db8:1::2/64,ip=none"]);
+        let server = SocketAddr::new("2001:db8:1::2".parse().unwrap(), 80);
+        assert_eq!(Client::connect(server).unwrap().get("/").unwrap().status(), 200);
+        running.stop();
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn run_says_which_address_another_host_has() {
+    in_namespace!(|| {
+        let tap = tap("tap0");
+        tap.add_address("2001:db8::2".parse().unwrap(), 64).unwrap();
+        let scene = scene();
+        let running = scene.start(&["run", "hello", "--net", "tap=tap0,ip6=2001:db8::2/64"]);
+        assert!(running.said.contains("not serving 2001:db8::2: another host on the link has it"));
+        running.stop();
+        tap.add_address(IpAddr::from([10, 80, 0, 2]), 24).unwrap();
+        let outcome = scene.play(&["run", "hello", "--net", "tap=tap0,ip=10.80.0.2/24,probe"]);
+        assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+        let said = outcome.stdout + &outcome.stderr;
+        assert!(said.contains("has our address 10.80.0.2") && said.contains("none is left"), "{said}");
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn run_with_ipv6_where_there_can_be_none_says_what_to_do() {
+    in_namespace!(|| {
+        let tap = tap("tap0");
+        let scene = scene();
+        let run = |image, net| ["run", image, "--net", net];
+        let words = run("cheetah", "tap=tap0,ip6=auto");
+        let several = [&words[..], &["--environments", "2"]].concat();
+        scene.assert_refused(&several, &["ip6=auto is for one environment", "--environments 1"]);
+        tap.set_mtu(1_000).unwrap();
+        let small = ["MTU of 1000", "ip link set dev tap0 mtu 1500"];
+        scene.assert_refused(&run("hello", "tap=tap0,ip6=auto"), &small);
+    });
+}
+
+#[test]
 fn run_help_prints_the_commands_that_work() {
     in_namespace!(|| {
         let scene = scene();
@@ -156,7 +231,7 @@ fn run_help_prints_the_commands_that_work() {
             .filter_map(|line| line.trim().strip_prefix("sudo ip "))
             .map(|line| line.split("   ").next().unwrap_or(line).replace("$USER", "0"))
             .collect();
-        assert_eq!(script.len(), 4, "three commands make the tap, one removes it: {script:?}");
+        assert_eq!(script.len(), 5, "three make the tap, one removes it, one is for IPv6: {script:?}");
         let ip = |arguments: &str| {
             let status = std::process::Command::new("ip").args(arguments.split_whitespace()).status();
             assert!(status.expect("the ip tool is there").success(), "ip {arguments}");
@@ -164,6 +239,11 @@ fn run_help_prints_the_commands_that_work() {
         script[..3].iter().for_each(|command| ip(command));
         let running = scene.start(&["run", "hello", "--net", "tap=tap0"]);
         assert_eq!(Client::connect(running.address()).unwrap().get("/").unwrap().status(), 200);
+        running.stop();
+        ip(&format!("{} nodad", script[4]));
+        let running = scene.start(&["run", "hello", "--net", "tap=tap0,ip6=2001:db8::2/64"]);
+        let server = SocketAddr::new("2001:db8::2".parse().unwrap(), 80);
+        assert_eq!(Client::connect(server).unwrap().get("/").unwrap().status(), 200);
         running.stop();
         ip(&script[3]);
         scene.assert_clean();

@@ -5,7 +5,7 @@ use super::our_end::{MAC, SPIN_US};
 use super::session::Session;
 use crate::BenchError;
 use crate::network::PREFIX_BITS;
-use exos_net::{ChecksumRequest, Gso};
+use exos_net::{ChecksumRequest, Gso, GsoKind};
 use exovm_netns::tap::VNET_HEADER_BYTES;
 use exovm_netns::{Interface, TapQueues, attach_tap};
 use exovm_tap_stack::{FRAME_BYTES_MAX, header};
@@ -179,7 +179,7 @@ fn leave_checksum(frame: &mut [u8], meta: PacketMeta) -> [u8; VNET_HEADER_BYTES]
     let request = ChecksumRequest { start: TCP as u16, offset: CHECKSUM as u16 };
     header::emit(
         Some(request),
-        meta.segmentation_offload_size.map(|mss| Gso { mss: mss.get() }),
+        meta.segmentation_offload_size.map(|mss| Gso { kind: GsoKind::TcpIpv4, mss: mss.get() }),
         headers_bytes,
     )
 }

@@ -2,7 +2,7 @@
 
 use alloc::string::{String, ToString};
 use core::fmt;
-use core::net::{Ipv4Addr, SocketAddrV4};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The port of http URLs that name none.
 pub(super) const DEFAULT_PORT: u16 = 80;
@@ -13,7 +13,7 @@ const MAX_PATH_BYTES: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The server.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// Path and query, as they stand in the request.
     pub path: String,
 }
@@ -23,8 +23,10 @@ pub struct Target {
 pub enum TargetError {
     /// Not http.
     Scheme,
-    /// The host is no IPv4 address.
+    /// The host is no address.
     Host,
+    /// The address says through which interface it is reached, and there is but one.
+    Zone,
     /// No server can have that address.
     NotUnicast,
     /// The port is no number from 1 to 65535.
@@ -38,8 +40,9 @@ impl fmt::Display for TargetError {
         f.write_str(match self {
             Self::Scheme => "only http is spoken here; begin with http://, such as http://10.80.0.1/",
             Self::Host => {
-                "names are not looked up and IPv6 is not spoken; give the server's IPv4 address, such as http://10.80.0.1/"
+                "names are not looked up; give the server's address, such as http://10.80.0.1/ or http://[2001:db8::1]/"
             }
+            Self::Zone => "there is one interface, so leave out what is behind %: http://[fe80::1]/",
             Self::NotUnicast => "no server has that address; give the one that it listens on",
             Self::Port => "the port is not a number from 1 to 65535; leave it out for 80",
             Self::Path => "the path has spaces, control or non-ASCII characters, or more than 4096; write them as %20 and so on",
@@ -59,12 +62,17 @@ impl Target {
         let rest = rest.split('#').next().unwrap_or(rest);
         let path_at = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(path_at);
-        let (host, port) = match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
+        let (ip, port) = match authority.strip_prefix('[') {
+            Some(rest) => bracketed(rest)?,
+            None => {
+                let (host, port) = match authority.split_once(':') {
+                    Some((host, port)) => (host, Some(port)),
+                    None => (authority, None),
+                };
+                (IpAddr::V4(host.parse().map_err(|_| TargetError::Host)?), port)
+            }
         };
-        let ip: Ipv4Addr = host.parse().map_err(|_| TargetError::Host)?;
-        if ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() {
+        if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
             return Err(TargetError::NotUnicast);
         }
         let port = match port {
@@ -78,7 +86,24 @@ impl Target {
             return Err(TargetError::Path);
         }
         let slash = if path.starts_with('/') { "" } else { "/" };
-        Ok(Self { address: SocketAddrV4::new(ip, port), path: slash.to_string() + path })
+        Ok(Self { address: SocketAddr::new(ip, port), path: slash.to_string() + path })
+    }
+}
+
+/// An IPv6 address and its bracket (RFC 3986 3.2.2), and the port behind it.
+fn bracketed(rest: &str) -> Result<(IpAddr, Option<&str>), TargetError> {
+    let (host, behind) = rest.split_once(']').ok_or(TargetError::Host)?;
+    if host.contains('%') {
+        return Err(TargetError::Zone);
+    }
+    let ip: Ipv6Addr = host.parse().map_err(|_| TargetError::Host)?;
+    if ip.is_loopback() || ip.to_ipv4_mapped().is_some() {
+        return Err(TargetError::NotUnicast);
+    }
+    match behind.strip_prefix(':') {
+        None if behind.is_empty() => Ok((ip.into(), None)),
+        None => Err(TargetError::Host),
+        port => Ok((ip.into(), port)),
     }
 }
 

@@ -72,6 +72,8 @@ pub(crate) struct Addresses {
     /// For delays and nonces.
     random: SipHasher24,
     drawn: u64,
+    /// How often an address came, went or changed its state.
+    pub(crate) changes: u32,
 }
 
 impl Addresses {
@@ -84,7 +86,7 @@ impl Addresses {
     ) -> Self {
         let mut random = SipHasher24::new_with_key(&secret);
         random.write(b"ipv6 addresses");
-        Self { list: Vec::new(), max, interface_id, mac, probes, random, drawn: 0 }
+        Self { list: Vec::new(), max, interface_id, mac, probes, random, drawn: 0, changes: 0 }
     }
 
     fn draw(&mut self) -> u64 {
@@ -135,6 +137,7 @@ impl Addresses {
         let [.., a, b, c, d, e, f] = self.draw().to_be_bytes();
         let Lifetimes { preferred_until, valid_until } = lifetimes;
         let nonce = [a, b, c, d, e, f];
+        self.changes += 1;
         self.list.push(Address { ip, state, collisions, nonce, preferred_until, valid_until });
         true
     }
@@ -168,6 +171,11 @@ impl Addresses {
         self.list.iter().any(|address| address.ip == ip && address.state == State::Assigned)
     }
 
+    /// Whether others are being asked about one of them.
+    pub(crate) fn are_tentative(&self) -> bool {
+        self.list.iter().any(|address| matches!(address.state, State::Tentative { .. }))
+    }
+
     /// Whether we are asking others about `ip`.
     pub(crate) fn is_tentative(&self, ip: Ipv6Addr) -> bool {
         self.list.iter().any(|address| address.ip == ip && matches!(address.state, State::Tentative { .. }))
@@ -191,6 +199,7 @@ impl Addresses {
         let Some(index) = self.list.iter().position(|address| address.ip == ip) else { return };
         let address = &mut self.list[index];
         address.state = State::Duplicate;
+        self.changes += 1;
         let Address { collisions, preferred_until, valid_until, .. } = *address;
         if let (Some(collisions), InterfaceId::Stable(_)) = (collisions, self.interface_id)
             && collisions < MAX_COLLISIONS
@@ -204,7 +213,9 @@ impl Addresses {
 
     /// What is due: a question to be sent, or nothing. To be called until there is nothing.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Probe> {
+        let before = self.list.len();
         self.list.retain(|address| address.valid_until > now);
+        self.changes += (before - self.list.len()) as u32;
         for address in &mut self.list {
             let State::Tentative { probes_left, due_at } = address.state else { continue };
             if due_at > now {
@@ -212,6 +223,7 @@ impl Addresses {
             }
             let Some(probes_left) = probes_left.checked_sub(1) else {
                 address.state = State::Assigned;
+                self.changes += 1;
                 continue;
             };
             address.state = State::Tentative { probes_left, due_at: now + RETRANS_TIMER };

@@ -61,6 +61,8 @@ pub(crate) struct Interface {
     believes_routers: bool,
     solicitations_left: u8,
     solicit_at: Instant,
+    /// How often routers were asked or found.
+    solicitation_changes: u32,
 }
 
 impl Interface {
@@ -82,7 +84,20 @@ impl Interface {
             believes_routers: ipv6.router_advertisements,
             solicitations_left: if ipv6.router_advertisements { MAX_ROUTER_SOLICITATIONS } else { 0 },
             solicit_at: now,
+            solicitation_changes: 0,
         }
+    }
+
+    /// Whether each address is used or somebody else's, and routers, if they are asked, have answered or kept silent for
+    /// [`ROUTER_SOLICITATION_INTERVAL`].
+    pub(crate) fn is_settled(&self) -> bool {
+        let routers_are_silent = self.solicitations_left < MAX_ROUTER_SOLICITATIONS - 1;
+        !self.addresses.are_tentative() && (!self.believes_routers || routers_are_silent)
+    }
+
+    /// Grows with whatever [`Self::is_settled`] and the state of an address depend on.
+    pub(crate) fn changes(&self) -> u32 {
+        self.addresses.changes.wrapping_add(self.solicitation_changes)
     }
 
     /// Whether `address` is on our link.
@@ -118,6 +133,7 @@ impl Interface {
         }
         if said.router_lifetime_s > 0 {
             self.solicitations_left = 0;
+            self.solicitation_changes += 1;
         }
         let after = |secs: u32| match secs {
             u32::MAX => Instant::NEVER,
@@ -162,6 +178,7 @@ impl Interface {
             && let Some(source) = self.addresses.source_for(LINK_LOCAL, now)
         {
             self.solicitations_left -= 1;
+            self.solicitation_changes += 1;
             self.solicit_at = now + ROUTER_SOLICITATION_INTERVAL;
             return Some(Wish::SolicitRouters(source));
         }

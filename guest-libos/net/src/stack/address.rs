@@ -2,7 +2,7 @@
 //! (2.3), defended or given up (2.4), and removed. What takes time is done by `expire`.
 
 use core::hash::Hasher;
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use siphasher::sip::SipHasher24;
 
@@ -63,6 +63,8 @@ pub(super) struct AddressState {
     tried_at: Instant,
     /// Until then our address is not defended again.
     defend_at: Instant,
+    /// Until then another claim of an IPv6 address is not told.
+    quiet_until: Instant,
     /// The last conflict, until somebody asks.
     conflict: Option<AddressConflict>,
     /// Random numbers that were drawn.
@@ -70,7 +72,7 @@ pub(super) struct AddressState {
 }
 
 impl AddressState {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             phase: Phase::Settled,
             at: Instant::NEVER,
@@ -79,9 +81,26 @@ impl AddressState {
             conflicts: 0,
             tried_at: Instant::ZERO,
             defend_at: Instant::ZERO,
+            quiet_until: Instant::ZERO,
             conflict: None,
             drawn: 0,
         }
+    }
+
+    /// The address of `config` is begun with; one that is not used before it was probed is taken out of it.
+    pub(super) fn begun(now: Instant, config: &mut Config) -> Self {
+        let mut state = Self::new();
+        if !config.has_address() {
+            config.remove_address();
+            return state;
+        }
+        state.begin(now, config);
+        if config.probing == Probing::Before {
+            let Config { ip, prefix_len, gateway, .. } = *config;
+            state.candidate = Some(Candidate { ip, prefix_len, gateway });
+            config.remove_address();
+        }
+        state
     }
 
     /// An address is tried from `now` on, or later if too many were others' already (RFC 5227 2.1.1).
@@ -118,6 +137,11 @@ impl<D: Data> Stack<D> {
     /// Our address, while there is one in use.
     pub fn address(&self) -> Option<Ipv4Addr> {
         self.config.has_address().then_some(self.config.ip)
+    }
+
+    /// Whether an address is being looked for on the link before it is used ([`Probing::Before`]).
+    pub fn is_probing(&self) -> bool {
+        self.address.candidate.is_some()
     }
 
     /// From now on, or when nobody has answered for it (`Config::probing`), `ip` is our address: [`Self::address`] says when.
@@ -201,7 +225,8 @@ impl<D: Data> Stack<D> {
         if defended {
             return Input::Nothing;
         }
-        self.address.conflict = Some(AddressConflict { address: ip, by, outcome: ConflictOutcome::Kept });
+        self.address.conflict =
+            Some(AddressConflict { address: ip.into(), by, outcome: ConflictOutcome::Kept });
         self.address.defend_at = now + DEFEND_INTERVAL;
         if is_theirs {
             self.address.settle();
@@ -214,8 +239,27 @@ impl<D: Data> Stack<D> {
     fn give_up(&mut self, address: Ipv4Addr, by: MacAddress) {
         self.counters.arp_conflicts += 1;
         self.address.conflicts = self.address.conflicts.saturating_add(1);
-        self.address.conflict = Some(AddressConflict { address, by, outcome: ConflictOutcome::GivenUp });
+        self.address.conflict =
+            Some(AddressConflict { address: address.into(), by, outcome: ConflictOutcome::GivenUp });
         self.remove_address();
+    }
+
+    /// Somebody else has an IPv6 address: one that we were about to use and do not, or one that we use.
+    pub(super) fn ipv6_address_claimed(
+        &mut self,
+        now: Instant,
+        address: Ipv6Addr,
+        by: MacAddress,
+        outcome: ConflictOutcome,
+    ) {
+        self.counters.duplicate_addresses += 1;
+        if outcome == ConflictOutcome::Kept {
+            if now < self.address.quiet_until {
+                return;
+            }
+            self.address.quiet_until = now + DEFEND_INTERVAL;
+        }
+        self.address.conflict = Some(AddressConflict { address: address.into(), by, outcome });
     }
 
     /// Ends the connections of an address that is gone, and asks or tells about the one that comes or is here.

@@ -101,12 +101,7 @@ impl<D: Data> Stack<D> {
     /// A stack without connections that listens on no port.
     pub fn new(mut config: Config, now: Instant) -> Result<Self, ConfigError> {
         config.check()?;
-        let mut address = AddressState::new();
-        if config.has_address() {
-            address.begin(now, &config);
-        } else {
-            config.remove_address();
-        }
+        let address = AddressState::begun(now, &mut config);
         let hash = FlowHash::new(config.secret);
         Ok(Self {
             counters: Counters::default(),

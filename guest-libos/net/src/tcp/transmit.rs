@@ -8,7 +8,7 @@ use super::{Context, Seq};
 use crate::config::TxChecksum;
 use crate::data::Data;
 use crate::driver::{
-    ChecksumRequest, Full, Gso, MAX_HEADER_BYTES, MAX_TSO_SEGMENTS, Payload, Transmit, TxSegment,
+    ChecksumRequest, Full, Gso, GsoKind, MAX_HEADER_BYTES, MAX_TSO_SEGMENTS, Payload, Transmit, TxSegment,
 };
 use crate::events::{AckDue, AckPolicy, End, Sent};
 use crate::wire::checksum::{Sum, at_odd_offset, sum_bytes};
@@ -75,13 +75,22 @@ impl<D: Data> Connection<D> {
         if pure_ack { self.output_pure_ack(ctx, tx, sent) } else { Ok(()) }
     }
 
+    /// How the device cuts a frame of several segments.
+    #[inline]
+    fn gso(&self) -> Gso {
+        let kind = match self.template.family() {
+            Family::V4 => GsoKind::TcpIpv4,
+            Family::V6 => GsoKind::TcpIpv6,
+        };
+        Gso { kind, mss: self.send.mss as u16 }
+    }
+
     /// The largest payload of one frame: whole segments if the device cuts them.
     #[inline]
     fn max_payload(&self, ctx: &Context<'_>) -> usize {
         let (mss, tso) = (self.send.mss, ctx.config.tso_max_bytes);
         // A device that cuts a frame repeats its urgent pointer, which would lie further on each time.
-        // Devices are asked to cut IPv4 frames only.
-        if tso <= mss || self.send.has_urgent() || self.template.family() == Family::V6 {
+        if tso <= mss || self.send.has_urgent() {
             return mss as usize;
         }
         (mss * (tso / mss).min(MAX_TSO_SEGMENTS)) as usize
@@ -172,7 +181,7 @@ impl<D: Data> Connection<D> {
                 start: self.template.tcp_at() as u16,
                 offset: CHECKSUM_OFFSET as u16,
             }),
-            gso: (planned.len > self.send.mss as usize).then_some(Gso { mss: self.send.mss as u16 }),
+            gso: (planned.len > self.send.mss as usize).then(|| self.gso()),
         })?;
         if says_reduced {
             self.send.ecn.cwr_sent();

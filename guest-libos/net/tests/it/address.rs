@@ -70,7 +70,7 @@ fn asking(sender_ip: Ipv4Addr) -> ArpPacket {
 }
 
 fn conflict(outcome: ConflictOutcome) -> Option<AddressConflict> {
-    Some(AddressConflict { address: SERVER_IP, by: CLIENT_MAC, outcome })
+    Some(AddressConflict { address: SERVER_IP.into(), by: CLIENT_MAC, outcome })
 }
 
 fn assert_deaf(host: &mut StaticHost) {

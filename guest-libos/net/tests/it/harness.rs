@@ -6,12 +6,12 @@ use std::net::Ipv4Addr;
 
 use exos_net::{
     AckDue, AckPolicy, Config, ConnId, ControlFrame, Data, Datagram, DatagramError, Duration, End, Full,
-    Input, Instant, MacAddress, RxMeta, Sent, Stack, TimerEvent, Transmit, TxSegment,
+    GsoKind, Input, Instant, MacAddress, RxMeta, Sent, Stack, TimerEvent, Transmit, TxSegment,
 };
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpAddress, IpProtocol, Ipv4Packet,
-    Ipv4Repr, TcpControl, TcpOption, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr,
+    Ipv4Repr, Ipv6Packet, TcpControl, TcpOption, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr,
 };
 
 pub(crate) const SERVER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -65,6 +65,10 @@ impl<D: Data> Transmit<D> for Nic {
         self.gso_frames += 1;
         assert!(segment.checksum.is_some() && payload.len() > usize::from(gso.mss));
         let count = payload.len().div_ceil(usize::from(gso.mss));
+        let cut = match gso.kind {
+            GsoKind::TcpIpv4 => cut,
+            GsoKind::TcpIpv6 => cut_v6,
+        };
         for (index, part) in payload.chunks(usize::from(gso.mss)).enumerate() {
             self.frames.push_back(cut(
                 segment.header,
@@ -104,14 +108,33 @@ fn cut(header: &[u8], part: &[u8], offset: usize, last: bool) -> Vec<u8> {
     ip.set_total_len((header.len() - 14 + part.len()) as u16);
     ip.fill_checksum();
     let (source, destination) = (IpAddress::from(ip.src_addr()), IpAddress::from(ip.dst_addr()));
-    let mut tcp = TcpPacket::new_unchecked(ip.payload_mut());
+    finish_segment(&mut TcpPacket::new_unchecked(ip.payload_mut()), &source, &destination, offset, last);
+    frame
+}
+
+/// The same over IPv6.
+fn cut_v6(header: &[u8], part: &[u8], offset: usize, last: bool) -> Vec<u8> {
+    let mut frame = [header, part].concat();
+    let mut ip = Ipv6Packet::new_unchecked(&mut frame[14..]);
+    ip.set_payload_len((header.len() - 14 - 40 + part.len()) as u16);
+    let (source, destination) = (IpAddress::from(ip.src_addr()), IpAddress::from(ip.dst_addr()));
+    finish_segment(&mut TcpPacket::new_unchecked(ip.payload_mut()), &source, &destination, offset, last);
+    frame
+}
+
+fn finish_segment(
+    tcp: &mut TcpPacket<&mut [u8]>,
+    source: &IpAddress,
+    destination: &IpAddress,
+    offset: usize,
+    last: bool,
+) {
     tcp.set_seq_number(tcp.seq_number() + offset);
     if !last {
         tcp.set_fin(false);
         tcp.set_psh(false);
     }
-    tcp.fill_checksum(&source, &destination);
-    frame
+    tcp.fill_checksum(source, destination);
 }
 
 /// A segment of ours as the client sees it, with sequence numbers relative to both initial ones.

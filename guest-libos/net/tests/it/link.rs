@@ -98,7 +98,8 @@ fn arp_claim_of_our_address_is_contradicted_once_in_ten_seconds() {
     // The announcement of RFC 5227 2.3: to all, from us and about us.
     let announcement = arp_request(SERVER_IP, SERVER_MAC, SERVER_IP);
     assert_eq!(host.input(&claim).reply(), announcement);
-    let conflict = AddressConflict { address: SERVER_IP, by: CLIENT_MAC, outcome: ConflictOutcome::Kept };
+    let conflict =
+        AddressConflict { address: SERVER_IP.into(), by: CLIENT_MAC, outcome: ConflictOutcome::Kept };
     assert_eq!(host.stack.take_address_conflict(), Some(conflict));
     assert_eq!(host.stack.take_address_conflict(), None);
     host.wait_secs(9);

@@ -5,7 +5,7 @@ use crate::backend::{Backend, BackendError, IoVec, IoVecMut, Offloads, Written};
 use crate::images;
 use crate::machine::{End, Machine, MachineConfig, NetSetup};
 use crate::placement::IoMode;
-use abi::boot::{Ipv4Config, wake};
+use abi::boot::{Ipv4Config, Ipv6Config, wake};
 use abi::call::gate;
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
@@ -72,10 +72,11 @@ pub(super) fn measure() -> Vec<Finding> {
 }
 
 fn silent_nic() -> NetSetup {
-    let ipv4 = Ipv4Config { address: [10, 80, 0, 2], gateway: [0; 4], prefix_len: 24, dhcp: 0 };
+    let ipv4 = Ipv4Config { address: [10, 80, 0, 2], prefix_len: 24, ..Ipv4Config::default() };
     NetSetup {
         backend: Box::new(Silence),
         ipv4,
+        ipv6: Ipv6Config::default(),
         mac: [2, 0x78, 10, 80, 0, 2],
         mtu_bytes: 1500,
         queue_pairs: 1,

@@ -8,6 +8,7 @@ use abi::boot::DEVICES;
 use abi::extent::ExtentEntry;
 use abi::flow::{ROOT, SEND_ANY, Target};
 use abi::queue::owner_index;
+use std::net::Ipv6Addr;
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
 
@@ -65,26 +66,58 @@ impl Giver<'_> {
                     if number == 0 {
                         self.flows.set_root(Some(Target { rights: SEND_ANY as u16, ..target }));
                         handles.flows[device] = own.all_flows();
-                    } else if self.config.ipv4.address != [0; 4] && !self.config.guardian {
+                    } else if !self.config.guardian {
                         let port = FIRST_PORT + number as u16;
-                        let node = carve(self.flows, self.config.ipv4.address, port, target)?;
-                        handles.flows[device] = own.flow(node);
+                        for (index, address) in self.addresses().into_iter().enumerate() {
+                            let node = carve(self.flows, address, port, target)?;
+                            // The capability is for the first.
+                            if index == 0 {
+                                handles.flows[device] = own.flow(node);
+                            }
+                        }
                     }
                 }
             }
         }
         Ok(())
     }
+
+    /// The addresses of the interface that are known before it starts.
+    fn addresses(&self) -> Vec<[u64; 2]> {
+        let BootConfig { ipv4, ipv6, mac, .. } = self.config;
+        let mut addresses = Vec::new();
+        if ipv4.address != [0; 4] {
+            addresses.push(abi::flow::ipv4(ipv4.address));
+        }
+        if ipv6.mode != abi::boot::ipv6::OFF {
+            addresses.push(halves(link_local(*mac)));
+            if ipv6.address != [0; 16] {
+                addresses.push(halves(Ipv6Addr::from(ipv6.address)));
+            }
+        }
+        addresses
+    }
 }
 
-/// The frames for a TCP port of the interface are this environment's.
+/// The link-local address that an interface makes of its hardware address (RFC 4291, appendix A).
+fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.map(u16::from);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
+}
+
+fn halves(address: Ipv6Addr) -> [u64; 2] {
+    let bits = address.to_bits();
+    [(bits >> 64) as u64, bits as u64]
+}
+
+/// The frames for a TCP port of an address of the interface are this environment's.
 fn carve(
     flows: &mut FlowTableWriter,
-    address: [u8; 4],
+    address: [u64; 2],
     port: u16,
     target: Target,
 ) -> Result<u32, FlowTableError> {
-    let host = FlowField::Destination { address: abi::flow::ipv4(address), prefix_len: 128 };
+    let host = FlowField::Destination { address, prefix_len: 128 };
     let mut node = ROOT;
     // The nodes on the way are those of all environments.
     for field in [host, FlowField::Protocol(PROTOCOL_TCP)] {

@@ -19,7 +19,9 @@ mod tests;
 use super::MachineError;
 use super::memory::{self, Placer};
 use crate::tables::{FlowTableWriter, Memory, TableAddresses, Tables};
-use abi::boot::{BOOT_MAGIC, BootPage, CHILDREN, DEVICES, Device, Ipv4Config, MemoryRange, VCPUS_MAX};
+use abi::boot::{
+    BOOT_MAGIC, BootPage, CHILDREN, DEVICES, Device, Ipv4Config, Ipv6Config, MemoryRange, VCPUS_MAX,
+};
 use abi::domain::{DOMAINS, DomainEntry, Rights, bitmap_bytes, position};
 use abi::environment::resume;
 use abi::extent::{EXTENTS, ExtentEntry};
@@ -62,6 +64,10 @@ const PAGES_A_POOL_PAGE: u64 = 256;
 pub struct BootConfig {
     /// Address of its interface.
     pub ipv4: Ipv4Config,
+    /// Its IPv6 addresses.
+    pub ipv6: Ipv6Config,
+    /// Its hardware address.
+    pub mac: [u8; 6],
     /// The arguments of each environment.
     pub arguments: Vec<String>,
     /// TSC ticks per millisecond.

@@ -51,7 +51,11 @@ impl<D: Data> Stack<D> {
         // Who has no address yet asks neighbours only.
         let from_nobody =
             packet.source.is_unspecified() && packet.next_header == NextHeader::Icmpv6.to_wire();
-        if !(is_host(packet.source) || from_nobody) || interface.addresses.is_assigned(packet.source) {
+        if !(is_host(packet.source) || from_nobody) {
+            return Err(DropReason::BadSource);
+        }
+        if interface.addresses.is_assigned(packet.source) {
+            self.own_source_arrives(now, ethernet.source, &packet);
             return Err(DropReason::BadSource);
         }
         let verify = meta.checksum == RxChecksum::Unknown;
@@ -199,6 +203,18 @@ impl<D: Data> Stack<D> {
     /// The interface's IPv6 addresses: the link-local one, those that were given, and those of advertised prefixes.
     pub fn ipv6_addresses(&self, now: Instant) -> impl Iterator<Item = Ipv6Address> + '_ {
         self.resolver.ipv6.iter().flat_map(move |interface| interface.addresses.iter(now))
+    }
+
+    /// Whether nothing is being found out about them: each is used or somebody else's, and routers, where they are believed,
+    /// have answered or kept silent for some seconds. True without IPv6.
+    pub fn ipv6_is_settled(&self) -> bool {
+        self.resolver.ipv6.as_ref().is_none_or(|interface| interface.is_settled())
+    }
+
+    /// Another number each time that [`Self::ipv6_addresses`] or [`Self::ipv6_is_settled`] may answer something else.
+    #[inline]
+    pub fn ipv6_changes(&self) -> u32 {
+        self.resolver.ipv6.as_ref().map_or(0, |interface| interface.changes())
     }
 
     /// The address from which packets to `destination` leave (RFC 6724 5).

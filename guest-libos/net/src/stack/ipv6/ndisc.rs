@@ -9,13 +9,15 @@ use crate::config::Config;
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::driver::Transmit;
-use crate::events::Input;
+use crate::events::{ConflictOutcome, Input};
 use crate::frame::ControlFrame;
 use crate::ipv6::{self, Advertised, Probe, Question, Wish};
 use crate::time::Instant;
 use crate::wire::ethernet::{self, EtherType, EthernetHeader, MacAddress};
 use crate::wire::icmpv6;
-use crate::wire::ipv6::{ALL_NODES, ALL_ROUTERS, HEADER_BYTES, Ipv6Header, multicast_mac, solicited_node};
+use crate::wire::ipv6::{
+    ALL_NODES, ALL_ROUTERS, HEADER_BYTES, Ipv6Header, NextHeader, Packet, multicast_mac, solicited_node,
+};
 use crate::wire::ndisc::{HOP_LIMIT, Invalid, MESSAGE_BYTES_MAX, Message};
 use crate::wire::router;
 
@@ -58,7 +60,7 @@ impl<D: Data> Stack<D> {
                     // Somebody else finds out about the same address (RFC 4862 5.4.3), unless it is our own question that came
                     // back (RFC 7527 4.2); who has an address and asks is not answered yet.
                     if ip.source.is_unspecified() && !interface.addresses.is_own_probe(target, nonce) {
-                        self.address_collides(target, now);
+                        self.address_collides(target, source_mac.unwrap_or(sender_mac), now);
                     }
                     return Ok(Input::Nothing);
                 }
@@ -79,13 +81,14 @@ impl<D: Data> Stack<D> {
             }
             Message::Advertisement { target, router, solicited, overrides, target_mac } => {
                 let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return Ok(Input::Nothing) };
+                let by = target_mac.unwrap_or(sender_mac);
                 if interface.addresses.is_tentative(target) {
-                    self.address_collides(target, now);
+                    self.address_collides(target, by, now);
                     return Ok(Input::Nothing);
                 }
                 if interface.addresses.is_assigned(target) {
-                    // RFC 4862 5.4.4: somebody else has it as well, or a bridge sends us our own words.
-                    self.counters.duplicate_addresses += 1;
+                    // RFC 4862 5.4.4: somebody else has it as well.
+                    self.address_is_claimed(now, target, by);
                     return Ok(Input::Nothing);
                 }
                 let said = Advertised { mac: target_mac, solicited, overrides };
@@ -101,8 +104,30 @@ impl<D: Data> Stack<D> {
         }
     }
 
-    fn address_collides(&mut self, address: Ipv6Addr, now: Instant) {
-        self.counters.duplicate_addresses += 1;
+    /// A packet from an address that we use. Anybody can send that, from anywhere; on this link, only who says that the address
+    /// is at another interface counts.
+    #[cold]
+    pub(super) fn own_source_arrives(&mut self, now: Instant, sender_mac: MacAddress, packet: &Packet<'_>) {
+        if packet.next_header != NextHeader::Icmpv6.to_wire() {
+            return;
+        }
+        let message = Message::parse(&packet.header(NextHeader::Icmpv6), packet.payload);
+        if let Ok(Message::Advertisement { target, target_mac, .. }) = message {
+            self.address_is_claimed(now, target, target_mac.unwrap_or(sender_mac));
+        }
+    }
+
+    /// Somebody says that `target`, if it is an address that we use, is at `by`; a bridge may send us our own words.
+    fn address_is_claimed(&mut self, now: Instant, target: Ipv6Addr, by: MacAddress) {
+        let interface = self.resolver.ipv6.as_deref();
+        if by != self.config.mac && interface.is_some_and(|interface| interface.addresses.is_assigned(target))
+        {
+            self.ipv6_address_claimed(now, target, by, ConflictOutcome::Kept);
+        }
+    }
+
+    fn address_collides(&mut self, address: Ipv6Addr, by: MacAddress, now: Instant) {
+        self.ipv6_address_claimed(now, address, by, ConflictOutcome::GivenUp);
         if let Some(interface) = &mut self.resolver.ipv6 {
             interface.addresses.collided(address, now);
         }
@@ -137,12 +162,18 @@ impl<D: Data> Stack<D> {
         let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return };
         while let Some(wish) = interface.poll(now) {
             let frame = match wish {
-                Wish::Probe(probe) => probe_frame(&self.config, probe),
+                Wish::Probe(probe) => {
+                    self.counters.address_probes += 1;
+                    probe_frame(&self.config, probe)
+                }
                 Wish::Ask(question) => {
                     self.counters.neighbour_solicitations += 1;
                     solicitation(&self.config, question)
                 }
-                Wish::SolicitRouters(source) => router_solicitation(&self.config, source),
+                Wish::SolicitRouters(source) => {
+                    self.counters.router_solicitations += 1;
+                    router_solicitation(&self.config, source)
+                }
             };
             // What is lost here is as if the link had lost it.
             let _ = tx.transmit_control(&frame);

@@ -4,7 +4,9 @@ use std::net::Ipv6Addr;
 
 use exos_net::wire::ipv6::{ALL_NODES, multicast_mac, solicited_node};
 use exos_net::wire::ndisc::{HOP_LIMIT, Message};
-use exos_net::{AddressState, Config, ConfigError, InterfaceId, Ipv6Config, Stack};
+use exos_net::{
+    AddressConflict, AddressState, Config, ConfigError, ConflictOutcome, InterfaceId, Ipv6Config, Stack,
+};
 
 use super::*;
 use crate::harness::config;
@@ -67,6 +69,56 @@ fn address_that_somebody_has_is_never_used() {
 }
 
 #[test]
+fn whoever_has_or_claims_an_address_of_ours_is_named_and_not_too_often() {
+    let conflict = |address: Ipv6Addr, outcome| {
+        Some(AddressConflict { address: address.into(), by: CLIENT_MAC, outcome })
+    };
+    let own = own_link_local();
+    let mut host = StaticHost::with(with_ipv6(Ipv6Config::default()));
+    host.input(&claim(own, CLIENT_MAC)).assert_nothing();
+    assert_eq!(host.stack.take_address_conflict(), conflict(own, ConflictOutcome::GivenUp));
+    // One that is in use stays, and hearing it claimed again and again is told once in ten seconds.
+    let mut host = settled();
+    for told in [1, 0, 0] {
+        host.input(&claim(OURS, CLIENT_MAC)).assert_nothing();
+        let expected = conflict(OURS, ConflictOutcome::Kept).filter(|_| told == 1);
+        assert_eq!(host.stack.take_address_conflict(), expected);
+    }
+    host.wait_secs(11);
+    host.input(&claim(OURS, CLIENT_MAC)).assert_nothing();
+    assert_eq!(host.stack.take_address_conflict(), conflict(OURS, ConflictOutcome::Kept));
+    // Our own words, come back over a bridge.
+    host.wait_secs(11);
+    host.input(&claim(OURS, SERVER_MAC)).assert_nothing();
+    assert_eq!((host.stack.take_address_conflict(), host.stack.counters().duplicate_addresses), (None, 4));
+    assert!(states(&host).contains(&(OURS, AddressState::Preferred)));
+}
+
+#[test]
+fn addresses_are_settled_when_nobody_is_asked_any_more() {
+    let settled_after = |ipv6, secs| {
+        let mut host = StaticHost::with(with_ipv6(ipv6));
+        let mut seen = vec![host.stack.ipv6_is_settled()];
+        for _ in 0..secs {
+            let before = (host.stack.ipv6_is_settled(), states(&host), host.stack.ipv6_changes());
+            host.wait_secs(1);
+            let after = (host.stack.ipv6_is_settled(), states(&host), host.stack.ipv6_changes());
+            assert!(before.2 != after.2 || before == after, "{before:?}, {after:?}");
+            seen.push(after.0);
+        }
+        seen.iter().position(|&is_settled| is_settled)
+    };
+    let given =
+        Ipv6Config { addresses: vec![(OURS, 64)], router_advertisements: false, ..Ipv6Config::default() };
+    // The wait before a question and the wait for the answer.
+    assert_eq!(settled_after(given.clone(), 5), Some(2));
+    assert_eq!(settled_after(Ipv6Config { probes: 0, ..given.clone() }, 1), Some(0));
+    // Routers may take as long as their interval before nobody is there.
+    let asking = Ipv6Config { router_advertisements: true, ..given };
+    assert!(settled_after(asking, 20).is_some_and(|secs| (5..=7).contains(&secs)));
+}
+
+#[test]
 fn defence_from_beyond_the_link_takes_no_address() {
     let own = own_link_local();
     let forged = Message::Advertisement {
@@ -121,6 +173,14 @@ fn stable_address_gives_way_to_another_and_differs_by_secret() {
 fn advertisement_to_all(target: Ipv6Addr) -> Vec<u8> {
     let message =
         Message::Advertisement { target, router: false, solicited: false, overrides: true, target_mac: None };
+    nd_frame(target, ALL_NODES, HOP_LIMIT, &message)
+}
+
+/// Everybody is told that `mac` has the address.
+fn claim(target: Ipv6Addr, mac: MacAddress) -> Vec<u8> {
+    let target_mac = Some(mac);
+    let message =
+        Message::Advertisement { target, router: false, solicited: false, overrides: true, target_mac };
     nd_frame(target, ALL_NODES, HOP_LIMIT, &message)
 }
 

@@ -130,6 +130,43 @@ impl Payloads for Vec<(Control, u32, Option<u32>, Vec<u8>)> {
 }
 
 #[test]
+fn device_is_asked_to_cut_ipv6_frames_and_every_segment_is_right() {
+    let addresses = vec![(OURS, 64)];
+    let quiet = Ipv6Config { addresses, probes: 0, router_advertisements: false, ..Ipv6Config::default() };
+    let mut host = StaticHost::with(Config {
+        tso_max_bytes: exos_net::MAX_TSO_BYTES,
+        tx_checksum: exos_net::TxChecksum::Offload,
+        ..with_ipv6(quiet)
+    });
+    let mut client = Client6::on_port(40_000);
+    let conn = client.connect(&mut host);
+    let data = pattern(100_000);
+    host.stack.send(conn, data).unwrap();
+    host.stack.close(conn).unwrap();
+    host.output(conn, AckPolicy::Merge);
+    let (mut received, mut ends) = (Vec::new(), 0);
+    while received.len() < data.len() {
+        let frames: Vec<_> = host.nic.frames.drain(..).collect();
+        assert!(!frames.is_empty());
+        for frame in frames {
+            let (control, sequence, _, payload) = client.see(&frame);
+            assert_eq!(sequence as usize, 1 + received.len());
+            assert!(payload.len() <= 1_440);
+            received.extend(payload);
+            ends += usize::from(control == Control::Fin);
+        }
+        host.input(&client.frame("A", 1, 1 + received.len() as u32, b"")).events();
+        host.output(conn, AckPolicy::Merge);
+    }
+    assert!(received == data);
+    assert_eq!(ends, 1);
+    let counters = host.stack.counters();
+    // A handful of frames; each segment in them is counted.
+    assert_eq!((host.nic.gso_frames as u64, counters.data_segments_out), (counters.data_frames_out, 70));
+    assert!(counters.data_frames_out < 10, "{}", counters.data_frames_out);
+}
+
+#[test]
 fn peer_that_names_no_segment_size_gets_1220_bytes() {
     let mut host = settled();
     let mut client = Client6::on_port(40_000);
