@@ -136,7 +136,7 @@ fn address_that_a_host_has_already_is_declined_and_another_taken() {
         wait_until("the guest is ready", || guest.machine().is_ready(Duration::ZERO));
         assert_eq!(guest.machine().leased_address(0), Some(address(21)));
         assert_eq!(curl(address(21)), "home");
-        assert!(counter(&guest, "claims our address 10.80.0.20") >= 1, "{:#?}", guest.log());
+        assert!(counter(&guest, "has our address 10.80.0.20") >= 1, "{:#?}", guest.log());
         assert_eq!(guest.end(), End::PowerOff { status: 0 });
     });
 }

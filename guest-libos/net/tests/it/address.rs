@@ -104,6 +104,24 @@ fn without_an_address_nothing_is_answered() {
 }
 
 #[test]
+fn address_that_is_given_at_the_start_waits_for_its_probes_too() {
+    let mut host = StaticHost::with(probing(Probing::Before));
+    assert_eq!((host.stack.address(), host.stack.is_probing()), (None, true));
+    assert_deaf(&mut host);
+    let seen = arp_until_quiet(&mut host);
+    let senders: Vec<_> = seen.iter().map(|(_, packet)| packet.sender_ip).collect();
+    assert_eq!(senders, [NOBODY, NOBODY, NOBODY, SERVER_IP, SERVER_IP]);
+    assert_eq!((host.stack.address(), host.stack.is_probing()), (Some(SERVER_IP), false));
+    assert_eq!(host.stack.config().prefix_len, 24);
+    // Whoever has it keeps it.
+    let mut host = StaticHost::with(probing(Probing::Before));
+    host.wait_secs(2);
+    host.input(&arp_request(SERVER_IP, CLIENT_MAC, SERVER_IP)).assert_nothing();
+    assert_eq!(host.stack.take_address_conflict(), conflict(ConflictOutcome::GivenUp));
+    assert_eq!((host.stack.address(), host.stack.is_probing()), (None, false));
+}
+
+#[test]
 fn without_an_address_only_dhcp_sends() {
     let mut host = nameless();
     let (server, everybody) = ((CLIENT_IP, 67).into(), (Ipv4Addr::BROADCAST, 67).into());
