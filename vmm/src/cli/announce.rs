@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 /// How long a guest may take until it serves, before a line says that it does not.
 const READY_PATIENCE: Duration = Duration::from_secs(10);
-/// Waiting longer than this shows that it goes on.
+/// Waiting longer than this shows that it goes on ...
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);
+/// ... and than this where the guest first asks the link about its IPv6 addresses, which takes two seconds (RFC 4862 5.4).
+const PROGRESS_AFTER_ASKING: Duration = Duration::from_secs(8);
 /// How often it is looked whether anybody still waits.
 const SLICE: Duration = Duration::from_millis(100);
 
@@ -18,6 +20,8 @@ pub(super) struct Announcement {
     pub(super) name: String,
     /// How the host reaches the guest.
     pub(super) reach: Reach,
+    /// It asks the link about its addresses first.
+    pub(super) asks_link: bool,
     /// What it serves; if several, one an environment.
     pub(super) served: Vec<String>,
     /// When the command was started, on the TSC.
@@ -33,9 +37,10 @@ impl Announcement {
     /// has ended with a fault, whose report says it all.
     pub(super) fn wait(&self, machine: &Machine, nobody_waits: impl Fn() -> bool) -> Option<String> {
         let started = Instant::now();
+        let progress_after = if self.asks_link { PROGRESS_AFTER_ASKING } else { PROGRESS_AFTER };
         let mut said = false;
         while !machine.is_ready(SLICE) && started.elapsed() < READY_PATIENCE && !nobody_waits() {
-            if started.elapsed() > PROGRESS_AFTER && !std::mem::replace(&mut said, true) {
+            if started.elapsed() > progress_after && !std::mem::replace(&mut said, true) {
                 complain!("exovm: waiting for the guest to be ready, {} s at most", READY_PATIENCE.as_secs());
             }
         }

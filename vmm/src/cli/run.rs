@@ -327,7 +327,8 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     } else {
         format!("Ctrl-C ends it; `exovm account {name}` shows where its cycles go.")
     };
-    let announcement = Announcement { name, reach, served, start_tsc, phases, hint };
+    let asks_link = arguments.net.has_ipv6();
+    let announcement = Announcement { name, reach, asks_link, served, start_tsc, phases, hint };
     let output = Output::new(&arguments, Arc::clone(&log))?;
     let stop = control.stop_event().try_clone()?;
     let supervised = std::thread::scope(|scope| {
