@@ -35,25 +35,25 @@ pub(crate) fn ip(protocol: Protocol) -> Ipv4Header {
     Ipv4Header { source: ENDS.0, destination: ENDS.1, protocol }
 }
 
-fn text(value: impl std::fmt::Debug) -> String {
+pub(crate) fn text(value: impl std::fmt::Debug) -> String {
     format!("{value:?}")
 }
 
-fn error(error: impl std::fmt::Debug) -> String {
+pub(crate) fn error(error: impl std::fmt::Debug) -> String {
     format!("{error:?}")
 }
 
 /// We refuse for this reason, and they do not.
-fn refused(ours: &Reading, theirs: &Reading, reason: &str) -> bool {
+pub(crate) fn refused(ours: &Reading, theirs: &Reading, reason: &str) -> bool {
     ours.as_ref().is_err_and(|error| error == reason) && theirs.is_ok()
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// The sum of some 16-bit words in ones' complement (RFC 1071).
-fn sum(bytes: &[u8]) -> u32 {
+pub(crate) fn sum(bytes: &[u8]) -> u32 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     words.fold(0, |sum, word| ((sum + word) & 0xffff) + ((sum + word) >> 16))
 }

@@ -3,7 +3,9 @@
 //! `differences.txt` says that and why. A difference that is not listed fails, and so does a listed one that never shows.
 
 mod layers;
+mod layers_v6;
 mod packets;
+mod packets_v6;
 mod round_trip;
 
 use std::collections::BTreeMap;
@@ -120,6 +122,21 @@ fn icmp_differs_only_where_listed() {
 }
 
 #[test]
+fn ipv6_differs_only_where_listed() {
+    compare(&layers_v6::IPV6);
+}
+
+#[test]
+fn ipv6_extensions_differ_only_where_listed() {
+    compare(&layers_v6::EXTENSIONS);
+}
+
+#[test]
+fn icmpv6_differs_only_where_listed() {
+    compare(&layers_v6::ICMPV6);
+}
+
+#[test]
 fn every_listed_difference_is_looked_for() {
     let layers = [
         layers::ETHERNET,
@@ -129,6 +146,9 @@ fn every_listed_difference_is_looked_for() {
         layers::TCP_OPTIONS,
         layers::UDP,
         layers::ICMP,
+        layers_v6::IPV6,
+        layers_v6::EXTENSIONS,
+        layers_v6::ICMPV6,
     ];
     for (layer, name) in listed() {
         let of = layers

@@ -17,7 +17,7 @@ fn checksum(bytes: &[u8], mut sum: u32) -> [u8; 2] {
 }
 
 /// Puts the checksum over `bytes` at `at`, where there is room.
-fn seal(bytes: &mut [u8], covered: usize, at: usize, sum: u32) {
+pub(crate) fn seal(bytes: &mut [u8], covered: usize, at: usize, sum: u32) {
     if at + 2 <= bytes.len() {
         bytes[at..at + 2].fill(0);
         let sum = checksum(&bytes[..covered.min(bytes.len())], sum);
@@ -32,7 +32,7 @@ fn pseudo(protocol: u8, len: usize) -> u32 {
 }
 
 /// What is changed afterwards.
-fn damaged(
+pub(crate) fn damaged(
     packets: impl Strategy<Value = Vec<u8>> + 'static,
     seal: fn(&mut Vec<u8>),
 ) -> BoxedStrategy<Vec<u8>> {
@@ -61,7 +61,7 @@ fn damaged(
         .boxed()
 }
 
-fn payload() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn payload() -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..60)
 }
 
