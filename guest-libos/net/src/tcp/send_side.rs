@@ -339,8 +339,8 @@ impl<D: Data> SendSide<D> {
             // RFC 6675 6: recovery may last longer than the timeout, as long as it goes on.
             self.timeout_at = ctx.now + self.rto.timeout();
         }
-        if !withheld {
-            self.count_again(planned.len, ctx);
+        if planned.len > withheld as usize {
+            self.count_again(planned.len - withheld as usize, ctx);
         }
     }
 

@@ -85,7 +85,7 @@ impl<D: Data> SendSide<D> {
         if again {
             let end = start + planned.len as u32 + u32::from(planned.fin);
             // What it repairs then was not lost.
-            again = !self.release_withheld(start, end);
+            again = self.release_withheld(start, end) == 0;
             if again {
                 self.count_again(planned.len, ctx);
             }

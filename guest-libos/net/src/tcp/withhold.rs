@@ -120,15 +120,15 @@ impl<D: Data> SendSide<D> {
         })
     }
 
-    /// Bytes `start..end` leave. Returns whether they were withheld until now.
-    pub(super) fn release_withheld(&mut self, start: Seq, end: Seq) -> bool {
-        let Some(loss) = self.loss.touched() else { return false };
-        let Some(withheld) = loss.withheld else { return false };
+    /// Bytes `start..end` leave. Returns how many of them were withheld until now.
+    pub(super) fn release_withheld(&mut self, start: Seq, end: Seq) -> u32 {
+        let Some(loss) = self.loss.touched() else { return 0 };
+        let Some(withheld) = loss.withheld else { return 0 };
         if start.is_after(withheld.start) || end.is_at_or_before(withheld.start) {
-            return false;
+            return 0;
         }
         loss.withheld =
             Some(Withheld { start: end, ..withheld }).filter(|left| left.start.is_before(left.end));
-        true
+        end.min(withheld.end).since(withheld.start)
     }
 }
