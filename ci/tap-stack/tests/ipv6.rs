@@ -1,10 +1,10 @@
 //! Our IPv6 beside Linux's: the same stack that guests run, in this process on a TAP, and the kernel's sockets on the other
 //! side. Neighbours find each other, a router is the kernel with an advertisement made by hand, and every byte is compared.
 
-use exos_net::{Config, Ipv6Config, MAX_TSO_BYTES, MacAddress, TxChecksum};
+use exos_net::{Config, Ecn, Ipv6Config, MAX_TSO_BYTES, MacAddress, TxChecksum};
 use exos_sockets::{Error, Sockets, TcpStream};
 use exovm_netns::{Interface, TapQueues, attach_tap, create_tap, in_namespace, switch_offloads_off};
-use exovm_tap_stack::{Faults, Left, Wire, run};
+use exovm_tap_stack::{Bottleneck, Faults, Left, Wire, run};
 use rustix::net::{
     AddressFamily, SendFlags, SocketFlags, SocketType, bind, ipproto, sendto, socket_with, sockopt,
 };
@@ -67,6 +67,16 @@ fn start<F: Future<Output = ()> + 'static>(
     faults: Faults,
     program: impl FnOnce(Sockets) -> F + Send + 'static,
 ) -> JoinHandle<Left> {
+    start_with(interface, ipv6, faults, Ecn::default(), program)
+}
+
+fn start_with<F: Future<Output = ()> + 'static>(
+    interface: &Interface,
+    ipv6: Ipv6Config,
+    faults: Faults,
+    ecn: Ecn,
+    program: impl FnOnce(Sockets) -> F + Send + 'static,
+) -> JoinHandle<Left> {
     let (ready, is_ready) = mpsc::channel();
     let name = interface.name().to_owned();
     let thread = thread::spawn(move || {
@@ -79,7 +89,7 @@ fn start<F: Future<Output = ()> + 'static>(
         } else {
             switch_offloads_off(&interface, &tap).expect("no offloads");
         }
-        config.ipv6 = Some(ipv6);
+        (config.ipv6, config.ecn) = (Some(ipv6), ecn);
         let wire = Wire { tap: &tap, faults, spin: exos_net::Duration::ZERO };
         let ready = || ready.send(()).expect("somebody waits");
         run(&wire, config, |sockets, _| program(sockets), ready).expect("a TAP that carries frames").1
@@ -194,6 +204,47 @@ fn kernel_and_we_exchange_every_byte_over_ipv6() {
 #[test]
 fn kernel_and_we_exchange_every_byte_over_ipv6_on_a_bad_wire() {
     in_namespace!(|| bulk(BAD));
+}
+
+#[test]
+fn marks_are_echoed_and_answered_both_ways_over_ipv6_whoever_opens() {
+    let narrow = Bottleneck { rate_bytes: 2_000_000, queue_bytes: 200_000, mark_above_bytes: 10_000 };
+    let faults = Faults { delay_ms: 2, bottleneck: Some(narrow), ..Faults::NONE };
+    in_namespace!(|| {
+        let interface = interface();
+        // The kernel asks and agrees.
+        std::fs::write("/proc/sys/net/ipv4/tcp_ecn", "1").expect("a namespace of our own");
+        // BBR, where that is the host's choice, would keep its rate.
+        exovm_netns::congestion_control::set_default("reno").expect("always there and allowed");
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).expect("free");
+        let running = start_with(&interface, given(), faults, Ecn::Ask, |sockets| async move {
+            our_part(connect(&sockets, LINUX).await, BAD_BYTES).await;
+        });
+        kernels_part(listener.accept().expect("we come").0, BAD_BYTES);
+        assert_marks_are_answered(&running.join().expect("our part"));
+        drop(listener);
+        let running = start(&interface, given(), faults, |sockets| async move {
+            let listener = sockets.listen(PORT, 1).expect("free");
+            our_part(listener.accept().await.expect("the kernel comes").0, BAD_BYTES).await;
+        });
+        kernels_part(kernel_connects((OURS, PORT).into()), BAD_BYTES);
+        assert_marks_are_answered(&running.join().expect("our part"));
+    });
+}
+
+fn assert_marks_are_answered(left: &Left) {
+    assert_nothing_is_left(left);
+    let [to_us, from_us] = left.wire;
+    assert_eq!((to_us.setups + from_us.setups, to_us.agreements + from_us.agreements), (1, 1));
+    for (data, back) in [(to_us, from_us), (from_us, to_us)] {
+        assert!(data.marked > 0 && data.overflowed == 0, "{data:?}");
+        assert!(back.echoes > 0 && data.reductions > 0, "{data:?}, and back {back:?}");
+    }
+    let counters = &left.counters;
+    // What was sent again needlessly is no news.
+    assert!((1..=to_us.marked).contains(&counters.congestion_marks_in), "{counters:?}");
+    assert!((1..=to_us.echoes).contains(&counters.congestion_echoes_in), "{counters:?}");
+    assert!(counters.congestion_echoes_answered > 0, "{counters:?}");
 }
 
 #[test]

@@ -155,6 +155,8 @@ fn acknowledgments_with_echoes_grow_no_window() {
     }
     host.output(conn, AckPolicy::Merge);
     assert_eq!(host.stack.unacked_bytes(conn) - host.stack.unsent_bytes(conn), 5_000);
+    let counters = host.stack.counters();
+    assert_eq!((counters.congestion_echoes_in, counters.congestion_echoes_answered), (10, 1));
 }
 
 #[test]

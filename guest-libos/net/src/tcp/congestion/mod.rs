@@ -289,11 +289,13 @@ mod tests {
         }
     }
 
+    fn config(congestion: CongestionControl, slow_start: SlowStart) -> Config {
+        let config = Config::new(MacAddress([2, 0, 0, 0, 0, 1]), [10, 0, 0, 1].into(), 24, [0; 16]);
+        Config { congestion, slow_start, ..config }
+    }
+
     fn congestion(algorithm: CongestionControl) -> Congestion {
-        let mut config = Config::new(MacAddress([2, 0, 0, 0, 0, 1]), [10, 0, 0, 1].into(), 24, [0; 16]);
-        config.congestion = algorithm;
-        config.slow_start = SlowStart::Standard;
-        Congestion::new(&config, Seq::new(0), MSS)
+        Congestion::new(&config(algorithm, SlowStart::Standard), Seq::new(0), MSS)
     }
 
     fn new_reno() -> Congestion {
@@ -341,9 +343,13 @@ mod tests {
     #[test]
     fn cubic_reduces_the_window_if_that_was_the_limit_and_else_what_was_on_its_way() {
         let after = |algorithm, flight, window_use| {
-            let mut congestion = congestion(algorithm);
-            congestion.on_loss(flight, window_use, MSS);
-            congestion.window()
+            let windows = [SlowStart::Standard, SlowStart::HyStart].map(|slow_start| {
+                let mut congestion = Congestion::new(&config(algorithm, slow_start), Seq::new(0), MSS);
+                congestion.on_loss(flight, window_use, MSS);
+                congestion.window()
+            });
+            assert_eq!(windows[0], windows[1]);
+            windows[0]
         };
         // Of ten segments' window, six on their way, as when much is lost; of twelve, two are limited transmit's.
         for (flight, limiting, spare) in [(6, 7, 4), (12, 7, 7)] {
