@@ -198,6 +198,8 @@ pub enum End {
     AddressLost,
     /// The peer acknowledged what it cannot have received: a segment that was withheld to find that out.
     OptimisticAck,
+    /// We closed it before our SYN was answered: what was queued has not left (RFC 9293 3.10.4, "connection closing").
+    Cancelled,
 }
 
 /// Somebody else has our address, or the one that we wanted (RFC 5227; RFC 4862 5.4).
@@ -325,6 +327,14 @@ pub enum ConnectError {
     ConnectionsFull,
     /// All source ports to this destination are in use, or in TIME-WAIT.
     PortsInUse,
+    /// The local address is none of ours, or of the other family.
+    NotOurAddress,
+    /// Whether the local address can be ours is still being found out.
+    AddressTentative,
+    /// The local address reaches its link only, and the destination may lie beyond it (RFC 4007).
+    BeyondScope,
+    /// There is a connection between these addresses and ports, or its TIME-WAIT record.
+    Exists,
 }
 
 impl fmt::Display for ConnectError {
@@ -339,6 +349,18 @@ impl fmt::Display for ConnectError {
                 "all source ports to this destination are in use; wait for TIME-WAIT to pass, keep connections open, or \
                  widen ephemeral_ports"
             }
+            Self::NotOurAddress => {
+                "the local address is not ours; name one that is, of the destination's family, or leave it unspecified"
+            }
+            Self::AddressTentative => {
+                "others are still being asked whether they have the local address; try again in a second"
+            }
+            Self::BeyondScope => {
+                "a link-local address reaches this link only; name another address of ours, or leave it unspecified"
+            }
+            Self::Exists => {
+                "there is such a connection, or it is in TIME-WAIT; name another local port, or leave it 0"
+            }
         })
     }
 }
@@ -352,6 +374,8 @@ pub enum ListenError {
     PortZero,
     /// The port is open already.
     InUse,
+    /// The address to listen at is none of ours.
+    NotOurAddress,
 }
 
 impl fmt::Display for ListenError {
@@ -359,6 +383,7 @@ impl fmt::Display for ListenError {
         f.write_str(match self {
             Self::PortZero => "port 0 cannot be listened on; choose one from 1 to 65535",
             Self::InUse => "the port is open already; close it first or choose another",
+            Self::NotOurAddress => "the address is not ours; name one that is, or listen on all of them",
         })
     }
 }

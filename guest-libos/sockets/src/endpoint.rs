@@ -223,6 +223,7 @@ impl Endpoint {
         listener.error = Some(match error {
             ListenError::PortZero => Error::AddressNotAvailable,
             ListenError::InUse => Error::AddressInUse,
+            ListenError::NotOurAddress => Error::AddressNotAvailable,
         });
         if let Some(waker) = listener.acceptor.take() {
             waker.wake();
@@ -287,6 +288,11 @@ fn connect_error(error: ConnectError) -> Error {
     match error {
         ConnectError::NoRoute | ConnectError::NoAddress => Error::Unreachable,
         ConnectError::ConnectionsFull | ConnectError::PortsInUse => Error::TooMany,
-        ConnectError::PortZero | ConnectError::NotAHost => Error::AddressNotAvailable,
+        ConnectError::Exists => Error::AddressInUse,
+        ConnectError::PortZero
+        | ConnectError::NotAHost
+        | ConnectError::NotOurAddress
+        | ConnectError::AddressTentative
+        | ConnectError::BeyondScope => Error::AddressNotAvailable,
     }
 }

@@ -41,6 +41,7 @@ impl Error {
             End::AddressLost => Some(Self::AddressLost),
             // We did it, and the peer is no more to be spoken to than after its own.
             End::OptimisticAck => Some(Self::Reset),
+            End::Cancelled => Some(Self::BrokenPipe),
         }
     }
 }

@@ -78,7 +78,7 @@ impl Service for Swamp {
 
     fn ended(&mut self, connection: ConnId, how: End) {
         let how = match how {
-            End::Closed => Ended::Closed,
+            End::Closed | End::Cancelled => Ended::Closed,
             End::Refused => Ended::Refused,
             End::Unreachable | End::AddressLost => Ended::Unreachable,
             End::Reset | End::OptimisticAck => Ended::Reset,
@@ -138,6 +138,10 @@ impl Network for Wire<'_, '_> {
             ConnectError::NoRoute
             | ConnectError::NoAddress
             | ConnectError::NotAHost
+            | ConnectError::NotOurAddress
+            | ConnectError::AddressTentative
+            | ConnectError::BeyondScope
+            | ConnectError::Exists
             | ConnectError::PortZero => NotConnected::Unreachable,
         })
     }

@@ -128,6 +128,11 @@ impl AddressState {
         Duration::from_nanos(least.as_nanos() + hasher.finish() % (most.as_nanos() - least.as_nanos() + 1))
     }
 
+    /// Whether `ip` is looked for on the link before it is used.
+    pub(super) fn is_wanted(&self, ip: Ipv4Addr) -> bool {
+        self.candidate.is_some_and(|candidate| candidate.ip == ip)
+    }
+
     pub(super) fn next_deadline(&self) -> Instant {
         if self.is_leaving { Instant::ZERO } else { self.at }
     }

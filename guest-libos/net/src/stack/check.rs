@@ -13,6 +13,22 @@ impl<D: Data> Stack<D> {
         self.table.get(conn).map(|connection| connection.numbers())
     }
 
+    /// The state of a connection, as RFC 9293 3.3.2 writes it.
+    pub fn state_name(&self, conn: ConnId) -> Option<&'static str> {
+        let connection = self.table.get(conn)?;
+        Some(match connection.state {
+            State::SynSent => "SYN-SENT",
+            State::SynReceived => "SYN-RECEIVED",
+            State::Established => "ESTABLISHED",
+            State::FinWait1 => "FIN-WAIT-1",
+            State::FinWait2 => "FIN-WAIT-2",
+            State::CloseWait => "CLOSE-WAIT",
+            State::Closing => "CLOSING",
+            State::LastAck => "LAST-ACK",
+            State::TimeWait => "TIME-WAIT",
+        })
+    }
+
     /// Looks at everything.
     ///
     /// # Panics

@@ -106,6 +106,7 @@ impl<D: Data> Stack<D> {
             let fired = match connection.state {
                 State::TimeWait if connection.receive.buffer.ready().is_empty() => Fired::Consumed,
                 State::TimeWait => Fired::Ended(End::Closed),
+                State::SynSent => Fired::Ended(End::Cancelled),
                 _ => Fired::Ended(End::TimedOut),
             };
             return Some((conn, fired));

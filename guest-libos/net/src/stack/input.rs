@@ -253,8 +253,10 @@ impl<D: Data> Stack<D> {
         self.counters.segments_in += 1;
         self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
         let was_open = connection.is_open();
-        if connection.state == State::SynSent && !connection.send.has_sent_syn() {
-            *input = self.segment_before_syn(sender_mac, key, segment)?;
+        if connection.state == State::SynSent
+            && (!connection.send.has_sent_syn() || connection.is_cancelled())
+        {
+            *input = self.segment_without_syn(sender_mac, key, segment)?;
             return Ok(());
         }
         let mut ctx = Context {
@@ -382,7 +384,7 @@ impl<D: Data> Stack<D> {
         match (segment.control, segment.acknowledgment) {
             // "If the RST bit is set, ... ignored."
             (Control::Rst, _) => Err(DropReason::Unacceptable),
-            (Control::Syn, None) if self.listening.binary_search(&segment.destination_port).is_ok() => {
+            (Control::Syn, None) if self.is_listening(key) => {
                 self.syn_arrives(now, next_hop, key, segment, isn_floor)
             }
             (_, Some(sequence)) => {

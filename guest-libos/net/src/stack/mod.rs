@@ -10,6 +10,7 @@ mod fragments;
 mod icmp;
 mod input;
 mod ipv6;
+mod listen;
 mod neighbours;
 mod open;
 mod options;
@@ -29,9 +30,7 @@ use crate::config::{Config, ConfigError};
 use crate::counters::{Counters, Samples};
 use crate::data::{Data, Queued};
 use crate::driver::Transmit;
-use crate::events::{
-    AckDue, AckPolicy, ConnId, End, KeepError, ListenError, SendError, Sent, StaleConnection,
-};
+use crate::events::{AckDue, AckPolicy, ConnId, End, KeepError, SendError, Sent, StaleConnection};
 use crate::frame::ControlFrame;
 use crate::ip::path_mtu::PathMtus;
 use crate::ip::rate_limit::TokenBucket;
@@ -49,6 +48,7 @@ use crate::tcp::timewait::TimeWaitTable;
 use crate::time::Instant;
 use address::AddressState;
 use fragments::Outbox;
+use listen::Listening;
 use resolver::Resolver;
 
 /// A TCP/IP stack on one interface. It does nothing by itself: see [`Stack::input`], [`Stack::output`] and
@@ -63,7 +63,7 @@ pub struct Stack<D> {
     spare_buffers: SpareBuffers,
     wheel: TimerWheel,
     time_wait: TimeWaitTable,
-    listening: Vec<u16>,
+    listening: Listening,
     isn: IsnGenerator,
     source_ports: SourcePorts,
     syn_cookies: SynCookies,
@@ -111,7 +111,7 @@ impl<D: Data> Stack<D> {
             spare_buffers: SpareBuffers::default(),
             wheel: TimerWheel::new(now),
             time_wait: TimeWaitTable::new(config.max_time_wait as usize, config.secret),
-            listening: Vec::new(),
+            listening: Listening::default(),
             isn: IsnGenerator::new(config.secret),
             source_ports: SourcePorts::new(config.secret),
             syn_cookies: SynCookies::new(config.secret),
@@ -136,26 +136,6 @@ impl<D: Data> Stack<D> {
             error_bucket: TokenBucket::new(),
             config,
         })
-    }
-
-    /// Accepts connections to `port` from now on.
-    pub fn listen(&mut self, port: u16) -> Result<(), ListenError> {
-        if port == 0 {
-            return Err(ListenError::PortZero);
-        }
-        match self.listening.binary_search(&port) {
-            Ok(_) => Err(ListenError::InUse),
-            Err(place) => {
-                self.listening.insert(place, port);
-                Ok(())
-            }
-        }
-    }
-
-    /// Accepts no more connections to `port`; those that exist stay. Returns whether it was open.
-    pub fn unlisten(&mut self, port: u16) -> bool {
-        let place = self.listening.binary_search(&port);
-        place.map(|place| self.listening.remove(place)).is_ok()
     }
 
     /// Gives back the tail of the data that the last segment lent: what the application cannot use before more arrives.
@@ -230,10 +210,15 @@ impl<D: Data> Stack<D> {
     }
 
     /// Closes the sending side: a FIN follows what is queued, on the same segment where possible. [`Self::output`] sends
-    /// it. Receiving goes on until the peer closes too. Closing twice is closing once.
+    /// it. Receiving goes on until the peer closes too. Closing twice is closing once. A connection that we began and whose
+    /// SYN has not been answered ends with [`End::Cancelled`] in [`Self::expire`] within a millisecond (RFC 9293
+    /// 3.10.4): what was queued does not leave.
     pub fn close(&mut self, conn: ConnId) -> Result<(), StaleConnection> {
         let connection = self.table.get_mut(conn).ok_or(StaleConnection)?;
         self.established -= u32::from(connection.close());
+        if connection.is_cancelled() {
+            self.wheel.arm(conn.index, connection.deadline(&self.config));
+        }
         Ok(())
     }
 
@@ -415,6 +400,8 @@ impl<D: Data> Stack<D> {
             End::AddressLost => self.counters.address_lost += 1,
             // Counted where it is found.
             End::OptimisticAck => {}
+            // Among `opening_failed`.
+            End::Cancelled => {}
         }
         self.forget(conn);
     }

@@ -1,7 +1,7 @@
 //! Connections that we open: a place, a source port and an initial sequence number in `connect`; then the next hop's
 //! Ethernet address, if nobody has told it yet, and the SYN. Everything after that is the connection's part.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Stack;
 use super::neighbours::{ASK_INTERVAL, Heard};
@@ -32,11 +32,25 @@ const UNKNOWN: MacAddress = MacAddress([0; 6]);
 impl<D: Data> Stack<D> {
     /// Begins a connection to `remote` from a source port of `Config::ephemeral_ports` (RFC 6056 3.3.3). Nothing is sent:
     /// [`Self::output`] sends the SYN, or first asks for the next hop's Ethernet address. Until the handshake is over, data
-    /// can be queued and the connection closed; both follow with the acknowledgment that completes it. Then
+    /// can be queued; it follows with the acknowledgment that completes it. Then
     /// `SegmentEvents::opened` is reported, or else how it ended, by [`Self::input`] or [`Self::expire`].
     pub fn connect(&mut self, now: Instant, remote: impl Into<SocketAddr>) -> Result<ConnId, ConnectError> {
         let remote = remote.into();
+        let any = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        self.connect_from(now, SocketAddr::new(any, 0), remote)
+    }
+
+    /// The same from a local address and port (RFC 9293 3.9.1.1: MUST-43). The unspecified address and port 0 leave the
+    /// choice to the stack, as [`Self::connect`] does.
+    pub fn connect_from(
+        &mut self,
+        now: Instant,
+        local: impl Into<SocketAddr>,
+        remote: impl Into<SocketAddr>,
+    ) -> Result<ConnId, ConnectError> {
+        let (local, remote) = (local.into(), remote.into());
         let hop = self.hop_for(remote)?;
+        self.check_source(local.ip(), remote.ip())?;
         if self.table.len() >= self.config.max_connections as usize {
             return Err(ConnectError::ConnectionsFull);
         }
@@ -44,30 +58,64 @@ impl<D: Data> Stack<D> {
             SocketAddr::V4(to) => FlowKey::new(*to.ip(), to.port(), 0),
             SocketAddr::V6(to) => {
                 let peer = *to.ip();
-                let local = self.ipv6_source_for(peer, now).ok_or(ConnectError::NoRoute)?;
+                let local = match local.ip() {
+                    IpAddr::V6(named) if !named.is_unspecified() => named,
+                    _ => self.ipv6_source_for(peer, now).ok_or(ConnectError::NoAddress)?,
+                };
                 FlowKey::of_pair(self.table.pairs.hold(Pair { local, peer }), to.port(), 0)
             }
         };
-        let conn = self.connect_between(now, remote, hop, ends);
+        let conn = self.connect_between(now, remote, hop, ends, local.port());
         self.table.pairs.remove_user(ends);
         conn
     }
 
-    /// The same, once it is known between which addresses. `ends` has no port of ours yet.
+    /// Whether a connection to `remote` can be one from `local`.
+    fn check_source(&self, local: IpAddr, remote: IpAddr) -> Result<(), ConnectError> {
+        let is_link_local = match (local, remote) {
+            (IpAddr::V4(_), IpAddr::V4(_)) => false,
+            (IpAddr::V6(local), IpAddr::V6(remote)) => {
+                ipv6::is_link_local(local) && !ipv6::is_link_local(remote)
+            }
+            _ => return Err(ConnectError::NotOurAddress),
+        };
+        if local.is_unspecified() {
+            return Ok(());
+        }
+        if self.is_tentative(local) {
+            return Err(ConnectError::AddressTentative);
+        }
+        if !self.is_ours(local) {
+            return Err(ConnectError::NotOurAddress);
+        }
+        if is_link_local { Err(ConnectError::BeyondScope) } else { Ok(()) }
+    }
+
+    /// The same, once it is known between which addresses. `ends` has no port of ours yet; 0 leaves it to us.
     fn connect_between(
         &mut self,
         now: Instant,
         remote: SocketAddr,
         hop: IpAddr,
         ends: FlowKey,
+        port: u16,
     ) -> Result<ConnId, ConnectError> {
         let key_from = |port| ends.with_local_port(port);
-        let port = self.source_ports.choose(&self.config.ephemeral_ports, remote, |port| {
-            self.listening.binary_search(&port).is_err()
-                && self.table.find(key_from(port)).is_none()
-                && !self.time_wait.contains(self.table.pairs.flow(key_from(port)), now)
-        });
-        let key = key_from(port.ok_or(ConnectError::PortsInUse)?);
+        let mut is_free = |port| {
+            let key = key_from(port);
+            self.table.find(key).is_none() && !self.time_wait.contains(self.table.pairs.flow(key), now)
+        };
+        let port = if port == 0 {
+            let listening = &self.listening;
+            let may_be_chosen = |port| !listening.has_port(port) && is_free(port);
+            let chosen = self.source_ports.choose(&self.config.ephemeral_ports, remote, may_be_chosen);
+            chosen.ok_or(ConnectError::PortsInUse)?
+        } else if is_free(port) {
+            port
+        } else {
+            return Err(ConnectError::Exists);
+        };
+        let key = key_from(port);
         let next_hop = self.resolver.lookup(hop, now);
         let template = self.template(next_hop.unwrap_or(UNKNOWN), key);
         let flow = self.table.pairs.flow(key);
@@ -180,7 +228,7 @@ impl<D: Data> Stack<D> {
     ) -> Result<Sent, StaleConnection> {
         let connection = self.table.get_mut(conn).ok_or(StaleConnection)?;
         let mut sent = Sent::default();
-        if connection.state != State::SynSent || connection.send.has_sent_syn() {
+        if connection.state != State::SynSent || connection.send.has_sent_syn() || connection.is_cancelled() {
             return Ok(sent);
         }
         let mut ctx = Context {
@@ -208,9 +256,9 @@ impl<D: Data> Stack<D> {
         Ok(sent)
     }
 
-    /// A segment for a connection whose SYN has not left: nothing of ours can be acknowledged.
+    /// A segment for a connection whose SYN has not left, or counts no more: nothing of ours can be acknowledged.
     #[cold]
-    pub(super) fn segment_before_syn<'f>(
+    pub(super) fn segment_without_syn<'f>(
         &mut self,
         sender_mac: MacAddress,
         key: FlowKey,

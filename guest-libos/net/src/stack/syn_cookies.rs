@@ -84,7 +84,7 @@ impl<D: Data> Stack<D> {
             return Ok(false);
         };
         if !self.syn_cookies.is_expecting(now)
-            || self.listening.binary_search(&segment.destination_port).is_err()
+            || !self.is_listening(key)
             || self.time_wait.contains(self.table.pairs.flow(key), now)
         {
             return Ok(false);

@@ -153,6 +153,11 @@ impl<D: Data> Connection<D> {
         self.state.is_synchronized()
     }
 
+    /// Whether it was closed in SYN-SENT: no segment changes anything, and none leaves.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.state == State::SynSent && self.send.fin_queued
+    }
+
     /// Whether the application may still queue data.
     #[inline]
     pub(crate) fn can_send(&self) -> bool {
@@ -171,8 +176,14 @@ impl<D: Data> Connection<D> {
         self.state = match self.state {
             State::Established => State::FinWait1,
             State::CloseWait => State::LastAck,
-            State::SynSent | State::SynReceived if self.is_active => {
-                // RFC 9293 3.10.4: queued until the handshake is over.
+            State::SynSent => {
+                // Nothing has been agreed on: it ends with the next tick of `expire`.
+                self.send.fin_queued = true;
+                self.linger_at = Instant::ZERO;
+                return false;
+            }
+            State::SynReceived if self.is_active => {
+                // Queued until the handshake is over.
                 self.send.fin_queued = true;
                 return false;
             }

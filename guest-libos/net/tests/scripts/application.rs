@@ -35,7 +35,7 @@ impl Run<'_> {
             self.device.frames.push_back(owned(ack));
         }
         if let Some(end) = events.ended {
-            self.peers[peer].conn = None;
+            self.ended(peer);
             self.event(peer, format!("ended {}", snake(&format!("{end:?}"))));
             return Ok(());
         }
@@ -78,13 +78,29 @@ impl Run<'_> {
     /// The outer error is the script's, the inner one what the call returned.
     pub(crate) fn call(&mut self, peer: usize, call: &Call) -> Result<Result<(), String>, String> {
         match call {
-            Call::Listen(port) => return Ok(debug(self.stack.listen(*port))),
-            Call::Unlisten(port) => {
-                return Ok(self.stack.unlisten(*port).then_some(()).ok_or("NotOpen".into()));
+            Call::Listen(port, at) => {
+                return Ok(debug(match at {
+                    None => self.stack.listen(*port),
+                    Some(ip) => self.stack.listen_at(SocketAddr::new(*ip, *port)),
+                }));
             }
-            Call::Connect => {
+            Call::Unlisten(port, at) => {
+                let was_open = match at {
+                    None => self.stack.unlisten(*port),
+                    Some(ip) => self.stack.unlisten_at(SocketAddr::new(*ip, *port)),
+                };
+                return Ok(was_open.then_some(()).ok_or("NotOpen".into()));
+            }
+            Call::Connect(from, port) => {
                 let named = &self.script.peers[peer];
-                let connected = self.stack.connect(self.instant(), SocketAddr::new(named.ip, named.port));
+                let (now, remote) = (self.instant(), SocketAddr::new(named.ip, named.port));
+                let connected = match (from, port) {
+                    (None, None) => self.stack.connect(now, remote),
+                    _ => {
+                        let local = SocketAddr::new(from.unwrap_or(named.host), port.unwrap_or(0));
+                        self.stack.connect_from(now, local, remote)
+                    }
+                };
                 if let Ok(conn) = connected {
                     self.peers[peer].conn = Some(conn);
                     let output = self.stack.output(conn, self.instant(), &mut self.device, AckPolicy::IfDue);
@@ -97,7 +113,8 @@ impl Run<'_> {
             Call::Isn(isn) => (self.peers[peer].isn, self.peers[peer].host_isn) = (*isn, None),
             Call::LocalPort(port) => self.peers[peer].local_port = *port,
             _ => {
-                let conn = self.peers[peer].conn.ok_or("there is no connection")?;
+                let state = &self.peers[peer];
+                let conn = state.conn.or(state.gone).ok_or("there is no connection")?;
                 return self.call_on(peer, conn, call);
             }
         }
@@ -144,8 +161,9 @@ impl Run<'_> {
                 if let Some(reset) = self.stack.abort(conn) {
                     self.device.frames.push_back(owned(&reset));
                 }
-                self.peers[peer].conn = None;
-                return Ok(Ok(()));
+                let was_alive = self.peers[peer].conn.is_some();
+                self.ended(peer);
+                return Ok(was_alive.then_some(()).ok_or("Stale".into()));
             }
             other => return Err(format!("{other:?} is no call on a connection")),
         };
@@ -157,8 +175,11 @@ impl Run<'_> {
     }
 
     /// A counter by its name, or what the stack has at present.
-    pub(crate) fn gauge(&self, peer: usize, name: &str) -> Result<u64, String> {
-        let conn = self.peers[peer].conn;
+    pub(crate) fn gauge(&mut self, peer: usize, name: &str) -> Result<u64, String> {
+        let conn = self.peers[peer].conn.or(self.peers[peer].gone);
+        if matches!(name, "unsent" | "unacked" | "urgent_bytes" | "pending") {
+            self.called.insert((self.state(peer), if name == "pending" { "RECEIVE" } else { "STATUS" }));
+        }
         let of_conn =
             |what: &dyn Fn(ConnId) -> usize| conn.map(what).ok_or("there is no connection".to_string());
         Ok(match name {

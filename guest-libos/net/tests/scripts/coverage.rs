@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use crate::{calls, run};
+
 /// How many requirements of each kind appendix B has, numbered from 1 without a gap.
 const KINDS: [(&str, usize); 4] = [("MUST", 69), ("SHLD", 31), ("MAY", 18), ("REC", 1)];
 const COMMAND: &str = "EXOS_NET_WRITE_TABLE=1 cargo test -p exos-net --test scripts table";
@@ -67,7 +69,11 @@ fn has_function(file: &str, name: &str) -> bool {
 }
 
 /// The table. `covering` has the scripts of each requirement, `families` what is said about how they run.
-fn table(text: &str, covering: &BTreeMap<String, Vec<String>>, families: &str) -> Result<String, String> {
+fn table(
+    text: &str,
+    covering: &BTreeMap<String, Vec<String>>,
+    (families, calls): (&str, &str),
+) -> Result<String, String> {
     let all = requirements(text)?;
     if let Some(unknown) = covering.keys().find(|number| !all.contains_key(number.as_str())) {
         return Err(format!("{:?} covers {unknown}, which RFC 9293 does not have", covering[unknown]));
@@ -122,7 +128,10 @@ fn table(text: &str, covering: &BTreeMap<String, Vec<String>>, families: &str) -
          Of {total} requirements (appendix B), {by_script} are covered by scripts, {by_test} by Rust tests alone; \
          {} are not covered:\n{}.\n\n\
          {families}\n\
-         | number | section | what it asks for | shown by, or why not |\n| --- | --- | --- | --- |\n{rows}",
+         | number | section | what it asks for | shown by, or why not |\n| --- | --- | --- | --- |\n{rows}\n\
+         # Calls in each state\n\n\
+         The calls of 3.10.1 to 3.10.6 in the states of 3.3.2, each by the first script that makes it there. `Stack` returns what they\n\
+         return: an identifier, bytes, or the error; a connection that has ended is `Stale`.\n\n{calls}",
         open.len(),
         open.join(", "),
     ))
@@ -156,10 +165,30 @@ fn families() -> String {
     text
 }
 
+/// The table of calls by state.
+fn calls() -> Result<String, String> {
+    let mut called = BTreeMap::new();
+    for script in crate::scripts().into_iter().flatten() {
+        // One that fails does so in a test of its own.
+        if let Ok(calls) = run::run(&script) {
+            called.insert(script.path, calls);
+        }
+    }
+    calls::table(&called)
+}
+
+#[test]
+fn table_of_calls_without_a_script_returns_error() {
+    let error = calls::table(&BTreeMap::new()).unwrap_err();
+    assert!(error.contains("no script calls OPEN in CLOSED"), "{error}");
+    let impossible = BTreeMap::from([("x.pkt".to_string(), run::Called::from([("LISTEN", "SEND")]))]);
+    assert!(calls::table(&impossible).is_err());
+}
+
 #[test]
 fn table_in_the_repository_is_what_the_scripts_cover() {
     let text = fs::read_to_string(crate::folder().join("requirements.txt")).unwrap();
-    let expected = table(&text, &covering(), &families()).unwrap();
+    let expected = table(&text, &covering(), (&families(), &calls().unwrap())).unwrap();
     let path = crate_folder().join("RFC9293.md");
     if std::env::var_os("EXOS_NET_WRITE_TABLE").is_some() {
         fs::write(&path, &expected).unwrap();
@@ -172,7 +201,8 @@ fn table_in_the_repository_is_what_the_scripts_cover() {
 fn table_invalid_input_returns_error() {
     let text = fs::read_to_string(crate::folder().join("requirements.txt")).unwrap();
     let good = covering();
-    let error = |text: &str, covering: &BTreeMap<String, Vec<String>>| table(text, covering, "").unwrap_err();
+    let error =
+        |text: &str, covering: &BTreeMap<String, Vec<String>>| table(text, covering, ("", "")).unwrap_err();
 
     let without = text.replace("MUST-16 |", "# MUST-16 |");
     assert!(error(&without, &good).contains("MUST-16 is not there"));

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use exos_net::{Config, Ipv6Config};
 
 use crate::ip::{Family, LONGER_HEADER_BYTES, PREFIX_LEN_V6, over_ipv6};
-use crate::parse::{Action, Script};
+use crate::parse::{Action, Call, Script};
 
 /// What is called otherwise over IPv6: counters, and what ICMP errors mean.
 const OTHER_NAMES: [(&str, &str); 3] = [
@@ -45,6 +45,10 @@ impl Script {
                         *address = address.map(over_ipv6).transpose().map_err(at)?;
                     }
                 }
+                Action::Call(
+                    Call::Listen(_, address) | Call::Unlisten(_, address) | Call::Connect(address, _),
+                    _,
+                ) => *address = address.map(over_ipv6).transpose().map_err(at)?,
                 Action::Icmp(icmp) => *icmp = icmp.over_ipv6().map_err(at)?,
                 Action::Event(name) | Action::Check(name, _) => {
                     if let Some((_, other)) = OTHER_NAMES.iter().find(|(of_ipv4, _)| name == of_ipv4) {

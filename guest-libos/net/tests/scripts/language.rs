@@ -29,7 +29,7 @@ check   bytes_in 100
 ";
 
 fn outcome(text: &str) -> Result<(), String> {
-    run::run(&parse::parse("test.pkt", text, config())?)
+    run::run(&parse::parse("test.pkt", text, config())?).map(drop).map(drop)
 }
 
 /// What is wrong when `from` in the good script is `to`.

@@ -2,6 +2,7 @@
 //! the table of RFC 9293's requirements that is made of what the scripts cover. README.md describes the language.
 
 mod application;
+mod calls;
 mod coverage;
 mod ip;
 mod ipv6;
@@ -53,7 +54,7 @@ pub(crate) fn scripts() -> Vec<Result<Script, String>> {
 /// Runs a script over IPv4 and IPv6, or over the one that it says; over the other it must fail, or else nothing keeps it from it.
 fn run_over_both(script: &Script) -> Result<(), String> {
     run::run(script)?;
-    let over_ipv6 = || script.over_ipv6().and_then(|script| run::run(&script));
+    let over_ipv6 = || script.over_ipv6().and_then(|script| run::run(&script)).map(drop);
     match (&script.only, script.family) {
         (None, _) => over_ipv6().map_err(|error| format!("over IPv6, {error}")),
         (Some(_), Family::V4) if over_ipv6().is_ok() => {

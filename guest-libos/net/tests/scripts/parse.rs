@@ -6,7 +6,7 @@ use std::num::NonZeroU8;
 
 use exos_net::{Coalesce, Config, Dscp, Duration, Ecn, KeepAlive};
 
-use crate::ip::{Family, Icmp};
+use crate::ip::{Family, Icmp, PREFIX_LEN_V6};
 use crate::ipv6;
 use crate::packet::{Tcp, TcpOption, flags};
 use crate::words::Words;
@@ -24,9 +24,11 @@ pub(crate) enum When {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    Listen(u16),
-    Unlisten(u16),
-    Connect,
+    /// At one address, if it is said at which.
+    Listen(u16, Option<IpAddr>),
+    Unlisten(u16, Option<IpAddr>),
+    /// From this address and port, if they are said.
+    Connect(Option<IpAddr>, Option<u16>),
     Send(u32),
     Queue(u32),
     SendUrgent(u32),
@@ -56,6 +58,8 @@ pub(crate) enum Action {
     Event(String),
     Call(Call, Option<String>),
     Check(String, u64),
+    /// The connection is in this state.
+    State(String),
     Quiet,
 }
 
@@ -93,6 +97,21 @@ pub(crate) struct Script {
     pub(crate) peers: Vec<Peer>,
     pub(crate) steps: Vec<Step>,
 }
+
+/// The states of RFC 9293 3.3.2.
+pub(crate) const STATES: [&str; 11] = [
+    "CLOSED",
+    "LISTEN",
+    "SYN-SENT",
+    "SYN-RECEIVED",
+    "ESTABLISHED",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "CLOSE-WAIT",
+    "CLOSING",
+    "LAST-ACK",
+    "TIME-WAIT",
+];
 
 /// The events that scripts can expect, by their first word.
 pub(crate) const EVENTS: [&str; 9] =
@@ -224,6 +243,7 @@ fn parse_line(script: &mut Script, line: usize, code: &str) -> Result<(), String
             let name: String = words.value("check")?;
             Action::Check(name, words.value("check")?)
         }
+        Some("state") => Action::State(words.one_of("state", &STATES)?),
         Some("quiet") => Action::Quiet,
         Some(word) => {
             let call = call(word, &mut words)?;
@@ -266,6 +286,15 @@ fn configure(config: &mut Config, name: &str, words: &mut Words<'_>) -> Result<(
                 _ => Ecn::Ask,
             }
         }
+        "address" => {
+            let ipv6 = config.ipv6.as_mut().ok_or("further addresses are for scripts of IPv6: only ipv6")?;
+            ipv6.addresses.push((words.value(name)?, PREFIX_LEN_V6));
+        }
+        "probes" => {
+            let ipv6 =
+                config.ipv6.as_mut().ok_or("addresses are probed for in scripts of IPv6: only ipv6")?;
+            ipv6.probes = words.value(name)?;
+        }
         "max_connections" => config.max_connections = words.value(name)?,
         _ => return Err(format!("unknown setting {name:?}; see README.md for those that there are")),
     }
@@ -274,9 +303,9 @@ fn configure(config: &mut Config, name: &str, words: &mut Words<'_>) -> Result<(
 
 fn call(word: &str, words: &mut Words<'_>) -> Result<Call, String> {
     Ok(match word {
-        "listen" => Call::Listen(words.value(word)?),
-        "unlisten" => Call::Unlisten(words.value(word)?),
-        "connect" => Call::Connect,
+        "listen" => Call::Listen(words.value(word)?, words.after("at")?),
+        "unlisten" => Call::Unlisten(words.value(word)?, words.after("at")?),
+        "connect" => Call::Connect(words.after("from")?, words.after("port")?),
         "send" => Call::Send(words.value(word)?),
         "send_urgent" => Call::SendUrgent(words.value(word)?),
         "queue" => Call::Queue(words.value(word)?),

@@ -1,7 +1,7 @@
 //! A script against a stack: a clock that jumps from deadline to deadline, a device that keeps frames with the time they
 //! left at, and an application that does what the script says.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -47,6 +47,8 @@ pub(crate) struct PeerState {
     pub(crate) local_port: u16,
     pub(crate) window: u16,
     pub(crate) conn: Option<ConnId>,
+    /// The connection that it had before, if it has none any more.
+    pub(crate) gone: Option<ConnId>,
     /// Position of the next byte to send.
     pub(crate) send_at: u32,
     /// Position of the first byte that the application has not taken.
@@ -73,10 +75,17 @@ pub(crate) struct Run<'s> {
     outputs: VecDeque<Happened<Tcp>>,
     events: VecDeque<Happened<String>>,
     trace: Vec<String>,
+    pub(crate) called: Called,
+    /// Ports that are listened on.
+    pub(crate) listens: BTreeSet<u16>,
 }
 
-/// Runs a script. The error names file, line, what was expected, what was there, and all packets until then.
-pub(crate) fn run(script: &Script) -> Result<(), String> {
+/// Which calls were made in which states, both as RFC 9293 3.10 and 3.3.2 name them.
+pub(crate) type Called = BTreeSet<(&'static str, &'static str)>;
+
+/// Runs a script and returns what it called. The error names file, line, what was expected, what was there, and all packets
+/// until then.
+pub(crate) fn run(script: &Script) -> Result<Called, String> {
     let stack = Stack::new(script.config.clone(), Instant::from_nanos(BEGIN))
         .map_err(|error| format!("{}: the configuration is refused: {error}", script.path))?;
     let peer = |_| PeerState {
@@ -86,6 +95,7 @@ pub(crate) fn run(script: &Script) -> Result<(), String> {
         local_port: 80,
         window: 65_535,
         conn: None,
+        gone: None,
         send_at: 1,
         taken_to: 1,
         kept: 0,
@@ -101,6 +111,8 @@ pub(crate) fn run(script: &Script) -> Result<(), String> {
         outputs: VecDeque::new(),
         events: VecDeque::new(),
         trace: Vec::new(),
+        called: Called::new(),
+        listens: BTreeSet::new(),
     };
     for step in &script.steps {
         run.step(step).map_err(|error| {
@@ -110,7 +122,8 @@ pub(crate) fn run(script: &Script) -> Result<(), String> {
     }
     run.nothing_is_left().map_err(|error| {
         format!("{}: at the end: {error}\n  so far:\n    {}", script.path, run.trace.join("\n    "))
-    })
+    })?;
+    Ok(run.called)
 }
 
 fn seconds(nanos: u64) -> String {
@@ -176,7 +189,7 @@ impl Run<'_> {
             _ => {}
         }
         self.advance(to, |_| false)?;
-        if !matches!(step.action, Action::Check(..)) {
+        if !matches!(step.action, Action::Check(..) | Action::State(_)) {
             self.nothing_is_left()?;
         }
         match &step.action {
@@ -194,6 +207,7 @@ impl Run<'_> {
             }
             Action::Call(call, fails) => {
                 self.note(step.peer, &step.text);
+                self.note_call(step.peer, call);
                 let result = self.call(step.peer, call)?;
                 self.collect()?;
                 match (result, fails) {
@@ -214,6 +228,10 @@ impl Run<'_> {
                     return Ok(());
                 }
                 Err(format!("{name}: expected {expected}, actual {actual}"))
+            }
+            Action::State(expected) => {
+                let actual = self.state(step.peer);
+                if actual == expected { Ok(()) } else { Err(format!("expected {expected}, actual {actual}")) }
             }
             Action::Quiet | Action::Out(_) | Action::Event(_) => Ok(()),
         }
@@ -296,7 +314,7 @@ impl Run<'_> {
                 let peer = peer.ok_or_else(|| format!("{event:?} of a connection that nobody has"))?;
                 let text = match event {
                     TimerEvent::Ended(end) => {
-                        self.peers[peer].conn = None;
+                        self.ended(peer);
                         format!("ended {}", snake(&format!("{end:?}")))
                     }
                     other => snake(&format!("{other:?}")),

@@ -48,6 +48,15 @@ impl<'a> Words<'a> {
         word.parse().map_err(|_| format!("{of}: {word:?} is no value for it"))
     }
 
+    /// The value after `word`, if that is next.
+    pub(crate) fn after<T: FromStr>(&mut self, word: &str) -> Result<Option<T>, String> {
+        if self.peek() != Some(word) {
+            return Ok(None);
+        }
+        self.next();
+        self.value(word).map(Some)
+    }
+
     pub(crate) fn number_or_any(&mut self, of: &str, must: bool) -> Result<Option<u32>, String> {
         if !must && self.peek() == Some("*") {
             self.next();

@@ -233,9 +233,9 @@ impl Station {
                 talk.sent += piece.len();
                 pieces += 1;
             }
-            if talk.sent == talk.to_send && !talk.closed {
+            if talk.sent == talk.to_send && !talk.closed && talk.opened {
                 stack.close(conn).expect("it is alive");
-                // A passive one knows only what has opened.
+                // Who closes before it has opened has none.
                 talk.closed = true;
             }
             let policy = choices.of(&[AckPolicy::IfDue, AckPolicy::Merge, AckPolicy::Now, AckPolicy::IfDue]);

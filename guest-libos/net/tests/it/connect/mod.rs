@@ -5,7 +5,7 @@ mod neighbours;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use exos_net::{AckPolicy, Config, ConnId, ConnectError, End, MacAddress};
+use exos_net::{AckPolicy, Config, ConnId, ConnectError, Duration, End, MacAddress, SendError};
 use smoltcp::wire::{IpAddress, Ipv4Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr};
 
 use crate::harness::{CLIENT_IP, CLIENT_MAC, Host, SERVER_IP, SERVER_MAC, config, frame_of, pattern};
@@ -140,15 +140,37 @@ fn syn_ack_opens_and_its_acknowledgment_carries_what_was_queued() {
 }
 
 #[test]
-fn closed_before_it_is_open_sends_its_data_and_fin_at_once() {
+fn closed_before_its_syn_is_answered_ends_and_what_was_queued_does_not_leave() {
     let mut host = StaticHost::with(config());
     let (peer, conn) = Peer::with_syn(&mut host);
     host.stack.send(conn, b"all").unwrap();
     host.stack.close(conn).unwrap();
-    assert!(host.input(&peer.syn_ack()).events().opened);
-    assert_eq!(host.stack.established(), 0);
+    host.stack.close(conn).unwrap();
+    assert_eq!(host.stack.send(conn, b"more"), Err(SendError::Closing));
+    // Before its end is told, it is none any more.
+    let reset = peer.see(&host.input(&peer.syn_ack()).reply());
+    assert_eq!((reset.flags.as_str(), reset.seq), ("R", 1));
+    host.input(&peer.frame(TcpControl::Syn, 0, None, &[])).assert_nothing();
+    host.input(&peer.frame(TcpControl::Rst, 0, Some(1), &[])).assert_nothing();
+    assert!(host.stack.next_deadline().is_some_and(|at| at <= host.now + Duration::from_millis(1)));
+    host.wait_ms(1);
+    assert_eq!(host.ended, [(conn, End::Cancelled)]);
+    assert_eq!(
+        (host.stack.connections(), host.stack.opening(), host.stack.counters().opening_failed),
+        (0, 0, 1)
+    );
+    assert!(host.nic.frames.is_empty());
+}
+
+#[test]
+fn closed_before_its_syn_has_left_sends_none() {
+    let mut host = StaticHost::with(config());
+    let conn = host.stack.connect(host.now, (CLIENT_IP, 80)).unwrap();
+    host.stack.close(conn).unwrap();
     host.output(conn, AckPolicy::IfDue);
-    assert_eq!(peer.seen_one(&mut host), seen("FPA", 1, 1, b"all"));
+    host.wait_ms(1);
+    assert_eq!(host.ended, [(conn, End::Cancelled)]);
+    assert!(host.nic.frames.is_empty());
 }
 
 #[test]

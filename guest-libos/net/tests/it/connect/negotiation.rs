@@ -95,8 +95,9 @@ fn simultaneous_open_ends_with_a_plain_acknowledgment_too() {
     let mut host = StaticHost::with(config());
     let (peer, conn) = Peer::with_syn(&mut host);
     host.stack.send(conn, b"x").unwrap();
-    host.stack.close(conn).unwrap();
     host.input(&peer.frame(TcpControl::Syn, 0, None, &[])).reply();
+    // SYN-RECEIVED: the FIN follows when the handshake is over.
+    host.stack.close(conn).unwrap();
     assert!(host.input(&peer.frame(TcpControl::None, 1, Some(1), &[])).events().opened);
     host.output(conn, AckPolicy::IfDue);
     assert_eq!(peer.seen_one(&mut host), seen("FPA", 1, 1, b"x"));

@@ -2,6 +2,7 @@
 //! rate, a delay, a drop-tail queue and random loss. Every byte that arrives is compared. A seed is one repeatable run.
 
 pub(crate) mod link;
+pub(crate) mod smoltcp_device;
 pub(crate) mod smoltcp_stations;
 pub(crate) mod stations;
 

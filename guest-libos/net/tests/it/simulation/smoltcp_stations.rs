@@ -1,66 +1,19 @@
 //! The same two ends made of smoltcp, as its users get it without asking for anything: no congestion control, no timestamps.
 
-use std::collections::VecDeque;
-
 use exos_net::{Duration, Instant};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant as PeerInstant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
+use super::smoltcp_device::SmoltcpDevice;
 use super::stations::{Flow, PERIOD, PORT, RECEIVER_IP, RECEIVER_MAC, mac, stream};
 use super::{BEGIN, LinkConfig, Network, Setup, Station};
 
-#[derive(Default)]
-struct Queues {
-    received: VecDeque<Vec<u8>>,
-    sent: Vec<Vec<u8>>,
-}
-
-struct Received(Vec<u8>);
-struct Sending<'a>(&'a mut Vec<Vec<u8>>);
-
-impl RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl TxToken for Sending<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut frame = vec![0; len];
-        let result = f(&mut frame);
-        self.0.push(frame);
-        result
-    }
-}
-
-impl Device for Queues {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sending<'a>;
-
-    fn receive(&mut self, _: PeerInstant) -> Option<(Received, Sending<'_>)> {
-        Some((Received(self.received.pop_front()?), Sending(&mut self.sent)))
-    }
-
-    fn transmit(&mut self, _: PeerInstant) -> Option<Sending<'_>> {
-        Some(Sending(&mut self.sent))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.max_transmission_unit = 1_514;
-        capabilities.medium = Medium::Ethernet;
-        // Nothing on the way damages a frame, so nobody sums.
-        capabilities.checksum = ChecksumCapabilities::ignored();
-        capabilities
-    }
-}
-
 /// A host with one socket.
 struct Host {
-    device: Queues,
+    device: SmoltcpDevice,
     interface: Interface,
     sockets: SocketSet<'static>,
     handle: SocketHandle,
@@ -72,7 +25,8 @@ fn peer_time(at: Instant) -> PeerInstant {
 
 impl Host {
     fn new(mac: [u8; 6], ip: [u8; 4], buffer_bytes: usize) -> Self {
-        let mut device = Queues::default();
+        // Nothing on the way damages a frame, so nobody sums.
+        let mut device = SmoltcpDevice::new(ChecksumCapabilities::ignored());
         let config = Config::new(HardwareAddress::Ethernet(EthernetAddress(mac)));
         let mut interface = Interface::new(config, &mut device, peer_time(BEGIN));
         let [a, b, c, d] = ip;
