@@ -1,29 +1,27 @@
 //! What the caller decides once, before the first frame: addresses, bounds, timeouts, offloads. It is checked
 //! when a stack is made of it; after that nothing questions it again.
 
-use core::fmt;
+mod check;
+
 use core::net::Ipv4Addr;
 use core::num::NonZeroU8;
 use core::ops::RangeInclusive;
 use core::str::FromStr;
 
 use crate::ip::reassembly;
-use crate::ipv6::{self, Ipv6Config};
+use crate::ipv6::Ipv6Config;
 use crate::options::Dscp;
 use crate::tcp::negotiation::MIN_MSS;
-use crate::tcp::template::Family;
 use crate::time::Duration;
 use crate::wire::ethernet::MacAddress;
 use crate::wire::ipv4;
 
-/// Smallest IPv4 MTU a link may have (RFC 791).
-const MIN_MTU_BYTES: u16 = 68;
+pub use check::ConfigError;
+
 /// IPv4 and TCP headers without options.
 pub(crate) const IP_TCP_HEADER_BYTES: u16 = 40;
 /// The largest payload that still fits the IPv4 total length field in one segmentation-offload frame.
 pub const MAX_TSO_BYTES: u32 = 65_535 - IP_TCP_HEADER_BYTES as u32;
-/// The largest receive window that window scaling can express (RFC 7323 2.3: 65,535 << 14).
-const MAX_RECEIVE_WINDOW_BYTES: u32 = 65_535 << 14;
 
 /// Who fills in the TCP checksum of a segment that carries data. Segments without data are always finished here: their
 /// checksum is arithmetic on fields that are in registers anyway.
@@ -208,10 +206,11 @@ pub struct Config {
     pub max_neighbours: u32,
     /// Source ports of connections that we open.
     pub ephemeral_ports: RangeInclusive<u16>,
-    /// How often a SYN is repeated before nobody counts as there: 7 times are three minutes (RFC 9293 3.8.3: MUST-23).
+    /// How often a SYN is repeated before nobody counts as there, at most 16 times: 7 are three minutes (RFC 9293 3.8.3:
+    /// MUST-23).
     pub syn_retries: u8,
-    /// How often a SYN-ACK is repeated before the half-open connection is forgotten: 7 times are three minutes (RFC 9293
-    /// 3.8.3: MUST-23).
+    /// How often a SYN-ACK is repeated before the half-open connection is forgotten, at most 16 times: 7 are three minutes
+    /// (RFC 9293 3.8.3: MUST-23).
     pub syn_ack_retries: u8,
     /// UDP ports that may be bound.
     pub max_udp_ports: u16,
@@ -222,7 +221,8 @@ pub struct Config {
     /// Datagrams in fragments that are put together at the same time; one source may have a quarter of them. 0: fragments are
     /// dropped.
     pub max_reassemblies: u16,
-    /// Bound on what their fragments take; a quarter of it for one source, which must be more than its largest datagram.
+    /// Bound on what their fragments take; a quarter of it for one source, which must be more than its largest datagram, and at
+    /// least the 1,500 bytes that everybody may send (RFC 8200 5).
     pub max_reassembly_bytes: usize,
     /// How long a datagram's fragments are waited for, from the first that arrives on.
     pub reassembly_timeout: Duration,
@@ -332,142 +332,4 @@ impl Config {
     pub(crate) fn remove_address(&mut self) {
         (self.ip, self.prefix_len, self.gateway) = (Ipv4Addr::UNSPECIFIED, 32, None);
     }
-
-    pub(crate) fn check_address(&self) -> Result<(), ConfigError> {
-        if self.ip.is_multicast() || self.ip.is_broadcast() {
-            return Err(ConfigError::AddressNotUnicast);
-        }
-        if self.prefix_len > 32 {
-            return Err(ConfigError::PrefixLength);
-        }
-        if self.gateway.is_some_and(|gateway| gateway == self.ip || !self.is_on_link(gateway)) {
-            return Err(ConfigError::GatewayOffLink);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if !self.mac.is_unicast() {
-            return Err(ConfigError::MacNotUnicast);
-        }
-        self.check_address()?;
-        if let Some(ipv6) = &self.ipv6 {
-            if self.mtu < ipv6::MIN_MTU {
-                return Err(ConfigError::MtuTooSmallForIpv6);
-            }
-            if !ipv6.check() {
-                return Err(ConfigError::Ipv6Addresses);
-            }
-        }
-        if self.mtu < MIN_MTU_BYTES {
-            return Err(ConfigError::MtuTooSmall);
-        }
-        if self.max_connections == 0 || self.max_half_open == 0 {
-            return Err(ConfigError::NoConnections);
-        }
-        if self.max_neighbours == 0 {
-            return Err(ConfigError::NoNeighbours);
-        }
-        if self.ephemeral_ports.is_empty() || *self.ephemeral_ports.start() == 0 {
-            return Err(ConfigError::EphemeralPorts);
-        }
-        if self.receive_window_bytes < u32::from(self.receive_mss())
-            || self.receive_window_bytes > MAX_RECEIVE_WINDOW_BYTES
-        {
-            return Err(ConfigError::ReceiveWindow);
-        }
-        if self.tso_max_bytes > MAX_TSO_BYTES {
-            return Err(ConfigError::TsoTooLarge);
-        }
-        if self.tso_max_bytes > 0 && self.tx_checksum == TxChecksum::Software {
-            return Err(ConfigError::TsoWithoutChecksum);
-        }
-        if self.delayed_ack > Duration::from_millis(500) {
-            return Err(ConfigError::DelayedAckTooLong);
-        }
-        if !(MIN_MSS..=Family::V4.default_mss()).contains(&self.min_mss) {
-            return Err(ConfigError::MinMss);
-        }
-        if self.min_rto == Duration::ZERO {
-            return Err(ConfigError::MinRtoZero);
-        }
-        Ok(())
-    }
 }
-
-/// Why a [`Config`] was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfigError {
-    /// `mac` is a group or the zero address.
-    MacNotUnicast,
-    /// The address is not a host's.
-    AddressNotUnicast,
-    /// `prefix_len` is above 32.
-    PrefixLength,
-    /// `gateway` is not another host on our link.
-    GatewayOffLink,
-    /// `mtu` is below IPv4's minimum.
-    MtuTooSmall,
-    /// `mtu` is below IPv6's minimum.
-    MtuTooSmallForIpv6,
-    /// An address or the gateway of `ipv6` is no host's, or `max_addresses` are too few.
-    Ipv6Addresses,
-    /// `max_connections` or `max_half_open` is 0.
-    NoConnections,
-    /// `max_neighbours` is 0.
-    NoNeighbours,
-    /// `ephemeral_ports` is empty or begins at 0.
-    EphemeralPorts,
-    /// `receive_window_bytes` is below one segment or above what window scaling can say.
-    ReceiveWindow,
-    /// `tso_max_bytes` is above [`MAX_TSO_BYTES`].
-    TsoTooLarge,
-    /// `tso_max_bytes` is set while `tx_checksum` is [`TxChecksum::Software`].
-    TsoWithoutChecksum,
-    /// `delayed_ack` is above 500 ms.
-    DelayedAckTooLong,
-    /// `min_mss` is below 48 or above what every host must take.
-    MinMss,
-    /// `min_rto` is 0.
-    MinRtoZero,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::MacNotUnicast => {
-                "the MAC address is not a unicast address; set one such as 02:00:00:00:00:01"
-            }
-            Self::AddressNotUnicast => "the IPv4 address is not a host address; set one such as 10.0.0.2",
-            Self::PrefixLength => "the prefix length is above 32; set it between 0 and 32",
-            Self::GatewayOffLink => {
-                "the gateway is not on the link; use an address inside our prefix, not our own"
-            }
-            Self::MtuTooSmall => "the MTU is below 68 bytes; set the link's real MTU, usually 1500",
-            Self::MtuTooSmallForIpv6 => "the MTU is below 1,280 bytes, which IPv6 needs; raise it, or set ipv6 to None",
-            Self::Ipv6Addresses => {
-                "an IPv6 address is not a host's or there are too many; set unicast addresses with prefix lengths up to \
-                 128, fewer than max_addresses"
-            }
-            Self::NoConnections => {
-                "no connections are allowed; set max_connections and max_half_open above 0"
-            }
-            Self::NoNeighbours => "no neighbours can be remembered; set max_neighbours above 0",
-            Self::EphemeralPorts => {
-                "there are no source ports; set ephemeral_ports to a range such as 32,768 to 60,999"
-            }
-            Self::ReceiveWindow => {
-                "the receive window is out of range; set it between one segment and 1,073,725,440 bytes"
-            }
-            Self::TsoTooLarge => "tso_max_bytes is above 65,495; lower it, or set 0 for no TSO",
-            Self::TsoWithoutChecksum => {
-                "TSO needs checksum offload; set tx_checksum to Offload or tso_max_bytes to 0"
-            }
-            Self::DelayedAckTooLong => "delayed_ack is above 500 ms (RFC 9293 3.8.6.3); lower it",
-            Self::MinMss => "min_mss is out of range; set it between 48 and 536 bytes (RFC 9293 3.7.1), usually 48",
-            Self::MinRtoZero => "min_rto is 0; set it to a few round-trip times, usually 200 ms",
-        })
-    }
-}
-
-impl core::error::Error for ConfigError {}

@@ -16,9 +16,9 @@ const MAX_DATAGRAM_BYTES: usize = 65_535;
 /// The most fragments of one datagram: 64 KiB over links of IPv4's least size for receivers, 576 bytes.
 const MAX_FRAGMENTS: usize = 128;
 /// What keeping a fragment costs beside its bytes.
-const FRAGMENT_COST_BYTES: usize = 64;
+pub(crate) const FRAGMENT_COST_BYTES: usize = 64;
 /// One source may take a quarter of each bound.
-const SOURCE_SHARE: usize = 4;
+pub(crate) const SOURCE_SHARE: usize = 4;
 /// The most of a datagram's beginning that an ICMP error quotes: its header with all options and eight bytes.
 pub(crate) const QUOTE_BYTES: usize = 68;
 

@@ -4,6 +4,8 @@ use core::net::Ipv6Addr;
 
 use alloc::vec::Vec;
 
+use crate::config::ConfigError;
+
 /// How the second half of the addresses is made that an interface makes for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InterfaceId {
@@ -51,12 +53,22 @@ impl Default for Ipv6Config {
 }
 
 impl Ipv6Config {
-    /// Whether the addresses can be a host's.
-    pub(crate) fn check(&self) -> bool {
+    /// Whether the addresses can be a host's, each once, and the gateway another one's.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let limit = usize::from(self.max_addresses);
         let is_host = |&(ip, prefix_len): &(Ipv6Addr, u8)| super::is_host(ip) && prefix_len <= 128;
-        self.addresses.len() < limit
-            && self.addresses.iter().all(is_host)
-            && self.gateway.is_none_or(super::is_host)
+        if self.addresses.len() >= limit
+            || !self.addresses.iter().all(is_host)
+            || !self.gateway.is_none_or(super::is_host)
+        {
+            return Err(ConfigError::Ipv6Addresses);
+        }
+        let is_ours = |address| self.addresses.iter().any(|&(ip, _)| ip == address);
+        let is_twice =
+            |place: usize| self.addresses[..place].iter().any(|&(ip, _)| ip == self.addresses[place].0);
+        if (0..self.addresses.len()).any(is_twice) {
+            return Err(ConfigError::Ipv6AddressTwice);
+        }
+        if self.gateway.is_some_and(is_ours) { Err(ConfigError::Ipv6GatewayOurs) } else { Ok(()) }
     }
 }

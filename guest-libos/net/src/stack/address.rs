@@ -338,6 +338,6 @@ impl<D: Data> Stack<D> {
         }
         self.time_wait.forget_ipv4();
         self.resolver.forget_ipv4(&self.config);
-        self.outbox.clear();
+        self.outbox.forget_ipv4();
     }
 }

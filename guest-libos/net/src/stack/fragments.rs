@@ -52,8 +52,9 @@ impl Outbox {
         }
     }
 
-    pub(super) fn clear(&mut self) {
-        self.frames.clear();
+    /// The address is gone that they are from.
+    pub(super) fn forget_ipv4(&mut self) {
+        self.frames.retain(|frame| frame[12..14] == EtherType::Ipv6.to_wire().to_be_bytes());
     }
 
     #[cfg(feature = "check")]
@@ -104,16 +105,27 @@ impl<D: Data> Stack<D> {
             sender: sender_mac,
             ecn: Ecn::of(part.packet[1]),
         };
+        let Some(whole) = self.reassemble(now, key, &fragment)? else { return Ok(Input::Nothing) };
+        let ip = Ipv4Header { source: part.source, destination: part.destination, protocol };
+        self.whole_arrives(now, &ip, whole)
+    }
+
+    /// Puts a fragment of either family to the others, and returns their datagram if it was the last one.
+    pub(super) fn reassemble(
+        &mut self,
+        now: Instant,
+        key: Key,
+        fragment: &Fragment<'_>,
+    ) -> Result<Option<Whole>, DropReason> {
         self.counters.reassembly_required += 1;
-        let outcome = self.reassembly.insert(now, &self.config, key, &fragment);
+        let outcome = self.reassembly.insert(now, &self.config, key, fragment);
         self.counters.reassembly_fails = self.reassembly.fails;
         match outcome {
-            Outcome::Kept => Ok(Input::Nothing),
+            Outcome::Kept => Ok(None),
             Outcome::Refused | Outcome::Ignored => Err(DropReason::Fragment),
             Outcome::Complete(whole) => {
                 self.counters.reassembly_ok += 1;
-                let ip = Ipv4Header { source: part.source, destination: part.destination, protocol };
-                self.whole_arrives(now, &ip, whole)
+                Ok(Some(whole))
             }
         }
     }

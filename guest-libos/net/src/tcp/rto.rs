@@ -7,9 +7,9 @@ const INITIAL_RTO: Duration = Duration::from_secs(1);
 /// RFC 6298 (5.7): for data, if the SYN was lost.
 const RTO_AFTER_LOST_SYN: Duration = Duration::from_secs(3);
 /// RFC 6298 (2.5): the upper bound, at least 60 seconds.
-const MAX_RTO: Duration = Duration::from_secs(60);
+pub(crate) const MAX_RTO: Duration = Duration::from_secs(60);
 /// Beyond this the upper bound has been reached from any RTO.
-const MAX_BACKOFF: u8 = 16;
+pub(crate) const MAX_BACKOFF: u8 = 16;
 
 /// The state of one connection's timeout.
 #[derive(Debug)]

@@ -38,6 +38,8 @@ struct Backlog<D> {
     len: usize,
     /// Bytes that were ever queued.
     pushed: u64,
+    /// Where the last segment ended that was not full, counted as `pushed` is.
+    small_end: u64,
 }
 
 /// Backlogs that no connection needs now. Most connections are idle most of the time and have none.
@@ -136,6 +138,18 @@ impl<D: Data> SendQueue<D> {
         }
     }
 
+    /// What ends at SND.NXT left in a segment that was not full.
+    pub(crate) fn note_small(&mut self) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.small_end = backlog.pushed - backlog.unsent() as u64;
+        }
+    }
+
+    /// Whether such a segment is not acknowledged yet.
+    pub(crate) fn has_small_outstanding(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| backlog.small_end > backlog.pushed - backlog.len as u64)
+    }
+
     /// SND.UNA moves `len` bytes on: they have arrived. SND.NXT is not left behind it.
     #[inline]
     pub(crate) fn acknowledge(&mut self, len: usize) {
@@ -160,6 +174,7 @@ impl<D> Default for Backlog<D> {
             sent: 0,
             len: 0,
             pushed: 0,
+            small_end: 0,
         }
     }
 }

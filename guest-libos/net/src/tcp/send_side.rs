@@ -373,7 +373,7 @@ impl<D: Data> SendSide<D> {
         if unsent == 0 {
             return (fin_pending && peer > 0).then_some(Planned { len: 0, fin: true });
         }
-        if self.waits_for_more(unsent, in_flight) {
+        if self.waits_for_more(unsent) {
             return None;
         }
         let mut len = unsent.min(peer).min(self.congestion_room() as usize).min(max_payload);
@@ -391,9 +391,9 @@ impl<D: Data> SendSide<D> {
 
     /// Whether less than a segment waits for more data to fill it. What was sent before never does.
     #[inline]
-    fn waits_for_more(&self, unsent: usize, in_flight: u32) -> bool {
+    fn waits_for_more(&self, unsent: usize) -> bool {
         let new = unsent < self.mss as usize && self.next == self.max;
-        self.coalesces() && new && (in_flight > 0 || self.coalesce == Coalesce::Cork)
+        self.coalesces() && new && (self.coalesce == Coalesce::Cork || self.queue.has_small_outstanding())
     }
 
     /// Whether segments that are not full are held back at all; in front of a FIN they are not.
@@ -446,6 +446,9 @@ impl<D: Data> SendSide<D> {
             self.progress_at = ctx.now;
         }
         self.queue.advance(planned.len);
+        if self.coalesce == Coalesce::Nagle && !planned.len.is_multiple_of(self.mss as usize) {
+            self.queue.note_small();
+        }
         self.next += planned.len as u32 + u32::from(planned.fin);
         self.last_sent_at = self.last_sent_at.max(ctx.now);
         self.queue.board_mut().sent(start, self.next, self.last_sent_at);

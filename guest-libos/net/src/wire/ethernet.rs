@@ -40,7 +40,7 @@ pub enum EtherType {
 }
 
 impl EtherType {
-    const fn to_wire(self) -> u16 {
+    pub(crate) const fn to_wire(self) -> u16 {
         match self {
             Self::Ipv4 => 0x0800,
             Self::Arp => 0x0806,

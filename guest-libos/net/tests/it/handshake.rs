@@ -1,6 +1,10 @@
 //! Passive open: RFC 9293 3.5, 3.7.1, 3.10.7.2; window scaling by RFC 7323 2; bounds on what a SYN can take.
 
-use exos_net::{AckPolicy, Config, ConfigError, Data, ListenError, Stack};
+use std::net::Ipv6Addr;
+
+use exos_net::{
+    AckPolicy, Config, ConfigError, Data, Duration, Ipv6Config, ListenError, Rate, Stack, SynCookies,
+};
 use smoltcp::wire::{Ipv4Packet, TcpControl, TcpOption, TcpPacket};
 
 use crate::harness::{Client, Host, MSS, config};
@@ -235,10 +239,60 @@ fn config_invalid_values_return_their_error() {
     assert_eq!(error(|c| c.max_connections = 0), ConfigError::NoConnections);
     assert_eq!(error(|c| c.receive_window_bytes = 100), ConfigError::ReceiveWindow);
     assert_eq!(error(|c| c.tso_max_bytes = 60_000), ConfigError::TsoWithoutChecksum);
-    assert_eq!(error(|c| c.delayed_ack = exos_net::Duration::from_secs(1)), ConfigError::DelayedAckTooLong);
+    assert_eq!(error(|c| c.delayed_ack = Duration::from_secs(1)), ConfigError::DelayedAckTooLong);
     assert_eq!(error(|c| c.min_mss = 47), ConfigError::MinMss);
     assert_eq!(error(|c| c.min_mss = 537), ConfigError::MinMss);
-    assert_eq!(error(|c| c.min_rto = exos_net::Duration::ZERO), ConfigError::MinRtoZero);
+    assert_eq!(error(|c| c.min_rto = Duration::ZERO), ConfigError::MinRtoZero);
+    assert_eq!(error(|c| c.min_rto = Duration::from_secs(61)), ConfigError::MinRtoTooLong);
+    assert_eq!(error(|c| c.max_half_open = 0), ConfigError::NoConnections);
+    assert_eq!(error(|c| c.max_neighbours = 0), ConfigError::NoNeighbours);
+    assert_eq!(error(|c| c.ephemeral_ports = 0..=9), ConfigError::EphemeralPorts);
+    assert_eq!(error(|c| c.receive_window_bytes = u32::MAX), ConfigError::ReceiveWindow);
+    assert_eq!(error(|c| c.tso_max_bytes = 65_496), ConfigError::TsoTooLarge);
+    assert_eq!(error(|c| c.syn_retries = 17), ConfigError::TooManyRetries);
+    assert_eq!(error(|c| c.syn_ack_retries = 17), ConfigError::TooManyRetries);
+    assert_eq!(error(|c| c.user_timeout = Duration::ZERO), ConfigError::TimeoutZero);
+    assert_eq!(error(|c| c.fin_wait_2 = Duration::ZERO), ConfigError::TimeoutZero);
+    assert_eq!(error(|c| c.idle_timeout = Some(Duration::ZERO)), ConfigError::TimeoutZero);
+    assert_eq!(error(|c| c.reassembly_timeout = Duration::ZERO), ConfigError::ReassemblyTimeoutZero);
+    assert_eq!(error(|c| c.echo_replies.burst = 0), ConfigError::RateWithoutBurst);
+    assert_eq!(error(|c| c.icmp_errors.burst = 0), ConfigError::RateWithoutBurst);
+    assert_eq!(error(|c| c.syn_cookie_checks.burst = 0), ConfigError::RateWithoutBurst);
+    assert_eq!(error(|c| c.syn_cookie_checks.per_second = 0), ConfigError::CookiesUnchecked);
+    assert_eq!(error(|c| c.max_reassembly_bytes = 6_511), ConfigError::ReassemblyTooSmall);
+    let ours: Ipv6Addr = "2001:db8::1".parse().unwrap();
+    let with = |addresses: &[Ipv6Addr], gateway| Ipv6Config {
+        addresses: addresses.iter().map(|&ip| (ip, 64)).collect(),
+        gateway,
+        ..Ipv6Config::default()
+    };
+    assert_eq!(error(|c| c.ipv6 = Some(with(&[ours, ours], None))), ConfigError::Ipv6AddressTwice);
+    assert_eq!(error(|c| c.ipv6 = Some(with(&[ours], Some(ours)))), ConfigError::Ipv6GatewayOurs);
+    assert_eq!(error(|c| c.ipv6 = Some(with(&[Ipv6Addr::LOCALHOST], None))), ConfigError::Ipv6Addresses);
+    assert_eq!(error(|c| c.ipv6 = Some(with(&[ours; 8], None))), ConfigError::Ipv6Addresses);
+}
+
+#[test]
+fn config_values_at_their_bounds_are_accepted() {
+    let never = Rate { per_second: 0, burst: 0 };
+    let config = Config {
+        syn_retries: 16,
+        syn_ack_retries: 0,
+        min_rto: Duration::from_secs(60),
+        echo_replies: never,
+        icmp_errors: never,
+        syn_cookies: SynCookies::Never,
+        syn_cookie_checks: never,
+        max_reassembly_bytes: 6_512,
+        max_time_wait: 0,
+        max_path_mtus: 0,
+        max_udp_ports: 0,
+        ..config()
+    };
+    assert!(Stack::<&'static [u8]>::new(config.clone(), exos_net::Instant::ZERO).is_ok());
+    let no_fragments =
+        Config { max_reassemblies: 0, max_reassembly_bytes: 0, reassembly_timeout: Duration::ZERO, ..config };
+    assert!(Stack::<&'static [u8]>::new(no_fragments, exos_net::Instant::ZERO).is_ok());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::super::Stack;
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::events::Input;
-use crate::ip::reassembly::{self, Fragment, Key, Outcome, TimedOut, Whole};
+use crate::ip::reassembly::{self, Fragment, Key, TimedOut, Whole};
 use crate::tcp::pairs::Pair;
 use crate::tcp::table::FlowKey;
 use crate::time::Instant;
@@ -68,17 +68,8 @@ impl<D: Data> Stack<D> {
             sender: sender_mac,
             ecn: packet.ecn(),
         };
-        self.counters.reassembly_required += 1;
-        let outcome = self.reassembly.insert(now, &self.config, key, &fragment);
-        self.counters.reassembly_fails = self.reassembly.fails;
-        match outcome {
-            Outcome::Kept => Ok(Input::Nothing),
-            Outcome::Refused | Outcome::Ignored => Err(DropReason::Fragment),
-            Outcome::Complete(whole) => {
-                self.counters.reassembly_ok += 1;
-                self.whole6_arrives(now, packet, whole)
-            }
-        }
+        let Some(whole) = self.reassemble(now, key, &fragment)? else { return Ok(Input::Nothing) };
+        self.whole6_arrives(now, packet, whole)
     }
 
     fn whole6_arrives<'f>(

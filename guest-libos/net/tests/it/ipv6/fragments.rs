@@ -14,13 +14,27 @@ pub(super) fn part(
     more: bool,
     payload: &[u8],
 ) -> Vec<u8> {
+    part_to(THEIRS, OURS, next_header, identification, offset, more, payload)
+}
+
+/// The same between other addresses.
+pub(super) fn part_to(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    next_header: u8,
+    identification: u32,
+    offset: usize,
+    more: bool,
+    payload: &[u8],
+) -> Vec<u8> {
     let mut bytes = vec![next_header, 0];
     bytes.extend((offset as u16 | u16::from(more)).to_be_bytes());
     bytes.extend(identification.to_be_bytes());
     bytes.extend(payload);
-    frame_with(FRAGMENT, &header(THEIRS, OURS, NextHeader::Udp), &bytes)
+    frame_with(FRAGMENT, &header(source, destination, NextHeader::Udp), &bytes)
 }
 
+/// A UDP datagram to port 5,000.
 pub(super) fn datagram(len: usize) -> Vec<u8> {
     let ip = header(THEIRS, OURS, NextHeader::Udp);
     let mut bytes = vec![0x10, 0, 0x13, 0x88];

@@ -6,6 +6,7 @@ mod ecn;
 mod errors;
 mod fragments;
 mod neighbours;
+mod refused;
 mod routers;
 mod traffic;
 

@@ -4,10 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use exos_net::wire::checksum::Sum;
 use exos_net::wire::tcp::{Control, Segment, flags};
-use exos_net::{AckPolicy, End, Input, SendDatagramError, SynCookies};
+use exos_net::{AckPolicy, ConflictOutcome, End, Input, OnConflict, SendDatagramError, SynCookies};
 
+use super::fragments::{datagram, part};
 use super::*;
-use crate::harness::{PORT, pattern};
+use crate::harness::{PORT, SERVER_IP, pattern};
+use crate::link::arp_reply;
 
 /// The other end of a connection, made of scripted segments. Numbers in calls are relative to both initial ones.
 pub(crate) struct Client6 {
@@ -294,6 +296,49 @@ fn connections_of_ipv6_outlive_the_ipv4_address() {
     assert_eq!(host.ended, [(over_v4, End::AddressLost)]);
     assert_eq!(host.input(&ours.frame("A", 1, 1, b"six")).events().conn, over_v6);
     assert_eq!(host.stack.address_pairs(), 1);
+}
+
+/// Who leased our IPv4 address takes it back, or somebody else claims it: IPv6 does not notice.
+#[test]
+fn conflict_about_the_ipv4_address_ends_what_has_it_and_nothing_of_ipv6() {
+    let config = Config { on_conflict: OnConflict::GiveUp, ..settled().stack.config().clone() };
+    let mut host = StaticHost::with(config);
+    let mut ours = Client6::on_port(40_000);
+    let over_v6 = ours.connect(&mut host);
+    let over_v4 = crate::harness::Client::default().connect(&mut host);
+    // A record of each family.
+    let (mut done6, mut done4) = (Client6::on_port(40_001), crate::harness::Client::on_port(40_001));
+    let conns = [done6.connect(&mut host), done4.connect(&mut host)];
+    for conn in conns {
+        host.stack.close(conn).unwrap();
+        host.output(conn, AckPolicy::IfDue);
+    }
+    assert_eq!(host.input(&done6.frame("FA", 1, 2, b"")).events().ended, Some(End::Closed));
+    assert_eq!(host.input(&done4.fin(1, 2)).events().ended, Some(End::Closed));
+    assert_eq!(host.stack.time_wait(), 2);
+    // An error that waits, about a datagram in fragments.
+    let whole = datagram(2_000);
+    host.input(&part(17, 7, 0, true, &whole[..1_440])).assert_nothing();
+    host.input(&part(17, 7, 1_440, false, &whole[1_440..])).assert_nothing();
+    host.nic.frames.clear();
+
+    let claim = arp_reply(SERVER_IP, CLIENT_MAC);
+    host.input(&claim).reply();
+    host.input(&claim).assert_nothing();
+    assert_eq!(host.stack.take_address_conflict().unwrap().outcome, ConflictOutcome::GivenUp);
+    host.wait_ms(1);
+    assert_eq!((host.ended.as_slice(), host.stack.address()), (&[(over_v4, End::AddressLost)][..], None));
+    assert_eq!(host.stack.time_wait(), 1);
+    let error = read(&host.nic.frames.pop_front().unwrap());
+    assert_eq!((error.ip.next_header, &error.payload[..2]), (NextHeader::Icmpv6, &[1, 4][..]));
+    assert_eq!(host.input(&ours.frame("A", 1, 1, b"six")).events().conn, over_v6);
+    host.stack.send(over_v6, b"more").unwrap();
+    assert_eq!(host.output(over_v6, AckPolicy::IfDue).bytes, 4);
+    // The record's peer sends its FIN again.
+    let again = done6.see(&host.input(&done6.frame("FA", 1, 2, b"")).reply());
+    assert_eq!(again, (Control::None, 2, Some(2), vec![]));
+    let other = Client6::on_port(40_002).connect(&mut host);
+    assert!(host.stack.is_alive(other));
 }
 
 #[test]
