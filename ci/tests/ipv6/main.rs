@@ -116,6 +116,24 @@ fn curl_reads_a_large_file_by_every_address_at_once_in_frames_that_the_host_cuts
     });
 }
 
+/// The host takes a large frame as it is, whatever it says; a line with faults cuts it as its header says, and drops what does
+/// not fit together.
+#[test]
+fn large_frames_say_what_they_are_and_arrive_over_a_line_that_cuts_and_loses_them() {
+    in_namespace!(|| {
+        let body = patterned(2 << 20);
+        let site = Site::new().file("file", &body);
+        let guest = with_host_addresses(Guest::image("cheetah").site(&site), &[HOST, HOST_LINK_LOCAL]);
+        let guest = guest.ipv6(GIVEN).impair("tx:loss=1%,seed=7").start();
+        assert_reads(&format!("http://[{GIVEN}]/file"), &[], &body);
+        assert!(guest.backend_counter("impair_tx_lost") > 0);
+        let statistics = guest.statistics();
+        let number = |name| statistics.value("tcp", name).unwrap();
+        assert!(number("segs_out") > number("frames_out") + 100, "frames were cut");
+        guest.stop();
+    });
+}
+
 #[test]
 fn webswamp_asks_linux_over_ipv6_and_takes_frames_that_the_host_has_merged() {
     in_namespace!(|| {
