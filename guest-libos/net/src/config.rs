@@ -214,7 +214,8 @@ pub struct Config {
     pub syn_ack_retries: u8,
     /// UDP ports that may be bound.
     pub max_udp_ports: u16,
-    /// Whether UDP datagrams that are larger than the path MTU go in fragments; else they are refused.
+    /// Whether UDP datagrams that are larger than the path MTU go in fragments unless `DatagramOptions` says otherwise; else
+    /// they are refused.
     pub fragment_udp: bool,
     /// Destinations whose path MTUs are remembered.
     pub max_path_mtus: u16,
@@ -307,7 +308,7 @@ impl Config {
     }
 
     /// Whether `address` is everybody's on our link (RFC 1122 3.2.1.3 (c), (d)).
-    pub(crate) fn is_broadcast(&self, address: Ipv4Addr) -> bool {
+    pub fn is_broadcast(&self, address: Ipv4Addr) -> bool {
         address.is_broadcast() || self.is_link_broadcast(address)
     }
 

@@ -59,6 +59,8 @@ pub struct Datagram<'f> {
 /// What came of a datagram. Anybody can make it up: a hint, not a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatagramError {
+    /// The address of ours that it was sent from.
+    pub from: IpAddr,
     /// The port that it was sent from.
     pub port: u16,
     /// Whom it was sent to.

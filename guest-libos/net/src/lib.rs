@@ -51,8 +51,8 @@ pub use events::{
 };
 pub use frame::ControlFrame;
 pub use ipv6::{AddressState, InterfaceId, Ipv6Address, Ipv6Config};
-pub use options::{Coalesce, Dscp, KeepAlive};
-pub use stack::Stack;
+pub use options::{Coalesce, DatagramOptions, Dscp, KeepAlive};
+pub use stack::{Local, Stack};
 pub use tcp::Seq;
 #[cfg(feature = "check")]
 pub use tcp::check::{Numbers, Recovery};

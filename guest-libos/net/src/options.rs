@@ -1,5 +1,8 @@
 //! What an application chooses for one connection: how IP carries it, when small segments leave, whether a silent peer is
-//! asked for a sign of life. `Stack::set_...` takes these.
+//! asked for a sign of life. `Stack::set_...` takes these. And for one datagram: `Stack::send_udp_with`.
+
+use core::net::IpAddr;
+use core::num::NonZeroU8;
 
 use crate::time::Duration;
 
@@ -22,6 +25,19 @@ impl Dscp {
     pub const fn codepoint(self) -> u8 {
         self.0
     }
+}
+
+/// How one UDP datagram is carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatagramOptions {
+    /// The address of ours that it comes from; `None`: the one that RFC 6724 5 chooses.
+    pub source: Option<IpAddr>,
+    /// How many links it may cross; `None`: as many as `Config::time_to_live` says, and to groups one.
+    pub time_to_live: Option<NonZeroU8>,
+    /// Its codepoint.
+    pub dscp: Dscp,
+    /// Whether it goes in fragments if it is larger than its path takes; `None`: as `Config::fragment_udp` says.
+    pub fragment: Option<bool>,
 }
 
 /// What becomes of a segment that is not full. `Stack::output` decides by it; whatever an application queues before one

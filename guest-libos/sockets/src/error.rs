@@ -17,16 +17,24 @@ pub enum Error {
     TimedOut,
     /// The writing side is closed, or the connection has ended.
     BrokenPipe,
-    /// The listener's port is in use.
+    /// The port is in use.
     AddressInUse,
-    /// Port 0 cannot be listened on, or the address is not ours.
+    /// Port 0 cannot be listened on or sent to, or the address is not ours.
     AddressNotAvailable,
     /// We lost our address, and the connection with it.
     AddressLost,
-    /// No place for another connection, or no source port.
+    /// No place for another connection or another UDP port, or no source port.
     TooMany,
     /// Not with this stack.
     Unsupported,
+    /// The datagram is larger than any may be, or than its path takes and fragments were forbidden.
+    TooLarge,
+    /// The socket is not connected, and nobody was named.
+    NotConnected,
+    /// Broadcasts have not been allowed for this socket.
+    BroadcastNotAllowed,
+    /// The scope of a link-local address is not the interface's.
+    NoSuchInterface,
 }
 
 impl Error {
@@ -56,13 +64,19 @@ impl fmt::Display for Error {
             Self::Reset => "connection reset by the peer",
             Self::TimedOut => "timed out: the peer stopped answering",
             Self::BrokenPipe => "broken pipe: the sending side is closed",
-            Self::AddressInUse => "address in use: close the other listener or choose another port",
+            Self::AddressInUse => "address in use: close the other socket or choose another port",
             Self::AddressNotAvailable => {
                 "address not available: use our own or the unspecified one, and a port above 0"
             }
             Self::AddressLost => "our address was lost, and the connection with it: connect again",
-            Self::TooMany => "too many connections: close some, or raise max_connections",
+            Self::TooMany => {
+                "too many connections or ports: close some, or raise max_connections or max_udp_ports"
+            }
             Self::Unsupported => "not supported by this stack",
+            Self::TooLarge => "datagram too large: send less, or allow fragments",
+            Self::NotConnected => "not connected: connect the socket, or name the receiver",
+            Self::BroadcastNotAllowed => "broadcasts are not allowed: set UdpOption::Broadcast first",
+            Self::NoSuchInterface => "no such interface: the scope of a link-local address is 1, or 0",
         })
     }
 }
@@ -82,6 +96,10 @@ impl embedded_io::Error for Error {
             Self::AddressLost => ErrorKind::ConnectionAborted,
             Self::TooMany => ErrorKind::OutOfMemory,
             Self::Unsupported => ErrorKind::Unsupported,
+            Self::TooLarge => ErrorKind::InvalidInput,
+            Self::NotConnected => ErrorKind::NotConnected,
+            Self::BroadcastNotAllowed => ErrorKind::PermissionDenied,
+            Self::NoSuchInterface => ErrorKind::AddrNotAvailable,
         }
     }
 }

@@ -16,20 +16,28 @@
 
 extern crate alloc;
 
+mod address;
 pub mod blocking;
+mod datagrams;
 mod endpoint;
 mod error;
+mod link;
 mod nal;
 mod options;
+mod random;
 mod receive_queue;
 mod state;
 mod tasks;
 mod tcp;
 mod timer;
+mod udp;
 
+pub use address::INTERFACE;
+pub use datagrams::UdpCounters;
 pub use endpoint::Endpoint;
 pub use error::Error;
 pub use options::SocketOption;
 pub use state::{Bytes, Sockets};
 pub use tasks::{Spawner, Tasks};
 pub use tcp::{ReadHalf, TcpListener, TcpStream, WriteHalf};
+pub use udp::{MAX_DATAGRAM_BYTES, Received, UdpOption, UdpReceiveHalf, UdpSendHalf, UdpSocket};

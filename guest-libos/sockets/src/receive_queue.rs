@@ -96,6 +96,28 @@ impl ReceiveQueue {
         done
     }
 
+    /// Copies the first bytes, as many as there are and fit; they stay.
+    pub(crate) fn peek(&self, out: &mut [u8]) -> usize {
+        let (mut done, mut from) = (0, self.read);
+        for chunk in &self.chunks {
+            let bytes = &chunk[from..];
+            let len = bytes.len().min(out.len() - done);
+            out[done..done + len].copy_from_slice(&bytes[..len]);
+            (done, from) = (done + len, 0);
+        }
+        done
+    }
+
+    /// Forgets the first bytes, as many as there are.
+    pub(crate) fn skip(&mut self, bytes: usize, pool: &mut Chunks) {
+        let mut left = bytes.min(self.len);
+        while left > 0 {
+            let len = left.min(self.front().len());
+            self.consume(len, pool);
+            left -= len;
+        }
+    }
+
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
@@ -120,7 +142,16 @@ mod tests {
             queue.push(&bytes(pushed, len), &mut pool);
             pushed += len;
             let mut out = vec![0; 1 + round * 104_729 % 71_000];
-            let read = queue.read(&mut out, &mut pool);
+            let mut peeked = out.clone();
+            let shown = queue.peek(&mut peeked);
+            let read = if round % 3 > 0 {
+                queue.read(&mut out, &mut pool)
+            } else {
+                out.copy_from_slice(&peeked);
+                queue.skip(out.len(), &mut pool);
+                shown
+            };
+            assert!((shown, &peeked) == (read, &out));
             assert_eq!(read, out.len().min(queue.len() + read));
             got.extend_from_slice(&out[..read]);
             assert_eq!(queue.len(), pushed - got.len());

@@ -1,8 +1,11 @@
 //! What sockets are beneath: a table of buffers, wakers and wishes. Tasks change it between rounds; [`super::Endpoint`] carries
 //! wishes to the stack and brings back what happened.
 
+use crate::datagrams::{Datagrams, UdpPlace};
 use crate::error::Error;
+use crate::link::Link;
 use crate::options::SocketOption;
+use crate::random::Random;
 use crate::receive_queue::{Chunks, ReceiveQueue};
 use crate::timer::Timers;
 use alloc::boxed::Box;
@@ -13,7 +16,7 @@ use alloc::vec::Vec;
 use core::cell::{RefCell, RefMut};
 use core::net::SocketAddr;
 use core::task::Waker;
-use exos_net::{ConnId, Data, End, Instant};
+use exos_net::{Config, ConnId, Data, End, Instant, Local};
 
 /// Bytes a stream holds back for its reader at most, unless it says otherwise; what is more stays in the stack, whose window
 /// closes.
@@ -142,14 +145,16 @@ pub(crate) struct Listener {
     pub(crate) error: Option<Error>,
 }
 
-/// What a listener wants of the stack.
+/// What a listener or a UDP socket wants of the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PortWish {
     Listen(u16),
     Unlisten(u16),
+    BindUdp(UdpPlace, Local, u16),
+    UnbindUdp(Local, u16),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct State {
     streams: Vec<Option<Stream>>,
     free: Vec<Place>,
@@ -158,7 +163,10 @@ pub(crate) struct State {
     pub(crate) listeners: BTreeMap<u16, Listener>,
     pub(crate) ports: VecDeque<PortWish>,
     /// Memory for what arrives.
-    chunks: Chunks,
+    pub(crate) chunks: Chunks,
+    pub(crate) udp: Datagrams,
+    pub(crate) link: Link,
+    pub(crate) random: Random,
     /// Streams with wishes, each once.
     dirty: VecDeque<Place>,
     pub(crate) timers: Timers,
@@ -168,6 +176,24 @@ pub(crate) struct State {
 }
 
 impl State {
+    fn new(config: &Config, now: Instant) -> Self {
+        Self {
+            streams: Vec::new(),
+            free: Vec::new(),
+            places: Vec::new(),
+            listeners: BTreeMap::new(),
+            ports: VecDeque::new(),
+            chunks: Chunks::default(),
+            udp: Datagrams::default(),
+            link: Link::new(config),
+            random: Random::new(config.secret),
+            dirty: VecDeque::new(),
+            timers: Timers::default(),
+            defaults: Box::default(),
+            now,
+        }
+    }
+
     pub(crate) fn stream(&mut self, place: Place) -> &mut Stream {
         self.stream_and_chunks(place).0
     }
@@ -268,7 +294,7 @@ impl State {
     }
 
     pub(crate) fn has_wishes(&self) -> bool {
-        !self.dirty.is_empty() || !self.ports.is_empty()
+        !self.dirty.is_empty() || !self.ports.is_empty() || self.udp.has_wishes()
     }
 
     /// A stream has its connection now.
@@ -371,12 +397,16 @@ impl State {
 }
 
 /// Makes streams and listeners. All clones are the same; they belong to one thread.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Sockets {
     state: Rc<RefCell<State>>,
 }
 
 impl Sockets {
+    pub(crate) fn new(config: &Config, now: Instant) -> Self {
+        Self { state: Rc::new(RefCell::new(State::new(config, now))) }
+    }
+
     pub(crate) fn state(&self) -> RefMut<'_, State> {
         self.state.borrow_mut()
     }

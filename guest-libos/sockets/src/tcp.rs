@@ -8,7 +8,7 @@ use core::net::SocketAddr;
 use core::task::{Context, Poll, Waker};
 
 /// Keeps a waker, without cloning one that would wake the same task.
-fn keep(slot: &mut Option<Waker>, context: &Context<'_>) {
+pub(crate) fn keep(slot: &mut Option<Waker>, context: &Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(context.waker()),
         None => *slot = Some(context.waker().clone()),

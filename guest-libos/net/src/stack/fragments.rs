@@ -2,7 +2,7 @@
 //! What a whole datagram holds belongs to nobody's frame: text goes to its connection's buffer, UDP's payload to whoever
 //! takes it, and an answer that refers to it waits for the next `expire`.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 
 use alloc::borrow::Cow;
 use alloc::collections::VecDeque;
@@ -149,7 +149,7 @@ impl<D: Data> Stack<D> {
             Protocol::Udp => {
                 let datagram = UdpDatagram::parse(&whole.payload, Some(ip))?;
                 let (source_port, port) = (datagram.source_port, datagram.destination_port);
-                if !self.is_bound_udp(port) {
+                if !self.is_bound_udp(port, ip.destination) {
                     if let Some(error) = self.nobody_at_port(now, sender, whole.quote.bytes()) {
                         self.outbox.push(&error);
                     }
@@ -209,7 +209,7 @@ impl<D: Data> Stack<D> {
         if self.outbox.frames.len() + message.len().div_ceil(per_fragment) > MAX_WAITING {
             return;
         }
-        let identification = self.next_identification(to.ip);
+        let identification = self.next_identification(to.ip.into()) as u16;
         for (index, part) in message.chunks(per_fragment).enumerate() {
             let offset = index * per_fragment;
             let place = FragmentPlace { identification, offset, more: offset + part.len() < message.len() };
@@ -226,7 +226,7 @@ impl<D: Data> Stack<D> {
     }
 
     /// Identifies the fragments of a datagram to `peer`.
-    pub(super) fn next_identification(&mut self, peer: Ipv4Addr) -> u16 {
+    pub(super) fn next_identification(&mut self, peer: IpAddr) -> u32 {
         self.identification = self.identification.wrapping_add(1);
         isn::identification(self.config.secret, peer, self.identification)
     }

@@ -10,11 +10,11 @@ mod fragments;
 mod icmp;
 mod input;
 mod ipv6;
-mod listen;
 mod neighbours;
 mod open;
 mod options;
 mod path_mtu;
+mod ports;
 mod resolver;
 mod room;
 mod syn_cookies;
@@ -48,7 +48,8 @@ use crate::tcp::timewait::TimeWaitTable;
 use crate::time::Instant;
 use address::AddressState;
 use fragments::Outbox;
-use listen::Listening;
+pub use ports::Local;
+use ports::Ports;
 use resolver::Resolver;
 
 /// A TCP/IP stack on one interface. It does nothing by itself: see [`Stack::input`], [`Stack::output`] and
@@ -63,7 +64,7 @@ pub struct Stack<D> {
     spare_buffers: SpareBuffers,
     wheel: TimerWheel,
     time_wait: TimeWaitTable,
-    listening: Listening,
+    listening: Ports,
     isn: IsnGenerator,
     source_ports: SourcePorts,
     syn_cookies: SynCookies,
@@ -84,7 +85,7 @@ pub struct Stack<D> {
     /// Connections that wait for their next hop's address; stale ones are skipped.
     waiting: Vec<ConnId>,
     address: AddressState,
-    bound_udp: Vec<u16>,
+    bound_udp: Ports,
     /// The datagram that is being sent.
     datagram: VecDeque<Queued<D>>,
     reassembly: Reassembly,
@@ -92,7 +93,7 @@ pub struct Stack<D> {
     /// Frames that wait for the next `expire`.
     outbox: Outbox,
     /// Counts datagrams sent in fragments.
-    identification: u16,
+    identification: u32,
     echo_bucket: TokenBucket,
     error_bucket: TokenBucket,
 }
@@ -111,7 +112,7 @@ impl<D: Data> Stack<D> {
             spare_buffers: SpareBuffers::default(),
             wheel: TimerWheel::new(now),
             time_wait: TimeWaitTable::new(config.max_time_wait as usize, config.secret),
-            listening: Listening::default(),
+            listening: Ports::default(),
             isn: IsnGenerator::new(config.secret),
             source_ports: SourcePorts::new(config.secret),
             syn_cookies: SynCookies::new(config.secret),
@@ -126,7 +127,7 @@ impl<D: Data> Stack<D> {
             resolver: Resolver::new(&config, hash, now),
             waiting: Vec::new(),
             address,
-            bound_udp: Vec::new(),
+            bound_udp: Ports::default(),
             datagram: VecDeque::new(),
             reassembly: Reassembly::default(),
             path_mtus: PathMtus::new(usize::from(config.max_path_mtus)),

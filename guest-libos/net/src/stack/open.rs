@@ -107,7 +107,7 @@ impl<D: Data> Stack<D> {
         };
         let port = if port == 0 {
             let listening = &self.listening;
-            let may_be_chosen = |port| !listening.has_port(port) && is_free(port);
+            let may_be_chosen = |port| !listening.has(port) && is_free(port);
             let chosen = self.source_ports.choose(&self.config.ephemeral_ports, remote, may_be_chosen);
             chosen.ok_or(ConnectError::PortsInUse)?
         } else if is_free(port) {

@@ -71,7 +71,7 @@ impl<D: Data> Stack<D> {
         mtu: u16,
         quoted: &Quoted,
     ) -> Result<Input<'f>, DropReason> {
-        if !self.is_ours(quoted.source) || !self.is_bound_udp(quoted.source_port) {
+        if !self.is_ours(quoted.source) || !self.is_bound_udp(quoted.source_port, quoted.source) {
             return Err(DropReason::Unacceptable);
         }
         if mtu >= self.config.mtu || !self.path_mtus.learn(quoted.destination, mtu, false, now) {
@@ -80,6 +80,7 @@ impl<D: Data> Stack<D> {
         self.counters.path_mtu_reduced += 1;
         self.counters.datagram_errors_in += 1;
         Ok(Input::DatagramError(DatagramError {
+            from: quoted.source,
             port: quoted.source_port,
             to: SocketAddr::new(quoted.destination, quoted.destination_port),
             problem: Problem::FragmentationNeeded,

@@ -10,7 +10,7 @@ use super::input::Sender;
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::driver::{RxChecksum, RxMeta};
-use crate::events::{BindError, Datagram, DatagramError, Input};
+use crate::events::{Datagram, DatagramError, Input};
 use crate::frame::ControlFrame;
 use crate::time::Instant;
 use crate::wire::icmp::{self, Problem, Quoted};
@@ -18,33 +18,6 @@ use crate::wire::ipv4::{self, Ipv4Header, Protocol};
 use crate::wire::udp::{self, UdpDatagram};
 
 impl<D: Data> Stack<D> {
-    /// Datagrams to `port` are events from now on, and may be sent from it.
-    pub fn bind_udp(&mut self, port: u16) -> Result<(), BindError> {
-        if port == 0 {
-            return Err(BindError::PortZero);
-        }
-        match self.bound_udp.binary_search(&port) {
-            Ok(_) => Err(BindError::InUse),
-            Err(_) if self.bound_udp.len() >= usize::from(self.config.max_udp_ports) => {
-                Err(BindError::TooMany)
-            }
-            Err(place) => {
-                self.bound_udp.insert(place, port);
-                Ok(())
-            }
-        }
-    }
-
-    /// Nobody is at `port` any more. Returns whether somebody was.
-    pub fn unbind_udp(&mut self, port: u16) -> bool {
-        let place = self.bound_udp.binary_search(&port);
-        place.map(|place| self.bound_udp.remove(place)).is_ok()
-    }
-
-    pub(super) fn is_bound_udp(&self, port: u16) -> bool {
-        self.bound_udp.binary_search(&port).is_ok()
-    }
-
     /// A datagram arrives in `packet`. `verify`: the checksum is not known to be right.
     pub(super) fn udp_arrives<'f>(
         &mut self,
@@ -56,7 +29,7 @@ impl<D: Data> Stack<D> {
         verify: bool,
     ) -> Result<Input<'f>, DropReason> {
         let datagram = UdpDatagram::parse(payload, verify.then_some(ip))?;
-        if self.is_bound_udp(datagram.destination_port) {
+        if self.is_bound_udp(datagram.destination_port, ip.destination) {
             let (from, to) = (datagram.source_port, datagram.destination_port);
             return Ok(Input::Datagram(self.datagram(ip, from, to, Cow::Borrowed(datagram.payload))));
         }
@@ -85,7 +58,7 @@ impl<D: Data> Stack<D> {
         let verify = meta.checksum == RxChecksum::Unknown;
         let datagram = UdpDatagram::parse(payload, verify.then_some(ip))?;
         let (from, to) = (datagram.source_port, datagram.destination_port);
-        if to != udp::DHCP_CLIENT_PORT || !self.is_bound_udp(to) {
+        if to != udp::DHCP_CLIENT_PORT || !self.is_bound_udp(to, ip.destination) {
             return Err(DropReason::NotForUs);
         }
         Ok(Input::Datagram(self.datagram(ip, from, to, Cow::Borrowed(datagram.payload))))
@@ -123,11 +96,12 @@ impl<D: Data> Stack<D> {
         problem: Problem,
         quoted: &Quoted,
     ) -> Result<Input<'f>, DropReason> {
-        if !self.is_ours(quoted.source) || !self.is_bound_udp(quoted.source_port) {
+        if !self.is_ours(quoted.source) || !self.is_bound_udp(quoted.source_port, quoted.source) {
             return Err(DropReason::Unacceptable);
         }
         self.counters.datagram_errors_in += 1;
         Ok(Input::DatagramError(DatagramError {
+            from: quoted.source,
             port: quoted.source_port,
             to: SocketAddr::new(quoted.destination, quoted.destination_port),
             problem,

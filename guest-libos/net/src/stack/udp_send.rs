@@ -1,22 +1,23 @@
-//! UDP datagrams of ours (RFC 768, RFC 1122 4.1): from a bound port to anybody, whole or, where `Config` asks for it, in
-//! fragments. The payload is read where it is, once for the checksum if the device does not compute it.
+//! UDP datagrams of ours (RFC 768, RFC 1122 4.1): from a bound port to anybody, whole or, where it is asked for, in fragments. The payload is read where it is, once for the checksum if the device does not compute it.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use core::num::NonZeroU8;
 
 use super::Stack;
-use super::fragments::fragment_bytes;
 use crate::config::TxChecksum;
 use crate::data::{Data, Queued};
 use crate::driver::{ChecksumRequest, MAX_HEADER_BYTES, Payload, Transmit, TxSegment};
 use crate::events::SendDatagramError;
 use crate::frame::ControlFrame;
 use crate::ipv6::is_host;
+use crate::options::{DatagramOptions, Dscp};
 use crate::tcp::transmit::sum_payload;
 use crate::time::Instant;
 use crate::wire::checksum::{Sum, sum_bytes};
 use crate::wire::ethernet::{self, EtherType, MacAddress};
 use crate::wire::ipv4::{self, FragmentPlace, Ipv4Header, Protocol};
 use crate::wire::ipv6::{self, Ipv6Header, NextHeader};
+use crate::wire::ipv6_extensions::{self, FRAGMENT_BYTES};
 use crate::wire::udp;
 
 /// The IP header of a datagram.
@@ -48,8 +49,12 @@ struct Way {
     ip: Ip,
     from_port: u16,
     to_port: u16,
+    time_to_live: NonZeroU8,
+    dscp: Dscp,
     /// Bytes of UDP header and payload in one packet.
     max_bytes: usize,
+    /// Of its fragments.
+    identification: u32,
 }
 
 /// A part of a datagram in a packet of its own: bytes `offset..offset + len` of UDP header and payload.
@@ -57,8 +62,8 @@ struct Way {
 struct Part {
     offset: usize,
     len: usize,
-    /// `None`: it is all of the datagram.
-    place: Option<FragmentPlace>,
+    /// Whether more follow behind it; `None`: it is all of the datagram.
+    more: Option<bool>,
 }
 
 impl Part {
@@ -80,8 +85,21 @@ impl<D: Data> Stack<D> {
         data: D,
         tx: &mut T,
     ) -> Result<(), SendDatagramError> {
+        self.send_udp_with(now, from_port, to, &DatagramOptions::default(), data, tx)
+    }
+
+    /// The same, carried as `options` say.
+    pub fn send_udp_with<T: Transmit<D>>(
+        &mut self,
+        now: Instant,
+        from_port: u16,
+        to: SocketAddr,
+        options: &DatagramOptions,
+        data: D,
+        tx: &mut T,
+    ) -> Result<(), SendDatagramError> {
         let len = data.len();
-        let way = self.way(now, from_port, to, len, tx)?;
+        let way = self.way(now, (from_port, to), options, len, tx)?;
         self.datagram.clear();
         self.datagram.push_back(Queued { data, len, start: 0 });
         let whole = udp::HEADER_BYTES + len <= way.max_bytes;
@@ -93,8 +111,7 @@ impl<D: Data> Stack<D> {
             way.checksum(len, sum_payload(&payload, &mut self.counters.bytes_summed))
         };
         let request = ChecksumRequest { start: way.udp_at() as u16, offset: udp::CHECKSUM_OFFSET as u16 };
-        let identification = if whole { 0 } else { self.identification_for(&way) };
-        let sent = parts(len, &way, identification).try_for_each(|part| {
+        let sent = parts(len, &way).try_for_each(|part| {
             let mut header = [0; MAX_HEADER_BYTES];
             let header_len = way.emit(self.config.mac, len, checksum, part, &mut header);
             let (start, part_len) = part.payload();
@@ -118,22 +135,15 @@ impl<D: Data> Stack<D> {
         bytes: &[u8],
         tx: &mut T,
     ) -> Result<(), SendDatagramError> {
-        let way = self.way(now, from_port, to, bytes.len(), tx)?;
+        let way = self.way(now, (from_port, to), &DatagramOptions::default(), bytes.len(), tx)?;
         let checksum = way.checksum(bytes.len(), sum_bytes(bytes));
-        let whole = udp::HEADER_BYTES + bytes.len() <= way.max_bytes;
-        let identification = if whole { 0 } else { self.identification_for(&way) };
-        let sent = parts(bytes.len(), &way, identification).try_for_each(|part| {
+        let sent = parts(bytes.len(), &way).try_for_each(|part| {
             let (start, part_len) = part.payload();
             tx.transmit_control(&ControlFrame::build(&bytes[start..start + part_len], |out| {
                 way.emit(self.config.mac, bytes.len(), checksum, part, out)
             }))
         });
         self.datagram_sent(sent.is_ok())
-    }
-
-    fn identification_for(&mut self, way: &Way) -> u16 {
-        // IPv6's fragments are not sent.
-        if let Ip::V4(ip) = &way.ip { self.next_identification(ip.destination) } else { 0 }
     }
 
     fn datagram_sent(&mut self, all: bool) -> Result<(), SendDatagramError> {
@@ -157,24 +167,30 @@ impl<D: Data> Stack<D> {
     fn way<T: Transmit<D>>(
         &mut self,
         now: Instant,
-        from_port: u16,
-        to: SocketAddr,
+        (from_port, to): (u16, SocketAddr),
+        options: &DatagramOptions,
         len: usize,
         tx: &mut T,
     ) -> Result<Way, SendDatagramError> {
-        if !self.is_bound_udp(from_port) {
+        if !self.bound_udp.has(from_port) {
             return Err(SendDatagramError::NotBound);
+        }
+        if to.port() == 0 {
+            return Err(SendDatagramError::PortZero);
         }
         // RFC 1122 3.2.1.3 (a): from nobody only who asks for an address sends, and to everybody.
         let is_asking = from_port == udp::DHCP_CLIENT_PORT && to.ip() == Ipv4Addr::BROADCAST;
         if to.is_ipv4() && !self.config.has_address() && !is_asking {
             return Err(SendDatagramError::NoAddress);
         }
+        if options.source.is_some_and(|source| !self.is_ours(source) || source.is_ipv4() != to.is_ipv4()) {
+            return Err(SendDatagramError::NoAddress);
+        }
         let largest = self.max_datagram_bytes(now, to.ip());
-        let limit = if self.config.fragment_udp && to.is_ipv4() {
-            usize::from(u16::MAX) - ipv4::HEADER_BYTES - udp::HEADER_BYTES
-        } else {
-            largest
+        let limit = match to {
+            _ if !options.fragment.unwrap_or(self.config.fragment_udp) => largest,
+            SocketAddr::V4(_) => usize::from(u16::MAX) - ipv4::HEADER_BYTES - udp::HEADER_BYTES,
+            SocketAddr::V6(_) => usize::from(u16::MAX) - udp::HEADER_BYTES,
         };
         if len > limit {
             return Err(SendDatagramError::TooLarge { max_bytes: limit as u16 });
@@ -186,11 +202,21 @@ impl<D: Data> Stack<D> {
                 (self.datagram_hop(now, to, tx)?, Ip::V4(ip))
             }
             SocketAddr::V6(to) => {
-                let (next_hop, ip) = self.ipv6_way(now, to, tx)?;
+                let (next_hop, ip) = self.ipv6_way(now, to, options, tx)?;
                 (next_hop, Ip::V6(ip))
             }
         };
-        Ok(Way { next_hop, ip, from_port, to_port: to.port(), max_bytes: largest + udp::HEADER_BYTES })
+        let is_whole = len <= largest;
+        Ok(Way {
+            next_hop,
+            ip,
+            from_port,
+            to_port: to.port(),
+            time_to_live: options.time_to_live.unwrap_or(self.config.time_to_live),
+            dscp: options.dscp,
+            max_bytes: largest + udp::HEADER_BYTES,
+            identification: if is_whole { 0 } else { self.next_identification(to.ip()) },
+        })
     }
 
     /// Where a datagram goes over IPv6, and with which header.
@@ -198,24 +224,26 @@ impl<D: Data> Stack<D> {
         &mut self,
         now: Instant,
         to: SocketAddrV6,
+        options: &DatagramOptions,
         tx: &mut T,
     ) -> Result<(MacAddress, Ipv6Header), SendDatagramError> {
         let destination = *to.ip();
-        if to.port() == 0 {
-            return Err(SendDatagramError::PortZero);
-        }
         let is_group = destination.is_multicast();
         if !(is_group || is_host(destination)) || self.is_ours(destination.into()) {
             return Err(SendDatagramError::NoRoute);
         }
-        let source = self.ipv6_source_for(destination, now).ok_or(SendDatagramError::NoRoute)?;
+        let source = match options.source {
+            Some(IpAddr::V6(source)) => source,
+            _ => self.ipv6_source_for(destination, now).ok_or(SendDatagramError::NoRoute)?,
+        };
         let next_hop = if is_group {
             ipv6::multicast_mac(destination)
         } else {
             let hop = self.resolver.hop_to(&self.config, destination.into());
             self.resolve(now, hop.ok_or(SendDatagramError::NoRoute)?, tx)?
         };
-        let hop_limit = if is_group { 1 } else { self.config.time_to_live.get() };
+        let default = if is_group { NonZeroU8::MIN } else { self.config.time_to_live };
+        let hop_limit = options.time_to_live.unwrap_or(default).get();
         Ok((next_hop, Ipv6Header { source, destination, next_header: NextHeader::Udp, hop_limit }))
     }
 
@@ -227,9 +255,6 @@ impl<D: Data> Stack<D> {
         tx: &mut T,
     ) -> Result<MacAddress, SendDatagramError> {
         let ip = *to.ip();
-        if to.port() == 0 {
-            return Err(SendDatagramError::PortZero);
-        }
         if self.config.is_broadcast(ip) {
             return Ok(MacAddress::BROADCAST);
         }
@@ -291,41 +316,73 @@ impl Way {
             ethernet::EthernetHeader { destination: self.next_hop, source: mac, ether_type }.emit(out);
         }
         let (ip_bytes, rest) = rest.split_at_mut(self.ip.header_bytes());
-        match (&self.ip, part.place) {
-            (Ip::V4(ip), None) => {
+        let has_fragment_header = part.more.is_some() && matches!(self.ip, Ip::V6(_));
+        let (fragment, rest) = rest.split_at_mut(if has_fragment_header { FRAGMENT_BYTES } else { 0 });
+        let header_len = self.udp_at() + fragment.len();
+        match &self.ip {
+            Ip::V4(ip) => {
                 if let Some(out) = ip_bytes.first_chunk_mut() {
-                    ip.emit(part.len, out);
+                    self.emit_ipv4(ip, part, out);
                 }
             }
-            (Ip::V4(ip), Some(place)) => {
+            Ip::V6(ip) => {
                 if let Some(out) = ip_bytes.first_chunk_mut() {
-                    ip.emit_fragment(part.len, place, out);
+                    self.emit_ipv6(ip, part, out);
                 }
-            }
-            (Ip::V6(ip), _) => {
-                if let Some(out) = ip_bytes.first_chunk_mut() {
-                    ip.emit(part.len, out);
+                if let (Some(more), Some(out)) = (part.more, fragment.first_chunk_mut()) {
+                    let upper = ip.next_header.to_wire();
+                    ipv6_extensions::emit_fragment(upper, self.identification, part.offset, more, out);
                 }
             }
         }
         if part.offset > 0 {
-            return self.udp_at();
+            return header_len;
         }
         if let Some(out) = rest.first_chunk_mut() {
             udp::emit(self.from_port, self.to_port, len, checksum, out);
         }
-        self.udp_at() + udp::HEADER_BYTES
+        header_len + udp::HEADER_BYTES
+    }
+
+    fn emit_ipv4(&self, ip: &Ipv4Header, part: Part, out: &mut [u8; ipv4::HEADER_BYTES]) {
+        match part.more {
+            None => ip.emit(part.len, out),
+            Some(more) => {
+                let identification = self.identification as u16;
+                ip.emit_fragment(part.len, FragmentPlace { identification, offset: part.offset, more }, out);
+            }
+        }
+        if (self.dscp, self.time_to_live) != (Dscp::DEFAULT, ipv4::TIME_TO_LIVE) {
+            ipv4::mark(self.dscp.codepoint(), self.time_to_live, out);
+        }
+    }
+
+    fn emit_ipv6(&self, ip: &Ipv6Header, part: Part, out: &mut [u8; ipv6::HEADER_BYTES]) {
+        if part.more.is_none() {
+            ip.emit(part.len, out);
+        } else {
+            ip.emit_fragmented(part.len, out);
+        }
+        ipv6::mark(self.dscp.codepoint(), out);
+    }
+
+    /// Bytes of UDP header and payload in a fragment that is not the last: a multiple of eight.
+    const fn fragment_bytes(&self) -> usize {
+        let header_bytes = match self.ip {
+            Ip::V4(_) => 0,
+            Ip::V6(_) => FRAGMENT_BYTES,
+        };
+        (self.max_bytes - header_bytes) / 8 * 8
     }
 }
 
 /// The packets that a datagram with `len` bytes of payload goes in.
-fn parts(len: usize, way: &Way, identification: u16) -> impl Iterator<Item = Part> + use<> {
+fn parts(len: usize, way: &Way) -> impl Iterator<Item = Part> + use<> {
     let total = udp::HEADER_BYTES + len;
     let whole = total <= way.max_bytes;
-    let per_part = if whole { total } else { fragment_bytes((way.max_bytes + ipv4::HEADER_BYTES) as u16) };
+    let per_part = if whole { total } else { way.fragment_bytes() };
     (0..total).step_by(per_part).map(move |offset| {
         let len = per_part.min(total - offset);
-        let place = (!whole).then_some(FragmentPlace { identification, offset, more: offset + len < total });
-        Part { offset, len, place }
+        Part { offset, len, more: (!whole).then_some(offset + len < total) }
     })
 }

@@ -2,7 +2,7 @@
 //! come from `Config::secret`, each with a key of its own, so learning one tells nothing about the other.
 
 use core::hash::{BuildHasher, Hash, Hasher};
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
@@ -77,11 +77,14 @@ impl IsnGenerator {
 
 /// Identifies the fragments of a datagram (RFC 6864): a counter that for each peer begins somewhere else, so that nobody can
 /// guess it from what he is sent (RFC 7739 5.3).
-pub(crate) fn identification(secret: [u8; 16], peer: Ipv4Addr, counter: u16) -> u16 {
+pub(crate) fn identification(secret: [u8; 16], peer: IpAddr, counter: u32) -> u32 {
     let mut hasher = SipHasher24::new_with_key(&secret);
     hasher.write(b"identification");
-    hasher.write_u32(peer.to_bits());
-    (hasher.finish() as u16).wrapping_add(counter)
+    match peer {
+        IpAddr::V4(peer) => hasher.write(&peer.octets()),
+        IpAddr::V6(peer) => hasher.write(&peer.octets()),
+    }
+    (hasher.finish() as u32).wrapping_add(counter)
 }
 
 /// Hashes connection keys with a secret, so that nobody outside can aim at one bucket. SipHash-1-3 would do it as well;

@@ -6,7 +6,7 @@
 //!
 //! | section | event | where |
 //! | --- | --- | --- |
-//! | 3.10.1 | OPEN, passive | `stack/listen.rs: listen`, `stack/listen.rs: listen_at` |
+//! | 3.10.1 | OPEN, passive | `stack/ports.rs: listen`, `stack/ports.rs: listen_at` |
 //! | 3.10.1 | OPEN, active | `stack/open.rs: connect`, `stack/open.rs: connect_from`, `tcp/open.rs: send_syn` |
 //! | 3.10.2 | SEND | `stack/mod.rs: send`, `stack/mod.rs: output`, `tcp/transmit.rs: output_all`, `tcp/send_side.rs: plan` |
 //! | 3.10.3 | RECEIVE | `stack/mod.rs: pending`, `stack/mod.rs: consume`, `stack/mod.rs: keep` |

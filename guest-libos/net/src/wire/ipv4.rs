@@ -160,6 +160,14 @@ impl Ipv4Header {
     }
 }
 
+/// Gives a header another codepoint (RFC 2474) and time to live.
+pub fn mark(codepoint: u8, time_to_live: NonZeroU8, header: &mut [u8; HEADER_BYTES]) {
+    (header[1], header[8]) = (codepoint << 2, time_to_live.get());
+    header[10..12].fill(0);
+    let checksum = Sum::ZERO.bytes(header).checksum();
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
 /// Whether the sender says which way answers would go: such datagrams are dropped (RFC 7126 4.3, 4.4). Whatever follows a
 /// malformed option is not read.
 #[cold]

@@ -5,6 +5,7 @@ use core::net::Ipv6Addr;
 
 use super::checksum::Sum;
 use super::ethernet::MacAddress;
+use super::ipv6_extensions::FRAGMENT_BYTES;
 use super::{Ecn, WireError, u16_at, u32_at};
 
 /// Length of an IPv6 header.
@@ -94,6 +95,18 @@ impl Ipv6Header {
         out[8..24].copy_from_slice(&self.source.octets());
         out[24..40].copy_from_slice(&self.destination.octets());
     }
+
+    /// The same for a packet that carries a fragment: `payload_len` bytes after the fragment header, which is written with
+    /// [`super::ipv6_extensions::emit_fragment`].
+    pub fn emit_fragmented(&self, payload_len: usize, out: &mut [u8; HEADER_BYTES]) {
+        self.emit(FRAGMENT_BYTES + payload_len, out);
+        out[6] = FRAGMENT;
+    }
+}
+
+/// Gives a header a codepoint (RFC 2474).
+pub fn mark(codepoint: u8, header: &mut [u8; HEADER_BYTES]) {
+    (header[0], header[1]) = (0x60 | codepoint >> 2, codepoint << 6);
 }
 
 /// A packet of any kind.

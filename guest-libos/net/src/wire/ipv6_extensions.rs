@@ -11,7 +11,7 @@ pub const MAX_HEADERS: usize = 8;
 /// The most options in one header, padding included (RFC 8504 5.3 allows a bound).
 const MAX_OPTIONS: usize = 16;
 /// Length of the fragment header.
-const FRAGMENT_BYTES: usize = 8;
+pub const FRAGMENT_BYTES: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -140,6 +140,20 @@ fn walk_from(
         (next_header, named_at, rest, at) = (header[0], at, behind, at + len);
     }
     Err(Refused::Malformed)
+}
+
+/// Writes the header of a fragment (RFC 8200 4.5) of what begins with `next_header`; `offset` is a multiple of eight.
+pub fn emit_fragment(
+    next_header: u8,
+    identification: u32,
+    offset: usize,
+    more: bool,
+    out: &mut [u8; FRAGMENT_BYTES],
+) {
+    let place = offset as u16 | u16::from(more);
+    out[..2].copy_from_slice(&[next_header, 0]);
+    out[2..4].copy_from_slice(&place.to_be_bytes());
+    out[4..].copy_from_slice(&identification.to_be_bytes());
 }
 
 /// RFC 8200 4.2: the two highest bits of an unknown option's type say what becomes of the packet.

@@ -81,13 +81,13 @@ impl Run<'_> {
             Call::Listen(port, at) => {
                 return Ok(debug(match at {
                     None => self.stack.listen(*port),
-                    Some(ip) => self.stack.listen_at(SocketAddr::new(*ip, *port)),
+                    Some(ip) => self.stack.listen_at((*ip).into(), *port),
                 }));
             }
             Call::Unlisten(port, at) => {
                 let was_open = match at {
                     None => self.stack.unlisten(*port),
-                    Some(ip) => self.stack.unlisten_at(SocketAddr::new(*ip, *port)),
+                    Some(ip) => self.stack.unlisten_at((*ip).into(), *port),
                 };
                 return Ok(was_open.then_some(()).ok_or("NotOpen".into()));
             }

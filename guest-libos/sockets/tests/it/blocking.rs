@@ -42,3 +42,28 @@ fn blocking_server_accepts() {
     stream.read_exact(&mut hello).expect("all of it");
     assert_eq!(&hello, b"hello");
 }
+
+#[test]
+fn blocking_datagrams_are_sent_awaited_and_refused() {
+    let mut wire = Wire::new();
+    let mut server = wire.sockets(SERVER).bind_udp(address(SERVER, 7)).expect("free");
+    wire.spawner(SERVER).spawn(async move {
+        let mut buffer = [0; 100];
+        loop {
+            let (len, from) = server.recv_from(&mut buffer).await.expect("nothing is wrong");
+            server.send_to(&buffer[..len], from).await.expect("room");
+        }
+    });
+    let sockets = wire.sockets(CLIENT);
+    let end = wire.now + Duration::from_secs(60);
+    let network = Network::new(sockets, move || assert!(wire.step(end), "nothing goes on"));
+    let mut socket = network.bind_udp(address(CLIENT, 0)).expect("a port is free");
+    assert_eq!(socket.send_to(b"hello", address(SERVER, 7)), Ok(5));
+    let mut buffer = [0; 10];
+    assert_eq!(socket.peek(&mut buffer[..2]).map(|peeked| peeked.datagram_bytes), Ok(5));
+    assert_eq!(socket.recv_from(&mut buffer), Ok((5, address(SERVER, 7))));
+    assert_eq!(&buffer[..5], b"hello");
+    let mut refused = network.connect_udp(address(SERVER, 8)).expect("a port is free");
+    assert_eq!(refused.send(b"hello"), Ok(5));
+    assert_eq!(refused.recv(&mut buffer), Err(Error::Refused));
+}

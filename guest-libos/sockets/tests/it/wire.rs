@@ -1,6 +1,8 @@
 //! Two endpoints, a wire between them, and a clock that jumps from event to event.
 
-use exos_net::{Config, ControlFrame, Duration, Full, Instant, MacAddress, RxMeta, Transmit, TxSegment};
+use exos_net::{
+    Config, ControlFrame, Duration, Full, Instant, MacAddress, RxMeta, Stack, Transmit, TxSegment,
+};
 use exos_sockets::{Bytes, Endpoint, Sockets, Spawner};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -38,6 +40,9 @@ pub(crate) struct Wire {
     pub(crate) now: Instant,
     frames: u64,
     pub(crate) loses: Loss,
+    /// Whether frames of the client are kept.
+    pub(crate) keeps: bool,
+    pub(crate) kept: Vec<Vec<u8>>,
 }
 
 pub(crate) const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
@@ -57,11 +62,23 @@ impl Wire {
     pub(crate) fn with(configs: [Config; 2]) -> Self {
         let now = Instant::from_millis(1_000);
         let ends = configs.map(|config| Endpoint::new(config, now).expect("a good configuration"));
-        Self { ends, on_the_way: Default::default(), now, frames: 0, loses: Box::new(|_| false) }
+        Self {
+            ends,
+            on_the_way: Default::default(),
+            now,
+            frames: 0,
+            loses: Box::new(|_| false),
+            keeps: false,
+            kept: Vec::new(),
+        }
     }
 
     pub(crate) fn sockets(&self, end: usize) -> Sockets {
         self.ends[end].sockets()
+    }
+
+    pub(crate) fn stack(&self, end: usize) -> &Stack<Bytes> {
+        self.ends[end].stack()
     }
 
     pub(crate) fn spawner(&self, end: usize) -> Spawner {
@@ -71,6 +88,9 @@ impl Wire {
     fn send(&mut self, from: usize, outgoing: Outgoing) {
         for frame in outgoing.0 {
             self.frames += 1;
+            if self.keeps && from == CLIENT {
+                self.kept.push(frame.clone());
+            }
             if !(self.loses)(self.frames) {
                 self.on_the_way[1 - from].push_back((self.now + DELAY, frame));
             }

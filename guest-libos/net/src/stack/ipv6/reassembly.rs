@@ -101,7 +101,7 @@ impl<D: Data> Stack<D> {
                 let datagram = UdpDatagram::parse_v6(upper, &ip, true)?;
                 let (from, port, len) =
                     (datagram.source_port, datagram.destination_port, datagram.payload.len());
-                if !self.is_bound_udp(port) {
+                if !self.is_bound_udp(port, packet.destination) {
                     self.counters.count_drop(DropReason::NoPort);
                     let ends = (packet.source, packet.destination);
                     let (error, quote) = (icmpv6::Error::PortUnreachable, whole.quote.bytes());

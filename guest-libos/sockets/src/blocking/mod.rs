@@ -1,5 +1,7 @@
 //! Sockets whose calls wait: while they do, the network's rounds go on.
 
+mod udp;
+
 use crate::error::Error;
 use crate::options::SocketOption;
 use crate::state::Sockets;
@@ -14,6 +16,8 @@ use core::pin::pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
+
+pub use udp::UdpSocket;
 
 /// What makes the network go on: one round takes what has arrived, sends what is to be sent, and waits for more if neither
 /// was the case.

@@ -1,4 +1,6 @@
-//! The traits of the ecosystem: `embedded-io(-async)` for streams, `edge-nal` for making them.
+//! The traits of the ecosystem: `embedded-io(-async)` for streams, `edge-nal` for making them and for datagrams.
+
+mod udp;
 
 use crate::error::Error;
 use crate::state::Sockets;

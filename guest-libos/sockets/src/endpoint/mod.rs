@@ -1,5 +1,7 @@
 //! A stack with sockets and tasks on it: frames in, frames out, and between them the tasks run.
 
+mod udp;
+
 use crate::error::Error;
 use crate::state::{Bytes, Place, PortWish, SEND_BUFFER_BYTES, Sockets};
 use crate::tasks::{Spawner, Tasks};
@@ -21,6 +23,8 @@ pub struct Endpoint {
     tasks: Tasks,
     /// Connections that have something to send, or to acknowledge, when the tasks have run: their data carries it.
     outputs: Vec<(ConnId, AckPolicy)>,
+    /// A frame came that no socket was told of: perhaps a neighbour said where it is.
+    heard: bool,
 }
 
 fn send_control<T: Transmit<Bytes>>(tx: &mut T, frame: Option<ControlFrame<'_>>) {
@@ -40,9 +44,10 @@ fn begin(stack: &mut Stack<Bytes>, conn: ConnId) {
 impl Endpoint {
     /// An endpoint without connections and tasks.
     pub fn new(config: Config, now: Instant) -> Result<Self, ConfigError> {
-        let sockets = Sockets::default();
-        sockets.state().now = now;
-        Ok(Self { stack: Stack::new(config, now)?, sockets, tasks: Tasks::default(), outputs: Vec::new() })
+        let sockets = Sockets::new(&config, now);
+        let stack = Stack::new(config, now)?;
+        sockets.state().link.refresh(&stack, now);
+        Ok(Self { stack, sockets, tasks: Tasks::default(), outputs: Vec::new(), heard: false })
     }
 
     /// For making streams and listeners.
@@ -77,15 +82,19 @@ impl Endpoint {
             return Some(state.now);
         }
         let stack = self.stack.next_deadline();
-        [stack, state.timers.next_deadline()].into_iter().flatten().min()
+        [stack, state.timers.next_deadline(), state.udp.next_deadline()].into_iter().flatten().min()
     }
 
     /// Takes one frame that has arrived.
     pub fn input<T: Transmit<Bytes>>(&mut self, now: Instant, frame: &[u8], meta: RxMeta, tx: &mut T) {
         match self.stack.input(now, frame, meta) {
-            // Sockets are TCP: no UDP port is bound.
-            Input::Nothing | Input::Datagram(_) | Input::DatagramError(_) => {}
-            Input::Reply(reply) => send_control(tx, Some(reply)),
+            Input::Nothing => self.heard = true,
+            Input::Reply(reply) => {
+                self.heard = true;
+                send_control(tx, Some(reply));
+            }
+            Input::Datagram(datagram) => self.sockets.state().datagram_arrives(&datagram),
+            Input::DatagramError(error) => self.sockets.state().udp.problem_arrives(&error),
             Input::Segment(events) => self.segment(events, tx),
         }
     }
@@ -176,6 +185,7 @@ impl Endpoint {
             let mut state = self.sockets.state();
             state.now = now;
             state.timers.expire(now);
+            state.link.refresh(&self.stack, now);
         }
         if self.tasks.is_ready() {
             self.tasks.run();
@@ -209,8 +219,13 @@ impl Endpoint {
                 PortWish::Unlisten(port) => {
                     self.stack.unlisten(port);
                 }
+                PortWish::BindUdp(place, local, port) => self.bind_udp(place, local, port),
+                PortWish::UnbindUdp(local, port) => {
+                    self.stack.unbind_udp_at(local, port);
+                }
             }
         }
+        self.send_datagrams(now, tx);
         loop {
             let Some(place) = self.sockets.state().next_dirty() else { return };
             self.carry_out_one(place, now, tx);

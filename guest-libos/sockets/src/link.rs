@@ -1,0 +1,55 @@
+//! What sockets know of the link without asking the stack: its configuration, and the addresses that it has now.
+
+use crate::state::Bytes;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::ops::RangeInclusive;
+use exos_net::{AddressState, Config, Instant, Stack};
+
+const UDP_HEADER_BYTES: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    config: Config,
+    addresses: Vec<IpAddr>,
+}
+
+impl Link {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { config: config.clone(), addresses: Vec::new() }
+    }
+
+    /// Looks at the stack again.
+    pub(crate) fn refresh(&mut self, stack: &Stack<Bytes>, now: Instant) {
+        (self.config.ip, self.config.prefix_len) = (stack.config().ip, stack.config().prefix_len);
+        self.addresses.clear();
+        self.addresses.extend(stack.address().map(IpAddr::V4));
+        let is_usable = |state| matches!(state, AddressState::Preferred | AddressState::Deprecated);
+        let of_ipv6 = stack.ipv6_addresses(now).filter(|address| is_usable(address.state));
+        self.addresses.extend(of_ipv6.map(|address| IpAddr::V6(address.ip)));
+    }
+
+    /// Whether `address` is one of ours.
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    /// Whether `address` is everybody's on the link.
+    pub(crate) fn is_broadcast(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if self.config.is_broadcast(address))
+    }
+
+    /// The largest datagram's data that the link takes without fragments.
+    pub(crate) fn largest_whole(&self, to: IpAddr) -> usize {
+        let ip_bytes = if to.is_ipv6() { 40 } else { 20 };
+        usize::from(self.config.mtu) - ip_bytes - UDP_HEADER_BYTES
+    }
+
+    pub(crate) fn ephemeral_ports(&self) -> &RangeInclusive<u16> {
+        &self.config.ephemeral_ports
+    }
+
+    pub(crate) fn max_udp_ports(&self) -> usize {
+        usize::from(self.config.max_udp_ports)
+    }
+}
