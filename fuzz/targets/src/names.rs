@@ -2,7 +2,7 @@
 
 use crate::input::Input;
 use exos_dhcp::{Client, Event as ClientEvent};
-use exos_dns::{Config, Event, Family, Lookup, MAX_ADDRESSES, Outgoing, QueryId, Resolver};
+use exos_dns::{Config, Event, Family, Lookup, MAX_ADDRESSES, Outgoing, QueryId, Resolver, StreamQuery};
 use exos_net::{Duration, Instant, MacAddress};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -10,8 +10,8 @@ const MAX_QUERIES: u16 = 4;
 const MAX_CACHED: u16 = 4;
 
 /// An answer that fits a query as far as the bytes do not say otherwise.
-fn answer(query: &Outgoing, input: &mut Input<'_>) -> Vec<u8> {
-    let mut bytes = query.bytes()[..2].to_vec();
+fn answer(query: &[u8], input: &mut Input<'_>) -> Vec<u8> {
+    let mut bytes = query[..2].to_vec();
     let records = input.below(4);
     bytes.extend([
         0x81,
@@ -25,7 +25,7 @@ fn answer(query: &Outgoing, input: &mut Input<'_>) -> Vec<u8> {
         0,
         0,
     ]);
-    bytes.extend(&query.bytes()[12..]);
+    bytes.extend(&query[12..]);
     for _ in 0..=records {
         // The question's name, by a pointer that leads there or somewhere else.
         let pointer = if input.below(4) == 0 { input.u8() } else { 12 };
@@ -63,16 +63,21 @@ fn damage(bytes: &mut Vec<u8>, input: &mut Input<'_>) {
 /// The resolver: each question ends once, what is kept is bounded, and only whom we asked is believed.
 pub fn dns(bytes: &[u8]) {
     let mut input = Input(bytes);
-    let server = |last| Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
-    let config =
-        Config { max_queries: MAX_QUERIES, max_cached: MAX_CACHED, ..Config::new([server(53), server(54)]) };
+    let server = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
+    let config = Config {
+        max_queries: MAX_QUERIES,
+        max_cached: MAX_CACHED,
+        streams: true,
+        ..Config::new([server(53), server(54)])
+    };
     let mut resolver = Resolver::new(config);
     let mut now = Instant::from_millis(1);
     let mut asked: Vec<QueryId> = Vec::new();
     let mut queries: Vec<Outgoing> = Vec::new();
+    let mut streams: Vec<StreamQuery> = Vec::new();
     let mut random = 1u64;
     while !input.is_empty() {
-        match input.below(6) {
+        match input.below(9) {
             0 => {
                 let name =
                     ["a.test", "b.a.test", "10.0.0.9", "a..b", "c", "d.test."][usize::from(input.below(6))];
@@ -84,6 +89,18 @@ pub fn dns(bytes: &[u8]) {
             }
             1 => now += Duration::from_millis(u64::from(input.u16())),
             2 => queries.last().into_iter().for_each(|query| resolver.unreachable(query.from_port)),
+            6 => streams.pop().into_iter().for_each(|query| resolver.stream_failed(query.id)),
+            7 => {
+                if let Some(query) = streams.pop() {
+                    let reply = answer(query.bytes(), &mut input);
+                    resolver.receive_stream(now, query.id, &reply);
+                }
+            }
+            8 => {
+                if let Some(id) = asked.pop() {
+                    resolver.cancel(id);
+                }
+            }
             kind => {
                 let Some(query) = queries.get(usize::from(input.u8()) % queries.len().max(1)) else {
                     continue;
@@ -93,7 +110,7 @@ pub fn dns(bytes: &[u8]) {
                     from = SocketAddr::new(from.ip(), if input.below(2) == 0 { 53 } else { 54 });
                     port ^= u16::from(input.below(2));
                 }
-                let reply = answer(query, &mut input);
+                let reply = answer(query.bytes(), &mut input);
                 resolver.receive(now, from, port, &reply);
             }
         }
@@ -106,6 +123,11 @@ pub fn dns(bytes: &[u8]) {
                     queries.push(*query);
                     let old = queries.len().saturating_sub(8);
                     queries.drain(..old);
+                }
+                Some(Event::Stream(query)) => {
+                    streams.push(*query);
+                    let old = streams.len().saturating_sub(8);
+                    streams.drain(..old);
                 }
                 Some(Event::Unbind(port)) => queries.retain(|query| query.from_port != port),
                 Some(Event::Done { id, result }) => {

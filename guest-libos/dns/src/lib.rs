@@ -1,5 +1,6 @@
 //! A DNS stub resolver (RFC 1034 5.3.1, RFC 1035) without input and output: names, answers, a clock and randomness come in
-//! as arguments, queries and addresses come out. It asks recursive servers over UDP and believes only what answers the
+//! as arguments, queries and addresses come out. It asks recursive servers over UDP, and over TCP if
+//! the caller can, and believes only what answers the
 //! question that it asked them: the same name, type, identifier and port, from the server that was asked (RFC 5452).
 //!
 //! [`Resolver::lookup`] knows the addresses or begins a query; [`Resolver::poll`] says what to send and what came of it;
@@ -16,4 +17,4 @@ mod message;
 mod resolver;
 
 pub use message::{Family, MAX_ADDRESSES, MAX_QUERY_BYTES};
-pub use resolver::{Config, Event, Failure, Lookup, Outgoing, QueryId, Resolver};
+pub use resolver::{Config, Event, Failure, Lookup, MAX_SERVERS, Outgoing, QueryId, Resolver, StreamQuery};

@@ -16,14 +16,20 @@ use crate::message::{Answer, Family, Host, MAX_QUERY_BYTES, answer, parse_name, 
 const DNS_PORT: u16 = 53;
 /// Source ports are drawn from these (RFC 6335 6, RFC 5452 9.2).
 const FIRST_PORT: u16 = 49_152;
+/// The most servers.
+pub const MAX_SERVERS: usize = 3;
 /// The most aliases that are followed with questions of their own.
 const MAX_FOLLOWED: u8 = 8;
+/// How many times as long as for a datagram an answer over TCP is waited for.
+const STREAM_TIMEOUTS: u64 = 3;
 
 /// What the resolver must be told.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The recursive servers, asked in turn.
-    pub servers: [Option<IpAddr>; 2],
+    pub servers: [Option<IpAddr>; MAX_SERVERS],
+    /// Whether an answer that does not fit a datagram is asked for again over TCP (RFC 7766 5); else it is a failure.
+    pub streams: bool,
     /// How long the first answer is waited for; with each round through the servers it doubles.
     pub timeout: Duration,
     /// How often each server is asked.
@@ -37,10 +43,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Two servers at most, with the usual bounds and timeouts.
-    pub const fn new(servers: [Option<IpAddr>; 2]) -> Self {
+    /// The first of these servers, with the usual bounds and timeouts, without TCP.
+    pub fn new(servers: impl IntoIterator<Item = IpAddr>) -> Self {
         Self {
-            servers,
+            servers: first_servers(servers),
+            streams: false,
             timeout: Duration::from_secs(2),
             attempts: 3,
             max_queries: 16,
@@ -48,6 +55,11 @@ impl Config {
             max_ttl: Duration::from_secs(86_400),
         }
     }
+}
+
+fn first_servers(servers: impl IntoIterator<Item = IpAddr>) -> [Option<IpAddr>; MAX_SERVERS] {
+    let mut servers = servers.into_iter().fuse();
+    [(); MAX_SERVERS].map(|()| servers.next())
 }
 
 /// A query; never used twice.
@@ -76,7 +88,7 @@ pub enum Failure {
     NoSuchName,
     /// The name has no addresses of this family.
     NoAddress,
-    /// The answer does not fit a datagram.
+    /// The answer does not fit a datagram, and could not be had otherwise.
     Truncated,
     /// No server would say; the response code of the last.
     Refused(u8),
@@ -94,7 +106,9 @@ impl fmt::Display for Failure {
             Self::TooMany => f.write_str("too many names are being asked for; wait, or raise max_queries"),
             Self::NoSuchName => f.write_str("there is no such name; look for a mistake in it"),
             Self::NoAddress => f.write_str("the name has no address of this kind; try the other family"),
-            Self::Truncated => f.write_str("the answer does not fit a datagram; use an address"),
+            Self::Truncated => {
+                f.write_str("the answer does not fit a datagram; ask over TCP as well, or use an address")
+            }
             Self::Refused(code) => {
                 write!(f, "the DNS servers will not say (response code {code}); try another server")
             }
@@ -123,11 +137,31 @@ impl Outgoing {
     }
 }
 
+/// A query to be sent over a connection of its own, after two bytes with its length, as the answer has (RFC 1035 4.2.2).
+#[derive(Clone, Debug)]
+pub struct StreamQuery {
+    /// To be said with the answer.
+    pub id: QueryId,
+    /// The server.
+    pub to: SocketAddr,
+    bytes: Array<MAX_QUERY_BYTES>,
+}
+
+impl StreamQuery {
+    /// The message.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
 /// What there is to do.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Send this.
     Send(Box<Outgoing>),
+    /// Ask this over TCP: [`Resolver::receive_stream`] or [`Resolver::stream_failed`] says what came of it. After a while nobody
+    /// waits for it any more.
+    Stream(Box<StreamQuery>),
     /// No answer is expected at this port any more.
     Unbind(u16),
     /// A query is over.
@@ -144,7 +178,8 @@ pub enum Event {
 struct Waiting {
     server: IpAddr,
     id: u16,
-    port: u16,
+    /// Our port; `None`: a connection's.
+    port: Option<u16>,
     until: Instant,
 }
 
@@ -162,16 +197,20 @@ struct Query {
     waiting: Option<Waiting>,
     /// A port of an earlier question.
     unbind: Option<u16>,
-    /// The response code of the last server that would not say.
-    refused: Option<u8>,
+    /// Who has more to say than a datagram holds.
+    truncated: Option<IpAddr>,
+    /// Why there is nothing if nobody else knows more: what the last server said, if one did.
+    failure: Option<Failure>,
     done: Option<Result<Vec<IpAddr>, Failure>>,
+    /// Nobody wants to know.
+    is_cancelled: bool,
 }
 
 impl Query {
     /// No answer is expected to the last question any more.
     fn give_up_question(&mut self) {
         if let Some(waiting) = self.waiting.take() {
-            self.unbind = Some(waiting.port);
+            self.unbind = waiting.port;
         }
     }
 }
@@ -194,8 +233,8 @@ impl Resolver {
     }
 
     /// Other servers, after a new lease, say.
-    pub fn set_servers(&mut self, servers: [Option<IpAddr>; 2]) {
-        self.config.servers = servers;
+    pub fn set_servers(&mut self, servers: impl IntoIterator<Item = IpAddr>) {
+        self.config.servers = first_servers(servers);
     }
 
     /// The addresses of a name, or of the text if it is one.
@@ -225,8 +264,10 @@ impl Resolver {
             followed: 0,
             waiting: None,
             unbind: None,
-            refused: None,
+            truncated: None,
+            failure: None,
             done: None,
+            is_cancelled: false,
         });
         Ok(Lookup::Asked(id))
     }
@@ -234,13 +275,18 @@ impl Resolver {
     /// What there is to do at `now`; to be called until it returns `None`. `random` must be fresh with each call: it becomes
     /// identifier and port of a question.
     pub fn poll(&mut self, now: Instant, random: u64) -> Option<Event> {
-        for index in 0..self.queries.len() {
+        let mut index = 0;
+        while index < self.queries.len() {
             let query = &mut self.queries[index];
             if query.waiting.is_some_and(|waiting| waiting.until <= now) {
                 query.give_up_question();
             }
             if let Some(port) = query.unbind.take() {
                 return Some(Event::Unbind(port));
+            }
+            if query.is_cancelled {
+                self.queries.swap_remove(index);
+                continue;
             }
             if query.done.is_some() {
                 let query = self.queries.swap_remove(index);
@@ -250,6 +296,7 @@ impl Resolver {
             if query.waiting.is_none() {
                 return Some(self.ask(index, now, random));
             }
+            index += 1;
         }
         None
     }
@@ -258,13 +305,24 @@ impl Resolver {
     fn ask(&mut self, index: usize, now: Instant, random: u64) -> Event {
         let servers = self.config.servers.iter().flatten().count();
         let taken = |port: u16| {
-            self.queries.iter().any(|query| query.waiting.is_some_and(|waiting| waiting.port == port))
+            self.queries.iter().any(|query| query.waiting.is_some_and(|waiting| waiting.port == Some(port)))
         };
         let mut port = FIRST_PORT + (random >> 16) as u16 % (u16::MAX - FIRST_PORT);
         while taken(port) {
             port = if port == u16::MAX { FIRST_PORT } else { port + 1 };
         }
         let query = &mut self.queries[index];
+        if let Some(server) = query.truncated.take() {
+            let id = random as u16;
+            if let Some(bytes) = question(id, &query.target, query.family) {
+                // A connection takes a round trip more, and answers of this size may be made for the occasion.
+                let until = now
+                    + Duration::from_nanos(self.config.timeout.as_nanos().saturating_mul(STREAM_TIMEOUTS));
+                query.waiting = Some(Waiting { server, id, port: None, until });
+                let to = SocketAddr::new(server, DNS_PORT);
+                return Event::Stream(Box::new(StreamQuery { id: query.id, to, bytes }));
+            }
+        }
         let round = usize::from(query.sent).checked_div(servers);
         let server = self.config.servers.iter().flatten().nth(usize::from(query.sent) % servers.max(1));
         let id = random as u16;
@@ -275,35 +333,77 @@ impl Resolver {
             _ => None,
         };
         let Some((round, server, bytes)) = message else {
-            let failure = query.refused.map_or(Failure::TimedOut, Failure::Refused);
+            let failure = query.failure.unwrap_or(Failure::TimedOut);
             let query = self.queries.swap_remove(index);
             return Event::Done { id: query.id, result: Err(failure) };
         };
         query.sent += 1;
         let wait = self.config.timeout.as_nanos().saturating_mul(1 << round.min(6));
         let until = now + Duration::from_nanos(wait);
-        query.waiting = Some(Waiting { server, id, port, until });
+        query.waiting = Some(Waiting { server, id, port: Some(port), until });
         Event::Send(Box::new(Outgoing { from_port: port, to: SocketAddr::new(server, DNS_PORT), bytes }))
     }
 
     /// A datagram arrived at a port that an [`Outgoing`] named. What came of it is said by [`Self::poll`].
     pub fn receive(&mut self, now: Instant, from: SocketAddr, to_port: u16, bytes: &[u8]) {
         let asked = self.queries.iter_mut().find_map(|query| {
-            let waiting = query.waiting.filter(|waiting| waiting.port == to_port)?;
+            let waiting = query.waiting.filter(|waiting| waiting.port == Some(to_port))?;
             (from == SocketAddr::new(waiting.server, DNS_PORT)).then_some((waiting, query))
         });
         let answer = asked.and_then(|(waiting, query)| {
             answer(bytes, waiting.id, &query.target, query.family).map(|answer| (query, answer))
         });
-        let Some((query, answer)) = answer else {
-            self.ignored += 1;
-            return;
-        };
+        match answer {
+            Some((query, answer)) => Self::answered(&self.config, &mut self.cache, now, query, answer),
+            None => self.ignored += 1,
+        }
+    }
+
+    /// A server answered over the connection that a [`StreamQuery`] asked for.
+    pub fn receive_stream(&mut self, now: Instant, id: QueryId, bytes: &[u8]) {
+        let Some((waiting, query)) = Self::waiting_for_stream(&mut self.queries, id) else { return };
+        match answer(bytes, waiting.id, &query.target, query.family) {
+            // There is no more than what a connection brings.
+            None | Some(Answer::Truncated) => {
+                self.ignored += 1;
+                query.give_up_question();
+            }
+            Some(answer) => Self::answered(&self.config, &mut self.cache, now, query, answer),
+        }
+    }
+
+    /// There was no connection, or no answer on it: the next server is asked.
+    pub fn stream_failed(&mut self, id: QueryId) {
+        if let Some((_, query)) = Self::waiting_for_stream(&mut self.queries, id) {
+            query.give_up_question();
+        }
+    }
+
+    fn waiting_for_stream(queries: &mut [Query], id: QueryId) -> Option<(Waiting, &mut Query)> {
+        let query = queries.iter_mut().find(|query| query.id == id)?;
+        query.waiting.filter(|waiting| waiting.port.is_none()).map(|waiting| (waiting, query))
+    }
+
+    /// Nobody wants to know any more; no [`Event::Done`] follows.
+    pub fn cancel(&mut self, id: QueryId) {
+        if let Some(query) = self.queries.iter_mut().find(|query| query.id == id) {
+            query.give_up_question();
+            query.is_cancelled = true;
+        }
+    }
+
+    fn answered(config: &Config, cache: &mut Cache, now: Instant, query: &mut Query, answer: Answer) {
+        let server = query.waiting.map(|waiting| waiting.server);
         query.give_up_question();
         let (result, ttl_secs) = match answer {
             Answer::Addresses { addresses, ttl_secs } => (Ok(addresses), ttl_secs),
             Answer::NoSuchName { ttl_secs } => (Err(Failure::NoSuchName), ttl_secs),
             Answer::NoAddress { ttl_secs } => (Err(Failure::NoAddress), ttl_secs),
+            Answer::Truncated if config.streams => {
+                query.truncated = server;
+                query.failure = Some(Failure::Truncated);
+                return;
+            }
             Answer::Truncated => (Err(Failure::Truncated), 0),
             Answer::Alias { target } if query.followed < MAX_FOLLOWED => {
                 query.followed += 1;
@@ -314,20 +414,20 @@ impl Resolver {
             Answer::Alias { .. } | Answer::Broken => (Err(Failure::Broken), 0),
             Answer::Refused(code) => {
                 // Perhaps the other server knows.
-                query.refused = Some(code);
+                query.failure = Some(Failure::Refused(code));
                 return;
             }
         };
-        let ttl = Duration::from_secs(u64::from(ttl_secs)).min(self.config.max_ttl);
+        let ttl = Duration::from_secs(u64::from(ttl_secs)).min(config.max_ttl);
         query.done = Some(result.clone());
         let (name, family) = (query.name.clone(), query.family);
-        self.cache.insert(now, name, family, result, ttl);
+        cache.insert(now, name, family, result, ttl);
     }
 
     /// A question from `port` did not reach its server, an ICMP error says: the next one is asked.
     pub fn unreachable(&mut self, port: u16) {
         for query in &mut self.queries {
-            if query.waiting.is_some_and(|waiting| waiting.port == port) {
+            if query.waiting.is_some_and(|waiting| waiting.port == Some(port)) {
                 query.give_up_question();
             }
         }

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use exos_dns::{Config, Event, Failure, Family, Lookup, MAX_ADDRESSES, Outgoing, QueryId, Resolver};
+use exos_dns::{
+    Config, Event, Failure, Family, Lookup, MAX_ADDRESSES, Outgoing, QueryId, Resolver, StreamQuery,
+};
 use exos_net::{Duration, Instant};
 use proptest::prelude::*;
 
@@ -51,13 +53,17 @@ impl Reply {
     }
 
     fn to(&self, query: &Outgoing) -> Vec<u8> {
-        let mut bytes = query.bytes()[..2].to_vec();
+        self.to_message(query.bytes())
+    }
+
+    fn to_message(&self, query: &[u8]) -> Vec<u8> {
+        let mut bytes = query[..2].to_vec();
         bytes.extend(self.flags.to_be_bytes());
         bytes.extend([0, 1]);
         bytes.extend((self.answers.len() as u16).to_be_bytes());
         bytes.extend((self.authority.len() as u16).to_be_bytes());
         bytes.extend([0, 0]);
-        bytes.extend(&query.bytes()[12..]);
+        bytes.extend(&query[12..]);
         bytes.extend(self.answers.concat());
         bytes.extend(self.authority.concat());
         bytes
@@ -94,6 +100,13 @@ impl Test {
         }
     }
 
+    fn stream(&mut self) -> StreamQuery {
+        match self.poll() {
+            Some(Event::Stream(query)) => *query,
+            other => panic!("expected a query over TCP, got {other:?}"),
+        }
+    }
+
     fn done(&mut self) -> Result<Vec<IpAddr>, Failure> {
         match self.poll() {
             Some(Event::Done { result, .. }) => result,
@@ -122,7 +135,7 @@ impl Test {
 }
 
 fn config() -> Config {
-    Config::new([Some(FIRST), Some(SECOND)])
+    Config::new([FIRST, SECOND])
 }
 
 fn address(last: u8) -> IpAddr {
@@ -178,7 +191,7 @@ fn ipv6_addresses_are_read() {
 
 #[test]
 fn text_that_is_an_address_is_not_asked_for() {
-    let mut test = Test::new(Config::new([None, None]));
+    let mut test = Test::new(Config::new([]));
     let known = Ok(Lookup::Known(vec![address(1)]));
     assert_eq!(test.resolver.lookup(test.now, "192.0.2.1", Family::V4), known);
     assert_eq!(test.resolver.lookup(test.now, "192.0.2.1", Family::V6), Err(Failure::NoAddress));
@@ -304,6 +317,69 @@ fn truncated_answer_is_reported() {
     assert_eq!(test.resolver.cached(), 0);
 }
 
+/// A resolver that can ask over TCP, and has to.
+fn truncated() -> (Test, StreamQuery) {
+    let mut test = Test::new(Config { streams: true, attempts: 1, ..config() });
+    test.ask("a.test", Family::V4);
+    let query = test.query();
+    test.answer(&query, &Reply { flags: 0x8380, ..Reply::new(&[]) });
+    let stream = test.stream();
+    assert_eq!((stream.to, test.unbound.len()), ((FIRST, 53).into(), 1));
+    assert_eq!(stream.bytes()[2..], query.bytes()[2..], "the same question");
+    assert_ne!(stream.bytes()[..2], query.bytes()[..2], "with an identifier of its own");
+    (test, stream)
+}
+
+#[test]
+fn truncated_answer_is_asked_for_over_tcp() {
+    let (mut test, stream) = truncated();
+    let many: Vec<_> = (0..60).map(|last| record("a.test", A, 60, &[192, 0, 2, last])).collect();
+    test.resolver.receive_stream(test.now, stream.id, &Reply::new(&many).to_message(stream.bytes()));
+    assert_eq!(test.done().map(|found| found.len()), Ok(MAX_ADDRESSES));
+    assert_eq!((test.resolver.queries(), test.resolver.cached()), (0, 1));
+}
+
+#[test]
+fn next_server_is_asked_where_tcp_brings_nothing() {
+    let right = Reply::new(&[record("a.test", A, 60, &[192, 0, 2, 1])]);
+    for way in 0..4 {
+        let (mut test, stream) = truncated();
+        match way {
+            0 => test.resolver.stream_failed(stream.id),
+            1 => test.now = test.resolver.next_deadline().expect("it is waited for"),
+            2 => {
+                let again = Reply { flags: 0x8380, ..Reply::new(&[]) }.to_message(stream.bytes());
+                test.resolver.receive_stream(test.now, stream.id, &again);
+            }
+            _ => {
+                let mut other = right.to_message(stream.bytes());
+                other[0] ^= 1;
+                test.resolver.receive_stream(test.now, stream.id, &other);
+            }
+        }
+        let query = test.query();
+        assert_eq!(query.to.ip(), SECOND, "{way}");
+        // What comes over the connection now is too late.
+        test.resolver.receive_stream(test.now, stream.id, &right.to_message(stream.bytes()));
+        assert!(test.poll().is_none());
+        test.resolver.unreachable(query.from_port);
+        assert_eq!(test.done(), Err(Failure::Truncated), "{way}");
+    }
+}
+
+#[test]
+fn query_that_nobody_waits_for_leaves_nothing_behind() {
+    let mut test = Test::new(config());
+    let (first, second) = (test.ask("a.test", Family::V4), test.ask("b.test", Family::V4));
+    let queries = [test.query(), test.query()];
+    test.resolver.cancel(first);
+    assert!(test.poll().is_none());
+    assert_eq!((test.unbound.as_slice(), test.resolver.queries()), (&[queries[0].from_port][..], 1));
+    test.resolver.cancel(second);
+    assert!(test.poll().is_none());
+    assert_eq!((test.unbound.len(), test.resolver.queries(), test.resolver.next_deadline()), (2, 0, None));
+}
+
 #[test]
 fn server_that_will_not_say_hands_over_to_the_other() {
     let mut test = Test::new(Config { attempts: 1, ..config() });
@@ -327,7 +403,7 @@ fn silence_is_asked_again_with_fresh_numbers_and_then_given_up() {
         match test.poll() {
             Some(Event::Send(query)) => asked.push((test.now.since(start).as_micros() / 1_000_000, query)),
             Some(Event::Done { result, .. }) => break assert_eq!(result, Err(Failure::TimedOut)),
-            Some(Event::Unbind(_)) => {}
+            Some(Event::Unbind(_) | Event::Stream(_)) => {}
             None => test.now = test.resolver.next_deadline().unwrap(),
         }
     }

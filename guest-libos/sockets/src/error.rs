@@ -2,6 +2,7 @@
 
 use core::fmt;
 use embedded_io::ErrorKind;
+use exos_dns::Failure;
 use exos_net::End;
 
 /// Why a call on a socket failed.
@@ -35,6 +36,8 @@ pub enum Error {
     BroadcastNotAllowed,
     /// The scope of a link-local address is not the interface's.
     NoSuchInterface,
+    /// The name has no addresses, or nobody says which.
+    Name(Failure),
 }
 
 impl Error {
@@ -57,6 +60,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Name(failure) => return failure.fmt(f),
             Self::Refused => "connection refused: nobody listens on this port",
             Self::Unreachable => {
                 "host unreachable: nobody on the link answers for it, or there is no gateway"
@@ -100,6 +104,10 @@ impl embedded_io::Error for Error {
             Self::NotConnected => ErrorKind::NotConnected,
             Self::BroadcastNotAllowed => ErrorKind::PermissionDenied,
             Self::NoSuchInterface => ErrorKind::AddrNotAvailable,
+            Self::Name(Failure::BadName) => ErrorKind::InvalidInput,
+            Self::Name(Failure::TimedOut) => ErrorKind::TimedOut,
+            Self::Name(Failure::NoSuchName | Failure::NoAddress) => ErrorKind::NotFound,
+            Self::Name(_) => ErrorKind::Other,
         }
     }
 }

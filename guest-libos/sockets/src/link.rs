@@ -34,6 +34,14 @@ impl Link {
         self.addresses.contains(&address)
     }
 
+    /// Whether there is an address of the family that others than neighbours can answer to.
+    pub(crate) fn has_family(&self, is_ipv6: bool) -> bool {
+        self.addresses.iter().any(|address| match address {
+            IpAddr::V4(_) => !is_ipv6,
+            IpAddr::V6(address) => is_ipv6 && !address.is_unicast_link_local(),
+        })
+    }
+
     /// Whether `address` is everybody's on the link.
     pub(crate) fn is_broadcast(&self, address: IpAddr) -> bool {
         matches!(address, IpAddr::V4(address) if self.config.is_broadcast(address))

@@ -22,6 +22,9 @@ pub enum SocketOption {
     TimeToLive(NonZeroU8),
     /// Bytes that are taken from the writer before it waits (SO_SNDBUF).
     SendBuffer(usize),
+    /// How long what was written may stay unacknowledged once the stream was dropped, before it is given up with a reset
+    /// (SO_LINGER); zero resets at once. `None`: as long as the user timeout allows. Dropping never waits.
+    Linger(Option<Duration>),
     /// Bytes that are held back for the reader, beside the stack's window (SO_RCVBUF).
     ReceiveBuffer(usize),
 }
@@ -37,7 +40,7 @@ impl SocketOption {
             Self::Dscp(dscp) => stack.set_dscp(conn, dscp),
             Self::TimeToLive(hops) => stack.set_time_to_live(conn, hops),
             Self::SendBuffer(bytes) => stack.set_low_water(conn, bytes / 2),
-            Self::ReceiveBuffer(_) => Ok(()),
+            Self::ReceiveBuffer(_) | Self::Linger(_) => Ok(()),
         };
     }
 }
@@ -54,6 +57,7 @@ impl Stream {
     pub(crate) fn set(&mut self, option: SocketOption) {
         match option {
             SocketOption::SendBuffer(bytes) => self.send_buffer_bytes = bytes.max(1),
+            SocketOption::Linger(linger) => self.linger = linger,
             SocketOption::ReceiveBuffer(bytes) => self.receive_buffer_bytes = bytes.max(1),
             _ => {}
         }

@@ -4,19 +4,20 @@
 use crate::datagrams::{Datagrams, UdpPlace};
 use crate::error::Error;
 use crate::link::Link;
+use crate::names::Names;
 use crate::options::SocketOption;
 use crate::random::Random;
 use crate::receive_queue::{Chunks, ReceiveQueue};
 use crate::timer::Timers;
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{RefCell, RefMut};
 use core::net::SocketAddr;
 use core::task::Waker;
-use exos_net::{Config, ConnId, Data, End, Instant, Local};
+use exos_net::{Config, ConnId, Data, Duration, End, Instant, Local};
 
 /// Bytes a stream holds back for its reader at most, unless it says otherwise; what is more stays in the stack, whose window
 /// closes.
@@ -66,7 +67,7 @@ pub(crate) struct Stream {
     /// Where to, until the stack has been asked to connect.
     pub(crate) connect_to: Option<SocketAddr>,
     pub(crate) peer: SocketAddr,
-    pub(crate) local_port: u16,
+    pub(crate) local: Option<SocketAddr>,
     pub(crate) received: ReceiveQueue,
     /// The stack keeps bytes that found no room in `received`.
     pub(crate) more_in_stack: bool,
@@ -86,6 +87,10 @@ pub(crate) struct Stream {
     pub(crate) options: Vec<SocketOption>,
     pub(crate) send_buffer_bytes: usize,
     pub(crate) receive_buffer_bytes: usize,
+    /// How long what was written may stay unacknowledged once nobody holds the stream; `None`: as long as the stack allows.
+    pub(crate) linger: Option<Duration>,
+    /// What went wrong last and nobody has asked for.
+    pub(crate) error: Option<Error>,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
 }
@@ -97,7 +102,7 @@ impl Stream {
             conn: None,
             connect_to: None,
             peer,
-            local_port: 0,
+            local: None,
             received: ReceiveQueue::default(),
             more_in_stack: false,
             peer_closed: false,
@@ -111,6 +116,8 @@ impl Stream {
             options: Vec::new(),
             send_buffer_bytes: SEND_BUFFER_BYTES,
             receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
+            linger: None,
+            error: None,
             reader: None,
             writer: None,
         }
@@ -135,8 +142,12 @@ impl Stream {
 }
 
 /// A port that is listened on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Listener {
+    /// Tells it from others, which may have its port.
+    pub(crate) id: u32,
+    pub(crate) local: Local,
+    pub(crate) port: u16,
     /// Open streams that nobody has accepted yet.
     pub(crate) ready: VecDeque<Place>,
     pub(crate) backlog: usize,
@@ -148,8 +159,8 @@ pub(crate) struct Listener {
 /// What a listener or a UDP socket wants of the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PortWish {
-    Listen(u16),
-    Unlisten(u16),
+    Listen(u32, Local, u16),
+    Unlisten(Local, u16),
     BindUdp(UdpPlace, Local, u16),
     UnbindUdp(Local, u16),
 }
@@ -160,13 +171,17 @@ pub(crate) struct State {
     free: Vec<Place>,
     /// The stream of a connection, by the connection's index.
     places: Vec<Option<Place>>,
-    pub(crate) listeners: BTreeMap<u16, Listener>,
+    pub(crate) listeners: Vec<Listener>,
+    next_listener: u32,
+    /// Streams that nobody holds, and when they are given up.
+    lingering: Vec<(Place, Instant)>,
     pub(crate) ports: VecDeque<PortWish>,
     /// Memory for what arrives.
     pub(crate) chunks: Chunks,
     pub(crate) udp: Datagrams,
     pub(crate) link: Link,
     pub(crate) random: Random,
+    pub(crate) names: Names,
     /// Streams with wishes, each once.
     dirty: VecDeque<Place>,
     pub(crate) timers: Timers,
@@ -181,12 +196,15 @@ impl State {
             streams: Vec::new(),
             free: Vec::new(),
             places: Vec::new(),
-            listeners: BTreeMap::new(),
+            listeners: Vec::new(),
+            next_listener: 0,
+            lingering: Vec::new(),
             ports: VecDeque::new(),
             chunks: Chunks::default(),
             udp: Datagrams::default(),
             link: Link::new(config),
             random: Random::new(config.secret),
+            names: Names::new(),
             dirty: VecDeque::new(),
             timers: Timers::default(),
             defaults: Box::default(),
@@ -311,15 +329,18 @@ impl State {
     }
 
     /// A connection is open: one that we wanted, or one for a listener. Answers whether somebody has it.
-    pub(crate) fn opened(&mut self, conn: ConnId, peer: SocketAddr, local_port: u16) -> bool {
+    pub(crate) fn opened(&mut self, conn: ConnId, peer: SocketAddr, local: SocketAddr) -> bool {
         if let Some(place) = self.place_of(conn) {
             let stream = self.stream(place);
             stream.phase = Phase::Open;
-            stream.local_port = local_port;
+            stream.local = Some(local);
             stream.wake_writer();
             return true;
         }
-        let Some(listener) = self.listeners.get_mut(&local_port) else { return false };
+        let is_meant =
+            |listener: &Listener| listener.port == local.port() && listener.local.contains(local.ip());
+        let Some(at) = self.listeners.iter().position(is_meant) else { return false };
+        let listener = &mut self.listeners[at];
         if listener.ready.len() >= listener.backlog {
             return false;
         }
@@ -327,12 +348,10 @@ impl State {
             waker.wake();
         }
         let mut stream = Stream::new(Phase::Open, peer);
-        stream.local_port = local_port;
+        stream.local = Some(local);
         let place = self.insert(stream);
         self.bind(place, conn);
-        if let Some(listener) = self.listeners.get_mut(&local_port) {
-            listener.ready.push_back(place);
-        }
+        self.listeners[at].ready.push_back(place);
         true
     }
 
@@ -348,6 +367,7 @@ impl State {
         let stream = self.stream(place);
         stream.conn = None;
         stream.phase = Phase::Ended(error);
+        stream.error = error.or(stream.error);
         stream.outgoing = Vec::new();
         stream.unacknowledged = 0;
         stream.wake_reader();
@@ -369,6 +389,7 @@ impl State {
         if self.stream(place).dirty {
             self.dirty.retain(|&other| other != place);
         }
+        self.lingering.retain(|&(other, _)| other != place);
         self.streams[place as usize] = None;
         self.free.push(place);
     }
@@ -382,12 +403,41 @@ impl State {
         if matches!(stream.phase, Phase::Ended(_)) {
             return self.remove(place);
         }
-        if !stream.received.is_empty() || stream.more_in_stack || stream.phase == Phase::Connecting {
+        let linger = stream.linger;
+        let is_unread = !stream.received.is_empty() || stream.more_in_stack;
+        if is_unread || stream.phase == Phase::Connecting || linger == Some(Duration::ZERO) {
             stream.abort_wanted = true;
         } else {
             stream.close_wanted = true;
+            let until = linger.map(|linger| (place, self.now + linger));
+            self.lingering.extend(until);
         }
         self.mark_dirty(place);
+    }
+
+    /// A stream that nobody holds and that has lingered long enough.
+    pub(crate) fn next_impatient(&mut self) -> Option<Place> {
+        let at = self.lingering.iter().position(|&(_, until)| until <= self.now)?;
+        Some(self.lingering.swap_remove(at).0)
+    }
+
+    /// When there is the next of those.
+    pub(crate) fn linger_deadline(&self) -> Option<Instant> {
+        self.lingering.iter().map(|&(_, until)| until).min()
+    }
+
+    pub(crate) fn insert_listener(&mut self, local: Local, port: u16, backlog: usize) -> u32 {
+        let id = self.next_listener;
+        self.next_listener = self.next_listener.wrapping_add(1);
+        let listener =
+            Listener { id, local, port, ready: VecDeque::new(), backlog, acceptor: None, error: None };
+        self.listeners.push(listener);
+        self.ports.push_back(PortWish::Listen(id, local, port));
+        id
+    }
+
+    pub(crate) fn listener(&mut self, id: u32) -> Option<&mut Listener> {
+        self.listeners.iter_mut().find(|listener| listener.id == id)
     }
 
     /// Streams in any state.

@@ -310,7 +310,7 @@ fn speaks(local: Local, to: &SocketAddr) -> bool {
 }
 
 impl State {
-    fn bind_udp(&mut self, local: Local, port: u16) -> Result<UdpPlace, Error> {
+    pub(crate) fn bind_udp(&mut self, local: Local, port: u16) -> Result<UdpPlace, Error> {
         if let Local::Address(address) = local
             && !self.link.has(address)
         {
@@ -336,7 +336,7 @@ impl State {
         Ok(place)
     }
 
-    fn connect_udp(&mut self, place: UdpPlace, peer: SocketAddr) -> Result<(), Error> {
+    pub(crate) fn connect_udp(&mut self, place: UdpPlace, peer: SocketAddr) -> Result<(), Error> {
         let peer = parse(peer)?;
         let socket = self.udp.socket(place);
         if !speaks(socket.local, &peer) || peer.port() == 0 || peer.ip().is_unspecified() {
@@ -392,7 +392,7 @@ impl State {
         Ok(Some(bytes.len()))
     }
 
-    fn receive_udp(&mut self, place: UdpPlace, out: &mut [u8]) -> Result<Option<Received>, Error> {
+    pub(crate) fn receive_udp(&mut self, place: UdpPlace, out: &mut [u8]) -> Result<Option<Received>, Error> {
         match self.udp.socket(place).take_error() {
             Some(error) => Err(error),
             None => Ok(self.udp.read(place, out, &mut self.chunks)),
@@ -400,7 +400,7 @@ impl State {
     }
 
     /// Nobody holds the socket any more.
-    fn close_udp(&mut self, place: UdpPlace) {
+    pub(crate) fn close_udp(&mut self, place: UdpPlace) {
         let socket = self.udp.socket(place);
         socket.closed = true;
         (socket.reader, socket.writer) = (None, None);

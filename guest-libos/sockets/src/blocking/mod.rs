@@ -9,13 +9,15 @@ use crate::tcp;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::task::Wake;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::future::Future;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::pin::pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
+use exos_net::Local;
 
 pub use udp::UdpSocket;
 
@@ -84,9 +86,19 @@ impl<R: Rounds> Network<R> {
         Ok(TcpStream { network: self.clone(), stream })
     }
 
+    /// See [`Sockets::resolve`].
+    pub fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Error> {
+        self.wait(self.sockets.resolve(name))
+    }
+
     /// See [`Sockets::listen`].
     pub fn listen(&self, port: u16, backlog: usize) -> Result<TcpListener<R>, Error> {
-        Ok(TcpListener { network: self.clone(), listener: self.sockets.listen(port, backlog)? })
+        self.listen_at(Local::Any, port, backlog)
+    }
+
+    /// See [`Sockets::listen_at`].
+    pub fn listen_at(&self, local: Local, port: u16, backlog: usize) -> Result<TcpListener<R>, Error> {
+        Ok(TcpListener { network: self.clone(), listener: self.sockets.listen_at(local, port, backlog)? })
     }
 }
 
@@ -101,6 +113,21 @@ impl<R: Rounds> TcpStream<R> {
     /// The other end.
     pub fn peer_addr(&self) -> SocketAddr {
         self.stream.peer_addr()
+    }
+
+    /// See [`tcp::TcpStream::local_addr`].
+    pub fn local_addr(&self) -> SocketAddr {
+        self.stream.local_addr()
+    }
+
+    /// See [`tcp::TcpStream::take_error`].
+    pub fn take_error(&mut self) -> Option<Error> {
+        self.stream.take_error()
+    }
+
+    /// See [`tcp::TcpStream::peek`].
+    pub fn peek(&mut self, out: &mut [u8]) -> Result<usize, Error> {
+        self.network.wait(self.stream.peek(out))
     }
 
     /// See [`tcp::TcpStream::set`].

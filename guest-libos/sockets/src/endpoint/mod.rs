@@ -8,7 +8,7 @@ use crate::tasks::{Spawner, Tasks};
 use alloc::vec::Vec;
 use exos_net::{
     AckDue, AckPolicy, Coalesce, Config, ConfigError, ConnId, ConnectError, ControlFrame, Input, Instant,
-    ListenError, RxMeta, SegmentEvents, Stack, TimerEvent, Transmit,
+    ListenError, Problem, RxMeta, SegmentEvents, Stack, TimerEvent, Transmit,
 };
 
 /// A writer that waits goes on when so much is left to be acknowledged.
@@ -82,7 +82,13 @@ impl Endpoint {
             return Some(state.now);
         }
         let stack = self.stack.next_deadline();
-        [stack, state.timers.next_deadline(), state.udp.next_deadline()].into_iter().flatten().min()
+        let others = [
+            state.timers.next_deadline(),
+            state.udp.next_deadline(),
+            state.names.next_deadline(),
+            state.linger_deadline(),
+        ];
+        others.into_iter().chain([stack]).flatten().min()
     }
 
     /// Takes one frame that has arrived.
@@ -116,6 +122,9 @@ impl Endpoint {
             // RFC 1122 4.2.2.13: nobody will read it, and the peer should know.
             drop(state);
             return self.abort(place, tx);
+        }
+        if let Some(problem) = events.problem {
+            stream.error = Some(soft_error(problem));
         }
         if events.acked_bytes > 0 {
             stream.unacknowledged = self.stack.unacked_bytes(conn);
@@ -160,11 +169,11 @@ impl Endpoint {
 
     /// A connection is open. Answers whether somebody wants it.
     fn opened(&mut self, conn: ConnId) -> bool {
-        let (Some(peer), Some(port)) = (self.stack.peer(conn), self.stack.local_port(conn)) else {
+        let (Some(peer), Some(local)) = (self.stack.peer(conn), self.stack.local(conn)) else {
             return false;
         };
         let ours = self.sockets.state().place_of(conn).is_some();
-        let wanted = self.sockets.state().opened(conn, peer, port);
+        let wanted = self.sockets.state().opened(conn, peer, local);
         // One of ours began when it was asked for, and may have chosen something else since.
         if wanted && !ours {
             begin(&mut self.stack, conn);
@@ -186,10 +195,12 @@ impl Endpoint {
             state.now = now;
             state.timers.expire(now);
             state.link.refresh(&self.stack, now);
+            state.run_names();
         }
         if self.tasks.is_ready() {
             self.tasks.run();
         }
+        self.sockets.state().run_names();
         self.carry_out(now, tx);
         for (conn, policy) in core::mem::take(&mut self.outputs) {
             // One that has ended has nothing to send.
@@ -211,13 +222,13 @@ impl Endpoint {
         let ports = core::mem::take(&mut self.sockets.state().ports);
         for wish in ports {
             match wish {
-                PortWish::Listen(port) => {
-                    if let Err(error) = self.stack.listen(port) {
-                        self.listen_failed(port, error);
+                PortWish::Listen(id, local, port) => {
+                    if let Err(error) = self.stack.listen_at(local, port) {
+                        self.listen_failed(id, error);
                     }
                 }
-                PortWish::Unlisten(port) => {
-                    self.stack.unlisten(port);
+                PortWish::Unlisten(local, port) => {
+                    self.stack.unlisten_at(local, port);
                 }
                 PortWish::BindUdp(place, local, port) => self.bind_udp(place, local, port),
                 PortWish::UnbindUdp(local, port) => {
@@ -225,6 +236,7 @@ impl Endpoint {
                 }
             }
         }
+        self.end_lingering(tx);
         self.send_datagrams(now, tx);
         loop {
             let Some(place) = self.sockets.state().next_dirty() else { return };
@@ -232,9 +244,23 @@ impl Endpoint {
         }
     }
 
-    fn listen_failed(&self, port: u16, error: ListenError) {
+    /// Streams that nobody holds and whose bytes were not acknowledged in time.
+    fn end_lingering<T: Transmit<Bytes>>(&mut self, tx: &mut T) {
+        loop {
+            let mut state = self.sockets.state();
+            let Some(place) = state.next_impatient() else { return };
+            let stream = state.stream(place);
+            let owes = stream.conn.is_some_and(|conn| self.stack.unacked_bytes(conn) > 0);
+            drop(state);
+            if owes {
+                self.abort(place, tx);
+            }
+        }
+    }
+
+    fn listen_failed(&self, id: u32, error: ListenError) {
         let mut state = self.sockets.state();
-        let Some(listener) = state.listeners.get_mut(&port) else { return };
+        let Some(listener) = state.listener(id) else { return };
         listener.error = Some(match error {
             ListenError::PortZero => Error::AddressNotAvailable,
             ListenError::InUse => Error::AddressInUse,
@@ -296,6 +322,14 @@ impl Endpoint {
         if stream.peer_closed {
             stream.wake_reader();
         }
+    }
+}
+
+/// What an ICMP error means for a connection that lives on (RFC 9293 3.9.2.2).
+fn soft_error(problem: Problem) -> Error {
+    match problem {
+        Problem::PortUnreachable | Problem::ProtocolUnreachable => Error::Refused,
+        _ => Error::Unreachable,
     }
 }
 

@@ -1,7 +1,10 @@
-//! The traits of the ecosystem: `embedded-io(-async)` for streams, `edge-nal` for making them and for datagrams.
+//! The traits of the ecosystem: `embedded-io(-async)` for streams, `edge-nal` for making them, for datagrams and for
+//! names.
 
+mod dns;
 mod udp;
 
+use crate::address::parse;
 use crate::error::Error;
 use crate::state::Sockets;
 use crate::tcp::{ReadHalf, TcpListener, TcpStream, WriteHalf};
@@ -124,7 +127,8 @@ impl TcpBind for Sockets {
     type Accept<'a> = TcpListener;
 
     async fn bind(&self, local: SocketAddr) -> Result<TcpListener, Error> {
-        self.listen(local.port(), BACKLOG)
+        let local = parse(local)?;
+        self.listen_at(local.ip().into(), local.port(), BACKLOG)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Two endpoints, a wire between them, and a clock that jumps from event to event.
 
 use exos_net::{
-    Config, ControlFrame, Duration, Full, Instant, MacAddress, RxMeta, Stack, Transmit, TxSegment,
+    Config, ControlFrame, Duration, Full, Instant, Ipv6Config, MacAddress, RxMeta, Stack, Transmit, TxSegment,
 };
 use exos_sockets::{Bytes, Endpoint, Sockets, Spawner};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 /// One way.
@@ -52,6 +52,16 @@ pub(crate) const SERVER: usize = 1;
 pub(crate) fn config(end: usize) -> Config {
     let mac = MacAddress([2, 0, 0, 0, 0, end as u8 + 1]);
     Config::new(mac, ADDRESSES[end], 24, [end as u8; 16])
+}
+
+pub(crate) const OUR_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2)];
+
+/// With an address of IPv6's as well, of which nobody is asked.
+pub(crate) fn with_ipv6(end: usize) -> Config {
+    let addresses = vec![(OUR_V6[end], 64)];
+    let ipv6 = Ipv6Config { addresses, probes: 0, router_advertisements: false, ..Ipv6Config::default() };
+    Config { ipv6: Some(ipv6), ..config(end) }
 }
 
 impl Wire {
@@ -178,6 +188,18 @@ pub(crate) async fn write_all(
     while !bytes.is_empty() {
         let written = stream.write(bytes).await?;
         bytes = &bytes[written..];
+    }
+    Ok(())
+}
+
+pub(crate) async fn read_exact(
+    stream: &mut exos_sockets::TcpStream,
+    mut out: &mut [u8],
+) -> Result<(), exos_sockets::Error> {
+    while !out.is_empty() {
+        let len = stream.read(out).await?;
+        assert!(len > 0, "the end");
+        out = &mut out[len..];
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod ecn;
 mod errors;
 mod fragments;
 mod neighbours;
+mod ports;
 mod refused;
 mod routers;
 mod traffic;

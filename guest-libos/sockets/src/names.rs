@@ -1,0 +1,262 @@
+//! Names (RFC 1034, 1035): addresses asked for over UDP sockets, and over a stream where a datagram does not hold the answer.
+
+use crate::address::parse;
+use crate::datagrams::UdpPlace;
+use crate::error::Error;
+use crate::options::SocketOption;
+use crate::state::{Sockets, State};
+use crate::tcp::keep;
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::future::poll_fn;
+use core::net::{IpAddr, SocketAddr};
+use core::pin::pin;
+use core::task::{Poll, Waker};
+use exos_dns::{Config, Event, Failure, Family, Lookup, QueryId, Resolver, StreamQuery};
+use exos_net::{Duration, Instant, Local};
+use futures_util::future::{Either, join, select};
+
+/// The longest message that the resolver takes (RFC 1035 4.2.1 has 512 bytes over UDP; who sends more is heard as well).
+const MAX_MESSAGE_BYTES: usize = 4_096;
+
+/// A name that somebody waits for.
+#[derive(Debug)]
+struct Asked {
+    id: QueryId,
+    waker: Option<Waker>,
+    news: Option<News>,
+}
+
+/// What there is to say to who waits.
+#[derive(Debug)]
+enum News {
+    Done(Result<Vec<IpAddr>, Failure>),
+    /// The answer is to be had over a stream.
+    Stream(Box<StreamQuery>),
+}
+
+/// The resolver, the sockets that its questions are asked from, and who waits.
+#[derive(Debug)]
+pub(crate) struct Names {
+    resolver: Resolver,
+    sockets: Vec<(u16, UdpPlace)>,
+    asked: Vec<Asked>,
+}
+
+impl Names {
+    pub(crate) fn new() -> Self {
+        let config = Config { streams: true, ..Config::new([]) };
+        Self { resolver: Resolver::new(config), sockets: Vec::new(), asked: Vec::new() }
+    }
+
+    fn asked(&mut self, id: QueryId) -> Option<&mut Asked> {
+        self.asked.iter_mut().find(|asked| asked.id == id)
+    }
+
+    fn tell(&mut self, id: QueryId, news: News) {
+        let Some(asked) = self.asked(id) else { return };
+        asked.news = Some(news);
+        if let Some(waker) = asked.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// When there is something to ask again, or to give up.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.resolver.next_deadline()
+    }
+}
+
+/// A query that is given up with its holder.
+struct Query<'s> {
+    sockets: &'s Sockets,
+    id: QueryId,
+}
+
+impl Drop for Query<'_> {
+    fn drop(&mut self) {
+        let mut state = self.sockets.state();
+        state.names.asked.retain(|asked| asked.id != self.id);
+        state.names.resolver.cancel(self.id);
+    }
+}
+
+impl Sockets {
+    /// The servers that are asked for names from now on, in turn: the first three of these.
+    pub fn set_name_servers(&self, servers: impl IntoIterator<Item = IpAddr>) {
+        self.state().names.resolver.set_servers(servers);
+    }
+
+    /// The addresses of a name, or of the text if it is one: of the families that we have an address of, IPv6's first. Cancelling
+    /// gives it up.
+    pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Error> {
+        let has = |family| self.state().link.has_family(family == Family::V6);
+        let one = async |family| if has(family) { self.lookup(name, family).await } else { Ok(Vec::new()) };
+        let (v6, v4) = join(pin!(one(Family::V6)), pin!(one(Family::V4))).await;
+        match (v6, v4) {
+            (Ok(v6), Ok(v4)) if v6.is_empty() && v4.is_empty() => Err(Error::Unreachable),
+            (Ok(mut addresses), Ok(v4)) => {
+                addresses.extend(v4);
+                Ok(addresses)
+            }
+            (Ok(addresses), Err(_)) | (Err(_), Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
+            // That there are no addresses of one family says less than what was wrong with the other.
+            (Err(Error::Name(Failure::NoAddress)), Err(error)) | (Err(error), _) | (_, Err(error)) => {
+                Err(error)
+            }
+        }
+    }
+
+    /// The addresses of one family.
+    pub async fn lookup(&self, name: &str, family: Family) -> Result<Vec<IpAddr>, Error> {
+        let id = {
+            let mut state = self.state();
+            let now = state.now;
+            match state.names.resolver.lookup(now, name, family).map_err(Error::Name)? {
+                Lookup::Known(addresses) => return Ok(addresses),
+                Lookup::Asked(id) => id,
+            }
+        };
+        self.state().names.asked.push(Asked { id, waker: None, news: None });
+        let query = Query { sockets: self, id };
+        loop {
+            match query.news().await {
+                News::Done(result) => return result.map_err(Error::Name),
+                News::Stream(stream) => query.ask_over_stream(&stream).await,
+            }
+        }
+    }
+}
+
+impl Query<'_> {
+    async fn news(&self) -> News {
+        poll_fn(|context| {
+            let mut state = self.sockets.state();
+            let Some(asked) = state.names.asked(self.id) else {
+                return Poll::Ready(News::Done(Err(Failure::Broken)));
+            };
+            if let Some(news) = asked.news.take() {
+                return Poll::Ready(news);
+            }
+            keep(&mut asked.waker, context);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Asks over a stream, unless the resolver loses its patience before there is an answer.
+    async fn ask_over_stream(&self, stream: &StreamQuery) {
+        let answer = pin!(exchange(self.sockets, stream.to, stream.bytes()));
+        let patience = pin!(poll_fn(|context| {
+            let mut state = self.sockets.state();
+            let Some(asked) = state.names.asked(self.id) else { return Poll::Ready(()) };
+            if asked.news.is_some() {
+                return Poll::Ready(());
+            }
+            keep(&mut asked.waker, context);
+            Poll::Pending
+        }));
+        let answer = match select(answer, patience).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => return,
+        };
+        let mut state = self.sockets.state();
+        let now = state.now;
+        match answer {
+            Ok(answer) => state.names.resolver.receive_stream(now, self.id, &answer),
+            Err(_) => state.names.resolver.stream_failed(self.id),
+        }
+    }
+}
+
+/// One question and its answer, each after two bytes with its length (RFC 1035 4.2.2, RFC 7766 8).
+async fn exchange(sockets: &Sockets, server: SocketAddr, question: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut stream = sockets.connect(server).await?;
+    // Who is not answered in time does not wait for the server's end.
+    stream.set(SocketOption::Linger(Some(Duration::ZERO)));
+    let message = [&(question.len() as u16).to_be_bytes(), question].concat();
+    let mut rest = &message[..];
+    while !rest.is_empty() {
+        let len = stream.write(rest).await?;
+        rest = &rest[len..];
+    }
+    let mut len = [0; 2];
+    read_exact(&mut stream, &mut len).await?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(len))];
+    read_exact(&mut stream, &mut answer).await?;
+    stream.set(SocketOption::Linger(None));
+    Ok(answer)
+}
+
+async fn read_exact(stream: &mut crate::TcpStream, mut out: &mut [u8]) -> Result<(), Error> {
+    while !out.is_empty() {
+        match stream.read(out).await? {
+            0 => return Err(Error::BrokenPipe),
+            len => out = &mut out[len..],
+        }
+    }
+    Ok(())
+}
+
+impl State {
+    /// Takes answers to the resolver, and its questions to sockets.
+    pub(crate) fn run_names(&mut self) {
+        if self.names.asked.is_empty() && self.names.sockets.is_empty() && self.names.resolver.queries() == 0
+        {
+            return;
+        }
+        self.hear_answers();
+        let now = self.now;
+        loop {
+            let random = self.random.next();
+            match self.names.resolver.poll(now, random) {
+                None => return,
+                Some(Event::Send(query)) => {
+                    let from = if query.to.is_ipv6() { Local::Ipv6 } else { Local::Ipv4 };
+                    if self.ask(from, query.from_port, query.to, query.bytes()).is_err() {
+                        self.names.resolver.unreachable(query.from_port);
+                    }
+                }
+                Some(Event::Stream(query)) => self.names.tell(query.id, News::Stream(query)),
+                Some(Event::Unbind(port)) => {
+                    let place = self.names.sockets.iter().position(|&(other, _)| other == port);
+                    if let Some(place) = place {
+                        let (_, socket) = self.names.sockets.swap_remove(place);
+                        self.close_udp(socket);
+                    }
+                }
+                Some(Event::Done { id, result }) => self.names.tell(id, News::Done(result)),
+            }
+        }
+    }
+
+    fn ask(&mut self, from: Local, port: u16, to: SocketAddr, bytes: &[u8]) -> Result<(), Error> {
+        let place = self.bind_udp(from, port)?;
+        self.names.sockets.push((port, place));
+        self.connect_udp(place, parse(to)?)?;
+        self.send_udp(place, None, bytes)?;
+        Ok(())
+    }
+
+    fn hear_answers(&mut self) {
+        for index in 0..self.names.sockets.len() {
+            let (port, place) = self.names.sockets[index];
+            let mut message = [0; MAX_MESSAGE_BYTES];
+            loop {
+                match self.receive_udp(place, &mut message) {
+                    Ok(Some(received)) => {
+                        let (now, from) =
+                            (self.now, SocketAddr::new(received.from.ip(), received.from.port()));
+                        self.names.resolver.receive(now, from, port, &message[..received.len]);
+                    }
+                    Ok(None) => break,
+                    Err(_) => {
+                        self.names.resolver.unreachable(port);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
