@@ -1,31 +1,20 @@
-//! Our IPv6 beside Linux's: the same stack that guests run, in this process on a TAP, and the kernel's sockets on the other
-//! side. Neighbours find each other, a router is the kernel with an advertisement made by hand, and every byte is compared.
+//! IPv6 beside Linux's. Neighbours find each other, a router is the kernel with an advertisement made by hand, and every byte is compared.
 
-use exos_net::{Config, Ecn, Ipv6Config, MAX_TSO_BYTES, MacAddress, TxChecksum};
+use crate::ends::*;
+use exos_net::{Ecn, Ipv6Config};
 use exos_sockets::{Error, Sockets, TcpStream};
-use exovm_netns::{Interface, TapQueues, attach_tap, create_tap, in_namespace, switch_offloads_off};
-use exovm_tap_stack::{Bottleneck, Faults, Left, Wire, run};
+use exovm_netns::{Interface, in_namespace};
+use exovm_tap_stack::{Bottleneck, Faults, Left};
 use rustix::net::{
     AddressFamily, SendFlags, SocketFlags, SocketType, bind, ipproto, sendto, socket_with, sockopt,
 };
-use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-const LINUX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 80, 0, 0, 0, 1);
-const LINUX_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-/// The kernel's as well, but on no link that we are on.
-const FAR: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 99, 0, 0, 0, 1);
-const OURS: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 80, 0, 0, 0, 2);
-const OUR_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
-/// What we make of [`OUR_MAC`].
-const OUR_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 2);
-const OUR_MADE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 80, 0, 0xff, 0xfe00, 2);
-const PORT: u16 = 7_000;
 const GOOD_BYTES: usize = 6_000_000;
 const BAD_BYTES: usize = 700_000;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,60 +35,6 @@ fn patterned(stream: u64, len: usize) -> Vec<u8> {
 fn assert_patterned(stream: u64, from: usize, bytes: &[u8]) {
     let difference = bytes.iter().enumerate().find(|(at, byte)| pattern(stream, from + at) != **byte);
     assert_eq!(difference, None, "{} bytes from {from} on", bytes.len());
-}
-
-fn interface() -> Interface {
-    let interface = Interface::named("tap0").expect("a good name");
-    create_tap(&interface, TapQueues::Single).expect("a TAP");
-    for (address, prefix_bits) in [(LINUX, 64), (LINUX_LINK_LOCAL, 64)] {
-        interface.add_address(address.into(), prefix_bits).expect("an address");
-    }
-    interface.up().expect("up");
-    let loopback = Interface::named("lo").expect("a good name");
-    loopback.add_address(FAR.into(), 128).expect("an address");
-    interface
-}
-
-/// Starts a program on our stack behind the TAP.
-fn start<F: Future<Output = ()> + 'static>(
-    interface: &Interface,
-    ipv6: Ipv6Config,
-    faults: Faults,
-    program: impl FnOnce(Sockets) -> F + Send + 'static,
-) -> JoinHandle<Left> {
-    start_with(interface, ipv6, faults, Ecn::default(), program)
-}
-
-fn start_with<F: Future<Output = ()> + 'static>(
-    interface: &Interface,
-    ipv6: Ipv6Config,
-    faults: Faults,
-    ecn: Ecn,
-    program: impl FnOnce(Sockets) -> F + Send + 'static,
-) -> JoinHandle<Left> {
-    let (ready, is_ready) = mpsc::channel();
-    let name = interface.name().to_owned();
-    let thread = thread::spawn(move || {
-        let interface = Interface::named(&name).expect("a good name");
-        let tap = attach_tap(&interface, TapQueues::Single).expect("the TAP");
-        let mut config = Config::new(OUR_MAC, [10, 80, 0, 2].into(), 24, [7; 16]);
-        config.tx_checksum = TxChecksum::Offload;
-        if faults.are_none() {
-            config.tso_max_bytes = MAX_TSO_BYTES;
-        } else {
-            switch_offloads_off(&interface, &tap).expect("no offloads");
-        }
-        (config.ipv6, config.ecn) = (Some(ipv6), ecn);
-        let wire = Wire { tap: &tap, faults, spin: exos_net::Duration::ZERO };
-        let ready = || ready.send(()).expect("somebody waits");
-        run(&wire, config, |sockets, _| program(sockets), ready).expect("a TAP that carries frames").1
-    });
-    is_ready.recv().expect("the stack runs");
-    thread
-}
-
-fn given() -> Ipv6Config {
-    Ipv6Config { addresses: vec![(OURS, 64)], router_advertisements: false, ..Ipv6Config::default() }
 }
 
 /// Opens a connection as soon as there is an address to open it from.
@@ -164,12 +99,6 @@ fn kernels_part(mut socket: std::net::TcpStream, bytes: usize) {
     }
     assert_eq!(received, bytes);
     writing.join().expect("wrote it all");
-}
-
-fn assert_nothing_is_left(left: &Left) {
-    assert_eq!((left.connections, left.streams, left.buffered_bytes), (0, 0, 0));
-    assert_eq!(left.counters.duplicate_addresses, 0);
-    assert_eq!((left.counters.dropped_malformed, left.counters.dropped_checksum), (0, 0));
 }
 
 /// A megabyte or several both ways at once, opened by either side.
@@ -262,21 +191,6 @@ fn kernel_reaches_the_link_local_address_that_we_make() {
         kernels_part(kernel_connects(to.into()), 100_000);
         assert_nothing_is_left(&running.join().expect("our part"));
     });
-}
-
-fn index_of(interface: &Interface) -> u32 {
-    let path = format!("/sys/class/net/{}/ifindex", interface.name());
-    match std::fs::read_to_string(path) {
-        Ok(index) => index.trim().parse().expect("a number"),
-        // Another namespace's /sys: the first lines of /proc tell the same.
-        Err(_) => {
-            let table = std::fs::read_to_string("/proc/self/net/if_inet6").expect("the table of addresses");
-            let line =
-                table.lines().find(|line| line.ends_with(interface.name())).expect("tap0 has addresses");
-            let index = line.split_whitespace().nth(1).expect("its number");
-            u32::from_str_radix(index, 16).expect("a number")
-        }
-    }
 }
 
 /// An advertisement of the kernel as a router: a prefix for addresses, and an MTU of 1,400 bytes.
