@@ -72,6 +72,23 @@ fn dual_stack_listener_hears_both_families_and_the_others_one() {
 }
 
 #[test]
+fn each_of_two_listeners_at_a_port_has_the_clients_of_its_addresses() {
+    let mut wire = wire();
+    let sockets = wire.sockets(SERVER);
+    let [v4, v6] = [Local::Ipv4, Local::Ipv6].map(|local| sockets.listen_at(local, 80, 1).expect("free"));
+    let client = wire.sockets(CLIENT);
+    wire.run(CLIENT, async move {
+        client.connect(scoped(OUR_V6[SERVER], 80, 0)).await.expect("listening");
+        client.connect(address(SERVER, 80)).await.expect("listening");
+    });
+    let from = wire.run(SERVER, async move {
+        let (v4, v6) = (v4.accept().await.expect("a client").1, v6.accept().await.expect("a client").1);
+        [v4.ip(), v6.ip()]
+    });
+    assert_eq!(from, [IpAddr::from(ADDRESSES[CLIENT]), OUR_V6[CLIENT].into()]);
+}
+
+#[test]
 fn link_local_addresses_are_reached_in_their_scope_and_shown_with_it() {
     let to = [0, INTERFACE, 2].map(|scope| scoped(link_local(SERVER), 80, scope));
     let (ends, seen) = connect_to(Local::Any, &to);
