@@ -143,7 +143,7 @@ fn options() -> impl Strategy<Value = Vec<u8>> {
     let shift = (0u8..20).prop_map(|shift| vec![3, 3, shift]);
     let any_length = (0u8..32, vec(any::<u8>(), 0..10))
         .prop_map(|(kind, content)| [&[kind, 2 + content.len() as u8][..], &content].concat());
-    let option = prop_oneof![3 => Just(vec![1]), 6 => known, 1 => shift, 1 => any_length, 1 => vec(any::<u8>(), 0..4), 1 => Just(vec![0])];
+    let option = prop_oneof![3 => Just(vec![1]), 6 => known, 1 => shift, 1 => any_length, 1 => Just(vec![5, 2]), 1 => vec(any::<u8>(), 0..4), 1 => Just(vec![0])];
     vec(option, 0..6).prop_map(|options| {
         let mut bytes = options.concat();
         bytes.truncate(40);
