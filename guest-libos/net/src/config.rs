@@ -20,8 +20,10 @@ pub use check::ConfigError;
 
 /// IPv4 and TCP headers without options.
 pub(crate) const IP_TCP_HEADER_BYTES: u16 = 40;
-/// The largest payload that still fits the IPv4 total length field in one segmentation-offload frame.
-pub const MAX_TSO_BYTES: u32 = 65_535 - IP_TCP_HEADER_BYTES as u32;
+/// The largest payload that still fits the IPv4 total length field in one segmentation-offload frame, whatever options TCP has.
+pub const MAX_TSO_BYTES: u32 = 65_535 - IP_TCP_HEADER_BYTES as u32 - MAX_OPTIONS_BYTES;
+/// RFC 9293 3.1: the data offset counts at most 15 words, of which 5 are the header.
+const MAX_OPTIONS_BYTES: u32 = 40;
 
 /// Who fills in the TCP checksum of a segment that carries data. Segments without data are always finished here: their
 /// checksum is arithmetic on fields that are in registers anyway.

@@ -209,7 +209,7 @@ impl fmt::Display for ConfigError {
             Self::ReceiveWindow => {
                 "the receive window is out of range; set it between one segment and 1,073,725,440 bytes"
             }
-            Self::TsoTooLarge => "tso_max_bytes is above 65,495; lower it, or set 0 for no TSO",
+            Self::TsoTooLarge => "tso_max_bytes is above 65,455; lower it, or set 0 for no TSO",
             Self::TsoWithoutChecksum => {
                 "TSO needs checksum offload; set tx_checksum to Offload or tso_max_bytes to 0"
             }

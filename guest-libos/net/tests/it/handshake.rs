@@ -248,7 +248,7 @@ fn config_invalid_values_return_their_error() {
     assert_eq!(error(|c| c.max_neighbours = 0), ConfigError::NoNeighbours);
     assert_eq!(error(|c| c.ephemeral_ports = 0..=9), ConfigError::EphemeralPorts);
     assert_eq!(error(|c| c.receive_window_bytes = u32::MAX), ConfigError::ReceiveWindow);
-    assert_eq!(error(|c| c.tso_max_bytes = 65_496), ConfigError::TsoTooLarge);
+    assert_eq!(error(|c| c.tso_max_bytes = 65_456), ConfigError::TsoTooLarge);
     assert_eq!(error(|c| c.syn_retries = 17), ConfigError::TooManyRetries);
     assert_eq!(error(|c| c.syn_ack_retries = 17), ConfigError::TooManyRetries);
     assert_eq!(error(|c| c.user_timeout = Duration::ZERO), ConfigError::TimeoutZero);

@@ -65,10 +65,12 @@ impl<D: Data> Transmit<D> for Nic {
         self.gso_frames += 1;
         assert!(segment.checksum.is_some() && payload.len() > usize::from(gso.mss));
         let count = payload.len().div_ceil(usize::from(gso.mss));
-        let cut = match gso.kind {
-            GsoKind::TcpIpv4 => cut,
-            GsoKind::TcpIpv6 => cut_v6,
+        let (cut, length_at, before): (fn(_, _, _, _) -> _, _, _) = match gso.kind {
+            GsoKind::TcpIpv4 => (cut, 16, 14),
+            GsoKind::TcpIpv6 => (cut_v6, 18, 54),
         };
+        let length = u16::from_be_bytes([segment.header[length_at], segment.header[length_at + 1]]);
+        assert_eq!(usize::from(length), segment.header.len() - before + payload.len(), "what IP says of it");
         for (index, part) in payload.chunks(usize::from(gso.mss)).enumerate() {
             self.frames.push_back(cut(
                 segment.header,

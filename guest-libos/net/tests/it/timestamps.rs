@@ -1,7 +1,7 @@
 //! Timestamps: negotiated and echoed (RFC 7323 3, 4.3), round trips by them (4), segments that they show to be old (5),
 //! connections that follow each other fast (RFC 6191), segment sizes beside them (RFC 6691).
 
-use exos_net::{AckPolicy, Config, ConnId, Duration, TxChecksum};
+use exos_net::{AckPolicy, Config, CongestionControl, ConnId, Duration, MAX_TSO_BYTES, TxChecksum};
 use smoltcp::wire::TcpControl;
 
 use crate::harness::{Client, Host, MSS, config, pattern};
@@ -86,6 +86,22 @@ fn full_segments_leave_room_for_the_option() {
         assert!(seen.iter().all(|segment| segment.timestamps == seen[0].timestamps));
         assert_eq!(seen.iter().flat_map(|segment| segment.payload.clone()).collect::<Vec<_>>(), data);
     }
+}
+
+#[test]
+fn frames_that_a_device_cuts_are_no_longer_than_a_datagram_can_be() {
+    // 59 segments of 1,110 bytes are 65,490: with IPv4's, TCP's and the option's 52 bytes, more than 65,535.
+    let offload = Config { tso_max_bytes: MAX_TSO_BYTES, tx_checksum: TxChecksum::Offload, ..config() };
+    let mut host = StaticHost::with(Config { congestion: CongestionControl::Uncontrolled, ..offload });
+    let mut client = Client { mss: Some(1_122), window_scale: Some(4), ..client(1_000) };
+    let conn = client.connect(&mut host);
+    let data = pattern(200_000);
+    host.stack.send(conn, data).unwrap();
+    host.output(conn, AckPolicy::Merge);
+    assert!(host.nic.gso_frames > 1);
+    assert!(
+        client.seen(&mut host).iter().flat_map(|segment| segment.payload.clone()).eq(data.iter().copied())
+    );
 }
 
 #[test]
