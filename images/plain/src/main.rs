@@ -11,7 +11,7 @@ mod program;
 
 use alloc::rc::Rc;
 use core::fmt;
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::{Ipv6Addr, SocketAddr};
 use docroot::Docroot;
 use exos_event_loop::StartError;
 use exos_event_loop::sockets::{Limits, run};
@@ -58,7 +58,8 @@ fn serve() -> Result<(), Failure> {
             SocketOption::Coalesce(Coalesce::NoDelay),
             SocketOption::SendBuffer(SEND_BUFFER_BYTES),
         ]);
-        let local = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+        // All addresses, of both families.
+        let local = SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT));
         exos_plain::serve(&sockets, local, &Docroot(store), &counters, CONNECTIONS as usize).await
     });
     match served.map_err(Failure::Start)? {
