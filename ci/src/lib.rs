@@ -4,7 +4,6 @@
 //! | --- | --- |
 //! | [`corpus`] | a real documentation tree of more than 10,000 files |
 //! | [`host`] | what a process uses of the host |
-//! | [`link_layer`] | frames put on the wire by hand |
 //! | [`pair`] | two Cheetahs in one machine |
 //! | [`relay`] | a TCP relay on sockets, for comparison |
 //! | [`routed`] | a client and a server on networks of their own, with a guest between |
@@ -18,7 +17,6 @@
 
 pub mod corpus;
 pub mod host;
-pub mod link_layer;
 pub mod pair;
 pub mod relay;
 pub mod routed;

@@ -1,10 +1,10 @@
 //! More clients than there are places: silent ones, and SYNs that nobody completes. Somebody who comes with a request must
 //! find a place all the same.
 
-use exovm_ci::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use exovm_ci::network::Network;
 use exovm_ci::{Client, Guest, Site, host};
 use exovm_netns::in_namespace;
+use exovm_netns::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

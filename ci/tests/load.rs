@@ -4,11 +4,11 @@
 use exovm::machine::End;
 use exovm::placement::IoMode;
 use exovm_ci::http::{Content, request};
-use exovm_ci::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use exovm_ci::network::Network;
 use exovm_ci::site::Pattern;
 use exovm_ci::{Client, Guest, Site, host};
 use exovm_netns::in_namespace;
+use exovm_netns::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;

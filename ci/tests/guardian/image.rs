@@ -3,9 +3,9 @@
 use crate::at;
 use exovm::backend::disk::Access;
 use exovm::machine::End;
-use exovm_ci::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use exovm_ci::{Client, Guest, GuestBuilder, Site, make_image};
 use exovm_netns::in_namespace;
+use exovm_netns::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 

@@ -3,8 +3,8 @@
 use crate::{PATIENCE, at, guarded, wait_for};
 use exovm::machine::End;
 use exovm_ci::Guest;
-use exovm_ci::link_layer::{Wire, internet_checksum};
 use exovm_netns::in_namespace;
+use exovm_netns::link_layer::{Wire, internet_checksum};
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};

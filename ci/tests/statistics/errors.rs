@@ -2,9 +2,9 @@
 
 use super::{assert_become, once, tcp};
 use exovm::machine::End;
-use exovm_ci::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use exovm_ci::{Guest, Site};
 use exovm_netns::in_namespace;
+use exovm_netns::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::AsRawFd;

@@ -1,10 +1,10 @@
 //! Somebody on a guest's link who makes every frame by hand, under addresses that the host does not have, and hears what the guest
-//! answers: an AF_PACKET socket on the guest's TAP (packet(7)), past the host's network stack.
+//! answers, past the host's network stack.
 
-use std::ffi::CString;
+use exovm_netns::Interface;
+use exovm_netns::link_layer::{Wire, internet_checksum, set_tcp_checksum};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 pub(super) const SYN: u8 = 2;
@@ -56,7 +56,7 @@ pub(super) struct Heard {
 /// The attacker.
 #[derive(Debug)]
 pub(super) struct Raw {
-    socket: OwnedFd,
+    wire: Wire,
     guest_mac: [u8; 6],
     guest: Ipv4Addr,
     /// An address on the link that nobody has.
@@ -67,28 +67,25 @@ pub(super) struct Raw {
 impl Raw {
     /// One that sends only.
     pub(super) fn new(victim: &Victim) -> io::Result<Self> {
-        Self::with(victim, 0)
+        Self::with(victim, Wire::open)
     }
 
     /// One that hears the guest, too.
     pub(super) fn hearing(victim: &Victim) -> io::Result<Self> {
-        Self::with(victim, libc::ETH_P_IP as u16)
+        Self::with(victim, Wire::hearing_ipv4)
     }
 
-    fn with(victim: &Victim, protocol: u16) -> io::Result<Self> {
+    fn with(victim: &Victim, open: fn(&Interface) -> io::Result<Wire>) -> io::Result<Self> {
+        let interface = Interface::named(&victim.interface).map_err(io::Error::other)?;
         let [a, b, c, _] = victim.host.octets();
         let (guest_mac, guest, own) = (victim.guest_mac, victim.guest, Ipv4Addr::new(a, b, c, 66));
-        Ok(Self { socket: open(&victim.interface, protocol)?, guest_mac, guest, own, sent: 0 })
+        Ok(Self { wire: open(&interface)?, guest_mac, guest, own, sent: 0 })
     }
 
     /// Sends what is behind the Ethernet header.
     pub(super) fn send_packet(&mut self, packet: &[u8]) {
         let frame = [&self.guest_mac[..], &MAC, &[8, 0], packet].concat();
-        // SAFETY: the frame is readable for its length during the call.
-        let sent = unsafe {
-            libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), libc::MSG_DONTWAIT)
-        };
-        self.sent += u64::from(sent > 0);
+        self.sent += u64::from(self.wire.send(&frame).is_ok());
     }
 
     /// An IPv4 header of the attacker's, or of `source`, without the checksum's bytes wrong.
@@ -152,20 +149,12 @@ impl Raw {
 
     /// The next segment of the guest's to the attacker's address, if one comes soon.
     pub(super) fn hear(&self, patience: Duration) -> Option<Heard> {
-        let ear = self.socket.as_raw_fd();
-        let mut poll = libc::pollfd { fd: ear, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one entry, which lives through the call.
-        if unsafe { libc::poll(&raw mut poll, 1, patience.as_millis() as i32) } <= 0 {
+        if !self.wire.wait(patience) {
             return None;
         }
-        let mut frame = [0u8; 70_000];
+        let mut frame = [0; 70_000];
         loop {
-            // SAFETY: the buffer is writable for its length during the call.
-            let len = unsafe { libc::recv(ear, frame.as_mut_ptr().cast(), frame.len(), libc::MSG_DONTWAIT) };
-            if len < 0 {
-                return None;
-            }
-            if let Some(heard) = self.read(&frame[..len as usize]) {
+            if let Some(heard) = self.read(self.wire.receive(&mut frame)?) {
                 return Some(heard);
             }
         }
@@ -189,54 +178,4 @@ impl Raw {
             }
         })
     }
-}
-
-/// A socket that sends frames on an interface and hears those of one protocol, of none if it is 0.
-fn open(name: &str, protocol: u16) -> io::Result<OwnedFd> {
-    let name = CString::new(name)?;
-    // SAFETY: the name ends with NUL and lives through the call.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    if index == 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let protocol = protocol.to_be();
-    // SAFETY: no pointers are passed.
-    let raw =
-        unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol)) };
-    if raw < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: just opened, and owned by nobody else.
-    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-    // SAFETY: zero is a value of every member of this plain C structure.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    (address.sll_family, address.sll_protocol) = (libc::AF_PACKET as u16, protocol);
-    address.sll_ifindex = index as i32;
-    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: the address is a sockaddr_ll of the length given, and lives through the call.
-    if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(socket)
-}
-
-/// Makes the checksum of a TCP segment right, in a packet whose IPv4 header has no options (RFC 9293 3.1).
-fn set_tcp_checksum(packet: &mut [u8]) {
-    packet[36..38].copy_from_slice(&[0, 0]);
-    let words = packet[12..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let pseudo_header = words.sum::<u32>() + 6 + (packet.len() - 20) as u32;
-    let checksum = internet_checksum(&packet[20..], pseudo_header);
-    packet[36..38].copy_from_slice(&checksum.to_be_bytes());
-}
-
-/// The Internet checksum (RFC 1071) of these bytes, on top of a sum of 16-bit words.
-fn internet_checksum(bytes: &[u8], initial: u32) -> u16 {
-    let mut sum = initial;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
-    }
-    while sum > 0xFFFF {
-        sum = (sum & 0xFFFF) + (sum >> 16);
-    }
-    !(sum as u16)
 }
