@@ -248,8 +248,10 @@ impl TimeWaitTable {
         if segment.sequence_len() == 0 {
             return Some(TimeWaitAnswer::Ignore);
         }
-        if segment.control == Control::Fin {
-            // The last acknowledgment was lost: another 2 MSL.
+        if segment.control == Control::Fin
+            && segment.sequence + segment.sequence_len() == record.acknowledgment
+        {
+            // The peer's own, for which the last acknowledgment was lost: another 2 MSL. Anybody else's keeps no record here.
             self.at_mut(index).record.expires_at = now + config.time_wait;
             self.unlink(index);
             self.append(index);

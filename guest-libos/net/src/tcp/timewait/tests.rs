@@ -48,6 +48,18 @@ fn segment(control: Control, sequence: u32) -> Segment<'static> {
 }
 
 #[test]
+fn fin_that_is_not_the_peers_does_not_restart_the_wait() {
+    let mut table = table(10);
+    table.insert(flow(1), record(60));
+    for sequence in [898, 900, 0] {
+        let at_30 = Instant::from_millis(30_000);
+        let answer = table.segment_arrives(flow(1), &segment(Control::Fin, sequence), at_30, &config());
+        assert!(matches!(answer, Some(TimeWaitAnswer::Acknowledge { .. })), "{answer:?}");
+    }
+    assert_eq!(table.next_deadline(), Instant::from_millis(60_000));
+}
+
+#[test]
 fn time_wait_repeated_fin_is_acknowledged_and_restarts_the_wait() {
     let mut table = table(10);
     table.insert(flow(1), record(60));
