@@ -94,7 +94,6 @@ fn reset_of_a_liar_is_sent_after_our_close_too() {
     host.stack.close(conn).unwrap();
     host.input(&client.fin(1, 1)).events();
     host.output(conn, AckPolicy::Now);
-    let mut client = client;
     let mut believed = 1;
     let events = loop {
         let end = client.seen(&mut host).iter().map(|seen| seen.seq + seen.payload.len() as u32).max();
@@ -107,7 +106,6 @@ fn reset_of_a_liar_is_sent_after_our_close_too() {
         host.output(conn, AckPolicy::Merge);
     };
     assert_eq!(client.see(&events.last_ack.unwrap()).flags, "RA");
-    client.port += 1;
 }
 
 #[test]

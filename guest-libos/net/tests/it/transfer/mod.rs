@@ -38,149 +38,60 @@ fn scaled() -> Config {
     Config { receive_window_bytes: 300_000, delayed_ack: Duration::from_millis(10), ..config() }
 }
 
+/// Every second client has timestamps.
+fn transfer(faults: Faults, config: Config, (upload, download): (usize, usize), seed: u64) -> Run {
+    Run { faults, client_timestamps: seed.is_multiple_of(2), config, upload, download, seed }
+}
+
+/// Who opens a connection.
+const OPENED: [fn(Run) -> u64; 2] = [Run::go, Run::go_active];
+
 #[test]
 fn perfect_link_moves_everything_without_retransmission() {
-    let ms = Run {
-        faults: Faults::default(),
-        client_timestamps: true,
-        config: scaled(),
-        upload: 2 * MIB,
-        download: 4 * MIB,
-        seed: 1,
+    for go in OPENED {
+        let ms = go(transfer(Faults::default(), scaled(), (2 * MIB, 4 * MIB), 2));
+        assert!(ms < 4_000, "{ms} ms");
     }
-    .go();
-    assert!(ms < 4_000, "{ms} ms");
 }
 
 #[test]
 fn one_percent_loss_is_repaired() {
-    let faults = Faults { loss: 1, ..Faults::default() };
     for seed in 1..4 {
-        Run {
-            faults,
-            client_timestamps: seed % 2 == 0,
-            config: scaled(),
-            upload: MIB,
-            download: 2 * MIB,
-            seed,
-        }
-        .go();
+        transfer(Faults { loss: 1, ..Faults::default() }, scaled(), (MIB, 2 * MIB), seed).go();
     }
 }
 
 #[test]
 fn five_percent_loss_is_repaired() {
-    let faults = Faults { loss: 5, ..Faults::default() };
     for seed in 1..4 {
-        Run {
-            faults,
-            client_timestamps: seed % 2 == 0,
-            config: scaled(),
-            upload: MIB / 2,
-            download: MIB,
-            seed,
-        }
-        .go();
+        transfer(Faults { loss: 5, ..Faults::default() }, scaled(), (MIB / 2, MIB), seed).go();
     }
 }
 
 #[test]
 fn ten_percent_loss_with_repeats_and_reordering_is_repaired() {
-    let faults = Faults { loss: 10, repeat: 5, reorder: 10 };
-    for seed in 1..6 {
-        Run {
-            faults,
-            client_timestamps: seed % 2 == 0,
-            config: config(),
-            upload: MIB / 4,
-            download: MIB / 2,
-            seed,
-        }
-        .go();
+    for (go, seed) in OPENED.into_iter().flat_map(|go| (1..6).map(move |seed| (go, seed))) {
+        let faults = Faults { loss: 10, repeat: 5, reorder: 10 };
+        go(transfer(faults, config(), (MIB / 4, MIB / 2), seed));
     }
 }
 
 #[test]
 fn reordering_and_repeats_alone_are_harmless() {
-    let faults = Faults { loss: 0, repeat: 20, reorder: 30 };
-    Run { faults, client_timestamps: true, config: scaled(), upload: MIB, download: MIB, seed: 7 }.go();
+    transfer(Faults { loss: 0, repeat: 20, reorder: 30 }, scaled(), (MIB, MIB), 8).go();
 }
 
 #[test]
 fn segmentation_offload_survives_loss() {
     let config = Config { tso_max_bytes: 65_000, tx_checksum: TxChecksum::Offload, ..scaled() };
-    for loss in [0, 1, 5] {
-        let faults = Faults { loss, ..Faults::default() };
-        Run {
-            faults,
-            client_timestamps: true,
-            config: config.clone(),
-            upload: MIB / 4,
-            download: 3 * MIB,
-            seed: 11 + loss,
-        }
-        .go();
+    for (loss, seed) in [(0, 12), (1, 13), (5, 16)] {
+        transfer(Faults { loss, ..Faults::default() }, config.clone(), (MIB / 4, 3 * MIB), seed).go();
     }
 }
 
 #[test]
 fn many_seeds_of_short_connections_end_in_order() {
-    let faults = Faults { loss: 15, repeat: 10, reorder: 20 };
-    for seed in 100..200 {
-        Run {
-            faults,
-            client_timestamps: seed % 2 == 0,
-            config: config(),
-            upload: 3_000,
-            download: 9_000,
-            seed,
-        }
-        .go();
-    }
-}
-
-#[test]
-fn our_connection_moves_everything_over_a_perfect_link() {
-    let ms = Run {
-        faults: Faults::default(),
-        client_timestamps: true,
-        config: scaled(),
-        upload: 2 * MIB,
-        download: 4 * MIB,
-        seed: 1,
-    }
-    .go_active();
-    assert!(ms < 4_000, "{ms} ms");
-}
-
-#[test]
-fn our_connection_survives_loss_repeats_and_reordering() {
-    let faults = Faults { loss: 10, repeat: 5, reorder: 10 };
-    for seed in 1..6 {
-        Run {
-            faults,
-            client_timestamps: seed % 2 == 0,
-            config: config(),
-            upload: MIB / 4,
-            download: MIB / 2,
-            seed,
-        }
-        .go_active();
-    }
-}
-
-#[test]
-fn many_seeds_of_our_short_connections_end_in_order() {
-    let faults = Faults { loss: 15, repeat: 10, reorder: 20 };
-    for seed in 100..200 {
-        Run {
-            faults,
-            client_timestamps: seed % 2 == 0,
-            config: config(),
-            upload: 3_000,
-            download: 9_000,
-            seed,
-        }
-        .go_active();
+    for (go, seed) in OPENED.into_iter().flat_map(|go| (100..200).map(move |seed| (go, seed))) {
+        go(transfer(Faults { loss: 15, repeat: 10, reorder: 20 }, config(), (3_000, 9_000), seed));
     }
 }
