@@ -34,7 +34,7 @@ impl<D: Data> Stack<D> {
         packet: &Packet<'f>,
         part: &Part<'f>,
     ) -> Result<Input<'f>, DropReason> {
-        if packet.source.is_unspecified() || packet.destination.is_multicast() {
+        if packet.destination.is_multicast() {
             return Err(DropReason::Fragment);
         }
         let headers = packet.payload.len() - part.payload.len();
