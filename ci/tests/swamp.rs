@@ -189,3 +189,13 @@ fn wrong_words_end_webswamp_with_2_and_what_to_do() {
     assert_eq!(end, End::PowerOff { status: 1 }, "{log:#?}");
     assert!(log.iter().any(|line| line.contains("no network interface")), "{log:#?}");
 }
+
+#[test]
+fn wrong_word_for_congestion_notification_ends_webswamp_and_is_named() {
+    in_namespace!(|| {
+        let words = ["--target=http://10.80.0.1/", "--ecn=maybe"];
+        let (end, log) = Guest::image("webswamp").arguments(&words).launch().wait();
+        assert_eq!(end, End::PowerOff { status: 1 }, "{log:#?}");
+        assert!(log.iter().any(|line| line.contains("ecn") && line.contains("maybe")), "{log:#?}");
+    });
+}
