@@ -1,23 +1,21 @@
 //! Attacks on Cheetah's TCP/IP, from the wire: those who come with a request are served all the same, in bounded memory, and the
 //! guest's statistics say what it is. A moment of each; `exovm bench attack` measures.
 
-use exovm_ci::under_attack::{Attack, Outcome, serve};
+use exovm_ci::under_attack::{Attack, Outcome, Span, serve};
 use exovm_ci::{Guest, Site};
 use exovm_netns::in_namespace;
 use std::time::Duration;
 
-const MOMENT: Duration = Duration::from_millis(1_500);
-/// Of a flood that takes most of the line: half of what the honest send is lost with what the flood sends too much, and comes again
-/// when its timers say so.
-const FLOOD: Duration = Duration::from_secs(6);
+/// A moment; where a flood takes most of the line, until the honest, of whose segments it loses half, are served all the same.
+const MOMENT: Span =
+    Span { least: Duration::from_millis(1_500), answered: [6, 2], most: Duration::from_secs(60) };
 /// By which guest and VMM may grow under any of them: receive buffers, records and places for connections have bounds.
 const MOST_GROWTH_KIB: i64 = 64 << 10;
 
 fn attacked(attack: Attack) -> Outcome {
     let site = Site::new().file("small", "small").pattern_file("large", 1, 1 << 20);
     let guest = Guest::serving(&site);
-    let is_flood = matches!(attack, Attack::SynFlood | Attack::OverlappingFragments);
-    let outcome = serve(&guest, Some(attack), "/small", "/large", if is_flood { FLOOD } else { MOMENT });
+    let outcome = serve(&guest, Some(attack), "/small", "/large", MOMENT);
     let (kept, new) = (&outcome.kept, &outcome.new);
     let (frames, counted) = (outcome.attack_frames, &outcome.counted);
     println!("{attack}: {frames} frames, {} and {} answered, {counted:?}", kept.answered(), new.answered());

@@ -1,19 +1,18 @@
 //! A guest of the harness under the attacks of `exovm bench attack`: the tests look at a moment of each.
 
-pub use exovm_bench::attack::{Attack, Outcome};
+pub use exovm_bench::attack::{Attack, Outcome, Span};
 
 use crate::Guest;
 use exovm::stat::StatSnapshot;
 use exovm_bench::attack::{Count, Subject, Victim};
 use std::io;
-use std::time::Duration;
 
-/// Serves for `duration`, attacked or not. `small` is what the honest ask for, `large` what attackers do.
+/// Serves for a while, attacked or not. `small` is what the honest ask for, `large` what attackers do.
 ///
 /// # Panics
 /// If the honest connection that stays is not served at the beginning, or the host lets nobody make frames.
-pub fn serve(guest: &Guest, attack: Option<Attack>, small: &str, large: &str, duration: Duration) -> Outcome {
-    exovm_bench::attack::serve(&Attacked(guest), attack, small, large, duration)
+pub fn serve(guest: &Guest, attack: Option<Attack>, small: &str, large: &str, span: Span) -> Outcome {
+    exovm_bench::attack::serve(&Attacked(guest), attack, small, large, span)
         .unwrap_or_else(|error| panic!("{attack:?}: {error}"))
 }
 

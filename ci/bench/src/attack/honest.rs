@@ -3,17 +3,35 @@
 use super::{Attack, Victim};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Between two requests on the connection that stays.
 const KEPT_EVERY: Duration = Duration::from_millis(5);
 /// Between two connections for a request each.
 const NEW_EVERY: Duration = Duration::from_millis(20);
-/// What one attempt may take. One that is reset or lost is begun again, and its whole time counts.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// What one attempt may take: several retransmissions, where a flood fills the line. One that is reset or lost is begun again, and its
+/// whole time counts.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at the guest's gauges.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long it is served.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// At least.
+    pub least: Duration,
+    /// Until so many were answered, on the connection that stays and on new ones.
+    pub answered: [usize; 2],
+    /// At most.
+    pub most: Duration,
+}
+
+impl From<Duration> for Span {
+    fn from(duration: Duration) -> Self {
+        Self { least: duration, answered: [0; 2], most: duration }
+    }
+}
 
 /// How long requests took.
 #[derive(Clone, Debug, Default)]
@@ -128,7 +146,11 @@ impl Client {
     }
 }
 
-fn load(every: Duration, over: &AtomicBool, mut once: impl FnMut() -> io::Result<()>) -> Latencies {
+fn load(
+    every: Duration,
+    (answered, over): (&AtomicUsize, &AtomicBool),
+    mut once: impl FnMut() -> io::Result<()>,
+) -> Latencies {
     let (begin, mut latencies, mut number) = (Instant::now(), Latencies::default(), 0);
     while !over.load(Ordering::Relaxed) {
         let due = every * number;
@@ -139,6 +161,7 @@ fn load(every: Duration, over: &AtomicBool, mut once: impl FnMut() -> io::Result
         while !over.load(Ordering::Relaxed) {
             if once().is_ok() {
                 latencies.sorted.push(due.elapsed());
+                answered.fetch_add(1, Ordering::Relaxed);
                 break;
             }
             latencies.broken += 1;
@@ -149,13 +172,13 @@ fn load(every: Duration, over: &AtomicBool, mut once: impl FnMut() -> io::Result
     latencies
 }
 
-/// Serves for `duration`, attacked or not. `small` is what the honest ask for, `large` what attackers do.
+/// Serves for a while, attacked or not. `small` is what the honest ask for, `large` what attackers do.
 pub fn serve(
     subject: &impl Subject,
     attack: Option<Attack>,
     small: &str,
     large: &str,
-    duration: Duration,
+    span: impl Into<Span>,
 ) -> io::Result<Outcome> {
     let guest = &subject.victim();
     let address = SocketAddr::from((guest.guest, 80));
@@ -167,11 +190,13 @@ pub fn serve(
     let before = subject.counted()?;
     let (resident, over, connections) =
         (subject.resident_kib()?, &AtomicBool::new(false), &AtomicU64::new(0));
+    let (span, answered) = (span.into(), &[const { AtomicUsize::new(0) }; 2]);
     let (kept, new, attack_frames) = std::thread::scope(|scope| {
         let attacker = attack.map(|attack| scope.spawn(move || attack.run(guest, victim, large, over)));
-        let kept = scope.spawn(move || kept_load(first, address, small, over));
-        let new = scope.spawn(move || load(NEW_EVERY, over, || Client::connect(address)?.get(small)));
-        let looked = watch(subject, duration, connections);
+        let kept = scope.spawn(move || kept_load(first, address, small, (&answered[0], over)));
+        let new = scope
+            .spawn(move || load(NEW_EVERY, (&answered[1], over), || Client::connect(address)?.get(small)));
+        let looked = watch(subject, span, answered, connections);
         over.store(true, Ordering::Relaxed);
         let ended = "neither load nor attacker panics";
         let frames = attacker.map_or(Ok(0), |attacker| attacker.join().expect(ended));
@@ -188,9 +213,14 @@ pub fn serve(
     Ok(Outcome { kept, new, attack_frames, grown_kib, connections, counted: counted.collect() })
 }
 
-fn kept_load(first: Client, address: SocketAddr, target: &str, over: &AtomicBool) -> Latencies {
+fn kept_load(
+    first: Client,
+    address: SocketAddr,
+    target: &str,
+    progress: (&AtomicUsize, &AtomicBool),
+) -> Latencies {
     let mut kept = Some(first);
-    load(KEPT_EVERY, over, || {
+    load(KEPT_EVERY, progress, || {
         let mut client = match kept.take() {
             Some(client) => client,
             None => Client::connect(address)?,
@@ -202,9 +232,19 @@ fn kept_load(first: Client, address: SocketAddr, target: &str, over: &AtomicBool
 }
 
 /// Notes the most connections that there are.
-fn watch(subject: &impl Subject, duration: Duration, connections: &AtomicU64) -> io::Result<()> {
+fn watch(
+    subject: &impl Subject,
+    span: Span,
+    answered: &[AtomicUsize; 2],
+    connections: &AtomicU64,
+) -> io::Result<()> {
     let begin = Instant::now();
-    while begin.elapsed() < duration {
+    let is_enough = || {
+        let enough =
+            answered.iter().zip(span.answered).all(|(got, wanted)| got.load(Ordering::Relaxed) >= wanted);
+        begin.elapsed() >= if enough { span.least } else { span.most }
+    };
+    while !is_enough() {
         std::thread::sleep(LOOK_EVERY);
         let counted = subject.counted()?;
         let gauge = |name| count_of(&counted, "tcp", name);

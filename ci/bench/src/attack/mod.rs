@@ -11,7 +11,7 @@ mod raw;
 mod report;
 
 pub use adversary::Attack;
-pub use honest::{Count, Latencies, Outcome, Subject, serve};
+pub use honest::{Count, Latencies, Outcome, Span, Subject, serve};
 pub(crate) use measure::measure;
 pub use options::AttackOptions;
 pub use raw::Victim;
