@@ -94,15 +94,20 @@ fn functions_take_the_time_that_they_take() {
     let seen = after.cycles - before.cycles;
     let share = seen as f64 / elapsed as f64;
     assert!((0.95..1.02).contains(&share), "{seen} cycles of {elapsed}");
-    let means = probes.each_ref().map(|probe| {
-        let seen = numbers(probe);
-        assert!(seen.returned > 100 && seen.calls - seen.returned <= 1, "{seen:?}");
-        seen.cycles as f64 / seen.returned as f64
-    });
-    for (which, part) in [(1, 0.5), (2, 0.2)] {
-        let found = means[which] / means[0];
-        assert!((part * 0.85..part * 1.15).contains(&found), "{which}: {found}, and not {part}: {means:?}");
+    // Whoever loses the CPU for a moment took longer: a second in which that falls as the parts do is among ten.
+    let mut found = Vec::new();
+    let fit = |[_, middle, inner]: &[f64; 3]| (0.425..0.575).contains(middle) && (0.17..0.23).contains(inner);
+    while found.len() < 10 && !found.last().is_some_and(fit) {
+        let before = probes.each_ref().map(numbers);
+        std::thread::sleep(Duration::from_secs(1));
+        let means = std::array::from_fn::<_, 3, _>(|which| {
+            let (seen, before) = (numbers(&probes[which]), &before[which]);
+            assert!(seen.returned - before.returned > 100 && seen.calls - seen.returned <= 1, "{seen:?}");
+            (seen.cycles - before.cycles) as f64 / (seen.returned - before.returned) as f64
+        });
+        found.push(means.map(|mean| mean / means[0]));
     }
+    assert!(found.last().is_some_and(fit), "not 0.5 and 0.2: {found:?}");
     drop(probes);
     guest.stop();
 }

@@ -44,11 +44,12 @@ impl<M: Machine> Ledger<'_, M> {
         time.outside_cycles.load(Relaxed).wrapping_add(time.steal_ns.load(Relaxed)).wrapping_add(own)
     }
 
-    /// Of `cycles` of the span that ends, those that are its own.
+    /// Of `cycles` of the span that ends, those that are its own. If the account `begins` in them, no more was taken from it than they
+    /// are: the host counts how long a thread waited for a CPU when it has one, with what passed before the account began.
     #[cold]
     #[inline(never)]
-    pub(crate) fn without_taken(&self, cycles: u64) -> u64 {
-        self.look();
+    pub(crate) fn without_taken(&self, cycles: u64, begins: bool) -> u64 {
+        self.look(if begins { cycles } else { u64::MAX });
         let taken = &self.account.taken;
         let debt = taken.debt_cycles.load(Relaxed);
         let paid = debt.min(cycles);
@@ -58,15 +59,15 @@ impl<M: Machine> Ledger<'_, M> {
         cycles - paid
     }
 
-    /// What was taken becomes a debt.
-    fn look(&self) {
+    /// What was taken, of which that many cycles are counted, becomes a debt.
+    fn look(&self, at_most: u64) {
         let (taken, time) = (&self.account.taken, self.machine.vcpu());
         let (steal_ns, outside) = (time.steal_ns.load(Relaxed), time.outside_cycles.load(Relaxed));
         let waited = taken.waited_cycles.load(Relaxed);
         let off_cpu = self.machine.ticks(steal_ns.saturating_sub(taken.seen_steal_ns.load(Relaxed)));
         let in_vmm = outside.saturating_sub(taken.seen_outside_cycles.load(Relaxed));
         let others = waited.saturating_sub(taken.seen_waited_cycles.load(Relaxed));
-        let told = self.tell(Had { off_cpu, outside: in_vmm });
+        let told = self.tell(Had { off_cpu, outside: in_vmm }.at_most(at_most));
         add(&taken.debt_cycles, told + others);
         self.seen_until(steal_ns, outside, waited);
     }
@@ -252,9 +253,14 @@ impl<M: Machine> Ledger<'_, M> {
 
     /// The environment's slice was over, and it is about to give its vCPU away: what was taken until then is taken from the span.
     pub fn slice_is_over(&self) {
-        if !cfg!(exovm_without_spans) && self.wanted.mode.load(Relaxed) & mode::ACCOUNT != 0 {
-            self.look();
+        let mode = self.wanted.mode.load(Relaxed);
+        if cfg!(exovm_without_spans) || mode & mode::ACCOUNT == 0 {
+            return;
         }
+        let begins = self.account.epoch.load(Relaxed) != mode::epoch(mode);
+        let now = self.machine.tsc();
+        let since = self.since(mode, now);
+        self.look(if begins { now.saturating_sub(since) } else { u64::MAX });
     }
 
     /// It has it again. `stopped_tsc`: when the kernel stopped it. The span that ran may be in the middle of a transition, so nothing is

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ledger::tests::{Areas, site};
+use core::sync::atomic::AtomicU64;
 
 const SPAN: usize = 0;
 const OTHER: usize = 1;
@@ -42,6 +43,15 @@ impl Areas {
         self.vcpu.entered_tsc.store(now, Relaxed);
         self.vcpu.entered_steal_ns.store(steal_ns, Relaxed);
         self.vcpu.entered_outside_cycles.store(outside, Relaxed);
+    }
+
+    /// Somebody begins to look: the VMM says since when, and what had been taken then.
+    fn begin_account(&self) {
+        let of = |word: &AtomicU64| word.load(Relaxed);
+        self.vcpu.since_steal_ns.store(of(&self.vcpu.steal_ns), Relaxed);
+        self.vcpu.since_outside_cycles.store(of(&self.vcpu.outside_cycles), Relaxed);
+        self.wanted.since_tsc.store(self.now.get(), Relaxed);
+        self.wanted.mode.store(mode::with_epoch(mode::ACCOUNT, 1), Relaxed);
     }
 
     /// Everything that was counted.
@@ -90,6 +100,32 @@ fn what_a_span_cannot_pay_the_next_pays() {
     ledger.leave(none);
     assert_eq!(areas.total(site(SPAN)), 50);
     assert_eq!(areas.all(), areas.passed());
+}
+
+#[test]
+fn wait_for_a_cpu_that_an_account_begins_in_is_no_debt_of_later_spans() {
+    for sliced in [false, true] {
+        let areas = Areas::new();
+        areas.wanted.mode.store(0, Relaxed);
+        let ledger = areas.ledger();
+        let none = ledger.enter(site(SPAN), 0);
+        areas.lose_cpu(3000);
+        // The host says all of a wait when it is over, with what was before the account.
+        areas.pass(900);
+        areas.begin_account();
+        areas.pass(100);
+        add(&areas.vcpu.steal_ns, 500);
+        if sliced {
+            ledger.slice_is_over();
+        }
+        let outer = ledger.enter(site(OTHER), 0);
+        areas.pass(40);
+        ledger.leave(outer);
+        areas.pass(7);
+        ledger.leave(none);
+        assert_eq!((areas.total(site(SPAN)), areas.total(site(OTHER))), (7, 40));
+        assert_eq!(areas.account.taken.off_cpu.total.load(Relaxed), 100);
+    }
 }
 
 #[test]
@@ -230,10 +266,7 @@ fn account_that_begins_in_a_span_leaves_out_what_was_taken_before() {
     let none = ledger.enter(site(SPAN), 0);
     areas.lose_cpu(900);
     areas.exit(80);
-    areas.wanted.since_tsc.store(areas.now.get(), Relaxed);
-    areas.vcpu.since_steal_ns.store(900, Relaxed);
-    areas.vcpu.since_outside_cycles.store(80, Relaxed);
-    areas.wanted.mode.store(mode::with_epoch(mode::ACCOUNT, 1), Relaxed);
+    areas.begin_account();
     areas.pass(50);
     areas.lose_cpu(7);
     ledger.leave(none);
@@ -251,8 +284,7 @@ fn account_that_begins_in_a_sleep_has_the_rest_of_it() {
     areas.pass(10);
     areas.kernel.left_tsc.store(areas.now.get(), Relaxed);
     areas.pass(500);
-    areas.wanted.since_tsc.store(areas.now.get(), Relaxed);
-    areas.wanted.mode.store(mode::with_epoch(mode::ACCOUNT, 1), Relaxed);
+    areas.begin_account();
     areas.pass(40);
     areas.kernel.roused_tsc.store(areas.now.get(), Relaxed);
     areas.pass(3);
@@ -332,8 +364,7 @@ fn account_that_begins_while_others_have_the_vcpu_has_none_of_that_in_a_span() {
     ledger.slice_is_over();
     areas.kernel.left_tsc.store(areas.now.get(), Relaxed);
     areas.pass(40_000);
-    areas.wanted.since_tsc.store(areas.now.get(), Relaxed);
-    areas.wanted.mode.store(mode::with_epoch(mode::ACCOUNT, 1), Relaxed);
+    areas.begin_account();
     areas.pass(60_000);
     areas.vcpu.entered_low.store(areas.now.get() as u32, Relaxed);
     areas.pass(80);

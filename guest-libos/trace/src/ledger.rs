@@ -194,10 +194,11 @@ impl<'a, M: Machine> Ledger<'a, M> {
     #[inline(always)]
     pub(crate) fn account_to(&self, mode: u32, now: u64, ended: SiteId) {
         let account = self.account;
+        let begins = account.epoch.load(Relaxed) != mode::epoch(mode);
         let since = self.since(mode, now);
         let mut cycles = now.saturating_sub(since);
         if self.taken() != account.taken.seen.load(Relaxed) {
-            cycles = self.without_taken(cycles);
+            cycles = self.without_taken(cycles, begins);
         }
         add(&account.sites[ended.0 as usize].total, cycles);
         // Not back in time, should the end of a slice have come in between.

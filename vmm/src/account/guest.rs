@@ -158,6 +158,9 @@ impl Open {
         };
         let (off_cpu, outside) =
             taken_until.since(seen_steal_ns.load(Relaxed), seen_outside.load(Relaxed), tsc_khz);
+        // A wait that the account began in is told with what was before.
+        let off_cpu = off_cpu.min(elapsed);
+        let outside = outside.min(elapsed - off_cpu);
         let running =
             [waiting, off_cpu, outside, owed].iter().fold(elapsed, |left, &part| left.saturating_sub(part));
         Self { running, waiting, off_cpu, outside, ran: until.saturating_sub(got), vcpu }
