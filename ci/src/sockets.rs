@@ -34,7 +34,10 @@ pub fn uses_ecn(socket: &TcpStream) -> bool {
 /// The path MTU that the socket goes by, in bytes.
 pub fn path_mtu_bytes(socket: &TcpStream) -> u32 {
     let mut mtu: libc::c_int = 0;
-    get(socket, libc::IPPROTO_IP, libc::IP_MTU, &mut mtu);
+    let is_ipv4 = socket.local_addr().expect("a socket with an address").is_ipv4();
+    let (level, name) =
+        if is_ipv4 { (libc::IPPROTO_IP, libc::IP_MTU) } else { (libc::IPPROTO_IPV6, libc::IPV6_MTU) };
+    get(socket, level, name, &mut mtu);
     mtu as u32
 }
 

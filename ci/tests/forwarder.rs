@@ -1,12 +1,14 @@
-//! The forwarder between Linux's sockets, and what passes through it that a relay on sockets ([`exovm_ci::relay`]) hides.
+//! The forwarder between Linux's sockets, over IPv4 and IPv6, and what passes through it that a relay on sockets
+//! ([`exovm_ci::relay`]) hides.
 
-use exovm_ci::routed::{ROUTER, ROUTER_OF_CLIENTS, Routed, SERVER};
+use exovm_ci::routed::{Routed, Version, guest, image, router_of_clients, server};
 use exovm_ci::sockets::{path_mtu_bytes, reset, state, state_of, unacknowledged_bytes, unread_bytes};
-use exovm_ci::{Guest, Site, relay};
+use exovm_ci::{Guest, GuestBuilder, Site, relay};
 use exovm_netns::in_namespace;
 use pcap_file::pcapng::{Block, PcapNgReader};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,36 +19,63 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long nothing must happen until it is believed that nothing does.
 const STILL: Duration = Duration::from_millis(400);
 
-fn forwarder_to(to: SocketAddrV4) -> Guest {
-    let options = [format!("--listen={LISTEN}"), format!("--to={to}")];
-    Guest::image("forwarder").gateway(ROUTER).arguments(&[&options[0], &options[1]]).start()
+/// A forwarder on TAP 0 that leads to these servers.
+fn forwarder_to(servers: [SocketAddr; 2]) -> GuestBuilder {
+    let [ipv4, ipv6] = servers;
+    let options = [format!("--listen={LISTEN}"), format!("--to={ipv4},{ipv6}")];
+    image("forwarder", 0).arguments(&[&options[0], &options[1]])
 }
 
-fn server_address() -> SocketAddrV4 {
-    SocketAddrV4::new(SERVER, SERVER_PORT)
+/// Ports of the servers' host.
+fn servers() -> [SocketAddr; 2] {
+    Version::ALL.map(|version| server(version, SERVER_PORT))
 }
 
-/// A forwarder and a relay to the same server, and where clients find them.
+/// A forwarder and relays to the same servers, and where clients find them.
 struct Both {
     routed: Routed,
     guest: Guest,
-    forwarder: SocketAddrV4,
-    relay: SocketAddrV4,
+}
+
+/// Where a client connects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Through {
+    Forwarder(Version),
+    Relay(Version),
+}
+
+impl Through {
+    /// The forwarder and the relay, over each version.
+    fn all() -> impl Iterator<Item = Self> {
+        Version::ALL.into_iter().flat_map(|version| [Self::Forwarder(version), Self::Relay(version)])
+    }
+
+    fn is_relay(self) -> bool {
+        matches!(self, Self::Relay(_))
+    }
+
+    fn address(self) -> SocketAddr {
+        match self {
+            Self::Forwarder(version) => guest(version, 0, LISTEN),
+            Self::Relay(version) => router_of_clients(version, LISTEN),
+        }
+    }
 }
 
 impl Both {
     fn start() -> Self {
         let routed = Routed::build();
-        let guest = forwarder_to(server_address());
-        let forwarder = guest.network().guest_socket(LISTEN);
-        let relay = SocketAddrV4::new(ROUTER_OF_CLIENTS, LISTEN);
-        relay::relay(TcpListener::bind(relay).expect("a free port"), server_address().into());
-        Self { routed, guest, forwarder, relay }
+        let guest = forwarder_to(servers()).start();
+        for version in Version::ALL {
+            let listener = TcpListener::bind(router_of_clients(version, LISTEN)).expect("a free port");
+            relay::relay(listener, server(version, SERVER_PORT));
+        }
+        Self { routed, guest }
     }
 
     /// A client's and the server's end of one connection.
-    fn connection(&self, through: SocketAddrV4, listener: &TcpListener) -> (TcpStream, TcpStream) {
-        let client = self.routed.connect(through).expect("a connection");
+    fn connection(&self, through: Through, listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let client = self.routed.connect(through.address()).expect("a connection");
         let (server, _) = listener.accept().expect("a connection");
         for socket in [&client, &server] {
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -75,13 +104,13 @@ fn bytes_of_many_connections_arrive_both_ways_as_they_were_sent() {
     in_namespace!(|| {
         let routed = Routed::build();
         let listener = routed.listen(SERVER_PORT);
-        let guest = forwarder_to(server_address());
-        let address = guest.network().guest_socket(LISTEN);
+        let forwarder = forwarder_to(servers()).start();
         thread::scope(|scope| {
             for number in 0..CONNECTIONS {
+                let address = guest(Version::ALL[number % 2], 0, LISTEN);
                 let mut client = routed.connect(address).expect("a connection");
                 let (mut server, from) = listener.accept().expect("a connection");
-                assert_eq!(from.ip(), *address.ip(), "the server sees the forwarder");
+                assert_eq!(from.ip().to_canonical(), address.ip(), "the server sees the forwarder");
                 for (socket, seed) in [(&mut client, number), (&mut server, number + 100)] {
                     let mut writer = socket.try_clone().unwrap();
                     scope.spawn(move || {
@@ -99,7 +128,7 @@ fn bytes_of_many_connections_arrive_both_ways_as_they_were_sent() {
             }
         });
         // What it says of itself, against what was done.
-        let statistics = guest.statistics();
+        let statistics = forwarder.statistics();
         let forward = |name| statistics.value("forward", name).unwrap_or_else(|| panic!("no {name}"));
         let (connections, bytes) = (CONNECTIONS as u64, (CONNECTIONS * BYTES) as u64);
         assert_eq!([forward("opened"), forward("established")], [connections; 2]);
@@ -110,12 +139,16 @@ fn bytes_of_many_connections_arrive_both_ways_as_they_were_sent() {
             assert!((bytes..2 * bytes).contains(&forward(way)), "{way}: {} of {bytes}", forward(way));
         }
         assert_eq!([forward("not_listened"), forward("no_flow"), forward("nic_refused")], [0; 3]);
-        let other = guest.network().guest_socket(LISTEN + 1).into();
-        let nobody = routed.clients.run(|| TcpStream::connect_timeout(&other, Duration::from_millis(300)));
-        assert!(nobody.expect("in the namespace").is_err());
-        let statistics = guest.statistics();
-        assert_eq!(statistics.value("forward", "not_listened"), Some(1));
-        let (_, log) = guest.end_with_log();
+        assert!(forward("arp_requests") >= 1 && forward("neighbour_solicitations") >= 1);
+        for version in Version::ALL {
+            let other = guest(version, 0, LISTEN + 1);
+            let nobody =
+                routed.clients.run(|| TcpStream::connect_timeout(&other, Duration::from_millis(300)));
+            assert!(nobody.expect("in the namespace").is_err());
+        }
+        let statistics = forwarder.statistics();
+        assert_eq!(statistics.value("forward", "not_listened"), Some(2));
+        let (_, log) = forwarder.end_with_log();
         let said = format!("{CONNECTIONS} connections; to the server");
         assert!(log.iter().any(|line| line.contains(&said)), "{log:?}");
     });
@@ -125,12 +158,16 @@ fn bytes_of_many_connections_arrive_both_ways_as_they_were_sent() {
 fn dead_server_refuses_through_the_forwarder_and_a_relay_accepts_in_its_place() {
     in_namespace!(|| {
         let both = Both::start();
-        let refused = both.routed.connect(both.forwarder).expect_err("nobody listens");
-        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{refused}");
-        let mut accepted = both.routed.connect(both.relay).expect("the relay accepts");
-        accepted.set_read_timeout(Some(PATIENCE)).unwrap();
-        // What it has to tell comes later, and is another thing: an end without a byte.
-        assert_eq!(accepted.read(&mut [0]).unwrap_or(0), 0);
+        for version in Version::ALL {
+            let through = Through::Forwarder(version).address();
+            let refused = both.routed.connect(through).expect_err("nobody listens");
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{refused}");
+            let relay = Through::Relay(version).address();
+            let mut accepted = both.routed.connect(relay).expect("the relay accepts");
+            accepted.set_read_timeout(Some(PATIENCE)).unwrap();
+            // What it has to tell comes later, and is another thing: an end without a byte.
+            assert_eq!(accepted.read(&mut [0]).unwrap_or(0), 0);
+        }
         both.guest.stop();
     });
 }
@@ -140,8 +177,7 @@ fn reset_reaches_the_other_end_and_a_relay_makes_a_good_end_of_it() {
     in_namespace!(|| {
         let both = Both::start();
         let listener = both.routed.listen(SERVER_PORT);
-        let mut heard = Vec::new();
-        for through in [both.forwarder, both.relay] {
+        for through in Through::all() {
             for client_resets in [true, false] {
                 let (mut client, mut server) = both.connection(through, &listener);
                 client.write_all(b"half of").unwrap();
@@ -150,15 +186,11 @@ fn reset_reaches_the_other_end_and_a_relay_makes_a_good_end_of_it() {
                 client.read_exact(&mut [0; 7]).unwrap();
                 let (resets, mut hears) = if client_resets { (client, server) } else { (server, client) };
                 reset(resets);
-                heard.push(hears.read(&mut [0; 8]).map_err(|error| error.kind()));
+                let heard = hears.read(&mut [0; 8]).map_err(|error| error.kind());
+                let expected = if through.is_relay() { Ok(0) } else { Err(ErrorKind::ConnectionReset) };
+                assert_eq!(heard, expected, "{through:?}");
             }
         }
-        let reset = Err(ErrorKind::ConnectionReset);
-        assert_eq!(
-            heard,
-            [reset, reset, Ok(0), Ok(0)],
-            "through the forwarder twice, then through the relay"
-        );
         both.guest.stop();
     });
 }
@@ -168,22 +200,24 @@ fn half_closed_connection_goes_on_the_other_way() {
     in_namespace!(|| {
         let both = Both::start();
         let listener = both.routed.listen(SERVER_PORT);
-        let (mut client, mut server) = both.connection(both.forwarder, &listener);
-        client.write_all(b"question").unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-        let mut question = String::new();
-        server.read_to_string(&mut question).unwrap();
-        assert_eq!(question, "question");
-        wait_until("the server's acknowledgment of the FIN", || state_of(&client) == state::FIN_WAIT_2);
-        let answer = pattern(3, 1 << 20);
-        let sender = thread::spawn({
-            let answer = answer.clone();
-            move || server.write_all(&answer).expect("the client reads")
-        });
-        let mut got = Vec::new();
-        client.read_to_end(&mut got).unwrap();
-        sender.join().unwrap();
-        assert!(got == answer, "{} bytes", got.len());
+        for version in Version::ALL {
+            let (mut client, mut server) = both.connection(Through::Forwarder(version), &listener);
+            client.write_all(b"question").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut question = String::new();
+            server.read_to_string(&mut question).unwrap();
+            assert_eq!(question, "question");
+            wait_until("the server's acknowledgment of the FIN", || state_of(&client) == state::FIN_WAIT_2);
+            let answer = pattern(3, 1 << 20);
+            let sender = thread::spawn({
+                let answer = answer.clone();
+                move || server.write_all(&answer).expect("the client reads")
+            });
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).unwrap();
+            sender.join().unwrap();
+            assert!(got == answer, "{} bytes", got.len());
+        }
         both.guest.stop();
     });
 }
@@ -193,21 +227,17 @@ fn data_and_fin_are_acknowledged_when_the_server_has_them_and_by_a_relay_before(
     in_namespace!(|| {
         let both = Both::start();
         let listener = both.routed.listen(SERVER_PORT);
-        for (through, state_now) in [(both.forwarder, state::FIN_WAIT_1), (both.relay, state::FIN_WAIT_2)] {
+        for through in Through::all() {
+            let state_now = if through.is_relay() { state::FIN_WAIT_2 } else { state::FIN_WAIT_1 };
             let (mut client, mut server) = both.connection(through, &listener);
             // As if the server's network had gone.
             both.routed.to_servers.down().unwrap();
             client.write_all(b"is it there?").unwrap();
             client.shutdown(Shutdown::Write).unwrap();
             thread::sleep(STILL);
-            let is_relay = through == both.relay;
-            assert_eq!(
-                unacknowledged_bytes(&client) == 0,
-                is_relay,
-                "{through}: {}",
-                unacknowledged_bytes(&client)
-            );
-            assert_eq!(state_of(&client), state_now, "{through}");
+            let unacknowledged = unacknowledged_bytes(&client);
+            assert_eq!(unacknowledged == 0, through.is_relay(), "{through:?}: {unacknowledged}");
+            assert_eq!(state_of(&client), state_now, "{through:?}");
             both.routed.to_servers.up().unwrap();
             let mut got = String::new();
             server.read_to_string(&mut got).unwrap();
@@ -223,7 +253,7 @@ fn closed_window_stops_the_sender_and_a_relay_takes_what_the_server_does_not() {
     in_namespace!(|| {
         let both = Both::start();
         let listener = both.routed.listen(SERVER_PORT);
-        for through in [both.forwarder, both.relay] {
+        for through in Through::all() {
             let (mut client, mut server) = both.connection(through, &listener);
             client.set_write_timeout(Some(STILL)).unwrap();
             let sent = pattern(5, 64 << 20);
@@ -235,7 +265,7 @@ fn closed_window_stops_the_sender_and_a_relay_takes_what_the_server_does_not() {
             // Its probes are answered, and nothing goes on.
             thread::sleep(STILL);
             let (acknowledged, arrived) = (written - unacknowledged_bytes(&client), unread_bytes(&server));
-            if through == both.forwarder {
+            if !through.is_relay() {
                 assert_eq!(acknowledged, arrived, "what is acknowledged is what the server's host has");
             } else {
                 assert!(
@@ -261,28 +291,30 @@ fn path_mtu_messages_reach_the_sender_whose_segments_are_too_large() {
         let routed = Routed::build();
         let listener = routed.listen(SERVER_PORT);
         routed.to_servers.set_mtu(MTU_BYTES).unwrap();
-        let guest = forwarder_to(server_address());
-        let mut client = routed.connect(guest.network().guest_socket(LISTEN)).expect("a connection");
-        let (mut server, _) = listener.accept().unwrap();
-        assert_eq!(path_mtu_bytes(&client), 1500, "nobody knows yet");
-        let sent = pattern(7, 4 << 20);
-        let sender = thread::spawn({
-            let sent = sent.clone();
-            move || {
-                client.write_all(&sent).expect("the server reads");
-                client
-            }
-        });
-        server.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut got = vec![0; sent.len()];
-        server.read_exact(&mut got).unwrap();
-        assert!(got == sent);
-        assert_eq!(path_mtu_bytes(&sender.join().unwrap()), MTU_BYTES);
-        guest.stop();
+        let forwarder = forwarder_to(servers()).start();
+        for version in Version::ALL {
+            let mut client = routed.connect(guest(version, 0, LISTEN)).expect("a connection");
+            let (mut server, _) = listener.accept().unwrap();
+            assert_eq!(path_mtu_bytes(&client), 1500, "nobody knows yet");
+            let sent = pattern(7, 4 << 20);
+            let sender = thread::spawn({
+                let sent = sent.clone();
+                move || {
+                    client.write_all(&sent).expect("the server reads");
+                    client
+                }
+            });
+            server.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut got = vec![0; sent.len()];
+            server.read_exact(&mut got).unwrap();
+            assert!(got == sent);
+            assert_eq!(path_mtu_bytes(&sender.join().unwrap()), MTU_BYTES);
+        }
+        forwarder.stop();
     });
 }
 
-/// A TCP frame as the capture has it: time to live, and all behind the addresses and ports but the checksum.
+/// A TCP frame as the capture has it: time to live, and all but the addresses, ports and checksums.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     to_guest: bool,
@@ -297,16 +329,20 @@ fn capture(path: &std::path::Path) -> Vec<Seen> {
     while let Some(block) = reader.next_block() {
         let Block::EnhancedPacket(packet) = block.expect("a block") else { continue };
         let frame = packet.data.as_ref();
-        if frame.len() < 54 || frame[12..14] != [8, 0] || frame[23] != 6 {
-            continue;
-        }
+        // The IP header up to the time to live, without it; where that is, and where TCP begins.
+        let (before, time_to_live_at, tcp_at) = match (frame.len(), frame.get(12..14)) {
+            (54.., Some([8, 0])) if frame[23] == 6 => (14..22, 22, 34),
+            (74.., Some([0x86, 0xdd])) if frame[20] == 6 => (14..21, 21, 54),
+            _ => continue,
+        };
         let direction = packet.options.iter().find_map(|option| match option {
             pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption::Flags(flags) => Some(flags & 3),
             _ => None,
         });
-        // IP: length, identification, flags; TCP: sequence numbers to window, urgent pointer, options, data.
-        let rest = [&frame[14..22], &frame[38..50], &frame[52..]].concat();
-        frames.push(Seen { to_guest: direction == Some(TO_GUEST), time_to_live: frame[22], rest });
+        // TCP: sequence numbers to window, urgent pointer, options, data.
+        let rest = [&frame[before], &frame[tcp_at + 4..tcp_at + 16], &frame[tcp_at + 18..]].concat();
+        let time_to_live = frame[time_to_live_at];
+        frames.push(Seen { to_guest: direction == Some(TO_GUEST), time_to_live, rest });
     }
     frames
 }
@@ -318,26 +354,22 @@ fn sequence_numbers_options_and_data_are_the_same_at_both_ends() {
         let path = dir.path().join("forwarder.pcapng");
         let routed = Routed::build();
         let listener = routed.listen(SERVER_PORT);
-        let options = [format!("--listen={LISTEN}"), format!("--to={}", server_address())];
-        let guest = Guest::image("forwarder")
-            .gateway(ROUTER)
-            .arguments(&[&options[0], &options[1]])
-            .pcap(&path)
-            .start();
-        let mut client = routed.connect(guest.network().guest_socket(LISTEN)).expect("a connection");
-        let (mut server, _) = listener.accept().unwrap();
-        for size in [1, 100, 1448, 20_000, 200_000] {
-            let sent = pattern(size, size);
-            client.write_all(&sent).unwrap();
-            let mut got = vec![0; size];
-            server.read_exact(&mut got).unwrap();
-            server.write_all(&got).unwrap();
-            client.read_exact(&mut got).unwrap();
-            assert!(got == sent);
+        let forwarder = forwarder_to(servers()).pcap(&path).start();
+        for version in Version::ALL {
+            let mut client = routed.connect(guest(version, 0, LISTEN)).expect("a connection");
+            let (mut server, _) = listener.accept().unwrap();
+            for size in [1, 100, 1448, 20_000, 200_000] {
+                let sent = pattern(size, size);
+                client.write_all(&sent).unwrap();
+                let mut got = vec![0; size];
+                server.read_exact(&mut got).unwrap();
+                server.write_all(&got).unwrap();
+                client.read_exact(&mut got).unwrap();
+                assert!(got == sent);
+            }
         }
-        drop((client, server));
         thread::sleep(STILL);
-        guest.stop();
+        forwarder.stop();
         let mut waiting: Vec<Seen> = Vec::new();
         let mut pairs = 0;
         for frame in capture(&path) {
@@ -351,7 +383,7 @@ fn sequence_numbers_options_and_data_are_the_same_at_both_ends() {
             pairs += 1;
         }
         assert!(waiting.is_empty(), "went nowhere: {waiting:?}");
-        assert!(pairs > 20, "{pairs} frames");
+        assert!(pairs > 40, "{pairs} frames");
     });
 }
 
@@ -361,16 +393,83 @@ fn cheetah_serves_through_the_forwarder_in_the_same_process() {
         let routed = Routed::build();
         let body = "x".repeat(300_000);
         let site = Site::new().file("index.html", "behind").file("large", &body);
-        let cheetah = Guest::image("cheetah").site(&site).tap(1).gateway([10, 80, 1, 1].into()).start();
-        let guest = forwarder_to(cheetah.network().guest_socket(80));
-        let address = guest.network().guest_socket(LISTEN);
-        for _ in 0..20 {
-            let connected = routed.clients.run(|| exovm_ci::Client::connect(address));
-            let mut client = connected.unwrap().expect("a connection");
-            assert_eq!(client.get("/").unwrap().text(), "behind");
-            assert_eq!(client.get("/large").unwrap().text(), body);
+        let cheetah = image("cheetah", 1).site(&site).start();
+        let forwarder = forwarder_to(Version::ALL.map(|version| guest(version, 1, 80))).start();
+        for (version, option) in Version::ALL.into_iter().zip(["-4", "-6"]) {
+            let address = guest(version, 0, LISTEN);
+            for (name, content) in [("", "behind"), ("large", &body)] {
+                let url = format!("http://{address}/{name}");
+                let mut curl = Command::new("curl");
+                curl.args([
+                    option,
+                    "--silent",
+                    "--show-error",
+                    "--fail",
+                    "--globoff",
+                    "--max-time",
+                    "60",
+                    &url,
+                ]);
+                let output = routed.clients.start_here(&mut curl).output().expect("this test needs curl");
+                assert!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr));
+                assert!(output.stdout == content.as_bytes(), "{url}: {} bytes", output.stdout.len());
+            }
+            for _ in 0..20 {
+                let connected = routed.clients.run(|| exovm_ci::Client::connect(address));
+                let mut client = connected.unwrap().expect("a connection");
+                assert_eq!(client.get("/").unwrap().text(), "behind");
+                assert_eq!(client.get("/large").unwrap().text(), body);
+            }
         }
-        guest.stop();
+        forwarder.stop();
         cheetah.stop();
+    });
+}
+
+#[test]
+fn client_of_a_version_without_a_server_is_refused_at_once_and_the_log_says_why() {
+    in_namespace!(|| {
+        let routed = Routed::build();
+        let _listener = routed.listen(SERVER_PORT);
+        for version in Version::ALL {
+            let options = [format!("--listen={LISTEN}"), format!("--to={}", server(version, SERVER_PORT))];
+            let forwarder = image("forwarder", 0).arguments(&[&options[0], &options[1]]).start();
+            routed.connect(guest(version, 0, LISTEN)).expect("a connection");
+            let other = if version == Version::Ipv4 { Version::Ipv6 } else { Version::Ipv4 };
+            let refused = routed.connect(guest(other, 0, LISTEN)).expect_err("nobody to go to");
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{refused}");
+            // Whatever the router held back and the client repeated before they knew where the forwarder is.
+            let statistics = forwarder.statistics();
+            let [dropped, told] = ["no_server", "errors_sent"]
+                .map(|name| statistics.value("forward", name).expect("a counter"));
+            assert!(dropped >= 1 && dropped == told, "{dropped} SYNs, {told} errors");
+            forwarder.wait_for_log(&format!("are refused: --to has no {other} server"));
+            forwarder.stop();
+        }
+    });
+}
+
+#[test]
+fn server_of_a_version_that_the_interface_does_not_have_is_named_at_the_start() {
+    in_namespace!(|| {
+        let start = |builder: GuestBuilder, to: &str| {
+            let (end, log) = builder.arguments(&["--listen=80", to]).launch().wait();
+            assert_eq!(end, exovm::machine::End::PowerOff { status: 1 });
+            log.join("\n")
+        };
+        let log = start(Guest::image("forwarder"), "--to=[2001:db8::2]:80");
+        assert!(
+            log.contains("no IPv6 address; start the machine with --net tap=...,ip6=ADDRESS/BITS"),
+            "{log}"
+        );
+        let log = start(Guest::image("forwarder").without_ipv4().ipv6_auto(), "--to=[2001:db8::2]:80");
+        assert!(log.contains("in place of ip6=auto"), "{log}");
+        let log = start(image("forwarder", 0).without_ipv4(), "--to=10.0.0.2:80");
+        assert!(
+            log.contains("no IPv4 address; start the machine with --net tap=...,ip=ADDRESS/BITS"),
+            "{log}"
+        );
+        let log = start(image("forwarder", 0), "--to=10.0.0.2:80,10.0.0.3:80");
+        assert!(log.contains("[2001:db8::2]:80") && log.contains("--help"), "{log}");
     });
 }

@@ -6,17 +6,24 @@ use exovm_ci::site::Pattern;
 use exovm_ci::swamp::swamp_of;
 use exovm_ci::{Guest, Site};
 use exovm_netns::in_namespace;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-const CHEETAH: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 2);
-const FORWARDER: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 3);
-const WEBSWAMP: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 4);
+/// A machine's addresses.
+type Addresses = (Ipv4Addr, Ipv6Addr);
 
-/// Runs them, and asserts that every answer came, by way of the forwarder.
-fn run(faults: Option<&str>) {
+const CHEETAH: Addresses = addresses(2);
+const FORWARDER: Addresses = addresses(3);
+const WEBSWAMP: Addresses = addresses(4);
+
+const fn addresses(number: u8) -> Addresses {
+    (Ipv4Addr::new(10, 80, 0, number), Ipv6Addr::new(0x2001, 0xdb8, 0, 0x80, 0, 0, 0, number as u16))
+}
+
+/// Runs them, and asserts that every answer came, by way of the forwarder at one of its addresses.
+fn run(of: fn(Addresses) -> IpAddr, faults: Option<&str>) {
     let ports = link::switch(3).expect("a switch");
-    let on = |image: &str, port: usize, address| {
-        let guest = Guest::image(image).link(&ports[port], address);
+    let on = |image: &str, port: usize, (ipv4, ipv6): Addresses| {
+        let guest = Guest::image(image).link(&ports[port], ipv4).ipv6(ipv6);
         match faults {
             Some(faults) => guest.impair(&format!("{faults},seed={port}")),
             None => guest,
@@ -24,9 +31,10 @@ fn run(faults: Option<&str>) {
     };
     let site = Site::new().file("body", Pattern::bytes(1, 20_000));
     let cheetah = on("cheetah", 0, CHEETAH).site(&site).start();
-    let to = format!("--to={CHEETAH}:80");
+    let at = |addresses: Addresses, port| SocketAddr::new(of(addresses), port);
+    let to = format!("--to={}", at(CHEETAH, 80));
     let forwarder = on("forwarder", 1, FORWARDER).arguments(&["--listen=8000", &to]).start();
-    let target = format!("--target=http://{FORWARDER}:8000/body --connections=8 --duration=2s");
+    let target = format!("--target=http://{}/body --connections=8 --duration=2s", at(FORWARDER, 8000));
     let outcome = swamp_of(on("webswamp", 2, WEBSWAMP), &target);
     assert_eq!((outcome.status, outcome.errors()), (0, 0), "{:#}", outcome.report);
     let answered = outcome.number("answered");
@@ -42,12 +50,32 @@ fn run(faults: Option<&str>) {
     cheetah.stop();
 }
 
+fn ipv4((ipv4, _): Addresses) -> IpAddr {
+    ipv4.into()
+}
+
+fn ipv6((_, ipv6): Addresses) -> IpAddr {
+    ipv6.into()
+}
+
+const FAULTS: &str = "loss=1%,delay=1ms,reorder=1%,duplicate=1%";
+
 #[test]
 fn webswamp_is_served_by_cheetah_through_the_forwarder() {
-    in_namespace!(|| run(None));
+    in_namespace!(|| run(ipv4, None));
 }
 
 #[test]
 fn webswamp_is_served_through_the_forwarder_over_links_with_faults() {
-    in_namespace!(|| run(Some("loss=1%,delay=1ms,reorder=1%,duplicate=1%")));
+    in_namespace!(|| run(ipv4, Some(FAULTS)));
+}
+
+#[test]
+fn webswamp_is_served_by_cheetah_through_the_forwarder_over_ipv6() {
+    in_namespace!(|| run(ipv6, None));
+}
+
+#[test]
+fn webswamp_is_served_through_the_forwarder_over_ipv6_and_links_with_faults() {
+    in_namespace!(|| run(ipv6, Some(FAULTS)));
 }

@@ -165,6 +165,12 @@ impl GuestBuilder {
         self
     }
 
+    /// What the guest with IPv6 takes for its router; none if not said.
+    pub fn gateway6(mut self, address: Ipv6Addr) -> Self {
+        self.ipv6.gateway = address.octets();
+        self
+    }
+
     /// The guest has IPv6, and uses what routers advertise ([`Machine::ipv6_addresses`]).
     pub fn ipv6_auto(mut self) -> Self {
         self.ipv6.mode = abi::boot::ipv6::AUTOMATIC;

@@ -101,7 +101,7 @@ pub(crate) fn expected(frame: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// The Internet checksum (RFC 1071) of some bytes.
-fn checksum(parts: &[&[u8]]) -> [u8; 2] {
+pub(crate) fn checksum(parts: &[&[u8]]) -> [u8; 2] {
     let mut sum = 0u64;
     for part in parts {
         for pair in part.chunks(2) {

@@ -358,7 +358,7 @@ group! {
         arp_replies: Counter of "packets",
         /// Echo requests answered.
         echo_replies: Counter of "packets",
-        /// ICMP errors of the forwarder's own: time exceeded, host unreachable.
+        /// ICMP errors of the forwarder's own: time exceeded, host and port unreachable.
         errors_sent: Counter of "packets",
         /// Dropped: cut short, lengths that do not add up, or flags that no TCP sends.
         malformed: Counter of "frames",
@@ -370,9 +370,9 @@ group! {
         not_for_us: Counter of "frames",
         /// Dropped: a fragment.
         fragment: Counter of "frames",
-        /// Dropped: an IP header with options.
+        /// Dropped: an IP header with options or extensions.
         ip_options: Counter of "frames",
-        /// Dropped: neither TCP, ICMP over IPv4, nor ARP.
+        /// Dropped: neither TCP nor ICMP over a version of IP that the forwarder has an address of, nor ARP.
         unsupported: Counter of "frames",
         /// Dropped: for a port that nobody listens on.
         not_listened: Counter of "frames",
@@ -390,6 +390,12 @@ group! {
         icmp: Counter of "frames",
         /// Frames that the NIC did not take.
         nic_refused: Counter of "frames",
+        /// Neighbor solicitations sent, for the server or the router.
+        neighbour_solicitations: Counter of "packets",
+        /// Neighbor solicitations answered.
+        neighbour_advertisements: Counter of "packets",
+        /// Dropped: for the port that is listened on, by a version of IP that no server has.
+        no_server: Counter of "frames",
     }
 }
 

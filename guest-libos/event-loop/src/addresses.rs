@@ -2,6 +2,7 @@
 
 use abi::boot::{Ipv6Status, address_state};
 use alloc::vec::Vec;
+use core::net::Ipv6Addr;
 use core::sync::atomic::Ordering;
 use exos_net::{AddressConflict, AddressState, ConflictOutcome, Data, Instant, Ipv6Address, Stack};
 use exos_runtime::pages;
@@ -51,14 +52,19 @@ fn is_used(state: AddressState) -> bool {
 fn write(status: &Ipv6Status, address: Option<&Ipv6Address>) {
     status.state.store(address_state::NONE, Ordering::Release);
     let Some(address) = address else { return };
-    let bits = address.ip.to_bits();
-    status.high.store((bits >> 64) as u64, Ordering::Release);
-    status.low.store(bits as u64, Ordering::Release);
     let state = match address.state {
         AddressState::Tentative => address_state::TENTATIVE,
         AddressState::Duplicate => address_state::DUPLICATE,
         AddressState::Preferred | AddressState::Deprecated => address_state::USED,
     };
+    tell(status, address.ip, state);
+}
+
+/// Writes an address and its state, a value of [`address_state`], where there was none.
+pub(crate) fn tell(status: &Ipv6Status, address: Ipv6Addr, state: u32) {
+    let bits = address.to_bits();
+    status.high.store((bits >> 64) as u64, Ordering::Release);
+    status.low.store(bits as u64, Ordering::Release);
     status.state.store(state, Ordering::Release);
 }
 

@@ -1,7 +1,7 @@
 //! The network interface that a program runs on, as the VMM describes it.
 
 use crate::StartError;
-use abi::boot::{DEVICE_NET, Device, ipv6, probing};
+use abi::boot::{DEVICE_NET, Device, address_state, ipv6, probing};
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use exos_net::{Config, Ipv6Config, MacAddress, OnConflict, Probing, TxChecksum};
@@ -51,13 +51,6 @@ impl Interface {
         })
     }
 
-    /// The first, which must have an IPv4 address of its own.
-    pub fn first_with_ipv4() -> Result<Self, StartError> {
-        Self::first().and_then(|interface| {
-            if interface.address.is_unspecified() { Err(StartError::NoIpv4Address) } else { Ok(interface) }
-        })
-    }
-
     /// Whether a DHCP server is to be asked for its address.
     pub fn asks_dhcp(&self) -> bool {
         self.asks_dhcp
@@ -66,6 +59,22 @@ impl Interface {
     /// Whether it has IPv6.
     pub fn has_ipv6(&self) -> bool {
         self.ipv6.mode != ipv6::OFF
+    }
+
+    /// Whether it uses what IPv6 routers advertise.
+    pub fn hears_routers(&self) -> bool {
+        self.ipv6.mode == ipv6::AUTOMATIC
+    }
+
+    /// The IPv6 address that it was given, the bits of it that all of the link share, and where packets for others go.
+    pub fn given_ipv6(&self) -> Option<(Ipv6Addr, u8, Option<Ipv6Addr>)> {
+        let address = host(self.ipv6.address).filter(|_| self.has_ipv6())?;
+        Some((address, self.ipv6.prefix_len as u8, host(self.ipv6.gateway)))
+    }
+
+    /// Tells the machine that this IPv6 address is used, where no stack does: by a [`crate::Tenant`] of frames.
+    pub fn tell_ipv6_address(&self, address: Ipv6Addr) {
+        crate::addresses::tell(&pages::status().ipv6[0], address, address_state::USED);
     }
 
     /// The first, with an address or to ask for one.
@@ -120,7 +129,6 @@ impl Interface {
     }
 
     fn ipv6_config(&self) -> Ipv6Config {
-        let host = |octets: [u8; 16]| Some(Ipv6Addr::from(octets)).filter(|host| !host.is_unspecified());
         let prefix_len = self.ipv6.prefix_len as u8;
         let addresses: Vec<_> = host(self.ipv6.address).map(|ip| (ip, prefix_len)).into_iter().collect();
         Ipv6Config {
@@ -131,4 +139,9 @@ impl Interface {
             ..Ipv6Config::default()
         }
     }
+}
+
+/// An address, if it is one.
+fn host(octets: [u8; 16]) -> Option<Ipv6Addr> {
+    Some(Ipv6Addr::from(octets)).filter(|host| !host.is_unspecified())
 }

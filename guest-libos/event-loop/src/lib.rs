@@ -48,8 +48,6 @@ pub enum StartError {
     NoAddress,
     /// Other hosts have all of its addresses.
     AddressesTaken,
-    /// It has no IPv4 address.
-    NoIpv4Address,
     /// The queues cannot be bound.
     Nic(OpenError),
     /// An option of the image for the stack has a value that is none.
@@ -73,9 +71,6 @@ impl core::fmt::Display for StartError {
             }
             Self::AddressesTaken => f.write_str(
                 "other hosts on the link have our addresses, and none is left; start the machine with others (ip= or ip6= of --net)",
-            ),
-            Self::NoIpv4Address => f.write_str(
-                "the interface has no IPv4 address, which this program needs; start the machine with --net tap=...,ip=ADDRESS/BITS",
             ),
             Self::Nic(error) => write!(f, "the NIC's queues cannot be bound: {error}"),
             Self::Option(error) => write!(f, "{error}"),

@@ -13,12 +13,6 @@ impl Difference {
         self
     }
 
-    /// An address that is another now.
-    #[inline(always)]
-    pub(crate) fn address(self, old: u32, new: u32) -> Self {
-        self.word((old >> 16) as u16, (new >> 16) as u16).word(old as u16, new as u16)
-    }
-
     /// The checksum that was `old`: RFC 1624 equation 3, HC' = ~(~HC + ~m + m').
     #[inline(always)]
     pub(crate) fn of_checksum(self, old: u16) -> u16 {
@@ -41,14 +35,15 @@ fn fold(mut sum: u32) -> u16 {
     sum as u16
 }
 
-/// The sum of bytes that lie in `first` and then in `second`, as words in network order; 0xFFFF if they contain a right checksum.
-pub(crate) fn sum(first: &[u8], second: &[u8]) -> u16 {
-    let (mut sum, mut high) = (0u64, true);
+/// The sum of `initial` and of bytes that lie in `first` and then in `second`, as words in network order; 0xFFFF if they contain a
+/// right checksum.
+pub(crate) fn sum(initial: u32, first: &[u8], second: &[u8]) -> u16 {
+    let (mut sum, mut high) = (u64::from(initial), true);
     for byte in first.iter().chain(second) {
         sum += u64::from(*byte) << if high { 8 } else { 0 };
         high = !high;
     }
-    // A packet's 65,535 bytes are below 2^24 together.
+    // A packet's 65,535 bytes are below 2^31 together.
     fold(sum as u32)
 }
 
@@ -65,7 +60,7 @@ mod tests {
     #[test]
     fn sum_of_rfc_1071_example() {
         let bytes = [0x00, 0x01, 0xF2, 0x03, 0xF4, 0xF5, 0xF6, 0xF7];
-        assert_eq!(sum(&bytes, &[]), 0xDDF2);
-        assert_eq!(sum(&bytes[..3], &bytes[3..]), 0xDDF2, "in two parts, cut within a word");
+        assert_eq!(sum(0, &bytes, &[]), 0xDDF2);
+        assert_eq!(sum(0, &bytes[..3], &bytes[3..]), 0xDDF2, "in two parts, cut within a word");
     }
 }

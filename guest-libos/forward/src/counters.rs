@@ -14,9 +14,9 @@ pub enum Reason {
     NotForUs,
     /// A fragment: a part of a segment cannot be told whose it is.
     Fragment,
-    /// The IP header has options (RFC 7126: source routes lead around whom a packet should pass).
+    /// The IP header has options (RFC 7126: source routes lead around whom a packet should pass), or extensions.
     IpOptions,
-    /// Neither TCP, ICMP over IPv4, nor ARP.
+    /// Neither TCP nor ICMP over a version of IP that the forwarder has an address of, nor ARP.
     Unsupported,
     /// For a port that nobody listens on.
     NotListened,
@@ -32,11 +32,13 @@ pub enum Reason {
     Offload,
     /// An ICMP message that quotes no packet of a connection.
     Icmp,
+    /// For the port that is listened on, by a version of IP that no server has.
+    NoServer,
 }
 
 impl Reason {
     /// Number of reasons.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 15;
 
     /// All of them and what they are called where they are counted.
     pub const ALL: [(Self, &'static str); Self::COUNT] = [
@@ -54,6 +56,7 @@ impl Reason {
         (Self::TableFull, "table_full"),
         (Self::Offload, "offload"),
         (Self::Icmp, "icmp"),
+        (Self::NoServer, "no_server"),
     ];
 }
 
@@ -91,9 +94,13 @@ pub struct Counters {
     pub arp_requests: u64,
     /// Replies to ARP requests of others.
     pub arp_replies: u64,
+    /// Neighbor solicitations sent (RFC 4861).
+    pub neighbour_solicitations: u64,
+    /// Those of others answered.
+    pub neighbour_advertisements: u64,
     /// Echo requests answered.
     pub echo_replies: u64,
-    /// ICMP errors of its own: time exceeded, host unreachable.
+    /// ICMP errors of its own: time exceeded, host and port unreachable.
     pub errors_sent: u64,
     /// Frames that went nowhere, by [`Reason`].
     pub drops: [u64; Reason::COUNT],
@@ -122,6 +129,8 @@ impl Counters {
             ("to_client_icmp", self.to_client.icmp),
             ("arp_requests", self.arp_requests),
             ("arp_replies", self.arp_replies),
+            ("neighbour_solicitations", self.neighbour_solicitations),
+            ("neighbour_advertisements", self.neighbour_advertisements),
             ("echo_replies", self.echo_replies),
             ("errors_sent", self.errors_sent),
         ]

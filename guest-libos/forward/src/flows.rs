@@ -4,7 +4,9 @@
 //! Three lists, one for each [`State`], have the connections in the order of their last segments (to the second): the first of a list is the
 //! next to expire, and the first to give way. All memory is taken at the start.
 
+use crate::address::Address;
 use crate::config::Mac;
+use crate::wire::put_u16;
 use alloc::vec;
 use alloc::vec::Vec;
 use siphasher::sip::SipHasher13;
@@ -17,6 +19,8 @@ const PORTS: u16 = u16::MAX - PORT_MIN + 1;
 pub const FLOWS_MAX: u32 = PORTS as u32 / 4 * 3;
 /// No connection.
 const NONE: u16 = 0;
+/// Bytes of an IPv6 address, a port and a purpose.
+const HASHED_BYTES_MAX: usize = 16 + 2 + 1;
 
 /// How far a connection is, as far as its segments tell (RFC 5382 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +36,15 @@ pub(crate) enum State {
 
 /// A client's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Client {
-    pub(crate) address: u32,
+pub(crate) struct Client<A> {
+    pub(crate) address: A,
     pub(crate) port: u16,
 }
 
 /// A connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Flow {
-    pub(crate) client: Client,
+pub(crate) struct Flow<A> {
+    pub(crate) client: Client<A>,
     /// Where its frames come from on the link, and so where those for it go: itself, or the gateway that it is behind.
     pub(crate) client_mac: Mac,
     pub(crate) state: State,
@@ -69,11 +73,11 @@ pub(crate) enum Evicted {
     Closing,
 }
 
-/// Connections by port and by client.
+/// Connections over one version of IP, by port and by client.
 #[derive(Debug)]
-pub(crate) struct Flows {
+pub(crate) struct Flows<A> {
     /// By port, from [`PORT_MIN`] on; a client's port 0 is no connection.
-    flows: Vec<Flow>,
+    flows: Vec<Flow<A>>,
     /// Ports by the hash of their client, with open addressing; a power of two, at least twice as many as connections.
     index: Vec<u16>,
     lists: [List; 3],
@@ -91,10 +95,10 @@ enum Purpose {
     Port,
 }
 
-impl Flows {
+impl<A: Address> Flows<A> {
     pub(crate) fn new(max: u32, listen: u16, secret: &[u8; 16]) -> Self {
         let vacant = Flow {
-            client: Client { address: 0, port: 0 },
+            client: Client { address: A::UNSPECIFIED, port: 0 },
             client_mac: [0; 6],
             state: State::Closing,
             seen: 0,
@@ -129,14 +133,14 @@ impl Flows {
 
     /// The connection at a port.
     #[inline(always)]
-    pub(crate) fn at(&self, port: u16) -> Option<&Flow> {
+    pub(crate) fn at(&self, port: u16) -> Option<&Flow<A>> {
         let flow = self.flows.get(usize::from(port.checked_sub(PORT_MIN)?))?;
         (flow.client.port != 0).then_some(flow)
     }
 
     /// The port of a client's connection.
     #[inline]
-    pub(crate) fn find(&self, client: Client) -> Option<u16> {
+    pub(crate) fn find(&self, client: Client<A>) -> Option<u16> {
         let mut place = self.home(client);
         loop {
             match self.index[place] {
@@ -149,7 +153,7 @@ impl Flows {
 
     /// A segment of the connection at `port` was seen at `now_s`; what it says makes of the connection what `change` does.
     #[inline]
-    pub(crate) fn seen(&mut self, port: u16, now_s: u32, change: impl FnOnce(&mut Flow)) {
+    pub(crate) fn seen(&mut self, port: u16, now_s: u32, change: impl FnOnce(&mut Flow<A>)) {
         let before = *self.flow(port);
         change(self.flow_mut(port));
         if self.flow(port).state != before.state || before.last_s != now_s {
@@ -160,7 +164,12 @@ impl Flows {
     }
 
     /// A place for a client's new connection, half-open: its port, and who gave way. `None`: all are established.
-    pub(crate) fn insert(&mut self, client: Client, client_mac: Mac, now_s: u32) -> Option<(u16, Evicted)> {
+    pub(crate) fn insert(
+        &mut self,
+        client: Client<A>,
+        client_mac: Mac,
+        now_s: u32,
+    ) -> Option<(u16, Evicted)> {
         let mut evicted = Evicted::Nobody;
         if self.len() >= self.max {
             // What has ended needs its place least; after that, what never began.
@@ -207,13 +216,13 @@ impl Flows {
     }
 
     /// The first of each list.
-    fn firsts(&self) -> impl Iterator<Item = (u16, &Flow)> {
+    fn firsts(&self) -> impl Iterator<Item = (u16, &Flow<A>)> {
         self.lists.iter().filter(|list| list.first != NONE).map(|list| (list.first, self.flow(list.first)))
     }
 
     /// A port that is not in use. The search begins where a hash of the client says (RFC 6056 3.3.3: the same client gets the same
     /// port again, and nobody else can tell which); a quarter of the ports is free at least, so it ends soon.
-    fn free_port(&self, client: Client) -> u16 {
+    fn free_port(&self, client: Client<A>) -> u16 {
         let start = (self.hash(client, Purpose::Port) % u64::from(PORTS)) as u16;
         let ports = (0..PORTS)
             .map(|step| PORT_MIN + ((u32::from(start) + u32::from(step)) % u32::from(PORTS)) as u16);
@@ -269,17 +278,17 @@ impl Flows {
     }
 
     #[inline(always)]
-    fn flow(&self, port: u16) -> &Flow {
+    fn flow(&self, port: u16) -> &Flow<A> {
         &self.flows[usize::from(port - PORT_MIN)]
     }
 
     #[inline(always)]
-    fn flow_mut(&mut self, port: u16) -> &mut Flow {
+    fn flow_mut(&mut self, port: u16) -> &mut Flow<A> {
         &mut self.flows[usize::from(port - PORT_MIN)]
     }
 
     #[inline(always)]
-    fn home(&self, client: Client) -> usize {
+    fn home(&self, client: Client<A>) -> usize {
         self.hash(client, Purpose::Index) as usize & (self.index.len() - 1)
     }
 
@@ -289,23 +298,31 @@ impl Flows {
     }
 
     #[inline(always)]
-    fn hash(&self, Client { address, port }: Client, purpose: Purpose) -> u64 {
-        let [a, b, c, d] = address.to_be_bytes();
-        let [e, f] = port.to_be_bytes();
-        self.hasher.hash(&[a, b, c, d, e, f, purpose as u8])
+    fn hash(&self, Client { address, port }: Client<A>, purpose: Purpose) -> u64 {
+        let mut bytes = [0; HASHED_BYTES_MAX];
+        address.write(&mut bytes, 0);
+        put_u16(&mut bytes, A::BYTES, port);
+        bytes[A::BYTES + 2] = purpose as u8;
+        self.hasher.hash(&bytes[..A::BYTES + 3])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::net::{Ipv4Addr, Ipv6Addr};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, VecDeque};
 
     const LISTEN: u16 = 8080;
 
-    fn client(number: u32) -> Client {
-        Client { address: 0x0A00_0000 + number / 4, port: 1 + (number % 4) as u16 }
+    fn client(number: u32) -> Client<Ipv6Addr> {
+        Client { address: address(number / 4), port: 1 + (number % 4) as u16 }
+    }
+
+    /// Any bits of an address tell clients apart.
+    fn address(number: u32) -> Ipv6Addr {
+        Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(number) << (number % 3 * 40))
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -396,8 +413,8 @@ mod tests {
                     let listed = list_of(&flows, state);
                     prop_assert_eq!(listed.len() as u32, flows.count(state));
                     let of_model = &model.lists[state as usize];
-                    let clients: Vec<Client> = of_model.iter().map(|(number, _)| client(*number)).collect();
-                    let found: Vec<Client> = listed.iter().map(|&port| flows.flow(port).client).collect();
+                    let clients: Vec<Client<Ipv6Addr>> = of_model.iter().map(|(number, _)| client(*number)).collect();
+                    let found: Vec<Client<Ipv6Addr>> = listed.iter().map(|&port| flows.flow(port).client).collect();
                     prop_assert_eq!(&found, &clients);
                     for (port, client) in listed.into_iter().zip(clients) {
                         prop_assert_eq!(flows.find(client), Some(port));
@@ -413,7 +430,7 @@ mod tests {
         }
     }
 
-    fn list_of(flows: &Flows, state: State) -> Vec<u16> {
+    fn list_of(flows: &Flows<Ipv6Addr>, state: State) -> Vec<u16> {
         let mut ports = Vec::new();
         let mut port = flows.lists[state as usize].first;
         while port != NONE {
@@ -427,7 +444,8 @@ mod tests {
     fn most_connections_have_ports_of_their_own_that_others_cannot_foresee() {
         let ports_of = |secret| {
             let mut flows = Flows::new(FLOWS_MAX, LISTEN, &secret);
-            let clients = (0..FLOWS_MAX).map(|number| Client { address: number, port: 7 });
+            let clients =
+                (0..FLOWS_MAX).map(|number| Client { address: Ipv4Addr::from_bits(number), port: 7 });
             clients.map(|client| flows.insert(client, [0; 6], 0).expect("room").0).collect::<Vec<u16>>()
         };
         let (mut ports, others) = (ports_of([1; 16]), ports_of([2; 16]));
@@ -441,8 +459,8 @@ mod tests {
     }
 
     #[test]
-    fn connection_takes_less_than_32_bytes() {
-        assert!(size_of::<Flow>() <= 32, "{}", size_of::<Flow>());
+    fn connection_takes_28_bytes_over_ipv4_and_40_over_ipv6() {
+        assert_eq!([size_of::<Flow<Ipv4Addr>>(), size_of::<Flow<Ipv6Addr>>()], [28, 40]);
     }
 
     #[test]

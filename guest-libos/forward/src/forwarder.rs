@@ -1,27 +1,20 @@
-//! The forwarder: a frame's way through it, its timers.
+//! The forwarder: whose a frame is, and what is due by itself.
 
-use crate::checksum;
-use crate::config::{Config, ConfigError, Mac, is_host};
+use crate::address::Version;
+use crate::config::{Config, ConfigError, Mac};
 use crate::counters::{Counters, Reason};
-use crate::flows::{Flows, State};
-use crate::neighbour::{ARP_FRAME_BYTES, Arp, Neighbour, Own};
-use crate::wire::{
-    ETHERNET_BYTES, IP, IP_BYTES, PROTOCOL_ICMP, PROTOCOL_TCP, TRANSPORT, TYPE_ARP, TYPE_IPV4, ip, u16_at,
-    u32_at,
-};
-use core::net::Ipv4Addr;
+use crate::neighbour::Known;
+use crate::path::{Common, Path};
+use crate::wire::{ETHERNET_BYTES, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, u16_at};
+use crate::{arp, ndisc};
+use core::net::{Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 /// Of a frame, more than this is never looked at or rewritten: Ethernet, IP and TCP headers, or as much of an ICMP error and
 /// what it quotes.
 pub const HEAD_BYTES: usize = 128;
-/// Bytes of a frame of [`Forwarder::poll`].
-pub const REQUEST_BYTES: usize = ARP_FRAME_BYTES;
-
-/// Connections that one call forgets at most.
-const EXPIRE_MAX: usize = 64;
-/// Errors of its own that it sends in a second (RFC 1812 4.3.2.8).
-const ERRORS_PER_SECOND: u32 = 100;
+/// Bytes of a frame of [`Forwarder::poll`], at most.
+pub const REQUEST_BYTES: usize = crate::address::REQUEST_BYTES;
 
 /// What the device says of a received frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +39,8 @@ pub enum Offload {
     },
     /// Also cut the data into segments.
     Segment {
+        /// What carries them.
+        version: Version,
         /// The transport header.
         start: u16,
         /// The field.
@@ -77,73 +72,22 @@ pub enum Verdict {
     Drop(Reason),
 }
 
-/// An IP packet for us in a frame: no options, no fragment, a right header checksum.
-pub(crate) struct Packet<'a> {
-    /// The frame's first bytes.
-    pub(crate) head: &'a mut [u8; HEAD_BYTES],
-    /// The rest of the frame.
-    pub(crate) tail: &'a [u8],
-    /// How many of `head` are the packet's.
-    pub(crate) head_bytes: usize,
-    /// Of the IP packet.
-    pub(crate) total_bytes: usize,
-    pub(crate) source: u32,
-    pub(crate) meta: Meta,
-}
-
-impl Packet<'_> {
-    pub(crate) fn sender_mac(&self) -> Mac {
-        let mut mac = [0; 6];
-        mac.copy_from_slice(&self.head[6..12]);
-        mac
-    }
-
-    /// Addresses the frame.
-    #[inline(always)]
-    pub(crate) fn send_to(&mut self, mac: Mac, own: Own) {
-        self.head[..6].copy_from_slice(&mac);
-        self.head[6..12].copy_from_slice(&own.mac);
-    }
-
-    /// The packet's bytes behind the IP header.
-    pub(crate) fn transport(&self) -> (&[u8], &[u8]) {
-        let rest = (ETHERNET_BYTES + self.total_bytes).saturating_sub(self.head_bytes);
-        (&self.head[TRANSPORT..self.head_bytes], &self.tail[..rest.min(self.tail.len())])
-    }
-}
-
 /// What is remembered between frames.
 #[derive(Debug)]
 pub struct Forwarder {
-    pub(crate) own: Own,
-    pub(crate) listen: u16,
-    pub(crate) server: u32,
-    pub(crate) server_port: u16,
-    pub(crate) flows: Flows,
-    pub(crate) next_hop: Neighbour,
-    pub(crate) counters: Counters,
-    established_s: u32,
-    transitory_s: u32,
-    /// The second in which errors are counted, and how many there were.
-    errors: (u32, u32),
+    common: Common,
+    ipv4: Option<Path<Ipv4Addr>>,
+    ipv6: Option<Path<Ipv6Addr>>,
 }
 
 impl Forwarder {
     /// A forwarder without connections. Takes all its memory.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1);
         Ok(Self {
-            own: Own { mac: config.mac, address: config.address.to_bits() },
-            listen: config.listen,
-            server: config.to.ip().to_bits(),
-            server_port: config.to.port(),
-            flows: Flows::new(config.max_connections, config.listen, &config.secret),
-            next_hop: Neighbour::new(config.next_hop()?.to_bits()),
-            counters: Counters::default(),
-            established_s: seconds(config.established_timeout),
-            transitory_s: seconds(config.transitory_timeout),
-            errors: (0, 0),
+            common: Common::new(config),
+            ipv4: config.ipv4.as_ref().map(|network| Path::new(config, network)).transpose()?,
+            ipv6: config.ipv6.as_ref().map(|network| Path::new(config, network)).transpose()?,
         })
     }
 
@@ -156,64 +100,75 @@ impl Forwarder {
         head: &mut [u8; HEAD_BYTES],
         meta: Meta,
     ) -> Verdict {
-        self.counters.frames_in += 1;
+        self.common.counters.frames_in += 1;
         match self.look(now, frame, head, meta) {
             Ok(verdict) => verdict,
             Err(reason) => {
-                self.counters.drops[reason as usize] += 1;
+                self.common.counters.drops[reason as usize] += 1;
                 Verdict::Drop(reason)
             }
         }
     }
 
-    /// What is due by itself: connections are forgotten, the server is looked for. True if `frame` is to be sent; call it again
-    /// then.
-    pub fn poll(&mut self, now: Duration, frame: &mut [u8; REQUEST_BYTES]) -> bool {
-        let (now_s, timeout_s) = (seconds(now), self.timeouts());
-        for _ in 0..EXPIRE_MAX {
-            if !self.flows.expire(now_s, &timeout_s) {
-                break;
+    /// What is due by itself: connections are forgotten, servers are looked for. The bytes of a frame that is to be sent; call it
+    /// again then.
+    pub fn poll(&mut self, now: Duration, frame: &mut [u8; REQUEST_BYTES]) -> Option<usize> {
+        let Self { common, ipv4, ipv6 } = self;
+        if let Some(ipv4) = ipv4 {
+            ipv4.expire(common, now);
+            let own = ipv4.own;
+            if let Some(len_bytes) = ipv4.next_hop().and_then(|next_hop| next_hop.ask(now, own, frame)) {
+                common.counters.arp_requests += 1;
+                return Some(len_bytes);
             }
-            self.counters.expired += 1;
         }
-        let asks = self.next_hop.ask(now, self.own, frame);
-        self.counters.arp_requests += u64::from(asks);
-        asks
+        let ipv6 = ipv6.as_mut()?;
+        ipv6.expire(common, now);
+        let own = ipv6.own;
+        let len_bytes = ipv6.next_hop()?.ask(now, own, frame)?;
+        common.counters.neighbour_solicitations += 1;
+        Some(len_bytes)
     }
 
     /// When [`Self::poll`] has something to do.
     pub fn deadline(&self) -> Duration {
-        let expiry = self.flows.next_expiry_s(self.timeouts()).map(|at_s| Duration::from_secs(at_s.into()));
-        let asking = self.next_hop.deadline();
-        expiry.map_or(asking, |expiry| expiry.min(asking))
+        let ipv4 = self.ipv4.as_ref().and_then(|ipv4| ipv4.deadline(&self.common));
+        let ipv6 = self.ipv6.as_ref().and_then(|ipv6| ipv6.deadline(&self.common));
+        [ipv4, ipv6].into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
 
     /// Totals.
     pub fn counters(&self) -> &Counters {
-        &self.counters
+        &self.common.counters
     }
 
     /// Connections that are half-open, established and ended but still remembered.
     pub fn connections(&self) -> [u32; 3] {
-        [State::HalfOpen, State::Established, State::Closing].map(|state| self.flows.count(state))
+        let [(ipv4, _), (ipv6, _)] = self.tables();
+        [ipv4[0] + ipv6[0], ipv4[1] + ipv6[1], ipv4[2] + ipv6[2]]
     }
 
     /// How many can be remembered.
     pub fn connections_max(&self) -> u32 {
-        self.flows.max()
+        self.tables().into_iter().map(|(_, max)| max).sum()
     }
 
-    /// Where the server, or the gateway to it, is on the link; `None`: not known.
-    pub fn next_hop(&self) -> Option<Mac> {
-        match self.next_hop.known() {
-            crate::neighbour::Known::At(mac) => Some(mac),
-            _ => None,
+    fn tables(&self) -> [([u32; 3], u32); 2] {
+        let ipv4 = self.ipv4.as_ref().map(Path::connections);
+        let ipv6 = self.ipv6.as_ref().map(Path::connections);
+        [ipv4, ipv6].map(Option::unwrap_or_default)
+    }
+
+    /// Where the server of a version of IP, or the gateway to it, is on the link; `None`: not known.
+    pub fn next_hop(&self, version: Version) -> Option<Mac> {
+        let known = match version {
+            Version::Ipv4 => self.ipv4.as_ref()?.server.as_ref()?.next_hop.known(),
+            Version::Ipv6 => self.ipv6.as_ref()?.server.as_ref()?.next_hop.known(),
+        };
+        match known {
+            Known::At(mac) => Some(mac),
+            Known::Asked | Known::Gone => None,
         }
-    }
-
-    fn timeouts(&self) -> impl Fn(State) -> u32 + use<> {
-        let (established_s, transitory_s) = (self.established_s, self.transitory_s);
-        move |state| if state == State::Established { established_s } else { transitory_s }
     }
 
     #[inline(always)]
@@ -230,74 +185,52 @@ impl Forwarder {
         }
         let (first, tail) = frame.split_at(head_bytes);
         head[..head_bytes].copy_from_slice(first);
-        match u16_at(head, 12) {
-            TYPE_IPV4 if head[..6] == self.own.mac => {
-                let packet = self.packet(head, head_bytes, tail, meta)?;
-                match packet.head[IP + ip::PROTOCOL] {
-                    PROTOCOL_TCP => self.segment(now, packet),
-                    PROTOCOL_ICMP => self.icmp(packet),
-                    _ => Err(Reason::Unsupported),
+        let Self { common, ipv4, ipv6 } = self;
+        let is_ours = head[..6] == common.mac;
+        match (u16_at(head, 12), ipv4, ipv6) {
+            (TYPE_IPV4, Some(ipv4), _) if is_ours => ipv4.input(common, now, (head, head_bytes, tail), meta),
+            (TYPE_IPV6, _, Some(ipv6)) => {
+                if ndisc::is_message(&head[..head_bytes]) {
+                    discovery(common, ipv6, now, (head, head_bytes, tail), meta)
+                } else if is_ours {
+                    ipv6.input(common, now, (head, head_bytes, tail), meta)
+                } else {
+                    Err(Reason::NotForUs)
                 }
             }
-            TYPE_IPV4 => Err(Reason::NotForUs),
-            TYPE_ARP => match self.next_hop.hear(now, self.own, &mut head[..head_bytes]) {
-                Arp::Answer => {
-                    self.counters.arp_replies += 1;
-                    Ok(Verdict::Send(whole(ARP_FRAME_BYTES)))
+            (TYPE_IPV4, Some(_), _) => Err(Reason::NotForUs),
+            (TYPE_ARP, Some(ipv4), _) => {
+                let own = ipv4.own;
+                if !arp::hear(now, own, ipv4.next_hop(), &mut head[..head_bytes])? {
+                    return Ok(Verdict::Heard);
                 }
-                Arp::Heard => Ok(Verdict::Heard),
-                Arp::Malformed => Err(Reason::Malformed),
-            },
+                common.counters.arp_replies += 1;
+                Ok(Verdict::Send(whole(arp::FRAME_BYTES)))
+            }
             _ => Err(Reason::Unsupported),
         }
     }
+}
 
-    /// Checks the IP header (RFC 1812 5.2.2).
-    #[inline(always)]
-    fn packet<'a>(
-        &self,
-        head: &'a mut [u8; HEAD_BYTES],
-        head_bytes: usize,
-        tail: &'a [u8],
-        meta: Meta,
-    ) -> Result<Packet<'a>, Reason> {
-        if head_bytes < TRANSPORT || head[IP] >> 4 != 4 || head[IP] & 15 < 5 {
-            return Err(Reason::Malformed);
-        }
-        if head[IP] & 15 > 5 {
-            return Err(Reason::IpOptions);
-        }
-        let total_bytes = usize::from(u16_at(head, IP + ip::TOTAL_LEN));
-        if total_bytes < IP_BYTES || total_bytes > head_bytes + tail.len() - ETHERNET_BYTES {
-            return Err(Reason::Malformed);
-        }
-        if checksum::sum(&head[IP..TRANSPORT], &[]) != 0xFFFF {
-            return Err(Reason::BadChecksum);
-        }
-        if u32_at(head, IP + ip::DESTINATION) != self.own.address {
-            return Err(Reason::NotForUs);
-        }
-        let source = u32_at(head, IP + ip::SOURCE);
-        if !is_host(Ipv4Addr::from_bits(source)) || source == self.own.address {
-            return Err(Reason::BadSource);
-        }
-        if u16_at(head, IP + ip::FLAGS) & ip::FRAGMENT != 0 {
-            return Err(Reason::Fragment);
-        }
-        // What follows the packet is Ethernet's padding.
-        let head_bytes = head_bytes.min(ETHERNET_BYTES + total_bytes);
-        Ok(Packet { head, tail, head_bytes, total_bytes, source, meta })
+/// Looks at a message of Neighbor Discovery, which may be for a group that we are in.
+#[cold]
+fn discovery(
+    common: &mut Common,
+    ipv6: &mut Path<Ipv6Addr>,
+    now: Duration,
+    (head, head_bytes, tail): (&mut [u8; HEAD_BYTES], usize, &[u8]),
+    meta: Meta,
+) -> Result<Verdict, Reason> {
+    let is_group = head[..2] == [0x33; 2];
+    if head[..6] != common.mac && !is_group {
+        return Err(Reason::NotForUs);
     }
-
-    /// Whether another error of its own may go out now.
-    pub(crate) fn may_complain(&mut self, now: Duration) -> bool {
-        let now_s = seconds(now);
-        if self.errors.0 != now_s {
-            self.errors = (now_s, 0);
-        }
-        self.errors.1 += 1;
-        self.errors.1 <= ERRORS_PER_SECOND
+    let own = ipv6.own;
+    if !ndisc::hear(now, own, ipv6.next_hop(), (head, head_bytes, tail), meta)? {
+        return Ok(Verdict::Heard);
     }
+    common.counters.neighbour_advertisements += 1;
+    Ok(Verdict::Send(whole(ndisc::FRAME_BYTES)))
 }
 
 /// A frame that lies in the head as a whole, and needs nothing.

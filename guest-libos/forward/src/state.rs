@@ -43,7 +43,7 @@ pub(crate) enum Event {
 
 /// A segment from the client.
 #[inline]
-pub(crate) fn from_client(flow: &mut Flow, segment: Segment) -> Event {
+pub(crate) fn from_client<A>(flow: &mut Flow<A>, segment: Segment) -> Event {
     let Segment { flags, acknowledgment, .. } = segment;
     if flags & RST != 0 {
         reset(flow);
@@ -69,7 +69,7 @@ pub(crate) fn from_client(flow: &mut Flow, segment: Segment) -> Event {
 
 /// A segment from the server.
 #[inline]
-pub(crate) fn from_server(flow: &mut Flow, segment: Segment) -> Event {
+pub(crate) fn from_server<A>(flow: &mut Flow<A>, segment: Segment) -> Event {
     let Segment { flags, sequence, .. } = segment;
     if flags & RST != 0 {
         reset(flow);
@@ -85,14 +85,14 @@ pub(crate) fn from_server(flow: &mut Flow, segment: Segment) -> Event {
     Event::Nothing
 }
 
-fn reset(flow: &mut Flow) {
+fn reset<A>(flow: &mut Flow<A>) {
     flow.seen = (flow.seen | RESET) & !(ON_CLIENT | ON_SERVER);
     flow.state = State::Closing;
 }
 
 /// A connection has ended when it has one each way: with one, the other way may go on for as long as it likes.
 #[inline(always)]
-fn fin(flow: &mut Flow, flags: u8, which: u8) {
+fn fin<A>(flow: &mut Flow<A>, flags: u8, which: u8) {
     if flags & FIN != 0 && flow.seen & OPEN != 0 {
         flow.seen |= which;
         if flow.seen & (FIN_CLIENT | FIN_SERVER) == FIN_CLIENT | FIN_SERVER {
@@ -103,7 +103,7 @@ fn fin(flow: &mut Flow, flags: u8, which: u8) {
 
 /// After a RST that one end believes, that end sends nothing but more of them.
 #[inline(always)]
-fn goes_on(flow: &mut Flow, who: u8) {
+fn goes_on<A>(flow: &mut Flow<A>, who: u8) {
     if flow.seen & RESET == 0 {
         return;
     }

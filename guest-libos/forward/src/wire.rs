@@ -1,33 +1,23 @@
-//! Fields of Ethernet, IPv4 and TCP headers at their offsets. Whoever reads one has made sure that it is there.
+//! Fields of Ethernet and TCP headers at their offsets. Whoever reads one has made sure that it is there.
+
+use crate::config::Mac;
 
 /// Bytes of an Ethernet header.
 pub(crate) const ETHERNET_BYTES: usize = 14;
 /// Where the IP header begins.
 pub(crate) const IP: usize = ETHERNET_BYTES;
-/// Bytes of an IP header without options.
-pub(crate) const IP_BYTES: usize = 20;
-/// Where TCP or ICMP begins: packets with IP options are not forwarded.
-pub(crate) const TRANSPORT: usize = IP + IP_BYTES;
 /// Bytes of a TCP header without options.
 pub(crate) const TCP_BYTES: usize = 20;
 
 pub(crate) const TYPE_IPV4: u16 = 0x0800;
 pub(crate) const TYPE_ARP: u16 = 0x0806;
+pub(crate) const TYPE_IPV6: u16 = 0x86DD;
 pub(crate) const PROTOCOL_ICMP: u8 = 1;
 pub(crate) const PROTOCOL_TCP: u8 = 6;
+pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
 
-/// Offsets in an IP header.
-pub(crate) mod ip {
-    pub(crate) const TOTAL_LEN: usize = 2;
-    pub(crate) const FLAGS: usize = 6;
-    pub(crate) const TTL: usize = 8;
-    pub(crate) const PROTOCOL: usize = 9;
-    pub(crate) const CHECKSUM: usize = 10;
-    pub(crate) const SOURCE: usize = 12;
-    pub(crate) const DESTINATION: usize = 16;
-    /// More fragments, and the fragment's offset.
-    pub(crate) const FRAGMENT: u16 = 0x3FFF;
-}
+/// Time to live, or hop limit, of what the forwarder itself sends (RFC 1700).
+pub(crate) const HOPS: u8 = 64;
 
 /// Offsets in a TCP header.
 pub(crate) mod tcp {
@@ -44,6 +34,19 @@ pub(crate) mod tcp {
     pub(crate) const ACK: u8 = 16;
 }
 
+/// An Ethernet address.
+#[inline(always)]
+pub(crate) fn mac_at(bytes: &[u8], at: usize) -> Mac {
+    let mut mac = [0; 6];
+    mac.copy_from_slice(&bytes[at..at + 6]);
+    mac
+}
+
+/// Whether it is one station's: no group's, and not none.
+pub(crate) fn is_station(mac: Mac) -> bool {
+    mac[0] & 1 == 0 && mac != [0; 6]
+}
+
 #[inline(always)]
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
@@ -57,9 +60,4 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 #[inline(always)]
 pub(crate) fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
-}
-
-#[inline(always)]
-pub(crate) fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
-    bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
 }

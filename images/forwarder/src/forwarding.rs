@@ -4,7 +4,7 @@
 use abi::statistics::StatisticsArea;
 use core::time::Duration;
 use exos_event_loop::{Devices, Moment, TRANSMIT_SIZE, Tenant};
-use exos_forward::{Forwarder, HEAD_BYTES, Meta, Offload, Outgoing, REQUEST_BYTES, Reason, Verdict};
+use exos_forward::{Forwarder, HEAD_BYTES, Meta, Offload, Outgoing, REQUEST_BYTES, Reason, Verdict, Version};
 use exos_net::Instant;
 use exos_nic::{Checksum, ChecksumAt, Frame, Kept, Piece, SLOT_BYTES, SegmentKind, TransmitQueue};
 use exos_virtqueue::guest::GuestHal;
@@ -66,10 +66,9 @@ impl Tenant for Forwarding {
         let now = time(devices.now());
         let mut request = [0; REQUEST_BYTES];
         while now >= self.forwarder.deadline() && devices.transmit.room() >= Self::FRAME_DESCRIPTORS {
-            if !self.forwarder.poll(now, &mut request) {
-                break;
-            }
-            if devices.transmit.transmit(&request, &[], exos_nic::Offload::None, None).is_err() {
+            let Some(len_bytes) = self.forwarder.poll(now, &mut request) else { break };
+            let request = &request[..len_bytes];
+            if devices.transmit.transmit(request, &[], exos_nic::Offload::None, None).is_err() {
                 self.refused += 1;
             }
         }
@@ -123,9 +122,12 @@ fn send(
     let offload = match offload {
         Offload::None => exos_nic::Offload::None,
         Offload::Checksum { start, offset } => exos_nic::Offload::Checksum(ChecksumAt { start, offset }),
-        Offload::Segment { start, offset, mss } => exos_nic::Offload::Segment {
+        Offload::Segment { version, start, offset, mss } => exos_nic::Offload::Segment {
             checksum: ChecksumAt { start, offset },
-            kind: SegmentKind::TcpIpv4,
+            kind: match version {
+                Version::Ipv4 => SegmentKind::TcpIpv4,
+                Version::Ipv6 => SegmentKind::TcpIpv6,
+            },
             mss,
         },
     };

@@ -1,5 +1,5 @@
 //! `exovm run forwarder --listen PORT --to ADDRESS:PORT`: connections to the port go on to the server, segment by segment
-//! (`exos-forward`). Here are its options, its start and its last words; [`forwarding`] is what the event loop runs.
+//! (`exos-forward`), those over IPv4 and IPv6 each to a server of their own. Here are its options, its start and its last words; [`forwarding`] is what the event loop runs.
 #![no_std]
 #![no_main]
 
@@ -9,9 +9,9 @@ mod forwarding;
 mod statistics;
 
 use core::fmt;
-use core::net::SocketAddrV4;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use exos_event_loop::{Interface, StartError};
-use exos_forward::{Config, ConfigError, FLOWS_MAX, Forwarder, Reason};
+use exos_forward::{Config, ConfigError, FLOWS_MAX, Forwarder, Network, Reason, Servers};
 use exos_runtime::pages;
 use forwarding::Forwarding;
 
@@ -51,28 +51,79 @@ fn forward() -> Result<(), Failure> {
         Ok(Some(port)) if port > 0 => port,
         _ => return Err(Failure::Option("--listen takes a port, 1 to 65535")),
     };
-    let to: SocketAddrV4 = match options.parse("to") {
+    let to: Servers = match options.parse("to") {
         Ok(Some(to)) => to,
-        _ => return Err(Failure::Option("--to takes an IPv4 address and a port, such as 10.0.0.2:80")),
+        _ => {
+            return Err(Failure::Option(
+                "--to takes a server's address and port, such as 10.0.0.2:80 or [2001:db8::2]:80, or one of each version of IP with a comma between",
+            ));
+        }
     };
     let max_connections = match options.parse("connections") {
         Ok(count) => count.unwrap_or(FLOWS_MAX),
         Err(_) => return Err(Failure::Option("--connections takes a number")),
     };
-    let interface = Interface::first_with_ipv4().map_err(Failure::Start)?;
-    if interface.has_ipv6() {
-        return Err(Failure::Option("what is forwarded is IPv4; start the machine without ip6="));
-    }
-    let Interface { address, prefix_len, mac, secret, .. } = interface;
-    let mut config = Config::new(mac.0, address, prefix_len, listen, to, secret);
-    config.gateway = interface.gateway;
+    let interface = Interface::first().map_err(Failure::Start)?;
+    let mut config = Config::new(interface.mac.0, listen, interface.secret);
     config.max_connections = max_connections;
+    (config.ipv4, config.ipv6) = (ipv4(&interface, to.ipv4)?, ipv6(&interface, to.ipv6)?);
     let forwarder = Forwarder::new(&config).map_err(Failure::Config)?;
-    log::info!("forwarder: {address}:{listen} to {to}");
+    if let Some(Network { address, .. }) = config.ipv4 {
+        announce(IpAddr::V4(address), listen, to.ipv4.map(SocketAddr::V4));
+    }
+    if let Some(Network { address, .. }) = config.ipv6 {
+        interface.tell_ipv6_address(address);
+        announce(IpAddr::V6(address), listen, to.ipv6.map(SocketAddr::V6));
+    }
     let mut forwarding = Forwarding::new(forwarder, listen);
     exos_event_loop::run(&mut forwarding, &interface, None).map_err(Failure::Start)?;
     last_words(forwarding.forwarder());
     Ok(())
+}
+
+/// The interface's IPv4, with the server for it.
+fn ipv4(interface: &Interface, to: Option<SocketAddrV4>) -> Result<Option<Network<Ipv4Addr>>, Failure> {
+    let Interface { address, prefix_len, gateway, .. } = *interface;
+    if !address.is_unspecified() {
+        let to = to.map(|to| (*to.ip(), to.port()));
+        return Ok(Some(Network { address, prefix_len, gateway, to }));
+    }
+    match to {
+        None => Ok(None),
+        Some(_) => Err(Failure::Option(
+            "--to has an IPv4 server and the interface no IPv4 address; start the machine with --net tap=...,ip=ADDRESS/BITS",
+        )),
+    }
+}
+
+/// The interface's IPv6, with the server for it.
+fn ipv6(interface: &Interface, to: Option<SocketAddrV6>) -> Result<Option<Network<Ipv6Addr>>, Failure> {
+    if interface.hears_routers() {
+        return Err(Failure::Option(
+            "the forwarder hears no routers; give it an address in place of ip6=auto (ip6=ADDRESS/BITS, and gw6= if a router leads to the server)",
+        ));
+    }
+    let given = interface.given_ipv6();
+    let to = to.map(|to| (*to.ip(), to.port()));
+    match given {
+        Some((address, prefix_len, gateway)) => Ok(Some(Network { address, prefix_len, gateway, to })),
+        None if to.is_none() => Ok(None),
+        None => Err(Failure::Option(
+            "--to has an IPv6 server and the interface no IPv6 address; start the machine with --net tap=...,ip6=ADDRESS/BITS",
+        )),
+    }
+}
+
+/// Says where connections to an address go.
+fn announce(address: IpAddr, listen: u16, to: Option<SocketAddr>) {
+    let address = SocketAddr::new(address, listen);
+    match to {
+        Some(to) => log::info!("forwarder: {address} to {to}"),
+        None => {
+            let version = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+            log::info!("forwarder: connections to {address} are refused: --to has no {version} server");
+        }
+    }
 }
 
 /// What was done, in a few lines.

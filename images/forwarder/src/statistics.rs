@@ -24,6 +24,8 @@ pub(crate) fn publish(area: &ForwardStatistics, forwarder: &Forwarder, refused: 
     set(&area.to_client_icmp, from.to_client.icmp);
     set(&area.arp_requests, from.arp_requests);
     set(&area.arp_replies, from.arp_replies);
+    set(&area.neighbour_solicitations, from.neighbour_solicitations);
+    set(&area.neighbour_advertisements, from.neighbour_advertisements);
     set(&area.echo_replies, from.echo_replies);
     set(&area.errors_sent, from.errors_sent);
     for (reason, _) in Reason::ALL {
@@ -48,5 +50,6 @@ fn dropped(area: &ForwardStatistics, reason: Reason) -> &core::sync::atomic::Ato
         Reason::TableFull => &area.table_full,
         Reason::Offload => &area.offload,
         Reason::Icmp => &area.icmp,
+        Reason::NoServer => &area.no_server,
     }
 }

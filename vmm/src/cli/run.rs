@@ -103,6 +103,8 @@ Options of images
   of `run`; a letter that both have (such as -d) is the image's there.
 
   exovm run forwarder --help                  (shows them too)
+  exovm run forwarder --net tap=tap0,ip6=2001:db8::3/64 --listen 80 \\
+      --to '10.80.0.9:80,[2001:db8::2]:80'    (a server of each version of IP)
 
 Faults (--impair)
   A seeded injector between the guest's interface and its network, whichever

@@ -7,15 +7,18 @@ use proptest::prelude::*;
 /// Frames that are nearly right.
 fn nearly() -> impl Strategy<Value = Vec<u8>> {
     let flags = prop_oneof![Just(SYN), Just(ACK), Just(SYN | ACK), Just(FIN | ACK), Just(RST), any::<u8>()];
-    let base =
-        (any::<bool>(), flags, 1..20u16, any::<[u32; 2]>()).prop_map(|(from_client, flags, port, [a, b])| {
+    let segment = (hosts(), any::<bool>(), flags, 1..20u16, any::<[u32; 2]>()).prop_map(
+        |(hosts, from_client, flags, port, [a, b])| {
             let frame = if from_client {
-                Frame::of_client(flags).port(port)
+                hosts.of_client(flags).port(port)
             } else {
-                Frame::of_server(port * 3000, flags)
+                hosts.of_server(port * 3000, flags)
             };
             Frame { data: vec![1; 100], ..frame.numbers(a, b) }.bytes()
-        });
+        },
+    );
+    let discovery = prop_oneof![Just(Discovery::solicitation()), Just(Discovery::advertisement())];
+    let base = prop_oneof![4 => segment, 1 => discovery.prop_map(|discovery| discovery.bytes())];
     let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
     (base, changes, any::<prop::sample::Index>(), 0..4u8).prop_map(|(mut bytes, changes, end, cut)| {
         for (at, value) in changes {
@@ -41,7 +44,7 @@ proptest! {
             bench.now += seconds(later);
             bench.poll();
             let verdict = bench.forwarder.forward(bench.now, &frame, &mut head, Meta { is_partial, segment_bytes });
-            prop_assert!(bench.connections().iter().sum::<u32>() <= 8);
+            prop_assert!(bench.connections().iter().sum::<u32>() <= 2 * 8);
             let Verdict::Send(Outgoing { headers_bytes, len_bytes, .. }) = verdict else { continue };
             prop_assert!(headers_bytes <= HEAD_BYTES && headers_bytes <= len_bytes);
             // What it does not have in its head it takes from the frame.

@@ -1,102 +1,135 @@
 //! ICMP: errors about segments go to who sent these and quote what it sent, echo is answered.
 
 use crate::common::*;
-use core::net::{Ipv4Addr, SocketAddrV4};
-use etherparse::{IpFragOffset, IpHeaders, IpNumber, Ipv4Header, PacketBuilder};
-use exos_forward::{HEAD_BYTES, Mac, Meta, Reason, Verdict};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use etherparse::{IpNumber, PacketBuilder};
+use exos_forward::{HEAD_BYTES, Mac, Meta, Reason, Verdict, Version};
 use proptest::prelude::*;
 
-const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const ROUTER_MAC: Mac = [2, 0, 0, 0, 0, 8];
 
-/// Type, code and the second word of "fragmentation needed" (RFC 1191) for a next hop of 1,400 bytes.
-const TOO_LARGE: (u8, u8, [u8; 4]) = (3, 4, [0, 0, 0x05, 0x78]);
+/// Type, code and the second word of a message.
+type Header = (u8, u8, [u8; 4]);
+
+/// What differs from one version of IP to the other.
+struct Icmp {
+    router: IpAddr,
+    /// "Fragmentation needed" (RFC 1191), "packet too big" (RFC 4443 3.2), for a next hop of 1,400 bytes.
+    too_large: Header,
+    time_exceeded: Header,
+    echo: u8,
+    echo_reply: u8,
+}
+
+fn icmp(hosts: Hosts) -> Icmp {
+    match hosts.version {
+        Version::Ipv4 => Icmp {
+            router: Ipv4Addr::new(203, 0, 113, 1).into(),
+            too_large: (3, 4, [0, 0, 0x05, 0x78]),
+            time_exceeded: (11, 0, [0; 4]),
+            echo: 8,
+            echo_reply: 0,
+        },
+        Version::Ipv6 => Icmp {
+            router: Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into(),
+            too_large: (2, 0, [0, 0, 0x05, 0x78]),
+            time_exceeded: (3, 0, [0; 4]),
+            echo: 128,
+            echo_reply: 129,
+        },
+    }
+}
 
 struct Message<'a> {
     macs: (Mac, Mac),
-    addresses: (Ipv4Addr, Ipv4Addr),
+    addresses: (IpAddr, IpAddr),
     ttl: u8,
-    header: (u8, u8, [u8; 4]),
+    header: Header,
     data: &'a [u8],
 }
 
 impl Message<'_> {
     /// As it is on the wire, made by the other library.
     fn bytes(&self) -> Vec<u8> {
-        let ip = Ipv4Header {
-            identification: 0,
-            dont_fragment: true,
-            fragment_offset: IpFragOffset::ZERO,
-            time_to_live: self.ttl,
-            protocol: IpNumber::ICMP,
-            source: self.addresses.0.octets(),
-            destination: self.addresses.1.octets(),
-            ..Ipv4Header::default()
-        };
         let mut bytes = Vec::new();
         let (kind, code, rest) = self.header;
-        PacketBuilder::ethernet2(self.macs.0, self.macs.1)
-            .ip(IpHeaders::Ipv4(ip, Default::default()))
-            .icmpv4_raw(kind, code, rest)
-            .write(&mut bytes, self.data)
-            .expect("a packet's length");
+        let protocol = if self.addresses.0.is_ipv4() { IpNumber::ICMP } else { IpNumber::IPV6_ICMP };
+        let builder = PacketBuilder::ethernet2(self.macs.0, self.macs.1).ip(ip_headers(
+            self.addresses,
+            protocol,
+            self.ttl,
+            0,
+            0,
+        ));
+        let written = if self.addresses.0.is_ipv4() {
+            builder.icmpv4_raw(kind, code, rest).write(&mut bytes, self.data)
+        } else {
+            builder.icmpv6_raw(kind, code, rest).write(&mut bytes, self.data)
+        };
+        written.expect("a packet's length");
         bytes
     }
 }
 
 /// An error from a router about a packet, as it comes to the forwarder.
-fn error(data: &[u8]) -> Message<'_> {
-    Message { macs: (ROUTER_MAC, OWN_MAC), addresses: (ROUTER, OWN), ttl: 60, header: TOO_LARGE, data }
+fn error(hosts: Hosts, data: &[u8]) -> Message<'_> {
+    let Icmp { router, too_large, .. } = icmp(hosts);
+    Message { macs: (ROUTER_MAC, OWN_MAC), addresses: (router, hosts.own), ttl: 60, header: too_large, data }
 }
 
 /// A client's segment as the forwarder sends it on, and as the client would have sent it with that time to live.
-fn segment_of_client(port: u16) -> [Frame; 2] {
-    let as_client = Frame { ttl: 63, data: vec![7; 1400], options: vec![1; 12], ..Frame::of_client(ACK) };
-    let own = SocketAddrV4::new(OWN, port);
-    [Frame { from: own, to: SocketAddrV4::new(SERVER, SERVER_PORT), ..as_client.clone() }, as_client]
+fn segment_of_client(hosts: Hosts, port: u16) -> [Frame; 2] {
+    let as_client = Frame { ttl: 63, data: vec![7; 1400], options: vec![1; 12], ..hosts.of_client(ACK) };
+    let (from, to) = (SocketAddr::new(hosts.own, port), SocketAddr::new(hosts.server, SERVER_PORT));
+    [Frame { from, to, ..as_client.clone() }, as_client]
 }
 
-/// What a quote may have of the packet; one that ends within the segment's checksum has a test of its own.
-fn quote_bytes() -> impl Strategy<Value = usize> {
-    (28..576usize).prop_filter("ends within the checksum", |&bytes| bytes != HALF_A_CHECKSUM)
+/// A version, and what a quote may have of the packet; one that ends within the segment's checksum has a test of its own.
+fn hosts_and_quote_bytes() -> impl Strategy<Value = (Hosts, usize)> {
+    let bytes = 8..536usize;
+    (hosts(), bytes.prop_filter("ends within the checksum", |&bytes| bytes != HALF_A_CHECKSUM))
+        .prop_map(|(hosts, bytes)| (hosts, hosts.header_bytes() + bytes))
 }
 
-/// An IP header, and a segment's up to the first byte of its checksum.
-const HALF_A_CHECKSUM: usize = 20 + 17;
+/// A segment up to the first byte of its checksum.
+const HALF_A_CHECKSUM: usize = 17;
 
 #[test]
 fn half_a_quoted_checksum_is_left_and_the_messages_own_is_right() {
-    let mut bench = Bench::new(&config());
-    let [sent, as_client] = segment_of_client(bench.establish(CLIENT_PORT));
-    let came = error(&sent.bytes()[14..][..HALF_A_CHECKSUM]).bytes();
-    let mut quote = as_client.bytes()[14..][..HALF_A_CHECKSUM].to_vec();
-    *quote.last_mut().unwrap() = *came.last().unwrap();
-    let expected = Message {
-        macs: (OWN_MAC, CLIENT_MAC),
-        addresses: (OWN, CLIENT),
-        ttl: 59,
-        header: TOO_LARGE,
-        data: &quote,
-    };
-    assert_eq!(bench.sent(&came, Meta::default()).bytes, expected.bytes());
+    for hosts in [IPV4, IPV6] {
+        let mut bench = Bench::over(hosts, &config());
+        let [sent, as_client] = segment_of_client(hosts, bench.establish(CLIENT_PORT));
+        let quote_bytes = hosts.header_bytes() + HALF_A_CHECKSUM;
+        let came = error(hosts, &sent.bytes()[14..][..quote_bytes]).bytes();
+        let mut quote = as_client.bytes()[14..][..quote_bytes].to_vec();
+        *quote.last_mut().unwrap() = *came.last().unwrap();
+        let expected = Message {
+            macs: (OWN_MAC, CLIENT_MAC),
+            addresses: (hosts.own, hosts.client),
+            ttl: 59,
+            header: icmp(hosts).too_large,
+            data: &quote,
+        };
+        assert_eq!(bench.sent(&came, Meta::default()).bytes, expected.bytes());
+    }
 }
 
 proptest! {
     #[test]
     fn error_about_a_clients_segment_is_the_clients(
-        quote_bytes in quote_bytes(), from_server in any::<bool>(), ttl in 2..=255u8
+        (hosts, quote_bytes) in hosts_and_quote_bytes(), from_server in any::<bool>(), ttl in 2..=255u8
     ) {
-        let mut bench = Bench::new(&config());
-        let [sent, as_client] = segment_of_client(bench.establish(CLIENT_PORT));
-        let source = if from_server { SERVER } else { ROUTER };
+        let mut bench = Bench::over(hosts, &config());
+        let [sent, as_client] = segment_of_client(hosts, bench.establish(CLIENT_PORT));
+        let source = if from_server { hosts.server } else { icmp(hosts).router };
         let quoted = &sent.bytes()[14..][..quote_bytes];
-        let came = Message { addresses: (source, OWN), ttl, ..error(quoted) };
+        let came = Message { addresses: (source, hosts.own), ttl, ..error(hosts, quoted) };
         let expected = Message {
             macs: (OWN_MAC, CLIENT_MAC),
             // The client knows of no server, and the link of no such router.
-            addresses: (OWN, CLIENT),
+            addresses: (hosts.own, hosts.client),
             ttl: ttl - 1,
-            header: TOO_LARGE,
+            header: icmp(hosts).too_large,
             data: &as_client.bytes()[14..][..quote_bytes],
         };
         prop_assert_eq!(bench.sent(&came.bytes(), Meta::default()).bytes, expected.bytes());
@@ -105,19 +138,22 @@ proptest! {
     }
 
     #[test]
-    fn error_about_a_servers_segment_is_the_servers(quote_bytes in quote_bytes(), from_client in any::<bool>()) {
-        let mut bench = Bench::new(&config());
+    fn error_about_a_servers_segment_is_the_servers(
+        (hosts, quote_bytes) in hosts_and_quote_bytes(), from_client in any::<bool>()
+    ) {
+        let mut bench = Bench::over(hosts, &config());
         let port = bench.establish(CLIENT_PORT);
-        let as_server = Frame { data: vec![7; 1400], ..Frame::of_server(port, ACK) };
-        let (from, to) = (SocketAddrV4::new(OWN, LISTEN), SocketAddrV4::new(CLIENT, CLIENT_PORT));
+        let as_server = Frame { data: vec![7; 1400], ..hosts.of_server(port, ACK) };
+        let (from, to) = (SocketAddr::new(hosts.own, LISTEN), SocketAddr::new(hosts.client, CLIENT_PORT));
         let sent = Frame { from, to, ..as_server.clone() };
-        let source = if from_client { CLIENT } else { ROUTER };
-        let came = Message { addresses: (source, OWN), ..error(&sent.bytes()[14..][..quote_bytes]) }.bytes();
+        let source = if from_client { hosts.client } else { icmp(hosts).router };
+        let quoted = &sent.bytes()[14..][..quote_bytes];
+        let came = Message { addresses: (source, hosts.own), ..error(hosts, quoted) }.bytes();
         let expected = Message {
             macs: (OWN_MAC, SERVER_MAC),
-            addresses: (OWN, SERVER),
+            addresses: (hosts.own, hosts.server),
             ttl: 59,
-            header: TOO_LARGE,
+            header: icmp(hosts).too_large,
             data: &as_server.bytes()[14..][..quote_bytes],
         };
         prop_assert_eq!(bench.sent(&came, Meta::default()).bytes, expected.bytes());
@@ -125,71 +161,94 @@ proptest! {
     }
 }
 
+/// All errors that are about a segment, whatever their type.
+#[test]
+fn errors_of_every_type_are_translated() {
+    for (hosts, kinds) in [(IPV4, &[3, 11, 12][..]), (IPV6, &[1, 2, 3, 4])] {
+        let mut bench = Bench::over(hosts, &config());
+        let [sent, _] = segment_of_client(hosts, bench.establish(CLIENT_PORT));
+        let quoted = &sent.bytes()[14..100];
+        for &kind in kinds {
+            let message = Message { header: (kind, 1, [0, 0, 0, 9]), ..error(hosts, quoted) };
+            let sent = bench.sent(&message.bytes(), Meta::default()).bytes;
+            assert_eq!(sent[hosts.tcp_at()..][..2], [kind, 1]);
+        }
+    }
+}
+
 #[test]
 fn error_that_quotes_no_segment_of_a_connection_goes_nowhere() {
-    let mut bench = Bench::new(&config());
-    let port = bench.establish(CLIENT_PORT);
-    let good = segment_of_client(port)[0].clone();
-    let quote = good.bytes()[14..].to_vec();
-    let changed = |at: usize, value: u8| {
-        let mut bytes = quote.clone();
-        bytes[at] = value;
-        bytes
-    };
-    for (what, data) in [
-        ("less than a header and 8 bytes", quote[..27].to_vec()),
-        ("nothing", vec![]),
-        ("IPv6", changed(0, 0x65)),
-        ("IP options that are not there", changed(0, 0x4F)[..60].to_vec()),
-        ("UDP", changed(9, 17)),
-        ("a later fragment", changed(7, 1)),
-        ("another sender", changed(15, 99)),
-        ("another server", changed(19, 99)),
-        ("another port of the server", changed(23, 99)),
-        (
-            "no connection's port",
-            Frame { from: SocketAddrV4::new(OWN, port ^ 1), ..good.clone() }.bytes()[14..].to_vec(),
-        ),
-        (
-            "a client that is none",
-            Frame { from: SocketAddrV4::new(OWN, LISTEN), to: SocketAddrV4::new(CLIENT, 1), ..good.clone() }
-                .bytes()[14..]
-                .to_vec(),
-        ),
-        (
-            "a client's, from another port",
-            Frame {
-                from: SocketAddrV4::new(OWN, 81),
-                to: SocketAddrV4::new(CLIENT, CLIENT_PORT),
-                ..good.clone()
-            }
-            .bytes()[14..]
-                .to_vec(),
-        ),
-    ] {
-        assert_eq!(bench.dropped(&error(&data).bytes()), Reason::Icmp, "{what}");
+    for hosts in [IPV4, IPV6] {
+        let mut bench = Bench::over(hosts, &config());
+        let port = bench.establish(CLIENT_PORT);
+        let [good, _] = segment_of_client(hosts, port);
+        let quote = good.bytes()[14..114].to_vec();
+        let changed = |at: usize, value: u8| {
+            let mut bytes = quote.clone();
+            bytes[at] = value;
+            bytes
+        };
+        let frame = |from, to| Frame { from, to, ..good.clone() }.bytes()[14..].to_vec();
+        let own = |port| SocketAddr::new(hosts.own, port);
+        let client = |port| SocketAddr::new(hosts.client, port);
+        let tcp_at = hosts.header_bytes();
+        let of_version = match hosts.version {
+            Version::Ipv4 => vec![
+                ("IPv6", changed(0, 0x65)),
+                ("IP options that are not there", changed(0, 0x4F)[..60].to_vec()),
+                ("UDP", changed(9, 17)),
+                ("a later fragment", changed(7, 1)),
+            ],
+            Version::Ipv6 => vec![
+                ("IPv4", changed(0, 0x45)),
+                ("UDP", changed(6, 17)),
+                ("a fragment", changed(6, 44)),
+                ("hop-by-hop options", changed(6, 0)),
+            ],
+        };
+        for (what, data) in of_version.into_iter().chain([
+            ("less than a header and 8 bytes", quote[..tcp_at + 7].to_vec()),
+            ("less than a header", quote[..tcp_at - 1].to_vec()),
+            ("nothing", vec![]),
+            ("another sender", changed(tcp_at - tcp_at / 5 - 1, 99)),
+            ("another server", changed(tcp_at - 1, 99)),
+            ("another port of the server", changed(tcp_at + 3, 99)),
+            ("no connection's port", frame(own(port ^ 1), good.to)),
+            ("a client that is none", frame(own(LISTEN), client(1))),
+            ("a client's, from another port", frame(own(81), client(CLIENT_PORT))),
+        ]) {
+            assert_eq!(bench.dropped(&error(hosts, &data).bytes()), Reason::Icmp, "{hosts:?}: {what}");
+        }
+        let others = match hosts.version {
+            Version::Ipv4 => [(5, 1), (4, 0), (0, 0), (13, 0)],
+            Version::Ipv6 => [(0, 0), (5, 0), (129, 0), (143, 0)],
+        };
+        for (kind, code) in others {
+            let message = Message { header: (kind, code, [0; 4]), ..error(hosts, &quote) };
+            assert_eq!(bench.dropped(&message.bytes()), Reason::Icmp, "{kind}");
+        }
+        let mut damaged = error(hosts, &quote).bytes();
+        *damaged.last_mut().unwrap() ^= 1;
+        assert_eq!(bench.dropped(&damaged), Reason::BadChecksum);
+        assert_eq!(bench.dropped(&error(hosts, &quote).bytes()[..hosts.tcp_at() + 7]), Reason::Malformed);
+        let last_hop = Message { ttl: 1, ..error(hosts, &quote) };
+        assert_eq!(bench.dropped(&last_hop.bytes()), Reason::TimeToLive);
+        let partial = Meta { is_partial: true, segment_bytes: None };
+        let bytes = error(hosts, &quote).bytes();
+        let verdict = bench.forwarder.forward(bench.now, &bytes, &mut [0; HEAD_BYTES], partial);
+        assert_eq!(verdict, Verdict::Drop(Reason::Offload));
+        assert_eq!(bench.connections(), [0, 1, 0]);
     }
-    for header in [(5, 1, [0; 4]), (4, 0, [0; 4]), (0, 0, [0; 4]), (13, 0, [0; 4])] {
-        assert_eq!(bench.dropped(&Message { header, ..error(&quote) }.bytes()), Reason::Icmp, "{header:?}");
-    }
-    let mut damaged = error(&quote).bytes();
-    *damaged.last_mut().unwrap() ^= 1;
-    assert_eq!(bench.dropped(&damaged), Reason::BadChecksum);
-    assert_eq!(bench.dropped(&Message { ttl: 1, ..error(&quote) }.bytes()), Reason::TimeToLive);
-    let partial = Meta { is_partial: true, segment_bytes: None };
-    let verdict = bench.forwarder.forward(bench.now, &error(&quote).bytes(), &mut [0; HEAD_BYTES], partial);
-    assert_eq!(verdict, Verdict::Drop(Reason::Offload));
-    assert_eq!(bench.connections(), [0, 1, 0]);
 }
 
 #[test]
 fn error_keeps_no_connection_alive() {
     let mut bench = Bench::new(&config());
     let port = bench.open(CLIENT_PORT);
-    let quote = segment_of_client(port)[0].bytes();
+    let quote = segment_of_client(IPV4, port)[0].bytes();
     for _ in 0..3 {
         bench.now += seconds(80);
-        bench.look(&error(&quote[14..100]).bytes());
+        bench.look(&error(IPV4, &quote[14..100]).bytes());
     }
     bench.poll();
     assert_eq!(bench.connections(), [0; 3]);
@@ -197,49 +256,56 @@ fn error_keeps_no_connection_alive() {
 
 #[test]
 fn echo_is_answered() {
-    let mut bench = Bench::new(&config());
-    for len_bytes in [0, 1, 56, 1000] {
-        let data = vec![0x5A; len_bytes];
-        let echo = |macs, addresses, kind, ttl| {
-            Message { macs, addresses, ttl, header: (kind, 0, [1, 2, 3, 4]), data: &data }.bytes()
-        };
-        let request = echo((CLIENT_MAC, OWN_MAC), (CLIENT, OWN), 8, 3);
-        let reply = echo((OWN_MAC, CLIENT_MAC), (OWN, CLIENT), 0, 64);
-        assert_eq!(bench.sent(&request, Meta::default()).bytes, reply, "{len_bytes}");
+    for hosts in [IPV4, IPV6] {
+        let mut bench = Bench::over(hosts, &config());
+        let Icmp { echo, echo_reply, .. } = icmp(hosts);
+        for len_bytes in [0, 1, 56, 1000] {
+            let data = vec![0x5A; len_bytes];
+            let message = |macs, addresses, kind, ttl| {
+                Message { macs, addresses, ttl, header: (kind, 0, [1, 2, 3, 4]), data: &data }.bytes()
+            };
+            let request = message((CLIENT_MAC, OWN_MAC), (hosts.client, hosts.own), echo, 3);
+            let reply = message((OWN_MAC, CLIENT_MAC), (hosts.own, hosts.client), echo_reply, 64);
+            assert_eq!(bench.sent(&request, Meta::default()).bytes, reply, "{len_bytes}");
+        }
     }
 }
 
 #[test]
 fn segment_whose_time_to_live_is_over_is_complained_of() {
-    let mut bench = Bench::new(&config());
-    let port = bench.establish(CLIENT_PORT);
-    let client = Frame { ttl: 1, data: vec![3; 100], ..Frame::of_client(ACK) };
-    let server = Frame { ttl: 0, ..Frame::of_server(port, ACK) };
-    for frame in [client, server] {
-        let bytes = frame.bytes();
-        let quoted = &bytes[14..bytes.len().min(14 + HEAD_BYTES - 42)];
-        let expected = Message {
-            macs: (OWN_MAC, frame.macs.0),
-            addresses: (OWN, *frame.from.ip()),
-            ttl: 64,
-            header: (11, 0, [0; 4]),
-            data: quoted,
-        };
-        assert_eq!(bench.sent(&bytes, Meta::default()).bytes, expected.bytes());
+    for hosts in [IPV4, IPV6] {
+        let mut bench = Bench::over(hosts, &config());
+        let port = bench.establish(CLIENT_PORT);
+        let client = Frame { ttl: 1, data: vec![3; 100], ..hosts.of_client(ACK) };
+        let server = Frame { ttl: 0, ..hosts.of_server(port, ACK) };
+        for frame in [client, server] {
+            let bytes = frame.bytes();
+            let quoted = &bytes[14..bytes.len().min(14 + HEAD_BYTES - hosts.tcp_at() - 8)];
+            let expected = Message {
+                macs: (OWN_MAC, frame.macs.0),
+                addresses: (hosts.own, frame.from.ip()),
+                ttl: 64,
+                header: icmp(hosts).time_exceeded,
+                data: quoted,
+            };
+            assert_eq!(bench.sent(&bytes, Meta::default()).bytes, expected.bytes());
+        }
+        let counters = *bench.forwarder.counters();
+        assert_eq!((counters.dropped(Reason::TimeToLive), counters.errors_sent), (2, 2));
+        // A new connection does not begin so.
+        bench.look(&Frame { ttl: 1, ..hosts.of_client(SYN) }.port(9).bytes());
+        assert_eq!(bench.connections(), [0, 1, 0]);
     }
-    let counters = *bench.forwarder.counters();
-    assert_eq!((counters.dropped(Reason::TimeToLive), counters.errors_sent), (2, 2));
-    // A new connection does not begin so.
-    bench.look(&Frame { ttl: 1, ..Frame::of_client(SYN) }.port(9).bytes());
-    assert_eq!(bench.connections(), [0, 1, 0]);
 }
 
+/// Over all versions together.
 #[test]
 fn complaints_are_at_most_100_a_second() {
     let mut bench = Bench::new(&config());
-    let bytes = Frame { ttl: 1, ..Frame::of_client(SYN) }.bytes();
-    let complaints =
-        |bench: &mut Bench| (0..500).filter(|_| matches!(bench.look(&bytes), Verdict::Send(_))).count();
+    let frames = [IPV4, IPV6].map(|hosts| Frame { ttl: 1, ..hosts.of_client(SYN) }.bytes());
+    let complaints = |bench: &mut Bench| {
+        (0..500).filter(|at| matches!(bench.look(&frames[at % 2]), Verdict::Send(_))).count()
+    };
     assert_eq!(complaints(&mut bench), 100);
     bench.now += seconds(1);
     assert_eq!(complaints(&mut bench), 100);

@@ -1,15 +1,19 @@
 //! ARP both ways, and where frames go on the link.
 
 use crate::common::*;
-use core::net::{Ipv4Addr, SocketAddrV4};
-use exos_forward::{ConfigError, Meta, REQUEST_BYTES, Reason, Verdict};
+use core::net::Ipv4Addr;
+use exos_forward::{Config, ConfigError, Meta, Network, REQUEST_BYTES, Reason, Verdict, Version};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
 
+fn ipv4_only() -> Config {
+    Config { ipv6: None, ..config() }
+}
+
 #[test]
 fn requests_for_its_address_are_answered_and_no_others() {
-    let mut bench = Bench::new(&config());
+    let mut bench = Bench::new(&ipv4_only());
     let request = arp(1, (CLIENT_MAC, CLIENT), ([0; 6], OWN));
     let answer = bench.sent(&request, Meta::default()).bytes;
     let mut expected = arp(2, (OWN_MAC, OWN), (CLIENT_MAC, CLIENT));
@@ -25,53 +29,57 @@ fn requests_for_its_address_are_answered_and_no_others() {
 
 #[test]
 fn server_is_asked_for_once_a_second_until_it_answers_and_then_now_and_again() {
-    let mut bench = Bench::without_server(&config());
+    let mut bench = Bench::without_server(&ipv4_only());
     let mut request = [0; REQUEST_BYTES];
     for second in 0..5 {
         bench.now = seconds(second);
-        assert!(bench.forwarder.poll(bench.now, &mut request));
-        assert_eq!(request.to_vec(), arp(1, (OWN_MAC, OWN), ([0; 6], SERVER)));
+        let len_bytes = bench.forwarder.poll(bench.now, &mut request).expect("a request");
+        assert_eq!(request[..len_bytes], arp(1, (OWN_MAC, OWN), ([0; 6], SERVER)));
         assert!(!bench.poll(), "twice in a second");
         assert_eq!(bench.forwarder.deadline(), seconds(second + 1));
     }
     assert_eq!(bench.look(&arp(2, (SERVER_MAC, SERVER), (OWN_MAC, OWN))), Verdict::Heard);
-    assert_eq!(bench.forwarder.next_hop(), Some(SERVER_MAC));
+    assert_eq!(bench.forwarder.next_hop(Version::Ipv4), Some(SERVER_MAC));
     bench.now = seconds(33);
     assert!(!bench.poll());
     // Nobody answers any more: it is believed for a while.
     for second in 34..38 {
         bench.now = seconds(second);
-        assert_eq!(bench.forwarder.next_hop(), Some(SERVER_MAC), "{second}");
+        assert_eq!(bench.forwarder.next_hop(Version::Ipv4), Some(SERVER_MAC), "{second}");
         assert!(bench.poll());
     }
-    assert_eq!(bench.forwarder.next_hop(), None);
+    assert_eq!(bench.forwarder.next_hop(Version::Ipv4), None);
 }
 
 #[test]
 fn server_that_moves_says_so_and_nobody_else_can() {
-    let mut bench = Bench::new(&config());
+    let mut bench = Bench::new(&ipv4_only());
     let elsewhere = [2, 0, 0, 0, 0, 9];
     bench.look(&arp(2, (elsewhere, CLIENT), (OWN_MAC, OWN)));
     bench.look(&arp(2, ([1, 0, 0, 0, 0, 9], SERVER), (OWN_MAC, OWN)));
     bench.look(&arp(2, (OWN_MAC, SERVER), (OWN_MAC, OWN)));
-    assert_eq!(bench.forwarder.next_hop(), Some(SERVER_MAC));
+    assert_eq!(bench.forwarder.next_hop(Version::Ipv4), Some(SERVER_MAC));
     bench.look(&arp(1, (elsewhere, SERVER), ([0; 6], SERVER)));
-    assert_eq!(bench.forwarder.next_hop(), Some(elsewhere));
+    assert_eq!(bench.forwarder.next_hop(Version::Ipv4), Some(elsewhere));
     assert_eq!(bench.forwarded(&Frame::of_client(SYN))[..6], elsewhere);
 }
 
 #[test]
 fn server_on_another_network_is_reached_through_the_gateway() {
-    let mut config = config();
-    config.to = SocketAddrV4::new(FAR, SERVER_PORT);
-    let refused = exos_forward::Forwarder::new(&config).expect_err("no way there");
-    assert_eq!(refused, ConfigError::NoWay(FAR));
-    config.gateway = Some(FAR);
-    assert!(exos_forward::Forwarder::new(&config).is_err(), "a gateway that is not on the network either");
-    config.gateway = Some(GATEWAY);
+    let mut network = Network::new(OWN, 24, (FAR, SERVER_PORT));
+    let with = |network| Config { ipv4: Some(network), ..ipv4_only() };
+    let refused = exos_forward::Forwarder::new(&with(network)).expect_err("no way there");
+    assert_eq!(refused, ConfigError::NoWay(FAR.into()));
+    network.gateway = Some(FAR);
+    assert!(
+        exos_forward::Forwarder::new(&with(network)).is_err(),
+        "a gateway that is not on the network either"
+    );
+    network.gateway = Some(GATEWAY);
+    let config = with(network);
     let mut bench = Bench::without_server(&config);
     let mut request = [0; REQUEST_BYTES];
-    assert!(bench.forwarder.poll(bench.now, &mut request));
+    assert_eq!(bench.forwarder.poll(bench.now, &mut request), Some(42));
     assert_eq!(request[38..42], GATEWAY.octets());
     bench.look(&arp(2, (SERVER_MAC, GATEWAY), (OWN_MAC, OWN)));
     let sent = bench.forwarded(&Frame::of_client(SYN));
@@ -80,7 +88,7 @@ fn server_on_another_network_is_reached_through_the_gateway() {
 
 #[test]
 fn client_is_where_its_last_segment_came_from() {
-    let mut bench = Bench::new(&config());
+    let mut bench = Bench::new(&ipv4_only());
     let port = bench.establish(CLIENT_PORT);
     let router = [2, 0, 0, 0, 0, 8];
     bench.forwarded(&Frame { macs: (router, OWN_MAC), ..Frame::of_client(ACK) });
@@ -89,7 +97,7 @@ fn client_is_where_its_last_segment_came_from() {
 
 #[test]
 fn segment_for_a_server_that_does_not_answer_is_complained_of_after_three_requests() {
-    let mut bench = Bench::without_server(&config());
+    let mut bench = Bench::without_server(&ipv4_only());
     for second in 0..3 {
         bench.now = seconds(second);
         bench.poll();

@@ -3,6 +3,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod common;
+mod discovery;
 mod garbage;
 mod icmp;
 mod link;
