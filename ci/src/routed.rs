@@ -72,6 +72,11 @@ pub fn guest(version: Version, tap: u8, port: u16) -> SocketAddr {
     SocketAddr::new(version.host(GUESTS, tap, 2), port)
 }
 
+/// The IPv6 address of the guest on a TAP.
+pub fn guest_ipv6(tap: u8) -> Ipv6Addr {
+    ipv6(GUESTS, tap, 2)
+}
+
 /// A port of the servers' host.
 pub fn server(version: Version, port: u16) -> SocketAddr {
     SocketAddr::new(version.host(SERVERS, 0, 2), port)
@@ -90,7 +95,7 @@ pub fn image(name: &str, tap: u8) -> GuestBuilder {
         backend
     });
     let gateway = Ipv4Addr::new(10, GUESTS, tap, 1);
-    with_tap.gateway(gateway).ipv6(ipv6(GUESTS, tap, 2)).gateway6(ipv6(GUESTS, tap, 1))
+    with_tap.gateway(gateway).ipv6(guest_ipv6(tap)).gateway6(ipv6(GUESTS, tap, 1))
 }
 
 /// The two hosts.

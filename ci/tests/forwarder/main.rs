@@ -1,11 +1,14 @@
 //! The forwarder between Linux's sockets, over IPv4 and IPv6, and what passes through it that a relay on sockets
 //! ([`exovm_ci::relay`]) hides.
 
+mod capture;
+mod versions;
+
+use capture::{Seen, capture};
 use exovm_ci::routed::{Routed, Version, guest, image, router_of_clients, server};
 use exovm_ci::sockets::{path_mtu_bytes, reset, state, state_of, unacknowledged_bytes, unread_bytes};
 use exovm_ci::{Guest, GuestBuilder, Site, relay};
 use exovm_netns::in_namespace;
-use pcap_file::pcapng::{Block, PcapNgReader};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
@@ -314,39 +317,6 @@ fn path_mtu_messages_reach_the_sender_whose_segments_are_too_large() {
     });
 }
 
-/// A TCP frame as the capture has it: time to live, and all but the addresses, ports and checksums.
-#[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    to_guest: bool,
-    time_to_live: u8,
-    rest: Vec<u8>,
-}
-
-fn capture(path: &std::path::Path) -> Vec<Seen> {
-    const TO_GUEST: u32 = 1;
-    let mut reader = PcapNgReader::new(std::fs::File::open(path).expect("a file")).expect("a capture");
-    let mut frames = Vec::new();
-    while let Some(block) = reader.next_block() {
-        let Block::EnhancedPacket(packet) = block.expect("a block") else { continue };
-        let frame = packet.data.as_ref();
-        // The IP header up to the time to live, without it; where that is, and where TCP begins.
-        let (before, time_to_live_at, tcp_at) = match (frame.len(), frame.get(12..14)) {
-            (54.., Some([8, 0])) if frame[23] == 6 => (14..22, 22, 34),
-            (74.., Some([0x86, 0xdd])) if frame[20] == 6 => (14..21, 21, 54),
-            _ => continue,
-        };
-        let direction = packet.options.iter().find_map(|option| match option {
-            pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption::Flags(flags) => Some(flags & 3),
-            _ => None,
-        });
-        // TCP: sequence numbers to window, urgent pointer, options, data.
-        let rest = [&frame[before], &frame[tcp_at + 4..tcp_at + 16], &frame[tcp_at + 18..]].concat();
-        let time_to_live = frame[time_to_live_at];
-        frames.push(Seen { to_guest: direction == Some(TO_GUEST), time_to_live, rest });
-    }
-    frames
-}
-
 #[test]
 fn sequence_numbers_options_and_data_are_the_same_at_both_ends() {
     in_namespace!(|| {
@@ -426,50 +396,37 @@ fn cheetah_serves_through_the_forwarder_in_the_same_process() {
     });
 }
 
+/// A line with faults cuts a large frame as its header says, and counts what does not fit together.
 #[test]
-fn client_of_a_version_without_a_server_is_refused_at_once_and_the_log_says_why() {
+fn large_frames_say_what_they_are_to_a_line_that_cuts_them() {
     in_namespace!(|| {
+        const BYTES: usize = 4 << 20;
         let routed = Routed::build();
-        let _listener = routed.listen(SERVER_PORT);
+        let listener = routed.listen(SERVER_PORT);
+        let forwarder = forwarder_to(servers()).impair("tx:delay=1ms,seed=7").start();
+        let (mut frames_before, mut packets_before) = (0, 0);
         for version in Version::ALL {
-            let options = [format!("--listen={LISTEN}"), format!("--to={}", server(version, SERVER_PORT))];
-            let forwarder = image("forwarder", 0).arguments(&[&options[0], &options[1]]).start();
-            routed.connect(guest(version, 0, LISTEN)).expect("a connection");
-            let other = if version == Version::Ipv4 { Version::Ipv6 } else { Version::Ipv4 };
-            let refused = routed.connect(guest(other, 0, LISTEN)).expect_err("nobody to go to");
-            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{refused}");
-            // Whatever the router held back and the client repeated before they knew where the forwarder is.
+            let mut client = routed.connect(guest(version, 0, LISTEN)).expect("a connection");
+            let (mut server, _) = listener.accept().unwrap();
+            let sent = pattern(9, BYTES);
+            let mut got = vec![0; BYTES];
+            thread::scope(|scope| {
+                scope.spawn(|| server.write_all(&sent).expect("the client reads"));
+                client.read_exact(&mut got).expect("bytes");
+            });
+            assert!(got == sent);
             let statistics = forwarder.statistics();
-            let [dropped, told] = ["no_server", "errors_sent"]
-                .map(|name| statistics.value("forward", name).expect("a counter"));
-            assert!(dropped >= 1 && dropped == told, "{dropped} SYNs, {told} errors");
-            forwarder.wait_for_log(&format!("are refused: --to has no {other} server"));
-            forwarder.stop();
+            let ways = ["to_client_frames", "to_server_frames"];
+            let frames: u64 = ways.iter().filter_map(|name| statistics.value("forward", name)).sum();
+            let packets = forwarder.backend_counter("impair_tx_packets");
+            let (more_frames, more_packets) = (frames - frames_before, packets - packets_before);
+            assert!(
+                more_packets > more_frames + 500,
+                "{version}: {more_frames} frames, {more_packets} packets"
+            );
+            assert_eq!(forwarder.backend_counter("impair_unfinished"), 0, "{version}");
+            (frames_before, packets_before) = (frames, packets);
         }
-    });
-}
-
-#[test]
-fn server_of_a_version_that_the_interface_does_not_have_is_named_at_the_start() {
-    in_namespace!(|| {
-        let start = |builder: GuestBuilder, to: &str| {
-            let (end, log) = builder.arguments(&["--listen=80", to]).launch().wait();
-            assert_eq!(end, exovm::machine::End::PowerOff { status: 1 });
-            log.join("\n")
-        };
-        let log = start(Guest::image("forwarder"), "--to=[2001:db8::2]:80");
-        assert!(
-            log.contains("no IPv6 address; start the machine with --net tap=...,ip6=ADDRESS/BITS"),
-            "{log}"
-        );
-        let log = start(Guest::image("forwarder").without_ipv4().ipv6_auto(), "--to=[2001:db8::2]:80");
-        assert!(log.contains("in place of ip6=auto"), "{log}");
-        let log = start(image("forwarder", 0).without_ipv4(), "--to=10.0.0.2:80");
-        assert!(
-            log.contains("no IPv4 address; start the machine with --net tap=...,ip=ADDRESS/BITS"),
-            "{log}"
-        );
-        let log = start(image("forwarder", 0), "--to=10.0.0.2:80,10.0.0.3:80");
-        assert!(log.contains("[2001:db8::2]:80") && log.contains("--help"), "{log}");
+        forwarder.stop();
     });
 }
