@@ -107,38 +107,46 @@ pub struct SegmentEvents<'f> {
     pub output_due: bool,
 }
 
-impl<'f> Input<'f> {
-    /// Becomes the events of `conn`, where nothing has happened yet. They are written in their place: copies of them would
-    /// cost more than what they tell of.
+/// What one segment meant, as far as its connection knows and is not at its end: see [`SegmentEvents`].
+#[derive(Debug, Default)]
+pub(crate) struct Happened<'f> {
+    pub(crate) opened: bool,
+    pub(crate) acked_bytes: u32,
+    pub(crate) low_water: bool,
+    pub(crate) data: &'f [u8],
+    pub(crate) readable: bool,
+    pub(crate) urgent: bool,
+    pub(crate) peer_closed: bool,
+    pub(crate) reply: AckDue,
+    pub(crate) output_due: bool,
+}
+
+impl<'f> Happened<'f> {
+    /// It happened on `conn`.
     #[inline]
-    pub(crate) fn begin_events(&mut self, conn: ConnId) -> &mut SegmentEvents<'f> {
-        *self = Self::Segment(SegmentEvents::none(conn));
-        match self {
-            Self::Segment(events) => events,
-            _ => unreachable!("it was just made"),
+    pub(crate) fn on(&self, conn: ConnId) -> SegmentEvents<'f> {
+        SegmentEvents {
+            conn,
+            opened: self.opened,
+            acked_bytes: self.acked_bytes,
+            low_water: self.low_water,
+            data: self.data,
+            readable: self.readable,
+            urgent: self.urgent,
+            peer_closed: self.peer_closed,
+            ended: None,
+            last_ack: None,
+            problem: None,
+            reply: self.reply,
+            output_due: self.output_due,
         }
     }
 }
 
 impl SegmentEvents<'_> {
-    /// Nothing happened on `conn` yet.
-    #[inline]
+    /// Nothing happened on `conn`.
     pub(crate) fn none(conn: ConnId) -> Self {
-        Self {
-            conn,
-            opened: false,
-            acked_bytes: 0,
-            low_water: false,
-            data: &[],
-            readable: false,
-            urgent: false,
-            peer_closed: false,
-            ended: None,
-            last_ack: None,
-            problem: None,
-            reply: AckDue::None,
-            output_due: false,
-        }
+        Happened::default().on(conn)
     }
 
     /// The same without the data.
@@ -162,9 +170,10 @@ impl SegmentEvents<'_> {
 }
 
 /// The acknowledgment a segment asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AckDue {
     /// None is owed.
+    #[default]
     None,
     /// One is owed but may wait for data to ride on; a timer sends it at the latest.
     Delayed,

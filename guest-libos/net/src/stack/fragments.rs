@@ -144,7 +144,7 @@ impl<D: Data> Stack<D> {
                 self.set_lends(key, false);
                 let input = self.segment_arrives(now, sender.mac, key, &segment);
                 self.set_lends(key, true);
-                Ok(self.without_loans(input?))
+                Ok(self.without_loans(input))
             }
             Protocol::Udp => {
                 let datagram = UdpDatagram::parse(&whole.payload, Some(ip))?;

@@ -7,7 +7,7 @@ use super::Stack;
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::driver::{RxChecksum, RxMeta};
-use crate::events::{ConnId, End, Input};
+use crate::events::{ConnId, End, Happened, Input, SegmentEvents};
 use crate::frame::ControlFrame;
 use crate::tcp::connection::{Connection, PeerSyn, State};
 use crate::tcp::negotiation::is_small;
@@ -48,43 +48,59 @@ impl<D: Data> Stack<D> {
     #[inline]
     pub fn input<'f>(&mut self, now: Instant, frame: &'f [u8], meta: RxMeta) -> Input<'f> {
         self.counters.frames_in += 1;
-        let mut input = Input::Nothing;
-        if let Err(reason) = self.frame_arrives(now, frame, meta, &mut input) {
-            self.counters.count_drop(reason);
+        match self.segment_in(frame, meta) {
+            Ok(Some((sender_mac, key, segment))) => self.segment_arrives(now, sender_mac, key, &segment),
+            Ok(None) => {
+                self.other_frame_arrives(now, frame, meta).unwrap_or_else(|reason| self.dropped(reason))
+            }
+            Err(reason) => self.dropped(reason),
         }
-        input
     }
 
-    /// `input` is nothing yet, and stays nothing if the frame is dropped.
+    #[cold]
+    pub(super) fn dropped<'f>(&mut self, reason: DropReason) -> Input<'f> {
+        self.counters.count_drop(reason);
+        Input::Nothing
+    }
+
+    /// The segment in a frame with TCP over IPv4 for us alone, who sent it, and whose it is. `None`: something else.
     #[inline]
-    fn frame_arrives<'f>(
-        &mut self,
-        now: Instant,
+    fn segment_in<'f>(
+        &self,
         frame: &'f [u8],
         meta: RxMeta,
-        input: &mut Input<'f>,
-    ) -> Result<(), DropReason> {
-        let (ethernet, payload) = EthernetHeader::parse(frame)?;
-        let to_us = ethernet.destination == self.config.mac;
-        if !to_us || ethernet.ether_type != EtherType::Ipv4 {
-            *input = self.other_frame_arrives(now, &ethernet, payload, meta)?;
-            return Ok(());
+    ) -> Result<Option<(MacAddress, FlowKey, Segment<'f>)>, DropReason> {
+        let (ethernet, bytes) = EthernetHeader::parse(frame)?;
+        if ethernet.destination != self.config.mac || ethernet.ether_type != EtherType::Ipv4 {
+            return Ok(None);
         }
         if !ethernet.source.is_unicast() || ethernet.source == self.config.mac {
             return Err(DropReason::BadSource);
         }
-        self.datagram_arrives(now, ethernet.source, payload, meta, input)
+        let verify = if meta.checksum == RxChecksum::AllValid { Verify::Done } else { Verify::Here };
+        let Ok((ip, payload)) = Ipv4Header::parse(bytes, verify) else { return Ok(None) };
+        if ip.protocol != Protocol::Tcp || !self.config.is_ours(ip.destination) {
+            return Ok(None);
+        }
+        if !ipv4::is_host(ip.source) || ip.source == self.config.ip {
+            return Err(DropReason::BadSource);
+        }
+        let verify = (meta.checksum == RxChecksum::Unknown).then_some(&ip);
+        let mut segment = Segment::parse(payload, verify)?;
+        segment.ecn = Ecn::of(bytes[1]);
+        let key = FlowKey::new(ip.source, segment.source_port, segment.destination_port);
+        Ok(Some((ethernet.source, key, segment)))
     }
 
-    /// Not a datagram of IPv4 for us alone. Apart from these, so that their way stays short.
+    /// Not a segment over IPv4 for us alone. Apart from these, so that their way stays short.
     #[inline(never)]
     fn other_frame_arrives<'f>(
         &mut self,
         now: Instant,
-        ethernet: &EthernetHeader,
-        payload: &'f [u8],
+        frame: &'f [u8],
         meta: RxMeta,
     ) -> Result<Input<'f>, DropReason> {
+        let (ethernet, payload) = EthernetHeader::parse(frame)?;
         let to_us = ethernet.destination == self.config.mac;
         // Groups of IPv6 are its own to tell, if we speak it.
         let is_ipv6 = ethernet.ether_type == EtherType::Ipv6 && self.resolver.ipv6.is_some();
@@ -95,41 +111,11 @@ impl<D: Data> Stack<D> {
             return Err(DropReason::BadSource);
         }
         match ethernet.ether_type {
+            EtherType::Ipv4 if to_us => self.other_datagram_arrives(now, ethernet.source, payload, meta),
             EtherType::Ipv4 => self.broadcast_arrives(now, ethernet.source, payload, meta),
             EtherType::Arp => self.arp_arrives(now, payload),
-            EtherType::Ipv6 => self.ipv6_arrives(now, ethernet, payload, meta),
+            EtherType::Ipv6 => self.ipv6_arrives(now, &ethernet, payload, meta),
         }
-    }
-
-    #[inline]
-    fn datagram_arrives<'f>(
-        &mut self,
-        now: Instant,
-        source_mac: MacAddress,
-        bytes: &'f [u8],
-        meta: RxMeta,
-        input: &mut Input<'f>,
-    ) -> Result<(), DropReason> {
-        let verify = if meta.checksum == RxChecksum::AllValid { Verify::Done } else { Verify::Here };
-        let (ip, payload) = match Ipv4Header::parse(bytes, verify) {
-            Ok(parsed) => parsed,
-            Err(error) => {
-                *input = self.unusual_datagram_arrives(now, source_mac, bytes, error)?;
-                return Ok(());
-            }
-        };
-        if ip.protocol != Protocol::Tcp || !self.config.is_ours(ip.destination) {
-            *input = self.other_datagram_arrives(now, source_mac, (&ip, payload), bytes, meta)?;
-            return Ok(());
-        }
-        if !ipv4::is_host(ip.source) || ip.source == self.config.ip {
-            return Err(DropReason::BadSource);
-        }
-        let verify = (meta.checksum == RxChecksum::Unknown).then_some(&ip);
-        let mut segment = Segment::parse(payload, verify)?;
-        segment.ecn = Ecn::of(bytes[1]);
-        let key = FlowKey::new(ip.source, segment.source_port, segment.destination_port);
-        self.segment_arrives_into(now, source_mac, key, &segment, input)
     }
 
     /// A header that says something else than that it is the whole of a datagram.
@@ -148,18 +134,21 @@ impl<D: Data> Stack<D> {
         }
     }
 
-    /// A datagram that is not for us, or not TCP.
-    #[inline(never)]
+    /// A datagram that is not for us, not TCP, or not whole.
     fn other_datagram_arrives<'f>(
         &mut self,
         now: Instant,
         source_mac: MacAddress,
-        (ip, payload): (&Ipv4Header, &'f [u8]),
         bytes: &'f [u8],
         meta: RxMeta,
     ) -> Result<Input<'f>, DropReason> {
+        let verify = if meta.checksum == RxChecksum::AllValid { Verify::Done } else { Verify::Here };
+        let (ip, payload) = match Ipv4Header::parse(bytes, verify) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.unusual_datagram_arrives(now, source_mac, bytes, error),
+        };
         if !self.config.is_ours(ip.destination) {
-            return self.offer_arrives(ip, payload, meta);
+            return self.offer_arrives(&ip, payload, meta);
         }
         if !ipv4::is_host(ip.source) || ip.source == self.config.ip {
             return Err(DropReason::BadSource);
@@ -171,7 +160,7 @@ impl<D: Data> Stack<D> {
             Protocol::Tcp => Err(DropReason::NotForUs),
             Protocol::Udp => {
                 let verify = meta.checksum == RxChecksum::Unknown;
-                self.udp_arrives(now, sender, ip, payload, bytes, verify)
+                self.udp_arrives(now, sender, &ip, payload, bytes, verify)
             }
         }
     }
@@ -223,41 +212,24 @@ impl<D: Data> Stack<D> {
         Ok(error.map_or(Input::Nothing, Input::Reply))
     }
 
-    /// A segment that did not come straight in an IPv4 datagram.
+    /// A segment, with what its addresses and ports are found by.
+    #[inline]
     pub(super) fn segment_arrives<'f>(
         &mut self,
         now: Instant,
         sender_mac: MacAddress,
         key: FlowKey,
         segment: &Segment<'f>,
-    ) -> Result<Input<'f>, DropReason> {
-        let mut input = Input::Nothing;
-        self.segment_arrives_into(now, sender_mac, key, segment, &mut input)?;
-        Ok(input)
-    }
-
-    /// [`Self::segment_arrives`], with the outcome written to `input`, which is nothing yet.
-    #[inline]
-    fn segment_arrives_into<'f>(
-        &mut self,
-        now: Instant,
-        sender_mac: MacAddress,
-        key: FlowKey,
-        segment: &Segment<'f>,
-        input: &mut Input<'f>,
-    ) -> Result<(), DropReason> {
+    ) -> Input<'f> {
         let Some((conn, connection)) = self.table.find(key) else {
-            *input = self.segment_for_nobody(now, sender_mac, key, segment)?;
-            return Ok(());
+            return self.segment_for_nobody(now, sender_mac, key, segment);
         };
         self.counters.segments_in += 1;
         self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
-        let was_open = connection.is_open();
         if connection.state == State::SynSent
             && (!connection.send.has_sent_syn() || connection.is_cancelled())
         {
-            *input = self.segment_without_syn(sender_mac, key, segment)?;
-            return Ok(());
+            return self.segment_without_syn(sender_mac, key, segment);
         }
         let mut ctx = Context {
             config: &self.config,
@@ -266,40 +238,54 @@ impl<D: Data> Stack<D> {
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
-        let events = input.begin_events(conn);
+        let mut happened = Happened::default();
         let verdict = if connection.state == State::SynSent {
-            connection.segment_arrives_in_syn_sent(segment, events, &mut ctx)
+            connection.segment_arrives_in_syn_sent(segment, &mut happened, &mut ctx)
         } else {
-            connection.segment_arrives(segment, events, &mut ctx)
+            connection.segment_arrives(segment, &mut happened, &mut ctx)
         };
+        if !matches!(verdict, Verdict::Events) {
+            return self.unusual_verdict(now, conn, verdict, &happened);
+        }
+        // The peer (or the router in between) has a new address on the link: follow a segment that was in the window, as
+        // ARP would follow an announcement.
+        if connection.template.next_hop() != sender_mac
+            && self.resolver.is_on_link(&self.config, connection.template.peer())
+        {
+            connection.template.set_next_hop(sender_mac);
+        }
+        if key.pair().is_some() && happened.acked_bytes > 0 {
+            self.resolver.confirm_peer(&self.config, connection.template.peer(), sender_mac, now);
+        }
+        self.wheel.arm(conn.index, connection.deadline(&self.config));
+        self.spare_backlogs.collect(&mut connection.send.queue);
+        if happened.opened {
+            self.opened(conn, now);
+        }
+        Input::Segment(happened.on(conn))
+    }
+
+    /// A segment that leaves nothing but an answer, or ends its connection.
+    #[inline(never)]
+    fn unusual_verdict<'f>(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        verdict: Verdict,
+        happened: &Happened<'f>,
+    ) -> Input<'f> {
         match verdict {
-            Verdict::Events => {
-                if events.ended.is_none() {
-                    // The peer (or the router in between) has a new address on the link: follow a segment that was in
-                    // the window, as ARP would follow an announcement.
-                    if connection.template.next_hop() != sender_mac
-                        && self.resolver.is_on_link(&self.config, connection.template.peer())
-                    {
-                        connection.template.set_next_hop(sender_mac);
-                    }
-                    if key.pair().is_some() && events.acked_bytes > 0 {
-                        self.resolver.confirm_peer(&self.config, connection.template.peer(), sender_mac, now);
-                    }
-                    self.wheel.arm(conn.index, connection.deadline(&self.config));
-                    self.spare_backlogs.collect(&mut connection.send.queue);
-                }
-                if !was_open && events.opened {
+            Verdict::Events => Input::Segment(happened.on(conn)),
+            Verdict::Ended(end, last_ack) => {
+                if happened.opened {
                     self.opened(conn, now);
-                    self.apply_path_mtu(conn, now);
                 }
-                if let Some(end) = events.ended {
-                    self.end_by_segment(conn, end, now);
-                }
-                return Ok(());
+                self.end_by_segment(conn, end, now);
+                Input::Segment(SegmentEvents { ended: Some(end), last_ack, ..happened.on(conn) })
             }
             Verdict::Reply(frame) => {
-                self.wheel.arm(conn.index, connection.deadline(&self.config));
-                *input = Input::Reply(frame);
+                self.arm(conn);
+                Input::Reply(frame)
             }
             Verdict::Reset(sequence) => {
                 let reset = Fields {
@@ -311,25 +297,31 @@ impl<D: Data> Stack<D> {
                 };
                 self.counters.segments_out += 1;
                 self.counters.resets_out += 1;
-                self.wheel.arm(conn.index, connection.deadline(&self.config));
-                *input = Input::Reply(connection.control_frame(&reset));
+                self.arm(conn);
+                self.table
+                    .get(conn)
+                    .map_or(Input::Nothing, |connection| Input::Reply(connection.control_frame(&reset)))
             }
             Verdict::Forget => {
                 self.counters.half_open_dropped += 1;
                 self.forget(conn);
-                *input = Input::Nothing;
+                Input::Nothing
             }
-            Verdict::Silence => *input = Input::Nothing,
-            Verdict::Drop(reason) => {
-                *input = Input::Nothing;
-                return Err(reason);
-            }
+            Verdict::Silence => Input::Nothing,
+            Verdict::Drop(reason) => self.dropped(reason),
         }
-        Ok(())
+    }
+
+    /// Brings the timer of a connection in line with what it waits for.
+    fn arm(&mut self, conn: ConnId) {
+        if let Some(connection) = self.table.get(conn) {
+            self.wheel.arm(conn.index, connection.deadline(&self.config));
+        }
     }
 
     /// A handshake is over.
     fn opened(&mut self, conn: ConnId, now: Instant) {
+        self.apply_path_mtu(conn, now);
         let Some(connection) = self.table.get(conn) else { return };
         self.established += u32::from(matches!(connection.state, State::Established | State::CloseWait));
         self.counters.opened += 1;
@@ -359,10 +351,15 @@ impl<D: Data> Stack<D> {
         sender_mac: MacAddress,
         key: FlowKey,
         segment: &Segment<'f>,
-    ) -> Result<Input<'f>, DropReason> {
-        let next_hop = self.hop_back(sender_mac, key)?;
-        if self.cookie_returns(now, next_hop, key, segment)? {
-            return self.segment_arrives(now, sender_mac, key, segment);
+    ) -> Input<'f> {
+        let next_hop = match self.hop_back(sender_mac, key) {
+            Ok(next_hop) => next_hop,
+            Err(reason) => return self.dropped(reason),
+        };
+        match self.cookie_returns(now, next_hop, key, segment) {
+            Ok(false) => {}
+            Ok(true) => return self.segment_arrives(now, sender_mac, key, segment),
+            Err(reason) => return self.dropped(reason),
         }
         self.counters.segments_in += 1;
         self.counters.data_segments_in += u64::from(!segment.payload.is_empty());
@@ -370,11 +367,11 @@ impl<D: Data> Stack<D> {
         let flow = self.table.pairs.flow(key);
         match self.time_wait.segment_arrives(flow, segment, now, &self.config) {
             None => {}
-            Some(TimeWaitAnswer::Ignore) => return Ok(Input::Nothing),
+            Some(TimeWaitAnswer::Ignore) => return Input::Nothing,
             Some(TimeWaitAnswer::Acknowledge { sequence, acknowledgment, timestamps }) => {
                 self.counters.pure_acks_out += 1;
                 let fields = Fields { sequence, acknowledgment, flags: flags::ACK, window: 0, timestamps };
-                return Ok(self.reply(next_hop, key, &fields));
+                return self.reply(next_hop, key, &fields);
             }
             Some(TimeWaitAnswer::Reopen { after }) => {
                 self.counters.time_wait_reused += 1;
@@ -383,7 +380,7 @@ impl<D: Data> Stack<D> {
         }
         match (segment.control, segment.acknowledgment) {
             // "If the RST bit is set, ... ignored."
-            (Control::Rst, _) => Err(DropReason::Unacceptable),
+            (Control::Rst, _) => self.dropped(DropReason::Unacceptable),
             (Control::Syn, None) if self.is_listening(key) => {
                 self.syn_arrives(now, next_hop, key, segment, isn_floor)
             }
@@ -396,7 +393,7 @@ impl<D: Data> Stack<D> {
                     window: 0,
                     timestamps: None,
                 };
-                Ok(self.reply(next_hop, key, &fields))
+                self.reply(next_hop, key, &fields)
             }
             (_, None) => {
                 self.counters.resets_out += 1;
@@ -404,7 +401,7 @@ impl<D: Data> Stack<D> {
                 let flags = flags::RST | flags::ACK;
                 let fields =
                     Fields { sequence: Seq::new(0), acknowledgment, flags, window: 0, timestamps: None };
-                Ok(self.reply(next_hop, key, &fields))
+                self.reply(next_hop, key, &fields)
             }
         }
     }
@@ -416,13 +413,13 @@ impl<D: Data> Stack<D> {
         key: FlowKey,
         syn: &Segment<'f>,
         isn_floor: Option<Seq>,
-    ) -> Result<Input<'f>, DropReason> {
+    ) -> Input<'f> {
         if self.table.len() >= self.config.max_connections as usize {
-            return Err(DropReason::ConnectionsFull);
+            return self.dropped(DropReason::ConnectionsFull);
         }
         // A cookie cannot lie beyond the sequence numbers of the connection before it.
         if isn_floor.is_none() && self.answers_by_cookie() {
-            return Ok(self.answer_by_cookie(now, next_hop, key, syn));
+            return self.answer_by_cookie(now, next_hop, key, syn);
         }
         let flow = self.table.pairs.flow(key);
         let mut isn = self.isn.next(flow, now);
@@ -451,7 +448,7 @@ impl<D: Data> Stack<D> {
         self.counters.segments_out += 1;
         let syn_ack = connection.syn_ack(&self.config, now);
         self.half_open_begins(conn);
-        Ok(Input::Reply(syn_ack))
+        Input::Reply(syn_ack)
     }
 
     /// The headers of what is sent to the other end of a flow.

@@ -263,17 +263,20 @@ impl<D: Data> Stack<D> {
         sender_mac: MacAddress,
         key: FlowKey,
         segment: &Segment<'f>,
-    ) -> Result<Input<'f>, DropReason> {
+    ) -> Input<'f> {
         match (segment.control, segment.acknowledgment) {
             // A SYN will come again, and then find ours.
-            (Control::Rst, _) | (_, None) => Err(DropReason::Unacceptable),
+            (Control::Rst, _) | (_, None) => self.dropped(DropReason::Unacceptable),
             (_, Some(sequence)) => {
-                let next_hop = self.hop_back(sender_mac, key)?;
+                let next_hop = match self.hop_back(sender_mac, key) {
+                    Ok(next_hop) => next_hop,
+                    Err(reason) => return self.dropped(reason),
+                };
                 self.counters.resets_out += 1;
                 let acknowledgment = Seq::new(0);
                 let fields =
                     Fields { sequence, acknowledgment, flags: flags::RST, window: 0, timestamps: None };
-                Ok(self.reply(next_hop, key, &fields))
+                self.reply(next_hop, key, &fields)
             }
         }
     }

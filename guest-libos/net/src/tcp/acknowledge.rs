@@ -66,13 +66,14 @@ impl<D: Data> SendSide<D> {
             let next_sent_at = self.queue.board().first().map(|next| next.sent_at);
             ctx.counters.split_acks_in += u64::from(next_sent_at == latest_sent_at);
         }
-        let rtt = latest_sent_at.map(|sent_at| ctx.now.since(sent_at));
         self.queue.acknowledge(bytes as usize);
         self.una = ack;
-        self.urgent = self.urgent.filter(|end| end.is_after(ack));
+        if self.has_urgent() {
+            self.urgent = self.urgent.filter(|end| end.is_after(ack));
+        }
         self.next = self.next.max(ack);
         self.take_rtt_sample(earliest_sent_at, arrival, ctx);
-        if rtt.is_some() {
+        if latest_sent_at.is_some() {
             // RFC 8961 4 (4): something has arrived that was sent once, though perhaps beside what was sent again.
             self.rto.reset_backoff();
         }
@@ -101,10 +102,12 @@ impl<D: Data> SendSide<D> {
         if grows && !echoed && self.congestion.heeds(window_use) {
             let (sent, smoothed_rtt) = (self.max, self.rto.smoothed().unwrap_or_default());
             let (now, bytes) = (ctx.now, news.advanced);
+            let rtt = latest_sent_at.map(|sent_at| now.since(sent_at));
             self.congestion
                 .on_ack(&Ack { now, bytes, number: ack, sent, rtt, smoothed_rtt, window_use }, self.mss);
         }
-        if self.timer == SendTimer::Acknowledgment
+        if self.una != self.max
+            && self.timer == SendTimer::Acknowledgment
             && (self.sack || self.loss.touched().is_none_or(|loss| loss.recovery.restarts_timer()))
         {
             // RFC 6298 (5.2), (5.3).
@@ -125,12 +128,15 @@ impl<D: Data> SendSide<D> {
         news: &mut News,
         now: Instant,
     ) -> (Option<Instant>, Option<Instant>) {
-        let (mut latest, mut earliest) = (None, None);
         news.delivered = ack.min(self.next).since(self.una);
-        self.queue.board_mut().acknowledge(ack, |piece| {
-            latest = Some(piece.sent_at);
-            earliest = earliest.or(latest);
-        });
+        let single = self.queue.board_mut().acknowledge_single(ack);
+        let (mut latest, mut earliest) = (single, single);
+        if single.is_none() {
+            self.queue.board_mut().acknowledge(ack, |piece| {
+                latest = Some(piece.sent_at);
+                earliest = earliest.or(latest);
+            });
+        }
         if let Some(sent_at) = latest {
             self.round_trips.measured(now.since(sent_at), now);
         }
@@ -138,6 +144,7 @@ impl<D: Data> SendSide<D> {
     }
 
     /// The same while something was lost, reported or sent again.
+    #[cold]
     fn take_carefully(
         &mut self,
         ack: Seq,

@@ -17,7 +17,7 @@ use crate::config::{Config, Ecn};
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::driver::{Full, Transmit};
-use crate::events::{AckDue, End, SegmentEvents};
+use crate::events::{AckDue, End, Happened};
 use crate::frame::ControlFrame;
 use crate::time::Instant;
 use crate::wire::tcp::{Control, Segment, flags};
@@ -121,7 +121,7 @@ impl<D: Data> Connection<D> {
     pub(crate) fn segment_arrives_in_syn_sent<'f>(
         &mut self,
         segment: &Segment<'f>,
-        events: &mut SegmentEvents<'f>,
+        events: &mut Happened<'f>,
         ctx: &mut Context<'_>,
     ) -> Verdict {
         // First, check the ACK bit: only our SYN can be acknowledged.
@@ -138,8 +138,7 @@ impl<D: Data> Connection<D> {
         match (segment.control, acknowledged) {
             (Control::Rst, Some(_)) => {
                 ctx.counters.resets_in += 1;
-                events.ended = Some(End::Refused);
-                Verdict::Events
+                Verdict::Ended(End::Refused, None)
             }
             (Control::Syn, Some(ack)) => {
                 self.agree(segment, ctx);
@@ -183,7 +182,7 @@ impl<D: Data> Connection<D> {
         &mut self,
         segment: &Segment<'f>,
         ack: Seq,
-        events: &mut SegmentEvents<'f>,
+        events: &mut Happened<'f>,
         ctx: &mut Context<'_>,
     ) -> Verdict {
         let options = SynOptions::parse(segment.options);
@@ -193,7 +192,6 @@ impl<D: Data> Connection<D> {
         // "If there are other controls or text in the segment, then continue processing at the sixth step".
         let text = Segment { sequence: segment.sequence + 1, control: Control::None, ..*segment };
         self.text_arrives(&text, events, ctx);
-        self.conclude(events, ctx);
-        Verdict::Events
+        self.conclude(events, ctx)
     }
 }

@@ -8,7 +8,7 @@ use super::rack::Arrival;
 use super::{Context, Seq};
 use crate::counters::DropReason;
 use crate::data::Data;
-use crate::events::{AckDue, End, SegmentEvents};
+use crate::events::{AckDue, End, Happened};
 use crate::frame::ControlFrame;
 use crate::time::Instant;
 use crate::wire::tcp::{Control, Segment};
@@ -27,8 +27,10 @@ pub(crate) enum Verdict {
     Reset(Seq),
     /// A connection that the application never saw is gone.
     Forget,
-    /// Something for the application, which was written where the caller wants it. With `ended`, the connection is gone.
+    /// Something for the application, which was written where the caller wants it.
     Events,
+    /// The same, and the connection is gone. With a frame to be sent after that.
+    Ended(End, Option<ControlFrame<'static>>),
 }
 
 /// Why an acknowledgment is not taken.
@@ -37,6 +39,8 @@ enum AckError {
     NotOurs,
     /// It is of a segment that was withheld: the peer acknowledges what it has not received.
     Optimistic,
+    /// It was taken, and the connection waited for nothing else.
+    Last,
 }
 
 /// Why timestamps refuse a segment.
@@ -55,11 +59,10 @@ impl From<Option<ControlFrame<'static>>> for Verdict {
 
 impl<D: Data> Connection<D> {
     /// What it means for the application goes into `events`, in which nothing has happened yet.
-    #[inline]
     pub(crate) fn segment_arrives<'f>(
         &mut self,
         segment: &Segment<'f>,
-        events: &mut SegmentEvents<'f>,
+        events: &mut Happened<'f>,
         ctx: &mut Context<'_>,
     ) -> Verdict {
         // First, check timestamps (RFC 7323 5.3) and the sequence number.
@@ -82,7 +85,7 @@ impl<D: Data> Connection<D> {
         }
         // Second, check the RST bit. Third would be security, which nobody has. Fourth, check the SYN bit.
         match segment.control {
-            Control::Rst => return self.reset_arrives(segment, events, ctx),
+            Control::Rst => return self.reset_arrives(segment, ctx),
             Control::Syn => return self.syn_arrives(segment, events, ctx),
             Control::None | Control::Fin => {}
         }
@@ -99,24 +102,22 @@ impl<D: Data> Connection<D> {
             match self.acknowledgment_arrives(ack, echo, segment, events, ctx) {
                 Ok(()) => {}
                 Err(AckError::NotOurs) => return self.challenge_ack(ctx).into(),
-                Err(AckError::Optimistic) => return self.refuse_optimist(events, ctx),
+                Err(AckError::Optimistic) => return self.refuse_optimist(ctx),
+                Err(AckError::Last) => return Verdict::Ended(End::Closed, None),
             }
         }
-        if events.ended.is_none() {
-            // Sixth, check the URG bit.
-            self.receive.forget_old_urgent();
-            if let Some(pointer) = segment.urgent
-                && matches!(self.state, State::Established | State::FinWait1 | State::FinWait2)
-            {
-                events.urgent = self.receive.urgent_arrives(segment.sequence + u32::from(pointer));
-            }
-            self.text_arrives(segment, events, ctx);
-            if self.state == State::TimeWait {
-                self.enter_time_wait(events, ctx);
-            }
+        // Sixth, check the URG bit.
+        self.receive.forget_old_urgent();
+        if let Some(pointer) = segment.urgent
+            && matches!(self.state, State::Established | State::FinWait1 | State::FinWait2)
+        {
+            events.urgent = self.receive.urgent_arrives(segment.sequence + u32::from(pointer));
         }
-        self.conclude(events, ctx);
-        Verdict::Events
+        self.text_arrives(segment, events, ctx);
+        if self.state == State::TimeWait {
+            return self.enter_time_wait(events, ctx);
+        }
+        self.conclude(events, ctx)
     }
 
     /// Our SYN was acknowledged: the handshake is over.
@@ -125,7 +126,7 @@ impl<D: Data> Connection<D> {
         segment: &Segment<'_>,
         ack: Seq,
         echo: Option<u32>,
-        events: &mut SegmentEvents<'_>,
+        events: &mut Happened<'_>,
         ctx: &mut Context<'_>,
     ) {
         let arrival = Arrival { now: ctx.now, echo, timestamps: &self.timestamps };
@@ -138,14 +139,13 @@ impl<D: Data> Connection<D> {
 
     /// What the segment leaves to do.
     #[inline]
-    pub(crate) fn conclude(&mut self, events: &mut SegmentEvents<'_>, ctx: &mut Context<'_>) {
-        if events.ended.is_none() {
-            self.send.update_timer(ctx);
-            events.reply = self.receive.ack;
-            events.output_due = events.reply == AckDue::Now
-                || self.send.plan_again(self.send.mss as usize).is_some()
-                || (self.send.has_unsent() && self.send.plan(self.send.mss as usize).is_some());
-        }
+    pub(crate) fn conclude(&mut self, events: &mut Happened<'_>, ctx: &mut Context<'_>) -> Verdict {
+        self.send.update_timer(ctx);
+        events.reply = self.receive.ack;
+        events.output_due = events.reply == AckDue::Now
+            || self.send.plan_again(self.send.mss as usize).is_some()
+            || (self.send.has_unsent() && self.send.plan(self.send.mss as usize).is_some());
+        Verdict::Events
     }
 
     /// The segment's timestamps, if they are in use (RFC 7323 3.2, 5.2).
@@ -171,7 +171,7 @@ impl<D: Data> Connection<D> {
     fn unacceptable<'f>(
         &mut self,
         segment: &Segment<'f>,
-        events: &mut SegmentEvents<'f>,
+        events: &mut Happened<'f>,
         ctx: &mut Context<'_>,
     ) -> Verdict {
         if segment.control == Control::Rst {
@@ -200,7 +200,7 @@ impl<D: Data> Connection<D> {
     fn syn_arrives<'f>(
         &mut self,
         segment: &Segment<'f>,
-        events: &mut SegmentEvents<'f>,
+        events: &mut Happened<'f>,
         ctx: &mut Context<'_>,
     ) -> Verdict {
         if self.state == State::SynReceived && segment.sequence == self.receive.next - 1 {
@@ -224,12 +224,7 @@ impl<D: Data> Connection<D> {
 
     /// RFC 9293 3.10.7.4, second, with RFC 5961 3.2: only the exact sequence number resets.
     #[cold]
-    fn reset_arrives(
-        &mut self,
-        segment: &Segment<'_>,
-        events: &mut SegmentEvents<'_>,
-        ctx: &mut Context<'_>,
-    ) -> Verdict {
+    fn reset_arrives(&mut self, segment: &Segment<'_>, ctx: &mut Context<'_>) -> Verdict {
         if segment.sequence != self.receive.next {
             return self.challenge_ack(ctx).into();
         }
@@ -238,15 +233,13 @@ impl<D: Data> Connection<D> {
             return Verdict::Forget;
         }
         if self.state == State::SynReceived {
-            events.ended = Some(End::Refused);
-            return Verdict::Events;
+            return Verdict::Ended(End::Refused, None);
         }
         // RFC 1337: TIME-WAIT ignores it.
         if self.state == State::TimeWait {
             return Verdict::Silence;
         }
-        events.ended = Some(End::Reset);
-        Verdict::Events
+        Verdict::Ended(End::Reset, None)
     }
 
     /// RFC 9293 3.10.7.4, fifth, for the states from ESTABLISHED on.
@@ -256,7 +249,7 @@ impl<D: Data> Connection<D> {
         ack: Seq,
         echo: Option<u32>,
         segment: &Segment<'_>,
-        events: &mut SegmentEvents<'_>,
+        events: &mut Happened<'_>,
         ctx: &mut Context<'_>,
     ) -> Result<(), AckError> {
         let send = &mut self.send;
@@ -282,41 +275,37 @@ impl<D: Data> Connection<D> {
         send.update_window(segment, ack, ctx);
         events.acked_bytes = acked.bytes;
         events.low_water = acked.low_water;
-        if acked.fin {
-            self.fin_acknowledged(events, ctx);
-        }
-        Ok(())
+        if acked.fin { self.fin_acknowledged(ctx) } else { Ok(()) }
     }
 
     /// The peer acknowledges what it has not received: no acknowledgment of its will be believed again.
     #[cold]
-    fn refuse_optimist(&mut self, events: &mut SegmentEvents<'_>, ctx: &mut Context<'_>) -> Verdict {
+    fn refuse_optimist(&mut self, ctx: &mut Context<'_>) -> Verdict {
         ctx.counters.optimistic_acks += 1;
-        events.ended = Some(End::OptimisticAck);
-        events.last_ack = Some(self.reset_frame());
         ctx.counters.segments_out += 1;
         ctx.counters.resets_out += 1;
-        Verdict::Events
+        Verdict::Ended(End::OptimisticAck, Some(self.reset_frame()))
     }
 
-    fn fin_acknowledged(&mut self, events: &mut SegmentEvents<'_>, ctx: &mut Context<'_>) {
+    fn fin_acknowledged(&mut self, ctx: &Context<'_>) -> Result<(), AckError> {
         match self.state {
             State::FinWait1 => {
                 self.state = State::FinWait2;
                 self.linger_at = ctx.now + ctx.config.fin_wait_2;
             }
             State::Closing => self.state = State::TimeWait,
-            State::LastAck => events.ended = Some(End::Closed),
+            State::LastAck => return Err(AckError::Last),
             _ => {}
         }
+        Ok(())
     }
 
     /// RFC 9293 3.10.7.4, seventh and eighth: text and FIN.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn text_arrives<'f>(
         &mut self,
         segment: &Segment<'f>,
-        events: &mut SegmentEvents<'f>,
+        events: &mut Happened<'f>,
         ctx: &mut Context<'_>,
     ) {
         let with_fin = segment.control == Control::Fin;
@@ -351,12 +340,12 @@ impl<D: Data> Connection<D> {
     }
 
     /// Both sides have closed and ours was first. Usually nothing but a record is left of the connection.
-    fn enter_time_wait(&mut self, events: &mut SegmentEvents<'_>, ctx: &mut Context<'_>) {
+    fn enter_time_wait(&mut self, events: &mut Happened<'_>, ctx: &mut Context<'_>) -> Verdict {
         if self.receive.buffer.ready().is_empty() {
-            events.ended = Some(End::Closed);
-            events.last_ack = (self.receive.ack != AckDue::None).then(|| self.ack_frame(ctx));
-        } else {
-            self.linger_at = ctx.now + ctx.config.time_wait;
+            let last_ack = (self.receive.ack != AckDue::None).then(|| self.ack_frame(ctx));
+            return Verdict::Ended(End::Closed, last_ack);
         }
+        self.linger_at = ctx.now + ctx.config.time_wait;
+        self.conclude(events, ctx)
     }
 }

@@ -131,6 +131,7 @@ impl ReceiveSide {
         self.accept_slowly(sequence, payload, with_fin, ctx)
     }
 
+    #[inline]
     fn lend(&mut self, payload: &[u8], ctx: &mut Context<'_>) {
         let len = payload.len() as u32;
         self.next += len;
@@ -144,6 +145,7 @@ impl ReceiveSide {
         self.owe_ack(due, ctx);
     }
 
+    #[inline(never)]
     fn accept_slowly<'f>(
         &mut self,
         sequence: Seq,

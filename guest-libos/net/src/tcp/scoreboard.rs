@@ -67,15 +67,19 @@ impl Scoreboard {
         }
     }
 
-    /// Forgets everything and keeps the memory for whoever is next, unless it is unusually much.
-    #[inline]
+    /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.tail = None;
         self.records.clear();
+        (self.sacked, self.lost, self.again) = (0, 0, false);
+    }
+
+    /// Gives back memory of which there is unusually much.
+    #[inline]
+    pub(crate) fn shrink(&mut self) {
         if self.records.capacity() > KEPT_RECORDS {
             self.records.shrink_to(KEPT_RECORDS);
         }
-        (self.sacked, self.lost, self.again) = (0, 0, false);
     }
 
     /// Bytes that were selectively acknowledged.
@@ -149,6 +153,14 @@ impl Scoreboard {
         if let Some(last) = self.tail.replace(record) {
             self.records.push_back(last);
         }
+    }
+
+    /// [`Self::acknowledge`] of the only record, if there is no other and it ends at `ack`: returns when it left.
+    #[inline]
+    pub(crate) fn acknowledge_single(&mut self, ack: Seq) -> Option<Instant> {
+        let only = self.tail.filter(|only| only.end == ack && self.records.is_empty())?;
+        self.tail = None;
+        Some(only.sent_at)
     }
 
     /// Everything before `ack` has arrived: drops it and shows what of it was not selectively acknowledged before.

@@ -55,8 +55,8 @@ impl<D: Data> SpareBacklogs<D> {
     /// Takes the backlog of a queue that is empty.
     #[inline]
     pub(crate) fn collect(&mut self, queue: &mut SendQueue<D>) {
-        if queue.backlog.as_ref().is_some_and(|backlog| backlog.is_idle()) {
-            self.collect_all(queue);
+        if let Some(backlog) = queue.backlog.take_if(|backlog| backlog.is_idle()) {
+            self.keep(backlog);
         }
     }
 
@@ -64,14 +64,22 @@ impl<D: Data> SpareBacklogs<D> {
     #[inline]
     pub(crate) fn collect_all(&mut self, queue: &mut SendQueue<D>) {
         let Some(mut backlog) = queue.backlog.take() else { return };
-        if self.0.len() < MAX_SPARES {
-            backlog.acknowledge(backlog.len);
-            backlog.scoreboard.clear();
-            if backlog.pieces.capacity() > KEPT_PIECES {
-                backlog.pieces.shrink_to(KEPT_PIECES);
-            }
-            self.0.push(backlog);
+        backlog.acknowledge(backlog.len);
+        backlog.scoreboard.clear();
+        self.keep(backlog);
+    }
+
+    /// Keeps an idle backlog with its memory, unless that is unusually much.
+    #[inline]
+    fn keep(&mut self, mut backlog: Box<Backlog<D>>) {
+        if self.0.len() == MAX_SPARES {
+            return;
         }
+        backlog.scoreboard.shrink();
+        if backlog.pieces.capacity() > KEPT_PIECES {
+            backlog.pieces.shrink_to(KEPT_PIECES);
+        }
+        self.0.push(backlog);
     }
 }
 

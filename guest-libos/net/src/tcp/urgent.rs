@@ -46,6 +46,7 @@ impl ReceiveSide {
     }
 
     /// The application has read on; a mark that lies behind it says nothing any more.
+    #[inline]
     pub(crate) fn forget_old_urgent(&mut self) {
         if self.urgent.is_some() && self.urgent_bytes() == 0 {
             self.urgent = None;

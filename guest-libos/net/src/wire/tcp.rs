@@ -83,7 +83,7 @@ impl<'f> Segment<'f> {
     }
 
     /// Reads a segment. With `pseudo_sum`, the checksum is verified; it is the sum of a pseudo-header without the length.
-    #[inline]
+    #[inline(always)]
     pub fn parse_summed(bytes: &'f [u8], pseudo_sum: Option<Sum>) -> Result<Self, WireError> {
         let header = bytes.first_chunk::<HEADER_BYTES>().ok_or(WireError::Malformed)?;
         let header_len = usize::from(header[12] >> 4) * 4;

@@ -125,7 +125,7 @@ impl<D: Data> Stack<D> {
                     ecn: packet.ecn(),
                     ..Segment::parse_summed(upper, verify.then(|| ip.pseudo_sum(0)))?
                 };
-                self.segment6_arrives(now, sender_mac, &ip, &segment)
+                Ok(self.segment6_arrives(now, sender_mac, &ip, &segment))
             }
             NextHeader::Udp => self.udp6_arrives(now, sender_mac, packet, upper, verify),
         }
@@ -139,7 +139,7 @@ impl<D: Data> Stack<D> {
         sender_mac: MacAddress,
         ip: &Ipv6Header,
         segment: &Segment<'f>,
-    ) -> Result<Input<'f>, DropReason> {
+    ) -> Input<'f> {
         let number = self.table.pairs.hold(Pair { local: ip.destination, peer: ip.source });
         let key = FlowKey::of_pair(number, segment.source_port, segment.destination_port);
         let input = self.segment_arrives(now, sender_mac, key, segment);

@@ -95,7 +95,7 @@ impl<D: Data> Stack<D> {
                 let input = self.segment_arrives(now, whole.sender, key, &segment);
                 self.set_lends(key, true);
                 self.table.pairs.remove_user(key);
-                Ok(self.without_loans(input?))
+                Ok(self.without_loans(input))
             }
             NextHeader::Udp => {
                 let datagram = UdpDatagram::parse_v6(upper, &ip, true)?;
