@@ -463,3 +463,17 @@ impl fmt::Display for SendDatagramError {
 }
 
 impl core::error::Error for SendDatagramError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tcp::Segment;
+
+    /// The first two are written once a segment, and the last is moved by whoever takes it: by what they grow, every request
+    /// costs more.
+    #[test]
+    fn what_is_written_for_every_segment_is_small() {
+        let sizes = (size_of::<Happened<'_>>(), size_of::<Segment<'_>>(), size_of::<Input<'_>>());
+        assert!(sizes.0 <= 32 && sizes.1 <= 64 && sizes.2 <= 176, "{sizes:?}");
+    }
+}

@@ -446,9 +446,9 @@ impl<D: Data> Stack<D> {
         self.wheel.arm(conn.index, connection.deadline(&self.config));
         self.counters.half_opened += 1;
         self.counters.segments_out += 1;
-        let syn_ack = connection.syn_ack(&self.config, now);
         self.half_open_begins(conn);
-        Input::Reply(syn_ack)
+        let connection = self.table.get(conn);
+        connection.map_or(Input::Nothing, |connection| Input::Reply(connection.syn_ack(&self.config, now)))
     }
 
     /// The headers of what is sent to the other end of a flow.

@@ -133,6 +133,12 @@ impl<D: Data> SendQueue<D> {
         self.backlog.as_ref().map_or_else(Payload::empty, |backlog| backlog.at_next(len))
     }
 
+    /// The length of [`Self::at_next`].
+    #[inline]
+    pub(crate) fn gathered_at_next(&self, len: usize) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.gathered(backlog.next, len.min(backlog.unsent())))
+    }
+
     /// Up to `len` bytes from `offset` bytes after SND.UNA on, fewer if they lie in too many pieces.
     pub(crate) fn at(&self, offset: usize, len: usize) -> Payload<'_, D> {
         self.backlog.as_ref().map_or_else(Payload::empty, |backlog| backlog.at(offset, len))
@@ -221,13 +227,16 @@ impl<D: Data> Backlog<D> {
 
     #[inline]
     fn payload(&self, from: Place, len: usize) -> Payload<'_, D> {
-        if self.pieces.len() - from.index.min(self.pieces.len()) <= MAX_PIECES {
-            return Payload::new(&self.pieces, from.index, from.offset, len);
-        }
-        self.payload_of_many(from, len)
+        Payload::new(&self.pieces, from.index, from.offset, self.gathered(from, len))
     }
 
-    fn payload_of_many(&self, from: Place, len: usize) -> Payload<'_, D> {
+    /// How many of `len` bytes one frame can hold, because they do not lie in too many pieces.
+    #[inline]
+    fn gathered(&self, from: Place, len: usize) -> usize {
+        if self.pieces.len() <= from.index + MAX_PIECES { len } else { self.gathered_of_many(from, len) }
+    }
+
+    fn gathered_of_many(&self, from: Place, len: usize) -> usize {
         let mut reachable = 0;
         let mut offset = from.offset;
         for piece in self.pieces.range(from.index..).take(MAX_PIECES) {
@@ -237,7 +246,7 @@ impl<D: Data> Backlog<D> {
                 break;
             }
         }
-        Payload::new(&self.pieces, from.index, from.offset, len.min(reachable))
+        len.min(reachable)
     }
 
     #[inline]

@@ -385,7 +385,7 @@ impl<D: Data> SendSide<D> {
             // the largest window.
             return None;
         }
-        let len = self.queue.at_next(len).len();
+        let len = self.queue.gathered_at_next(len);
         Some(Planned { len, fin: fin_pending && len == unsent })
     }
 
@@ -404,10 +404,10 @@ impl<D: Data> SendSide<D> {
 
     #[inline]
     pub(super) fn congestion_room(&self) -> u32 {
-        let window = match self.loss.recovery.phase {
-            Phase::Fast if !self.congestion.is_uncontrolled() => self.loss.recovery.prr.window(),
-            Phase::Fast | Phase::Open | Phase::Timeout => self.congestion.window(),
-        };
+        let recovers = !self.loss.is_untouched()
+            && self.loss.recovery.phase == Phase::Fast
+            && !self.congestion.is_uncontrolled();
+        let window = if recovers { self.loss.recovery.prr.window() } else { self.congestion.window() };
         window.saturating_sub(self.pipe())
     }
 

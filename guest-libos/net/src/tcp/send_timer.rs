@@ -30,7 +30,7 @@ impl<D: Data> SendSide<D> {
     #[inline]
     pub(crate) fn update_timer(&mut self, ctx: &Context<'_>) {
         debug_assert!(self.is_sound(), "{:?} {:?} {:?}", self.una, self.next, self.queue.board());
-        if self.timer == SendTimer::Acknowledgment && self.una == self.max && !self.has_unsent() {
+        if self.timer != SendTimer::Persist && self.una == self.max && !self.has_unsent() {
             // All has arrived: the most frequent case.
             (self.timer, self.timer_at) = (SendTimer::Off, Instant::NEVER);
             return;
@@ -48,7 +48,10 @@ impl<D: Data> SendSide<D> {
             self.begin_to_wait(SendTimer::Acknowledgment, ctx);
         }
         self.update_probe(ctx.now);
-        self.timer_at = self.timeout_at.min(self.probe_at).min(self.loss.reorder_at);
+        self.timer_at = self.timeout_at.min(self.probe_at);
+        if !self.loss.is_untouched() {
+            self.timer_at = self.timer_at.min(self.loss.reorder_at);
+        }
     }
 
     #[inline]

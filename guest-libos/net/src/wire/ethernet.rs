@@ -17,7 +17,8 @@ impl MacAddress {
 
     /// Whether one interface can have this address: neither a group's nor all zeros.
     pub const fn is_unicast(self) -> bool {
-        self.0[0] & 1 == 0 && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+        let [a, b, c, d, e, f] = self.0;
+        a & 1 == 0 && u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]) != 0
     }
 }
 
