@@ -2,6 +2,7 @@
 //! ([`exovm_ci::relay`]) hides.
 
 mod capture;
+mod large;
 mod versions;
 
 use capture::{Seen, capture};
@@ -393,40 +394,5 @@ fn cheetah_serves_through_the_forwarder_in_the_same_process() {
         }
         forwarder.stop();
         cheetah.stop();
-    });
-}
-
-/// A line with faults cuts a large frame as its header says, and counts what does not fit together.
-#[test]
-fn large_frames_say_what_they_are_to_a_line_that_cuts_them() {
-    in_namespace!(|| {
-        const BYTES: usize = 4 << 20;
-        let routed = Routed::build();
-        let listener = routed.listen(SERVER_PORT);
-        let forwarder = forwarder_to(servers()).impair("tx:delay=1ms,seed=7").start();
-        let (mut frames_before, mut packets_before) = (0, 0);
-        for version in Version::ALL {
-            let mut client = routed.connect(guest(version, 0, LISTEN)).expect("a connection");
-            let (mut server, _) = listener.accept().unwrap();
-            let sent = pattern(9, BYTES);
-            let mut got = vec![0; BYTES];
-            thread::scope(|scope| {
-                scope.spawn(|| server.write_all(&sent).expect("the client reads"));
-                client.read_exact(&mut got).expect("bytes");
-            });
-            assert!(got == sent);
-            let statistics = forwarder.statistics();
-            let ways = ["to_client_frames", "to_server_frames"];
-            let frames: u64 = ways.iter().filter_map(|name| statistics.value("forward", name)).sum();
-            let packets = forwarder.backend_counter("impair_tx_packets");
-            let (more_frames, more_packets) = (frames - frames_before, packets - packets_before);
-            assert!(
-                more_packets > more_frames + 500,
-                "{version}: {more_frames} frames, {more_packets} packets"
-            );
-            assert_eq!(forwarder.backend_counter("impair_unfinished"), 0, "{version}");
-            (frames_before, packets_before) = (frames, packets);
-        }
-        forwarder.stop();
     });
 }

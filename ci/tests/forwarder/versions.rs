@@ -26,7 +26,8 @@ fn client_of_a_version_without_a_server_is_refused_at_once_and_the_log_says_why(
             assert!(dropped >= 1 && dropped == told, "{dropped} SYNs, {told} errors");
             forwarder.wait_for_log(&format!("are refused: --to has no {other} server"));
             let used = Ipv6Address { ip: guest_ipv6(0), state: Ipv6AddressState::Used };
-            assert_eq!(forwarder.machine().ipv6_addresses(0), [used]);
+            let told: &[Ipv6Address] = if version == Version::Ipv6 { &[used] } else { &[] };
+            assert_eq!(forwarder.machine().ipv6_addresses(0), told, "where it serves");
             forwarder.stop();
         }
     });

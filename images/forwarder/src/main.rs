@@ -71,8 +71,10 @@ fn forward() -> Result<(), Failure> {
     if let Some(Network { address, .. }) = config.ipv4 {
         announce(IpAddr::V4(address), listen, to.ipv4.map(SocketAddr::V4));
     }
-    if let Some(Network { address, .. }) = config.ipv6 {
-        interface.tell_ipv6_address(address);
+    if let Some(Network { address, to: server, .. }) = config.ipv6 {
+        if server.is_some() {
+            interface.tell_ipv6_address(address);
+        }
         announce(IpAddr::V6(address), listen, to.ipv6.map(SocketAddr::V6));
     }
     let mut forwarding = Forwarding::new(forwarder, listen);

@@ -78,6 +78,7 @@ fn solicitations_of_its_address_are_answered() {
     let probe = Discovery { addresses: (Ipv6Addr::UNSPECIFIED, OWN_GROUP), option: None, ..request };
     assert_eq!(sent(&mut bench, probe), answer([0x33, 0x33, 0, 0, 0, 1], ALL_NODES, OVERRIDE));
     assert_eq!(bench.forwarder.counters().neighbour_advertisements, 5);
+    assert_eq!(next_hop(&bench), Some(SERVER_MAC), "none of them was the server");
     let mut padded = request.bytes();
     padded.resize(100, 0xEE);
     assert_eq!(bench.sent(&padded, Meta::default()).bytes, answer(CLIENT_MAC, CLIENT6, solicited));
@@ -173,6 +174,16 @@ fn cut(message: Discovery) -> Vec<u8> {
     with_sum(bytes, 1)
 }
 
+/// With an option of 16 bytes in place of 8, zeros at its end; the checksum fits.
+fn with_long_address(message: Discovery) -> Vec<u8> {
+    let mut bytes = message.bytes();
+    (bytes[19], bytes[79]) = (bytes[19] + 8, 2);
+    bytes.extend([0; 8]);
+    let sum = u16::from_be_bytes([bytes[56], bytes[57]]);
+    bytes[56..58].copy_from_slice(&(sum - 8 - 1).to_be_bytes());
+    bytes
+}
+
 /// Sums that were right, of a message that has `less` now.
 fn with_sum(mut bytes: Vec<u8>, less: u16) -> Vec<u8> {
     let sum = u16::from_be_bytes([bytes[56], bytes[57]]);
@@ -194,19 +205,23 @@ fn server_is_asked_for_once_a_second_until_it_answers_and_then_at_its_place() {
     assert_eq!(bench.forwarder.counters().neighbour_solicitations, 5);
     bench.now = seconds(33);
     assert_eq!(asked(&mut bench), None);
-    // It may say that it is there and not where (RFC 4861 4.4).
     bench.now = seconds(34);
     assert_eq!(asked(&mut bench), Some(solicitation_of_server(Some(SERVER_MAC)).bytes()));
+    // That it is there is no answer if nobody asked (RFC 4861 7.2.5).
+    bench.look(&Discovery { option: None, flags: OVERRIDE, ..Discovery::advertisement() }.bytes());
+    bench.now = seconds(35);
+    assert_eq!(asked(&mut bench), Some(solicitation_of_server(Some(SERVER_MAC)).bytes()));
+    // It may say that it is there and not where (RFC 4861 4.4).
     bench.look(&Discovery { option: None, ..Discovery::advertisement() }.bytes());
-    bench.now = seconds(63);
+    bench.now = seconds(64);
     assert_eq!(asked(&mut bench), None);
     // Nobody answers any more: it is believed for a while.
-    for second in 64..67 {
+    for second in 65..68 {
         bench.now = seconds(second);
         assert_eq!(next_hop(&bench), Some(SERVER_MAC), "{second}");
         assert_eq!(asked(&mut bench), Some(solicitation_of_server(Some(SERVER_MAC)).bytes()));
     }
-    bench.now = seconds(67);
+    bench.now = seconds(68);
     assert_eq!(asked(&mut bench), Some(solicitation_of_server(None).bytes()));
     assert_eq!(next_hop(&bench), None);
 }
@@ -225,6 +240,15 @@ fn server_that_moves_says_so_and_nobody_else_can() {
         assert_eq!(bench.look(&message.bytes()), Verdict::Heard);
         assert_eq!(next_hop(&bench), Some(SERVER_MAC), "{what}");
     }
+    bench.look(&with_long_address(reply));
+    assert_eq!(next_hop(&bench), Some(SERVER_MAC), "an address of another kind of link");
+    let ours = Discovery {
+        addresses: (SERVER6, OWN_GROUP),
+        option: Some((1, OWN_MAC)),
+        ..Discovery::solicitation()
+    };
+    bench.look(&ours.bytes());
+    assert_eq!(next_hop(&bench), Some(SERVER_MAC), "our own station");
     bench.look(&reply.bytes());
     assert_eq!(next_hop(&bench), Some(ELSEWHERE));
     assert_eq!(bench.forwarded(&IPV6.of_client(SYN))[..6], ELSEWHERE);
