@@ -24,6 +24,25 @@ fn given_ipv6_address_that_a_host_has_is_named_and_the_others_are_served() {
 }
 
 #[test]
+fn all_addresses_that_hosts_have_are_named() {
+    in_namespace!(|| {
+        let site = Site::new().file("file", "content");
+        // What TAP 0's guest makes of its hardware address.
+        let link_local: Ipv6Addr = "fe80::78:aff:fe50:2".parse().unwrap();
+        let guest = with_ipv4_taken("cheetah", &site).probing(probing::MEANWHILE).ipv6(GIVEN);
+        let guest = with_host_addresses(guest, &[HOST, HOST_LINK_LOCAL, GIVEN, link_local]).start();
+        for line in [
+            format!("has our address {GIVEN}"),
+            format!("has our address {link_local}"),
+            "claims our address 10.80.0.2".to_owned(),
+        ] {
+            guest.wait_for_log(&line);
+        }
+        assert_eq!(guest.end(), End::PowerOff { status: 0 });
+    });
+}
+
+#[test]
 fn guest_whose_addresses_are_all_taken_says_so_and_ends() {
     in_namespace!(|| {
         let site = Site::new().file("file", "content");

@@ -3,13 +3,14 @@
 
 mod capture;
 mod conflicts;
+mod environments;
+mod prefixes;
 mod router;
 
 use capture::{Direction, Seen};
-use exovm::backend::disk::Access;
 use exovm::machine::{End, Ipv6AddressState};
 use exovm_ci::swamp::{Manners, Server, swamp_of};
-use exovm_ci::{Guest, GuestBuilder, Site, make_image};
+use exovm_ci::{Guest, GuestBuilder, Site};
 use exovm_netns::{Interface, in_namespace};
 use router::Router;
 use std::net::Ipv6Addr;
@@ -73,6 +74,13 @@ fn used(guest: &Guest) -> Vec<Ipv6Addr> {
     let addresses = guest.machine().ipv6_addresses(0);
     let used = addresses.iter().filter(|address| address.state == Ipv6AddressState::Used);
     used.map(|address| address.ip).collect()
+}
+
+/// The address that the guest makes of the /64 prefix of this one.
+fn made_of(guest: &Guest, prefix: Ipv6Addr) -> Ipv6Addr {
+    let [a, b, c, d, ..] = prefix.segments();
+    let [.., e, f, g, h] = guest.network().guest_link_local().segments();
+    Ipv6Addr::new(a, b, c, d, e, f, g, h)
 }
 
 #[test]
@@ -180,36 +188,13 @@ fn advertised_prefix_makes_an_address_and_the_router_leads_beyond_the_link() {
         let guest = guest.ipv6_auto().launch();
         let router = Router::advertise("tap0", HOST_LINK_LOCAL, HOST);
         wait_until("the guest is ready", || guest.machine().is_ready(Duration::ZERO));
-        let [.., a, b, c, d] = guest.network().guest_link_local().segments();
-        let made = Ipv6Addr::new(0x2001, 0xdb8, 0, 80, a, b, c, d);
+        let made = made_of(&guest, HOST);
         wait_until("there is an address of the prefix", || used(&guest).contains(&made));
         assert_reads(&format!("http://[{made}]/file"), &[], &body);
         assert_reads(&format!("http://[{made}]/file"), &["--interface", &FAR.to_string()], &body);
         let statistics = guest.statistics();
         assert!(statistics.value("ip", "router_advertisements").unwrap() >= 1);
         router.stop();
-        guest.stop();
-    });
-}
-
-#[test]
-fn environments_that_share_an_address_are_each_reached_at_their_port() {
-    in_namespace!(|| {
-        let scratch = tempfile::tempdir().unwrap();
-        let mut guest = with_host_addresses(Guest::image("cheetah"), &[HOST, HOST_LINK_LOCAL]);
-        for content in ["first", "second"] {
-            let site = Site::new().file("file", content);
-            let image = scratch.path().join(content);
-            make_image(site.path(), &image);
-            guest = guest.disk(&image, Access::ReadOnly);
-        }
-        let guest = guest.environments(2).ipv6(GIVEN).launch();
-        wait_until("both are ready", || guest.machine().is_ready(Duration::ZERO));
-        let link_local = guest.network().guest_link_local();
-        for host in [format!("[{GIVEN}]"), format!("[{link_local}%tap0]"), "10.80.0.2".to_owned()] {
-            assert_reads(&format!("http://{host}/file"), &[], b"first");
-            assert_reads(&format!("http://{host}:81/file"), &[], b"second");
-        }
         guest.stop();
     });
 }

@@ -17,6 +17,22 @@ const PREFERRED_LIFETIME_S: u32 = 14_400;
 /// On the link, and for addresses that hosts make (RFC 4861 4.6.2).
 const ON_LINK_AUTONOMOUS: u8 = 0xc0;
 
+/// A /64 prefix that is advertised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prefix {
+    /// An address in it.
+    pub(crate) address: Ipv6Addr,
+    pub(crate) valid_s: u32,
+    pub(crate) preferred_s: u32,
+}
+
+impl Prefix {
+    /// One that is good for as long as they usually are.
+    pub(crate) fn lasting(address: Ipv6Addr) -> Self {
+        Self { address, valid_s: VALID_LIFETIME_S, preferred_s: PREFERRED_LIFETIME_S }
+    }
+}
+
 /// A router until it is told to stop.
 pub(crate) struct Router {
     stop: Arc<AtomicBool>,
@@ -26,7 +42,12 @@ pub(crate) struct Router {
 impl Router {
     /// Advertises the /64 prefix of `address` on an interface whose link-local address this is.
     pub(crate) fn advertise(interface: &str, link_local: Ipv6Addr, address: Ipv6Addr) -> Self {
-        let message = advertisement(address);
+        Self::advertise_all(interface, link_local, &[Prefix::lasting(address)])
+    }
+
+    /// Advertises several prefixes.
+    pub(crate) fn advertise_all(interface: &str, link_local: Ipv6Addr, prefixes: &[Prefix]) -> Self {
+        let message = advertisement(prefixes);
         let kind = (AddressFamily::INET6, SocketType::RAW);
         // The kernel writes checksums of such sockets.
         let raw = socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, Some(ipproto::ICMPV6)).unwrap();
@@ -51,14 +72,16 @@ impl Router {
     }
 }
 
-fn advertisement(address: Ipv6Addr) -> Vec<u8> {
+fn advertisement(prefixes: &[Prefix]) -> Vec<u8> {
     let mut bytes = vec![134, 0, 0, 0, 64, 0];
     bytes.extend(ROUTER_LIFETIME_S.to_be_bytes());
     bytes.extend([0; 8]);
-    bytes.extend([3, 4, 64, ON_LINK_AUTONOMOUS]);
-    bytes.extend(VALID_LIFETIME_S.to_be_bytes());
-    bytes.extend(PREFERRED_LIFETIME_S.to_be_bytes());
-    bytes.extend([0; 4]);
-    bytes.extend((address.to_bits() >> 64 << 64).to_be_bytes());
+    for prefix in prefixes {
+        bytes.extend([3, 4, 64, ON_LINK_AUTONOMOUS]);
+        bytes.extend(prefix.valid_s.to_be_bytes());
+        bytes.extend(prefix.preferred_s.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend((prefix.address.to_bits() >> 64 << 64).to_be_bytes());
+    }
     bytes
 }

@@ -2,5 +2,6 @@
 
 mod ends;
 mod faults;
+mod ipv6;
 mod loaded;
 mod talking;

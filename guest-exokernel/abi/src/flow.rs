@@ -11,6 +11,9 @@
 //! construction and a look-up is one hash a level, however many flows there are. The deepest node on the path that has
 //! a target gets the frame; the root's target is the guardian. For a frame that is sent, the VMM looks up its reverse:
 //! it must arrive at the sender, unless the sender's target carries [`SEND_ANY`].
+//!
+//! An IPv6 address that the interface makes of its hardware address in a prefix of a router's (RFC 4862 5.5.3) has the flows of
+//! the link-local address, unless a node of its own is there: who carves cannot know those prefixes.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -32,6 +35,9 @@ pub const LIVE: u32 = 2;
 
 /// [`Target`] right: may send frames whatever their addresses (guardians, direct server return).
 pub const SEND_ANY: u32 = 1;
+/// [`Target`] right: the first queue pair gets a copy of what IPv6 hosts are told of their link, whoever's flow that is: router
+/// advertisements, and what neighbours say or ask in groups (RFC 4861). Given at boot only.
+pub const HEAR_LINK: u32 = 2;
 
 /// The field by which a level is carved out of the one above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +66,7 @@ pub struct Target {
     pub queue_pair: u16,
     /// How many queue pairs from there on share the frames, by a symmetric hash of addresses and ports.
     pub queue_pairs: u16,
-    /// [`SEND_ANY`] or 0.
+    /// [`SEND_ANY`], [`HEAR_LINK`], both or 0.
     pub rights: u16,
 }
 

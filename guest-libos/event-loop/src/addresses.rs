@@ -1,6 +1,6 @@
 //! What the machine is told of the interface's addresses: IPv6 addresses as they come and go, and who else claims one of ours.
 
-use abi::boot::{Ipv6Status, address_state};
+use abi::boot::{IPV6_ADDRESSES, Ipv6Status, address_state};
 use alloc::vec::Vec;
 use core::net::Ipv6Addr;
 use core::sync::atomic::Ordering;
@@ -78,10 +78,20 @@ pub(crate) fn has_any<D: Data>(now: Instant, stack: &Stack<D>) -> bool {
     stack.address().is_some() || stack.ipv6_addresses(now).any(|address| is_used(address.state))
 }
 
-/// Says who has or claims an address of ours, if that is news.
-pub(crate) fn tell_conflict<D: Data>(stack: &mut Stack<D>) {
-    if let Some(conflict) = stack.take_address_conflict() {
+/// Says who has or claims addresses of ours, as far as that is news.
+pub(crate) fn tell_conflicts<D: Data>(stack: &mut Stack<D>) {
+    while let Some(conflict) = stack.take_address_conflict() {
         log_conflict(&conflict);
+    }
+}
+
+/// Says, once, that routers advertise more prefixes than there is room for.
+pub(crate) fn tell_refused(told: u64, refused: u64) {
+    if told == 0 && refused > 0 {
+        log::warn!(
+            "IPv6: routers advertise more prefixes than we take: {IPV6_ADDRESSES} addresses in all, the link-local and the given \
+             one among them; see that nobody else advertises on this link"
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! The network interface that a program runs on, as the VMM describes it.
 
 use crate::StartError;
-use abi::boot::{DEVICE_NET, Device, address_state, ipv6, probing};
+use abi::boot::{DEVICE_NET, Device, IPV6_ADDRESSES, address_state, ipv6, probing};
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use exos_net::{Config, Ipv6Config, MacAddress, OnConflict, Probing, TxChecksum};
@@ -37,7 +37,7 @@ pub struct Interface {
     asks_dhcp: bool,
     /// A value of [`probing`].
     probing: u32,
-    /// What is for nobody in particular, such as ARP and Neighbor Discovery, comes to this environment.
+    /// What is for nobody in particular, such as ARP, comes to this environment, which speaks for those that share the interface.
     hears_all: bool,
     /// Random bytes of this boot, for what strangers must not guess.
     pub secret: [u8; 16],
@@ -134,8 +134,9 @@ impl Interface {
         Ipv6Config {
             addresses,
             gateway: host(self.ipv6.gateway),
-            router_advertisements: self.hears_all && self.ipv6.mode == ipv6::AUTOMATIC,
-            probes: if self.hears_all { Ipv6Config::default().probes } else { 0 },
+            router_advertisements: self.ipv6.mode == ipv6::AUTOMATIC,
+            speaks: self.hears_all,
+            max_addresses: IPV6_ADDRESSES as u8,
             ..Ipv6Config::default()
         }
     }

@@ -47,7 +47,7 @@ impl Leasing {
 
     /// Does what is due.
     pub(crate) fn work<D: Data, T: Transmit<D>>(&mut self, now: Instant, stack: &mut Stack<D>, tx: &mut T) {
-        if let Some(conflict) = stack.take_address_conflict() {
+        while let Some(conflict) = stack.take_address_conflict() {
             crate::addresses::log_conflict(&conflict);
             if conflict.outcome == ConflictOutcome::GivenUp && conflict.address.is_ipv4() {
                 self.client.decline(now);

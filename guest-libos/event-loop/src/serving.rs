@@ -201,7 +201,7 @@ impl<'s, S: Service> Serving<'s, S> {
         self.is_ready = addresses::has_any(now, &self.stack);
         self.is_without_address = !self.is_ready && self.leasing.is_none();
         if self.is_without_address {
-            addresses::tell_conflict(&mut self.stack);
+            addresses::tell_conflicts(&mut self.stack);
         }
     }
 

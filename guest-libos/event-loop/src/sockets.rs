@@ -123,7 +123,7 @@ impl<P: Program, D> Tasks<'_, P, D> {
             self.is_ready = addresses::has_any(now, stack);
             self.is_without_address = !self.is_ready;
             if self.is_without_address {
-                addresses::tell_conflict(self.endpoint.stack_mut());
+                addresses::tell_conflicts(self.endpoint.stack_mut());
             }
         }
     }

@@ -5,6 +5,7 @@
 //! whoever reads is that far behind at most.
 
 use abi::statistics::{self, LinkStatistics, StatisticsArea, TcpStatistics, set};
+use core::sync::atomic::Ordering::Relaxed;
 use exos_net::counters::{BUCKETS, Counters, Samples};
 use exos_net::{Data, Stack};
 
@@ -15,13 +16,14 @@ const _: () = assert!(BUCKETS == statistics::BUCKETS);
 
 /// Brings what the statistics area has of a stack up to date.
 pub(crate) fn publish<D: Data>(stack: &mut Stack<D>, area: &StatisticsArea) {
-    crate::addresses::tell_conflict(stack);
+    crate::addresses::tell_conflicts(stack);
     let counters = stack.counters();
     tcp(&area.tcp, counters);
     set(&area.tcp.curr_estab, stack.established() as u64);
     set(&area.tcp.half_open, stack.half_open() as u64);
     set(&area.tcp.opening, stack.opening() as u64);
     set(&area.tcp.time_wait, stack.time_wait() as u64);
+    crate::addresses::tell_refused(area.link.prefixes_refused.load(Relaxed), counters.prefixes_refused);
     link(&area.link, counters);
     let Samples { smoothed_rtt_ns, congestion_window_bytes } = stack.samples();
     area.smoothed_rtt_ns.publish(smoothed_rtt_ns.sum, &smoothed_rtt_ns.buckets);
@@ -127,4 +129,5 @@ fn link(area: &LinkStatistics, from: &Counters) {
     set(&area.router_solicitations, from.router_solicitations);
     set(&area.router_advertisements, from.router_advertisements);
     set(&area.off_link, from.dropped_off_link);
+    set(&area.prefixes_refused, from.prefixes_refused);
 }

@@ -44,6 +44,8 @@ counters! {
         router_advertisements,
         /// Signs that another host has one of our IPv6 addresses.
         duplicate_addresses,
+        /// Advertised prefixes that made no address of ours, because there were as many as `Ipv6Config` allows.
+        prefixes_refused,
         /// Echo requests answered.
         echo_replies,
         /// Echo requests that the rate limit left unanswered.

@@ -204,11 +204,6 @@ impl NetArgument {
         self.ipv4 == Ipv4Origin::Dhcp
     }
 
-    /// Whether the guest uses what IPv6 routers advertise.
-    pub(super) fn asks_routers(&self) -> bool {
-        self.ipv6.is_automatic()
-    }
-
     /// Whether the guest has IPv6.
     pub(super) fn has_ipv6(&self) -> bool {
         self.ipv6.is_on()

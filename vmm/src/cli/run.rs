@@ -70,8 +70,8 @@ The tap (--net tap=NAME)
   (SLAAC), or both; a link-local address it makes of its hardware address in any
   case. gw6= names a router where none advertises itself. Starting takes 2
   seconds longer, in which nobody else may claim the addresses (6 where ip6=auto
-  finds no router). Several environments can share an address that is given, not
-  one that is advertised. ip=none leaves IPv4 out.
+  finds no router). Several environments share all of these addresses, each with a
+  port of its own. ip=none leaves IPv4 out.
 
   sudo ip addr add 2001:db8::1/64 dev tap0
   exovm run cheetah --docroot ./site --net tap=tap0,ip6=2001:db8::2/64
@@ -255,11 +255,6 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     }
     if environments > 1 && arguments.net.asks_dhcp() {
         return Err("ip=dhcp is for one environment, which gets all that arrives; say --environments 1, or the address".into());
-    }
-    if environments > 1 && arguments.net.asks_routers() {
-        return Err(
-            "ip6=auto is for one environment, which gets all that arrives; say --environments 1, or the address".into()
-        );
     }
     if image.manifest.guardian && arguments.net.has_ipv6() {
         return Err("the guardian gives its clients IPv4 only; leave ip6= out".into());

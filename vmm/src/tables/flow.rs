@@ -3,12 +3,17 @@
 //! The walk takes one hash a level and at most [`PROBES`] slots a hash, whatever the table holds, so it ends on any content.
 //! The kernel's changes are noticed by the table's sequence number; a table that stays in the middle of a change counts as
 //! one without children: its frames go to the guardian, and only the guardian may send.
+//!
+//! An address that the interface makes of its hardware address, in whatever prefix a router advertises (RFC 4862 5.5.3), has the
+//! flows of the link-local one, unless it has flows of its own: nobody knows those prefixes when the table is made.
 
 use std::hint::spin_loop;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use abi::flow::{FlowTable, LIVE, Level, NODES_MAX, Node, PROBES, ROOT, SEND_ANY, Target, prefix, slot};
+use abi::flow::{
+    FlowTable, HEAR_LINK, LIVE, Level, NODES_MAX, Node, PROBES, ROOT, SEND_ANY, Target, prefix, slot,
+};
 
 use super::frame::FrameKey;
 use super::shared::{Shared, TableError};
@@ -51,26 +56,46 @@ pub struct Flows {
     /// The sequence number at which a look-up gave up; the next one does not wait for it again.
     stuck_at: Option<u32>,
     stuck_lookups: u64,
-    send_any: Option<SendAny>,
+    holders: Holders,
+    /// The last eight bytes of the addresses that the interface makes of its hardware address; 0: it has none.
+    interface_id: u64,
 }
 
-/// Environments that hold [`SEND_ANY`], as of one state of the table.
-#[derive(Clone, Copy, Debug)]
-struct SendAny {
-    sequence: u32,
-    environments: u64,
+/// Who holds rights, as of one state of the table.
+#[derive(Clone, Debug, Default)]
+struct Holders {
+    /// The state; `None`: look again.
+    sequence: Option<u32>,
+    /// Environments with [`SEND_ANY`], a bit each.
+    send_any: u64,
+    /// Targets with [`HEAR_LINK`], one an environment.
+    hear_link: Vec<Target>,
+}
+
+/// The first eight bytes of link-local addresses (RFC 4291 2.5.6).
+pub(crate) const LINK_LOCAL: u64 = 0xFE80 << 48;
+
+/// The last eight bytes of the addresses that an interface makes of its hardware address (RFC 4291, appendix A).
+pub(crate) fn interface_id(mac: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from_be_bytes([a ^ 2, b, c, 0xFF, 0xFE, d, e, f])
 }
 
 impl Flows {
     /// The table at `gpa`.
     pub fn open(memory: &Arc<Memory>, gpa: u64) -> Result<Self, TableError> {
         let table = Table::open(memory, gpa)?;
-        Ok(Self { table, stuck_at: None, stuck_lookups: 0, send_any: None })
+        Ok(Self { table, stuck_at: None, stuck_lookups: 0, holders: Holders::default(), interface_id: 0 })
     }
 
     /// A reader of the tables' flows.
     pub fn of(tables: &Tables) -> Self {
         tables.flows()
+    }
+
+    /// Says which hardware address the interface has.
+    pub fn set_hardware_address(&mut self, mac: [u8; 6]) {
+        self.interface_id = interface_id(mac);
     }
 
     /// How many look-ups met a table that stayed in the middle of a change.
@@ -98,7 +123,7 @@ impl Flows {
         for _ in 0..RETRIES {
             let sequence = self.table.head.sequence.load(Ordering::Acquire);
             if sequence.is_multiple_of(2) {
-                let target = walk(&self.table, key);
+                let target = walk(&self.table, key, self.link_local_of(key.destination));
                 fence(Ordering::Acquire);
                 if self.table.head.sequence.load(Ordering::Relaxed) == sequence {
                     return target;
@@ -112,6 +137,14 @@ impl Flows {
             Some(self.table.head.sequence.load(Ordering::Relaxed)).filter(|sequence| sequence % 2 == 1);
         self.stuck_lookups += 1;
         guardian()
+    }
+
+    /// The link-local address of the interface, if this is another one that it makes of its hardware address.
+    fn link_local_of(&self, address: [u64; 2]) -> Option<[u64; 2]> {
+        let [prefix, id] = address;
+        // Neither IPv4 nor a group.
+        let is_ours = id == self.interface_id && prefix != 0 && prefix >> 56 != 0xFF;
+        is_ours.then_some([LINK_LOCAL, id])
     }
 
     /// Which queue pair of a target gets this frame: by a hash that is the same for both directions of a connection.
@@ -139,8 +172,7 @@ impl Flows {
         (!forwarder_error && arrives(self.lookup(reverse.as_ref()))) || self.may_send_any(environment)
     }
 
-    /// Whether a target of the environment carries [`SEND_ANY`]. Reads the whole table, once for each of its states; but the
-    /// guardian's is found at once.
+    /// Whether a target of the environment carries [`SEND_ANY`]. The guardian's is found at once.
     fn may_send_any(&mut self, environment: u32) -> bool {
         let root = Target::unpack(self.table.nodes[ROOT as usize].target.load(Ordering::Acquire));
         if root.is_some_and(|root| {
@@ -148,26 +180,44 @@ impl Flows {
         }) {
             return true;
         }
+        self.holders().send_any & 1u64.checked_shl(environment).unwrap_or(0) != 0
+    }
+
+    /// The targets with [`HEAR_LINK`], one an environment, by their number among them.
+    pub fn hearing_link(&mut self, number: usize) -> Option<Target> {
+        self.holders().hear_link.get(number).copied()
+    }
+
+    /// Who holds rights. Reads the whole table, once for each of its states.
+    fn holders(&mut self) -> &Holders {
         let sequence = self.table.head.sequence.load(Ordering::Acquire);
-        let known = self.send_any.filter(|known| known.sequence == sequence);
-        let known = known.unwrap_or_else(|| {
+        let Holders { sequence: known, send_any, hear_link } = &mut self.holders;
+        if *known != Some(sequence) {
+            *send_any = 0;
+            hear_link.clear();
             let targets = self.table.nodes.iter().enumerate().filter_map(|(index, node)| {
                 let live = index == ROOT as usize || node.state.load(Ordering::Acquire) == LIVE;
                 Target::unpack(node.target.load(Ordering::Acquire)).filter(|_| live)
             });
-            let environments = targets
-                .filter(|target| u32::from(target.rights) & SEND_ANY != 0)
-                .fold(0, |set, target| set | 1u64.checked_shl(target.environment.into()).unwrap_or(0));
-            SendAny { sequence, environments }
-        });
-        // Not kept while the kernel is in the middle of a change.
-        self.send_any = Some(known).filter(|known| known.sequence.is_multiple_of(2));
-        known.environments & 1u64.checked_shl(environment).unwrap_or(0) != 0
+            for target in targets {
+                let rights = u32::from(target.rights);
+                if rights & SEND_ANY != 0 {
+                    *send_any |= 1u64.checked_shl(target.environment.into()).unwrap_or(0);
+                }
+                let is_known = |known: &Target| known.environment == target.environment;
+                if rights & HEAR_LINK != 0 && !hear_link.iter().any(is_known) {
+                    hear_link.push(target);
+                }
+            }
+            // Not kept while the kernel is in the middle of a change.
+            *known = Some(sequence).filter(|sequence| sequence.is_multiple_of(2));
+        }
+        &self.holders
     }
 }
 
-/// One pass from the root to the deepest node that fits.
-fn walk(table: &Table, key: &FrameKey) -> Option<Target> {
+/// One pass from the root to the deepest node that fits. A destination without a node has that of `other`.
+fn walk(table: &Table, key: &FrameKey, other: Option<[u64; 2]>) -> Option<Target> {
     let mut index = ROOT;
     let mut best = Target::unpack(table.nodes[ROOT as usize].target.load(Ordering::Acquire));
     let levels = [
@@ -192,7 +242,10 @@ fn walk(table: &Table, key: &FrameKey) -> Option<Target> {
             }
             _ => break,
         };
-        let Some(child) = find(table, index, level, field) else { break };
+        let other = other.filter(|_| level == Level::DestinationPrefix);
+        let found = find(table, index, level, field);
+        let found = found.or_else(|| find(table, index, level, prefix(other?, prefix_len)));
+        let Some(child) = found else { break };
         index = child;
         best = Target::unpack(table.nodes[child as usize].target.load(Ordering::Acquire)).or(best);
     }

@@ -14,6 +14,9 @@ const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ICMPV6: u8 = 58;
 const PROTOCOL_SCTP: u8 = 132;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 /// The fields by which frames are told apart, in the direction in which the frame travels. For an ICMP error they are those
 /// of the packet that it answers, turned round (RFC 792, RFC 4443 3): so an error finds the flow that caused it.
@@ -66,6 +69,20 @@ impl FrameKey {
         hash = (hash ^ (hash >> 32)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         (hash >> 32) as u32
     }
+}
+
+/// Whether a frame tells IPv6 hosts of their link, so that all who share the interface should hear it: a router's advertisement, or
+/// what a neighbour says or asks in a group (RFC 4861 4). None of these has extension headers (RFC 6980) or is of use with any.
+pub fn tells_of_link(frame: &[u8]) -> bool {
+    let Some(&kind) = frame.get(54) else { return false };
+    let is_icmpv6 =
+        frame[12..14] == ETHERTYPE_IPV6.to_be_bytes() && frame[14] >> 4 == 6 && frame[20] == PROTOCOL_ICMPV6;
+    is_icmpv6
+        && match kind {
+            ROUTER_ADVERTISEMENT => true,
+            NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => frame[38] == 0xFF,
+            _ => false,
+        }
 }
 
 /// Whether a packet stands for itself or in an ICMP error.
@@ -157,6 +174,7 @@ pub(crate) mod tests {
     use super::*;
     use abi::flow::ipv4;
     use proptest::prelude::*;
+    use std::net::Ipv6Addr;
 
     /// An IPv4 packet with this payload.
     fn ipv4_packet(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
@@ -200,6 +218,54 @@ pub(crate) mod tests {
         let mut message = vec![3, 3, 0, 0, 0, 0, 0, 0];
         message.extend(&about[14..]);
         ethernet(ETHERTYPE_IPV4, &ipv4_packet(from, to, PROTOCOL_ICMP, &message))
+    }
+
+    /// An IPv6 packet with this payload.
+    fn ipv6_packet(source: Ipv6Addr, destination: Ipv6Addr, next_header: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, payload.len() as u8, next_header, 255];
+        packet.extend(source.octets());
+        packet.extend(destination.octets());
+        packet.extend(payload);
+        packet
+    }
+
+    /// A frame with ports, over IPv6.
+    pub(crate) fn tcp_frame6(source: (Ipv6Addr, u16), destination: (Ipv6Addr, u16)) -> Vec<u8> {
+        let mut segment = source.1.to_be_bytes().to_vec();
+        segment.extend(destination.1.to_be_bytes());
+        segment.extend([0; 16]);
+        ethernet(ETHERTYPE_IPV6, &ipv6_packet(source.0, destination.0, PROTOCOL_TCP, &segment))
+    }
+
+    /// An ICMPv6 message of a kind.
+    pub(crate) fn icmpv6_frame(kind: u8, destination: Ipv6Addr) -> Vec<u8> {
+        let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+        ethernet(ETHERTYPE_IPV6, &ipv6_packet(source, destination, PROTOCOL_ICMPV6, &[kind, 0, 0, 0]))
+    }
+
+    #[test]
+    fn routers_and_what_neighbours_say_in_groups_tell_of_the_link() {
+        let (all, own) =
+            (Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2));
+        let told = |destination| -> Vec<u8> {
+            (0..=255).filter(|&kind| tells_of_link(&icmpv6_frame(kind, destination))).collect()
+        };
+        assert_eq!((told(all), told(own)), (vec![134, 135, 136], vec![134]));
+        let frame = icmpv6_frame(134, all);
+        let with = |at: usize, byte: u8| {
+            let mut other = frame.clone();
+            other[at] = byte;
+            other
+        };
+        for (other, what) in [
+            (frame[..54].to_vec(), "cut"),
+            (with(13, 0), "another EtherType"),
+            (with(14, 0x40), "another version"),
+            (with(20, PROTOCOL_UDP), "another protocol"),
+            (Vec::new(), "nothing"),
+        ] {
+            assert!(!tells_of_link(&other), "{what}");
+        }
     }
 
     const CLIENT: [u8; 4] = [10, 0, 0, 1];

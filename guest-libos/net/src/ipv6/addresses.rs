@@ -7,7 +7,7 @@ use core::net::Ipv6Addr;
 use alloc::vec::Vec;
 use siphasher::sip::SipHasher24;
 
-use super::{InterfaceId, is_link_local};
+use super::{InterfaceId, Ipv6Config, is_link_local};
 use crate::time::{Duration, Instant};
 use crate::wire::ethernet::MacAddress;
 use crate::wire::ipv6::{link_local, solicited_node};
@@ -42,6 +42,8 @@ struct Address {
     nonce: Nonce,
     preferred_until: Instant,
     valid_until: Instant,
+    /// Until then another claim of it is not told.
+    quiet_until: Instant,
 }
 
 /// How long an address may be used.
@@ -69,24 +71,34 @@ pub(crate) struct Addresses {
     interface_id: InterfaceId,
     mac: MacAddress,
     probes: u8,
+    /// Whether it is this stack that asks others about its addresses.
+    speaks: bool,
     /// For delays and nonces.
     random: SipHasher24,
     drawn: u64,
     /// How often an address came, went or changed its state.
     pub(crate) changes: u32,
+    /// The time of one is over, since the last [`Self::take_gone`].
+    gone: bool,
 }
 
 impl Addresses {
-    pub(crate) fn new(
-        max: usize,
-        interface_id: InterfaceId,
-        mac: MacAddress,
-        probes: u8,
-        secret: [u8; 16],
-    ) -> Self {
+    pub(crate) fn new(config: &Ipv6Config, mac: MacAddress, secret: [u8; 16]) -> Self {
+        let &Ipv6Config { interface_id, probes, max_addresses, speaks, .. } = config;
         let mut random = SipHasher24::new_with_key(&secret);
         random.write(b"ipv6 addresses");
-        Self { list: Vec::new(), max, interface_id, mac, probes, random, drawn: 0, changes: 0 }
+        Self {
+            list: Vec::new(),
+            max: max_addresses.into(),
+            interface_id,
+            mac,
+            probes,
+            speaks,
+            random,
+            drawn: 0,
+            changes: 0,
+            gone: false,
+        }
     }
 
     fn draw(&mut self) -> u64 {
@@ -121,29 +133,36 @@ impl Addresses {
         self.begin(ip, None, Lifetimes::FOREVER, now)
     }
 
-    /// Begins to use an address of our own in a /64 prefix.
+    /// Begins to use an address of our own in a /64 prefix. Returns whether there was room.
     pub(crate) fn make(&mut self, prefix: Ipv6Addr, lifetimes: Lifetimes, now: Instant) -> bool {
         self.begin(self.made_of(prefix, 0), Some(0), lifetimes, now)
     }
 
     fn begin(&mut self, ip: Ipv6Addr, collisions: Option<u8>, lifetimes: Lifetimes, now: Instant) -> bool {
-        if self.list.len() >= self.max || self.list.iter().any(|address| address.ip == ip) {
+        if self.list.iter().any(|address| address.ip == ip) {
+            return true;
+        }
+        if self.list.len() >= self.max {
             return false;
         }
         let state = match self.probes {
             0 => State::Assigned,
+            // Whoever listens waits until the last moment at which the other one asks.
+            probes_left if !self.speaks => State::Tentative { probes_left, due_at: now + MAX_DELAY },
             probes_left => State::Tentative { probes_left, due_at: self.random_delay(now) },
         };
         let [.., a, b, c, d, e, f] = self.draw().to_be_bytes();
         let Lifetimes { preferred_until, valid_until } = lifetimes;
         let nonce = [a, b, c, d, e, f];
         self.changes += 1;
-        self.list.push(Address { ip, state, collisions, nonce, preferred_until, valid_until });
+        let quiet_until = Instant::ZERO;
+        self.list.push(Address { ip, state, collisions, nonce, preferred_until, valid_until, quiet_until });
         true
     }
 
-    /// RFC 4862 5.5.3 (d), (e): a router says how long addresses in this /64 prefix may be used.
-    pub(crate) fn prefix_advertised(&mut self, prefix: Ipv6Addr, lifetimes: Lifetimes, now: Instant) {
+    /// RFC 4862 5.5.3 (d), (e): a router says how long addresses in this /64 prefix may be used. `false`: there is no room for
+    /// another one. Those that were given, and the link-local one, have theirs from the start.
+    pub(crate) fn prefix_advertised(&mut self, prefix: Ipv6Addr, lifetimes: Lifetimes, now: Instant) -> bool {
         let Lifetimes { preferred_until, valid_until } = lifetimes;
         let mut known = false;
         for address in &mut self.list {
@@ -160,15 +179,18 @@ impl Addresses {
                 address.valid_until = two_hours;
             }
         }
-        if !known && valid_until > now {
-            self.make(prefix, lifetimes, now);
-        }
+        known || valid_until <= now || self.make(prefix, lifetimes, now)
     }
 
     /// Whether packets to `ip` are for us.
     #[inline]
     pub(crate) fn is_assigned(&self, ip: Ipv6Addr) -> bool {
         self.list.iter().any(|address| address.ip == ip && address.state == State::Assigned)
+    }
+
+    /// Those to which packets are for us.
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = Ipv6Addr> + '_ {
+        self.list.iter().filter(|address| address.state == State::Assigned).map(|address| address.ip)
     }
 
     /// Whether others are being asked about one of them.
@@ -215,6 +237,7 @@ impl Addresses {
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Probe> {
         let before = self.list.len();
         self.list.retain(|address| address.valid_until > now);
+        self.gone |= self.list.len() < before;
         self.changes += (before - self.list.len()) as u32;
         for address in &mut self.list {
             let State::Tentative { probes_left, due_at } = address.state else { continue };
@@ -230,6 +253,17 @@ impl Addresses {
             return Some(Probe { target: address.ip, nonce: address.nonce });
         }
         None
+    }
+
+    /// Whether the time of one is over, once.
+    pub(crate) fn take_gone(&mut self) -> bool {
+        core::mem::take(&mut self.gone)
+    }
+
+    /// Whether somebody's claim of an address that we use is news; for `interval` from then on it is none.
+    pub(crate) fn is_claim_news(&mut self, ip: Ipv6Addr, now: Instant, interval: Duration) -> bool {
+        let address = self.list.iter_mut().find(|address| address.ip == ip && now >= address.quiet_until);
+        address.map(|address| address.quiet_until = now + interval).is_some()
     }
 
     /// When [`Self::poll`] has something to do.

@@ -29,7 +29,11 @@ pub struct Ipv6Config {
     /// How often others are asked whether they have an address before it is used (RFC 4862 5.1, DupAddrDetectTransmits);
     /// 0 uses it at once.
     pub probes: u8,
-    /// Addresses in all, the link-local one included; what routers advertise beyond it is ignored.
+    /// Whether this stack asks and answers neighbours and routers. `false` where another one with the same hardware address and
+    /// the same addresses does that for both: then this one waits as long before it uses an address, hears what all hosts of
+    /// the link are told, and says nothing.
+    pub speaks: bool,
+    /// Addresses in all, the link-local one included; prefixes beyond it make no address.
     pub max_addresses: u8,
     /// Prefixes on the link that routers advertise; more are ignored.
     pub max_prefixes: u8,
@@ -45,6 +49,7 @@ impl Default for Ipv6Config {
             gateway: None,
             router_advertisements: true,
             probes: 1,
+            speaks: true,
             max_addresses: 8,
             max_prefixes: 8,
             max_routers: 4,

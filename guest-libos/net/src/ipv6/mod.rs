@@ -58,6 +58,8 @@ pub(crate) struct Interface {
     pub(crate) routers: Routers,
     /// What packets on this link may be as large as.
     pub(crate) mtu: u16,
+    /// [`Ipv6Config::speaks`].
+    pub(crate) speaks: bool,
     believes_routers: bool,
     solicitations_left: u8,
     solicit_at: Instant,
@@ -67,8 +69,7 @@ pub(crate) struct Interface {
 
 impl Interface {
     pub(crate) fn new(config: &Config, ipv6: &Ipv6Config, hash: FlowHash, now: Instant) -> Self {
-        let max = usize::from(ipv6.max_addresses);
-        let mut addresses = Addresses::new(max, ipv6.interface_id, config.mac, ipv6.probes, config.secret);
+        let mut addresses = Addresses::new(ipv6, config.mac, config.secret);
         addresses.make(LINK_LOCAL, Lifetimes::FOREVER, now);
         let (max_routers, max_prefixes) = (ipv6.max_routers, ipv6.max_prefixes);
         let mut routers = Routers::new(max_routers.into(), max_prefixes.into(), ipv6.gateway);
@@ -81,6 +82,7 @@ impl Interface {
             neighbours: Neighbours::new(config.max_neighbours as usize, hash),
             routers,
             mtu: config.mtu,
+            speaks: ipv6.speaks,
             believes_routers: ipv6.router_advertisements,
             solicitations_left: if ipv6.router_advertisements { MAX_ROUTER_SOLICITATIONS } else { 0 },
             solicit_at: now,
@@ -120,17 +122,19 @@ impl Interface {
         if hop == peer { Some(mac) } else { Some(self.neighbours.last_known(hop).unwrap_or(mac)) }
     }
 
-    /// RFC 4861 6.3.4, RFC 4862 5.5.3: what a router says, which `wire` has found to come from this link.
+    /// RFC 4861 6.3.4, RFC 4862 5.5.3: what a router says, which `wire` has found to come from this link. Returns how many
+    /// prefixes made no address for want of room; `None`: routers are not believed.
     pub(crate) fn router_advertises(
         &mut self,
         router: Ipv6Addr,
         said: &Advertisement<'_>,
         link_mtu: u16,
         now: Instant,
-    ) -> bool {
+    ) -> Option<u32> {
         if !self.believes_routers {
-            return false;
+            return None;
         }
+        let mut refused = 0;
         if said.router_lifetime_s > 0 {
             self.solicitations_left = 0;
             self.solicitation_changes += 1;
@@ -156,10 +160,10 @@ impl Interface {
             let preferred_until = after(prefix.preferred_lifetime_s);
             if prefix.autonomous && prefix.prefix_len == 64 && preferred_until <= valid_until {
                 let lifetimes = Lifetimes { preferred_until, valid_until };
-                self.addresses.prefix_advertised(prefix.prefix, lifetimes, now);
+                refused += u32::from(!self.addresses.prefix_advertised(prefix.prefix, lifetimes, now));
             }
         }
-        true
+        Some(refused)
     }
 
     /// What is due. To be called until there is nothing.

@@ -2,8 +2,10 @@
 //! (2.3), defended or given up (2.4), and removed. What takes time is done by `expire`.
 
 use core::hash::Hasher;
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use siphasher::sip::SipHasher24;
 
 use super::Stack;
@@ -12,6 +14,7 @@ use crate::config::{Config, ConfigError, OnConflict, Probing};
 use crate::data::Data;
 use crate::driver::Transmit;
 use crate::events::{AddressConflict, ConflictOutcome, ConnId, End, Input, TimerEvent};
+use crate::tcp::pairs::Pair;
 use crate::time::{Duration, Instant};
 use crate::wire::arp::{ArpPacket, Operation};
 use crate::wire::ethernet::MacAddress;
@@ -27,6 +30,9 @@ const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 const MAX_CONFLICTS: u8 = 10;
 const RATE_LIMIT_INTERVAL: Duration = Duration::from_secs(60);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// Conflicts that are kept until somebody asks: one for each of eight addresses that is made anew three times. The oldest
+/// gives way.
+const MAX_UNTOLD: usize = 32;
 /// A driver that is full is tried again so soon.
 const FULL_WAIT: Duration = Duration::from_millis(10);
 
@@ -63,10 +69,8 @@ pub(super) struct AddressState {
     tried_at: Instant,
     /// Until then our address is not defended again.
     defend_at: Instant,
-    /// Until then another claim of an IPv6 address is not told.
-    quiet_until: Instant,
-    /// The last conflict, until somebody asks.
-    conflict: Option<AddressConflict>,
+    /// Conflicts that nobody has asked for yet, the oldest first; of each address the last one.
+    untold: VecDeque<AddressConflict>,
     /// Random numbers that were drawn.
     drawn: u32,
 }
@@ -81,8 +85,7 @@ impl AddressState {
             conflicts: 0,
             tried_at: Instant::ZERO,
             defend_at: Instant::ZERO,
-            quiet_until: Instant::ZERO,
-            conflict: None,
+            untold: VecDeque::new(),
             drawn: 0,
         }
     }
@@ -126,6 +129,15 @@ impl AddressState {
         hasher.write_u32(self.drawn);
         self.drawn = self.drawn.wrapping_add(1);
         Duration::from_nanos(least.as_nanos() + hasher.finish() % (most.as_nanos() - least.as_nanos() + 1))
+    }
+
+    /// Keeps a conflict until somebody asks.
+    fn tell(&mut self, address: IpAddr, by: MacAddress, outcome: ConflictOutcome) {
+        self.untold.retain(|conflict| conflict.address != address);
+        if self.untold.len() >= MAX_UNTOLD {
+            self.untold.pop_front();
+        }
+        self.untold.push_back(AddressConflict { address, by, outcome });
     }
 
     /// Whether `ip` is looked for on the link before it is used.
@@ -196,10 +208,10 @@ impl<D: Data> Stack<D> {
         self.address.candidate = None;
     }
 
-    /// Who else has or claims our address, once each time that something came of it: something for the log, and for who
-    /// leased the address.
+    /// Who else has or claims an address of ours, once each time that something came of it: something for the log, and for who
+    /// leased the address. To be called until there is nothing: each address has its own.
     pub fn take_address_conflict(&mut self) -> Option<AddressConflict> {
-        self.address.conflict.take()
+        self.address.untold.pop_front()
     }
 
     /// RFC 5227 2.1.1: while an address is not used yet, nobody may have it, or be about to.
@@ -230,8 +242,7 @@ impl<D: Data> Stack<D> {
         if defended {
             return Input::Nothing;
         }
-        self.address.conflict =
-            Some(AddressConflict { address: ip.into(), by, outcome: ConflictOutcome::Kept });
+        self.address.tell(ip.into(), by, ConflictOutcome::Kept);
         self.address.defend_at = now + DEFEND_INTERVAL;
         if is_theirs {
             self.address.settle();
@@ -244,8 +255,7 @@ impl<D: Data> Stack<D> {
     fn give_up(&mut self, address: Ipv4Addr, by: MacAddress) {
         self.counters.arp_conflicts += 1;
         self.address.conflicts = self.address.conflicts.saturating_add(1);
-        self.address.conflict =
-            Some(AddressConflict { address: address.into(), by, outcome: ConflictOutcome::GivenUp });
+        self.address.tell(address.into(), by, ConflictOutcome::GivenUp);
         self.remove_address();
     }
 
@@ -258,13 +268,13 @@ impl<D: Data> Stack<D> {
         outcome: ConflictOutcome,
     ) {
         self.counters.duplicate_addresses += 1;
-        if outcome == ConflictOutcome::Kept {
-            if now < self.address.quiet_until {
-                return;
-            }
-            self.address.quiet_until = now + DEFEND_INTERVAL;
+        let interface = self.resolver.ipv6.as_deref_mut();
+        let is_news = outcome == ConflictOutcome::GivenUp
+            || interface
+                .is_some_and(|interface| interface.addresses.is_claim_news(address, now, DEFEND_INTERVAL));
+        if is_news {
+            self.address.tell(address.into(), by, outcome);
         }
-        self.address.conflict = Some(AddressConflict { address: address.into(), by, outcome });
     }
 
     /// Ends the connections of an address that is gone, and asks or tells about the one that comes or is here.
@@ -325,19 +335,37 @@ impl<D: Data> Stack<D> {
 
     /// Nothing is left of the address that is gone; what has IPv6 goes on.
     fn end_with_address(&mut self, event: &mut impl FnMut(ConnId, TimerEvent)) {
+        self.end_those(|pair| pair.is_none(), event);
+        self.time_wait.forget_ipv4();
+        self.resolver.forget_ipv4(&self.config);
+        self.outbox.forget_ipv4();
+    }
+
+    /// Ends the connections of IPv6 addresses whose time is over (RFC 4862 5.5.4), and what would leave from them. A record in
+    /// TIME-WAIT is of both addresses, so it is right should ours come back.
+    pub(super) fn end_with_ipv6_addresses(&mut self, event: &mut impl FnMut(ConnId, TimerEvent)) {
+        let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return };
+        if !interface.addresses.take_gone() {
+            return;
+        }
+        let addresses = &interface.addresses;
+        self.outbox.retain_ipv6(|source| addresses.is_assigned(source));
+        let used: Vec<_> = addresses.in_use().collect();
+        self.end_those(|pair| pair.is_some_and(|pair| !used.contains(&pair.local)), event);
+    }
+
+    /// Ends the connections with such a pair of IPv6 addresses, or none.
+    fn end_those(&mut self, ends: impl Fn(Option<Pair>) -> bool, event: &mut impl FnMut(ConnId, TimerEvent)) {
         for index in 0..self.table.places() {
             let Some((conn, connection)) = self.table.at(index) else { continue };
-            if connection.key.pair().is_some() {
+            let (key, is_known) = (connection.key, connection.is_open() || connection.is_active);
+            if !ends(self.table.pairs.get(key)) {
                 continue;
             }
-            let is_known = connection.is_open() || connection.is_active;
             self.finish(conn, End::AddressLost);
             if is_known {
                 event(conn, TimerEvent::Ended(End::AddressLost));
             }
         }
-        self.time_wait.forget_ipv4();
-        self.resolver.forget_ipv4(&self.config);
-        self.outbox.forget_ipv4();
     }
 }

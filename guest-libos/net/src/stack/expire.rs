@@ -70,6 +70,7 @@ impl<D: Data> Stack<D> {
             self.expire_fragments(now, tx);
             self.expire_path_mtus(now);
             self.expire_ipv6(now, tx);
+            self.end_with_ipv6_addresses(&mut event);
         }
         while let Some(index) = self.wheel.pop_expired(now) {
             let Some((conn, fired)) = self.fire(index, now, tx) else { continue };

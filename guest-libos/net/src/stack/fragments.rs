@@ -2,7 +2,7 @@
 //! What a whole datagram holds belongs to nobody's frame: text goes to its connection's buffer, UDP's payload to whoever
 //! takes it, and an answer that refers to it waits for the next `expire`.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 
 use alloc::borrow::Cow;
 use alloc::collections::VecDeque;
@@ -23,6 +23,7 @@ use crate::wire::Ecn;
 use crate::wire::ethernet::{self, EtherType, MacAddress};
 use crate::wire::icmp::{self, IcmpMessage};
 use crate::wire::ipv4::{self, FragmentPlace, Ipv4Fragment, Ipv4Header, Protocol};
+use crate::wire::ipv6::Packet;
 use crate::wire::tcp::Segment;
 use crate::wire::udp::{self, UdpDatagram};
 
@@ -55,6 +56,15 @@ impl Outbox {
     /// The address is gone that they are from.
     pub(super) fn forget_ipv4(&mut self) {
         self.frames.retain(|frame| frame[12..14] == EtherType::Ipv6.to_wire().to_be_bytes());
+    }
+
+    /// Of IPv6, those stay that are from such an address.
+    pub(super) fn retain_ipv6(&mut self, stays: impl Fn(Ipv6Addr) -> bool) {
+        self.frames.retain(|frame| {
+            let (ethernet, packet) = frame.split_at(ethernet::HEADER_BYTES);
+            ethernet[12..] != EtherType::Ipv6.to_wire().to_be_bytes()
+                || Packet::parse(packet).is_ok_and(|packet| stays(packet.source))
+        });
     }
 
     #[cfg(feature = "check")]

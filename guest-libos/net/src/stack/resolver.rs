@@ -108,7 +108,8 @@ impl Resolver {
                 counters.arp_requests += 1;
             }
             (IpAddr::V6(hop), Some(interface)) if interface.neighbours.may_ask(hop, now) => {
-                let Some(question) = interface.question(hop, now) else { return Ok(()) };
+                let question = interface.question(hop, now).filter(|_| interface.speaks);
+                let Some(question) = question else { return Ok(()) };
                 tx.transmit_control(&solicitation(config, question))?;
                 interface.neighbours.asked(hop, now);
                 counters.neighbour_solicitations += 1;

@@ -55,11 +55,6 @@ impl Ipv6Argument {
         self.automatic || self.address.is_some()
     }
 
-    /// Whether what routers advertise is used.
-    pub(super) fn is_automatic(&self) -> bool {
-        self.automatic
-    }
-
     /// Whether the parts go together.
     pub(super) fn check(&self) -> Result<(), String> {
         let Some(gateway) = self.gateway else { return Ok(()) };

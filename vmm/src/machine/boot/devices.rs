@@ -3,10 +3,11 @@
 use super::capabilities::Capabilities;
 use super::shares::Queues;
 use super::{Attached, BootConfig, Grant, MachineError};
+use crate::tables::flow::{LINK_LOCAL, interface_id};
 use crate::tables::{FlowField, FlowTableError, FlowTableWriter, Memory};
 use abi::boot::DEVICES;
 use abi::extent::ExtentEntry;
-use abi::flow::{ROOT, SEND_ANY, Target};
+use abi::flow::{HEAR_LINK, ROOT, SEND_ANY, Target};
 use abi::queue::owner_index;
 use std::net::Ipv6Addr;
 use vm_memory::{Bytes, GuestAddress};
@@ -62,7 +63,9 @@ impl Giver<'_> {
                 Grant::Flows { queue_pairs } => {
                     let (queue_pair, own_pairs) = queues.pairs();
                     let (environment, queue_pairs) = (number as u16, queue_pairs.min(own_pairs));
-                    let target = Target { environment, queue_pair, queue_pairs, rights: 0 };
+                    let speaks_ipv6 = self.config.ipv6.mode != abi::boot::ipv6::OFF;
+                    let rights = if speaks_ipv6 { HEAR_LINK as u16 } else { 0 };
+                    let target = Target { environment, queue_pair, queue_pairs, rights };
                     if number == 0 {
                         self.flows.set_root(Some(Target { rights: SEND_ANY as u16, ..target }));
                         handles.flows[device] = own.all_flows();
@@ -90,19 +93,13 @@ impl Giver<'_> {
             addresses.push(abi::flow::ipv4(ipv4.address));
         }
         if ipv6.mode != abi::boot::ipv6::OFF {
-            addresses.push(halves(link_local(*mac)));
+            addresses.push([LINK_LOCAL, interface_id(*mac)]);
             if ipv6.address != [0; 16] {
                 addresses.push(halves(Ipv6Addr::from(ipv6.address)));
             }
         }
         addresses
     }
-}
-
-/// The link-local address that an interface makes of its hardware address (RFC 4291, appendix A).
-fn link_local(mac: [u8; 6]) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.map(u16::from);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
 }
 
 fn halves(address: Ipv6Addr) -> [u64; 2] {

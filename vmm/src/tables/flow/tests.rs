@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::tables::flow_writer::{FlowField, FlowTableError, FlowTableWriter};
-use crate::tables::frame::tests::{icmp_error, ip_frame, tcp_frame};
+use crate::tables::frame::tests::{icmp_error, ip_frame, tcp_frame, tcp_frame6};
 use abi::flow::ipv4;
 use proptest::prelude::*;
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use vm_memory::{Bytes, GuestAddress};
 
 const TABLE_GPA: u64 = 0x1000;
@@ -86,6 +87,82 @@ fn may_send_only_what_would_come_back() {
     assert!(flows.may_send(1, &icmp_error([10, 0, 0, 3], CLIENT, &about)));
     writer.set_root(Some(target(1)));
     assert!(!flows.may_send(1, &own));
+}
+
+const MAC: [u8; 6] = [2, 0, 0xff, 1, 2, 3];
+
+fn halves(address: Ipv6Addr) -> [u64; 2] {
+    let bits = address.to_bits();
+    [(bits >> 64) as u64, bits as u64]
+}
+
+/// The port of an IPv6 address becomes an environment's.
+fn give_port6(writer: &mut FlowTableWriter, address: [u64; 2], port: u16, environment: u16) {
+    let host = FlowField::Destination { address, prefix_len: 128 };
+    let node = writer.insert(ROOT, host, None).expect("room");
+    let tcp = writer.insert(node, FlowField::Protocol(6), None).expect("room");
+    writer.insert(tcp, FlowField::DestinationPort(port), Some(target(environment))).expect("room");
+}
+
+#[test]
+fn address_made_of_the_hardware_address_has_the_flows_of_the_link_local_one() {
+    let (_memory, mut writer, mut flows) = table();
+    writer.set_root(Some(target(1)));
+    give_port6(&mut writer, [LINK_LOCAL, interface_id(MAC)], 81, 3);
+    let address = |text: &str| -> Ipv6Addr { text.parse().expect(text) };
+    let client = (address("2001:db8::9"), 4000);
+    let link_local = address("fe80::ff:fe01:203").to_bits();
+    assert_eq!(halves(Ipv6Addr::from_bits(link_local)), [LINK_LOCAL, 0x0000_ffff_fe01_0203]);
+    let made = |prefix: &str| Ipv6Addr::from_bits(address(prefix).to_bits() | u128::from(interface_id(MAC)));
+    let own = made("2001:db8:7::");
+    assert_eq!(receiver(&mut flows, &tcp_frame6(client, (own, 81))), Some(1), "nobody said which it has");
+    flows.set_hardware_address(MAC);
+    for prefix in ["fe80::", "2001:db8:7::", "fd00::"] {
+        let to = |port| tcp_frame6(client, (made(prefix), port));
+        assert_eq!(
+            (receiver(&mut flows, &to(81)), receiver(&mut flows, &to(80))),
+            (Some(3), Some(1)),
+            "{prefix}"
+        );
+        let answer = |port| tcp_frame6((made(prefix), port), client);
+        assert!(flows.may_send(3, &answer(81)) && !flows.may_send(3, &answer(80)), "{prefix}");
+    }
+    // Not another host's, no group, and not IPv4's whose last bytes are the same.
+    let ipv4_mapped = tcp_frame((CLIENT, 4000), ([0xfe, 1, 2, 3], 81), b"");
+    let others = [address("2001:db8:7::1"), made("ff02::")].map(|other| tcp_frame6(client, (other, 81)));
+    for frame in others.iter().chain([&ipv4_mapped]) {
+        assert_eq!(receiver(&mut flows, frame), Some(1));
+    }
+    assert!(!flows.may_send(3, &tcp_frame6((address("2001:db8:7::1"), 81), client)));
+    // What has flows of its own has no others.
+    give_port6(&mut writer, halves(own), 82, 2);
+    let to = |port| tcp_frame6(client, (own, port));
+    assert_eq!((receiver(&mut flows, &to(82)), receiver(&mut flows, &to(81))), (Some(2), Some(1)));
+}
+
+#[test]
+fn who_hears_of_the_link_is_known_by_environment_and_as_the_table_is_now() {
+    let (_memory, mut writer, mut flows) = table();
+    let hearing = |environment| Target { rights: HEAR_LINK as u16, ..target(environment) };
+    let environments = |flows: &mut Flows| -> Vec<_> {
+        let mut all: Vec<_> =
+            (0..).map_while(|number| flows.hearing_link(number)).map(|target| target.environment).collect();
+        all.sort_unstable();
+        all
+    };
+    writer.set_root(Some(target(1)));
+    assert_eq!(environments(&mut flows), []);
+    writer.set_root(Some(hearing(1)));
+    let address = writer.insert(ROOT, host(SERVER), Some(hearing(2))).expect("room");
+    let tcp = writer.insert(address, FlowField::Protocol(6), Some(target(3))).expect("room");
+    let port = writer.insert(tcp, FlowField::DestinationPort(80), Some(hearing(2))).expect("room");
+    assert_eq!(environments(&mut flows), [1, 2], "once each");
+    writer.remove(port).expect("a leaf");
+    assert_eq!(environments(&mut flows), [1, 2]);
+    writer.remove(tcp).expect("a leaf");
+    writer.remove(address).expect("a leaf");
+    assert_eq!(environments(&mut flows), [1], "who has no flow hears nothing");
+    assert!(!flows.may_send_any(1), "it is another right");
 }
 
 #[test]

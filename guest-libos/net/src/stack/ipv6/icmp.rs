@@ -65,7 +65,12 @@ impl<D: Data> Stack<D> {
         asked: Ipv6Addr,
     ) -> Result<(MacAddress, Ipv6Header), DropReason> {
         let interface = self.resolver.ipv6.as_deref().ok_or(DropReason::Unsupported)?;
-        let source = if asked.is_multicast() { interface.addresses.source_for(to, now) } else { Some(asked) };
+        let addresses = &interface.addresses;
+        let source = match asked.is_multicast() {
+            true => addresses.source_for(to, now),
+            // It may be gone since.
+            false => Some(asked).filter(|&asked| addresses.is_assigned(asked)),
+        };
         let next_hop = interface.hop_back(sender_mac, to);
         let (source, next_hop) = source.zip(next_hop).ok_or(DropReason::NoRoute)?;
         Ok((next_hop, icmpv6::header(source, to, self.config.time_to_live.get())))

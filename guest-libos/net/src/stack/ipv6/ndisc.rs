@@ -53,6 +53,10 @@ impl<D: Data> Stack<D> {
         if bytes.first() == Some(&router::ADVERTISEMENT) {
             return self.router_advertises(now, ip, bytes);
         }
+        if sender_mac == self.config.mac && !self.speaks_ipv6() {
+            // What the other stack of this interface says for both of us, come back over a bridge.
+            return Ok(Input::Nothing);
+        }
         match Message::parse(ip, bytes)? {
             Message::Solicitation { target, source_mac, nonce } => {
                 let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return Ok(Input::Nothing) };
@@ -70,6 +74,9 @@ impl<D: Data> Stack<D> {
                 if let Some(mac) = source_mac {
                     let heard = interface.neighbours.spoke(ip.source, mac);
                     self.neighbour_heard(ip.source.into(), mac, heard.into());
+                }
+                if !self.speaks_ipv6() {
+                    return Ok(Input::Nothing);
                 }
                 self.counters.neighbour_advertisements += 1;
                 let to = if ip.source.is_unspecified() {
@@ -102,6 +109,10 @@ impl<D: Data> Stack<D> {
                 Ok(Input::Nothing)
             }
         }
+    }
+
+    fn speaks_ipv6(&self) -> bool {
+        self.resolver.ipv6.as_deref().is_some_and(|interface| interface.speaks)
     }
 
     /// A packet from an address that we use. Anybody can send that, from anywhere; on this link, only who says that the address
@@ -142,10 +153,10 @@ impl<D: Data> Stack<D> {
         let said = router::Advertisement::parse(ip, bytes)?;
         let link_mtu = self.config.mtu;
         let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return Ok(Input::Nothing) };
-        if !interface.router_advertises(ip.source, &said, link_mtu, now) {
-            return Err(DropReason::Unsupported);
-        }
+        let refused =
+            interface.router_advertises(ip.source, &said, link_mtu, now).ok_or(DropReason::Unsupported)?;
         self.counters.router_advertisements += 1;
+        self.counters.prefixes_refused += u64::from(refused);
         if let Some(mac) = said.source_mac {
             let heard = if interface.routers.contains(ip.source) {
                 interface.neighbours.router_spoke(ip.source, mac, now)
@@ -161,6 +172,9 @@ impl<D: Data> Stack<D> {
     pub(in crate::stack) fn expire_ipv6<T: Transmit<D>>(&mut self, now: Instant, tx: &mut T) {
         let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return };
         while let Some(wish) = interface.poll(now) {
+            if !interface.speaks {
+                continue;
+            }
             let frame = match wish {
                 Wish::Probe(probe) => {
                     self.counters.address_probes += 1;

@@ -8,8 +8,10 @@ use exos_net::{
     AddressConflict, AddressState, Config, ConfigError, ConflictOutcome, InterfaceId, Ipv6Config, Stack,
 };
 
+use super::routers::{Advert, advert};
 use super::*;
-use crate::harness::config;
+use crate::harness::{SERVER_IP, config};
+use crate::link::arp_reply;
 
 fn probe_of(host: &mut StaticHost, target: Ipv6Addr) -> (Sent, Message) {
     let mut probes = said(host);
@@ -92,6 +94,62 @@ fn whoever_has_or_claims_an_address_of_ours_is_named_and_not_too_often() {
     host.input(&claim(OURS, SERVER_MAC)).assert_nothing();
     assert_eq!((host.stack.take_address_conflict(), host.stack.counters().duplicate_addresses), (None, 4));
     assert!(states(&host).contains(&(OURS, AddressState::Preferred)));
+}
+
+#[test]
+fn conflicts_of_several_addresses_are_each_told() {
+    let told = |host: &mut StaticHost| -> Vec<_> {
+        std::iter::from_fn(|| host.stack.take_address_conflict())
+            .map(|conflict| (conflict.address, conflict.outcome))
+            .collect()
+    };
+    let (own, kept) = (own_link_local(), ConflictOutcome::Kept);
+    let mut host = settled();
+    host.input(&claim(OURS, CLIENT_MAC)).assert_nothing();
+    host.input(&arp_reply(SERVER_IP, CLIENT_MAC));
+    // Each is silent for itself about the next claims.
+    for _ in 0..2 {
+        host.input(&claim(own, CLIENT_MAC)).assert_nothing();
+        host.input(&claim(OURS, CLIENT_MAC)).assert_nothing();
+    }
+    assert_eq!(told(&mut host), [(OURS.into(), kept), (SERVER_IP.into(), kept), (own.into(), kept)]);
+    // Who takes long to ask hears the last one of each.
+    for _ in 0..3 {
+        host.wait_secs(11);
+        host.input(&claim(own, CLIENT_MAC)).assert_nothing();
+        host.input(&claim(OURS, CLIENT_MAC)).assert_nothing();
+    }
+    assert_eq!(told(&mut host), [(own.into(), kept), (OURS.into(), kept)]);
+    // Both are lost before they are used.
+    let addresses = vec![(OURS, 64)];
+    let mut host = StaticHost::with(with_ipv6(Ipv6Config { addresses, ..Ipv6Config::default() }));
+    for address in [OURS, own] {
+        host.input(&claim(address, CLIENT_MAC)).assert_nothing();
+    }
+    let given_up = ConflictOutcome::GivenUp;
+    assert_eq!(told(&mut host), [(OURS.into(), given_up), (own.into(), given_up)]);
+}
+
+#[test]
+fn conflicts_that_nobody_asks_for_are_bounded() {
+    let interface_id = InterfaceId::Stable([1; 16]);
+    let ipv6 = Ipv6Config { interface_id, max_addresses: 20, ..Ipv6Config::default() };
+    let mut host = StaticHost::with(with_ipv6(ipv6));
+    for number in 1..20 {
+        let prefix = Ipv6Addr::new(0x2001, 0xdb8, 9, number, 0, 0, 0, 0);
+        host.input(&Advert { prefix, ..advert() }.frame()).assert_nothing();
+    }
+    let mut claimed = Vec::new();
+    for _ in 0..4 {
+        for (address, _) in states(&host) {
+            host.input(&claim(address, CLIENT_MAC)).assert_nothing();
+            claimed.push(address);
+        }
+    }
+    let told: Vec<_> = std::iter::from_fn(|| host.stack.take_address_conflict()).collect();
+    let told: Vec<_> = told.iter().map(|conflict| conflict.address).collect();
+    assert_eq!(claimed.len(), 80);
+    assert_eq!(told, claimed[80 - 32..], "the newest");
 }
 
 #[test]

@@ -5,6 +5,8 @@ mod attacks;
 mod ecn;
 mod errors;
 mod fragments;
+mod leaving;
+mod listening;
 mod neighbours;
 mod ports;
 mod refused;

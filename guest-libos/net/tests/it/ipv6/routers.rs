@@ -8,8 +8,8 @@ use super::*;
 use crate::ipv6::traffic::Client6;
 use exos_net::wire::ipv6::{ALL_NODES, ALL_ROUTERS, multicast_mac};
 
-const ROUTER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xfe]);
-const PREFIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 7, 0, 0, 0, 0);
+pub(super) const ROUTER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xfe]);
+pub(super) const PREFIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 7, 0, 0, 0, 0);
 
 /// What an advertisement says.
 #[derive(Clone, Copy)]
@@ -63,7 +63,7 @@ impl Advert {
 }
 
 /// Our address in the advertised prefix.
-fn made() -> Ipv6Addr {
+pub(super) fn made() -> Ipv6Addr {
     Ipv6Addr::from_bits(PREFIX.to_bits() | own_link_local().to_bits() & u128::from(u64::MAX))
 }
 
@@ -71,7 +71,7 @@ fn listening() -> StaticHost {
     StaticHost::with(with_ipv6(Ipv6Config { probes: 0, ..Ipv6Config::default() }))
 }
 
-fn state_of(host: &StaticHost, ip: Ipv6Addr) -> Option<AddressState> {
+pub(super) fn state_of(host: &StaticHost, ip: Ipv6Addr) -> Option<AddressState> {
     states(host).into_iter().find(|(address, _)| *address == ip).map(|(_, state)| state)
 }
 
@@ -238,6 +238,30 @@ fn prefixes_and_routers_beyond_the_bounds_are_ignored() {
         host.input(&Advert { router_s: 0, source, ..advert() }.frame()).assert_nothing();
     }
     assert!(host.stack.connect(host.now, (FAR, 80)).is_err());
+}
+
+/// Whoever advertises on this link cannot take the places of addresses that were given.
+#[test]
+fn twenty_prefixes_leave_the_given_and_the_link_local_address_alone_and_are_counted() {
+    let addresses: Vec<_> =
+        (1..=3u16).map(|last| (Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, last), 64)).collect();
+    let given: Vec<_> = addresses.iter().map(|&(ip, _)| ip).collect();
+    let mut host = StaticHost::with(with_ipv6(Ipv6Config { addresses, ..Ipv6Config::default() }));
+    // Before the first question about ours has left.
+    for number in 0..20u16 {
+        let prefix = Ipv6Addr::new(0x2001, 0xdb8, 9, number, 0, 0, 0, 0);
+        host.input(&Advert { prefix, ..advert() }.frame()).assert_nothing();
+    }
+    host.wait_secs(5);
+    let used: Vec<_> = states(&host).iter().map(|&(ip, _)| ip).collect();
+    assert_eq!(used[..4], [&[own_link_local()], &given[..]].concat());
+    assert_eq!((used.len(), host.stack.counters().prefixes_refused), (8, 16));
+    assert!(states(&host).iter().all(|&(_, state)| state == AddressState::Preferred));
+    // One that has its address is not refused when it is advertised again, and neither is one without a lifetime.
+    let known = Ipv6Addr::new(0x2001, 0xdb8, 9, 3, 0, 0, 0, 0);
+    host.input(&Advert { prefix: known, ..advert() }.frame()).assert_nothing();
+    host.input(&Advert { valid_s: 0, preferred_s: 0, ..advert() }.frame()).assert_nothing();
+    assert_eq!(host.stack.counters().prefixes_refused, 16);
 }
 
 #[test]

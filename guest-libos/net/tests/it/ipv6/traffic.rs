@@ -16,6 +16,7 @@ pub(crate) struct Client6 {
     pub(crate) mac: MacAddress,
     pub(crate) ip: Ipv6Addr,
     pub(crate) port: u16,
+    pub(crate) ours: Ipv6Addr,
     pub(crate) our_port: u16,
     pub(crate) our_isn: u32,
 }
@@ -24,7 +25,7 @@ const ISN: u32 = 0xffff_fff0;
 
 impl Client6 {
     pub(crate) fn on_port(port: u16) -> Self {
-        Self { mac: CLIENT_MAC, ip: THEIRS, port, our_port: PORT, our_isn: 0 }
+        Self { mac: CLIENT_MAC, ip: THEIRS, port, ours: OURS, our_port: PORT, our_isn: 0 }
     }
 
     /// The end that the SYN asks for which was just sent.
@@ -36,6 +37,7 @@ impl Client6 {
             mac: CLIENT_MAC,
             ip: syn.ip.destination,
             port: segment.destination_port,
+            ours: syn.ip.source,
             our_port: segment.source_port,
             our_isn: segment.sequence.value(),
         }
@@ -65,7 +67,7 @@ impl Client6 {
         }
         tcp[12] = (tcp.len() as u8 / 4) << 4;
         tcp.extend(payload);
-        let ip = header(self.ip, OURS, NextHeader::Tcp);
+        let ip = header(self.ip, self.ours, NextHeader::Tcp);
         let checksum = ip.pseudo_sum(tcp.len()).bytes(&tcp).checksum();
         tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
         frame_from(self.mac, &ip, &tcp)
@@ -74,7 +76,7 @@ impl Client6 {
     /// Reads a segment of ours, checksum included: relative numbers and payload.
     pub(crate) fn see(&self, frame: &[u8]) -> (Control, u32, Option<u32>, Vec<u8>) {
         let sent = read(frame);
-        assert_eq!((sent.ip.source, sent.ip.destination, sent.to_mac), (OURS, self.ip, self.mac));
+        assert_eq!((sent.ip.source, sent.ip.destination, sent.to_mac), (self.ours, self.ip, self.mac));
         let segment = Segment::parse_summed(&sent.payload, Some(sent.ip.pseudo_sum(0))).unwrap();
         assert_eq!((segment.source_port, segment.destination_port), (self.our_port, self.port));
         let acknowledged = segment.acknowledgment.map(|ack| ack.value().wrapping_sub(ISN));

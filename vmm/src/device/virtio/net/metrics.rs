@@ -40,6 +40,8 @@ metrics! {
         pub receive_batches: u64,
         /// Frames that went through the bounce buffer, because the flows are divided or buffers were short.
         pub receive_copied: u64,
+        /// Copies of frames that tell of the link, for environments that share the interface.
+        pub receive_link_copies: u64,
         /// Interrupts raised.
         pub notifications_sent: u64,
         /// Publications of which the driver did not want to hear.

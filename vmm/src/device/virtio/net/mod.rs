@@ -150,7 +150,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
     pub fn new(
         config: NetConfig,
         binder: Arc<dyn Binder<M>>,
-        flows: Flows,
+        mut flows: Flows,
         backend: B,
     ) -> Result<Self, NetError> {
         let NetConfig { queue_pairs, queue_size_max: size, mtu_bytes, .. } = config;
@@ -163,6 +163,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
         if mtu_bytes < 68 {
             return Err(NetError::Mtu { mtu_bytes });
         }
+        flows.set_hardware_address(config.mac);
         Ok(Self {
             config,
             binder: Binding::new(binder),

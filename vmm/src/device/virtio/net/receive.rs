@@ -13,6 +13,7 @@ use super::window::{Merging, Window};
 use super::{Clock, Net, Slot, Worked, notify, stop};
 use crate::account::ledger::Bucket;
 use crate::backend::{Backend, FRAME_BYTES_MAX, HEADER_BYTES, IoVecMut, PinnedMemory};
+use crate::tables::frame::tells_of_link;
 use crate::tables::{Flows, FrameKey};
 use crate::trace::Happening;
 use abi::trace::subject;
@@ -265,8 +266,39 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
             *hits += 1;
         }
         let pair = usize::from(Flows::queue_pair(&target, key.as_ref()));
+        let attempt = self.place(bytes, pair, target.environment, undivided, clock, from_tsc);
+        if !undivided && tells_of_link(&self.receiver.bounce[HEADER_BYTES..bytes]) {
+            self.copy_to_others(bytes, target.environment, clock, from_tsc);
+        }
+        attempt
+    }
+
+    /// Gives copies of the frame in the bounce buffer to who hears of the link, besides `environment`.
+    #[cold]
+    fn copy_to_others(&mut self, bytes: usize, environment: u16, clock: &Clock<'_>, from_tsc: u64) {
+        let mut number = 0;
+        while let Some(target) = self.flows.hearing_link(number) {
+            number += 1;
+            if target.environment != environment {
+                self.metrics.receive_link_copies += 1;
+                let pair = usize::from(target.queue_pair);
+                self.place(bytes, pair, target.environment, false, clock, from_tsc);
+            }
+        }
+    }
+
+    /// Copies the frame in the bounce buffer to a queue, if that is this environment's.
+    fn place(
+        &mut self,
+        bytes: usize,
+        pair: usize,
+        environment: u16,
+        undivided: bool,
+        clock: &Clock<'_>,
+        from_tsc: u64,
+    ) -> Attempt {
         let queue = self.receive.get_mut(pair).and_then(Slot::running);
-        if queue.is_none_or(|queue| queue.ring.environment() != u32::from(target.environment)) {
+        if queue.is_none_or(|queue| queue.ring.environment() != u32::from(environment)) {
             self.metrics.receive_dropped_queue += 1;
             return Attempt::Done;
         }

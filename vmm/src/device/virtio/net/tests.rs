@@ -35,6 +35,11 @@ fn response(port: u16, payload: &[u8]) -> Vec<u8> {
 
 /// Divides the NIC: TCP to `port` of the server goes to `environment` with these pairs.
 fn give_port(nic: &mut Nic, port: u16, environment: u16, queue_pair: u16, queue_pairs: u16) {
+    give_port_with(nic, port, Target { environment, queue_pair, queue_pairs, rights: 0 });
+}
+
+/// The same by a target.
+fn give_port_with(nic: &mut Nic, port: u16, target: Target) {
     let host = FlowField::Destination { address: ipv4(SERVER), prefix_len: 128 };
     let flows = &mut nic.guest.flows;
     let find_or = |result: Result<u32, crate::tables::FlowTableError>| match result {
@@ -43,7 +48,6 @@ fn give_port(nic: &mut Nic, port: u16, environment: u16, queue_pair: u16, queue_
     };
     let address = find_or(flows.insert(ROOT, host, None));
     let tcp = find_or(flows.insert(address, FlowField::Protocol(6), None));
-    let target = Target { environment, queue_pair, queue_pairs, rights: 0 };
     flows.insert(tcp, FlowField::DestinationPort(port), Some(target)).expect("room");
 }
 

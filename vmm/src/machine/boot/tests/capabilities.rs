@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::tables::{Flows, FrameKey};
-use abi::boot::EnvironmentPage;
+use abi::boot::{EnvironmentPage, Ipv6Config, ipv6};
 use abi::capability::{CAPABILITIES, Handle, Kind, rights};
 use abi::flow::{ROOT, SEND_ANY, Target};
 use abi::paging::{NO_SLOT, slot_of};
@@ -235,6 +235,26 @@ fn frames_of_each_port_arrive_at_the_environment_that_holds_the_flow() {
         let all = if place == 0 { own | rights::SEND_ANY } else { own };
         assert_eq!((capability.kind, capability.count, capability.rights), (Kind::Flow as u8, 1, all));
         assert_eq!(capability.start == u64::from(ROOT), place == 0);
+    }
+}
+
+#[test]
+fn with_ipv6_the_ports_of_its_addresses_are_given_as_well_and_all_hear_of_the_link() {
+    let given = [0x2001_0db8 << 32, 2];
+    let bits = u128::from(given[0]) << 64 | u128::from(given[1]);
+    for (mode, arrives_at) in [(ipv6::OFF, 0), (ipv6::GIVEN, 1), (ipv6::AUTOMATIC, 1)] {
+        let ipv6 = Ipv6Config { mode, address: bits.to_be_bytes(), ..Ipv6Config::default() };
+        let mac = [2, 0, 0, 1, 2, 3];
+        let booted = boot_with(BootConfig { ipv6, mac, ..config(2, 0) }, 0);
+        let mut flows = Flows::open(&booted.prepared.memory, booted.boot.flows_gpa).expect("a table");
+        for destination in [given, [0xFE80 << 48, 0x0000_00FF_FE01_0203]] {
+            let (source, ports) = ([0xFE80 << 48, 9], Some((50_000, 81)));
+            let key = FrameKey { source, destination, protocol: 6, ports, forwarder_error: false };
+            let target = flows.lookup(Some(&key)).expect("the guardian at least");
+            assert_eq!(target.environment, arrives_at, "{mode}");
+        }
+        let hearing = [0, 1].map(|number| flows.hearing_link(number).map(|target| target.environment));
+        assert_eq!(hearing.iter().flatten().count(), if mode == ipv6::OFF { 0 } else { 2 }, "{hearing:?}");
     }
 }
 

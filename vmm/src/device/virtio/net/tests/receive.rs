@@ -1,6 +1,9 @@
 //! Receiving.
 
 use super::*;
+use crate::tables::frame::tests::icmpv6_frame;
+use abi::flow::HEAR_LINK;
+use std::net::Ipv6Addr;
 
 /// Bytes of a receive buffer at `index` of those that lie side by side.
 fn buffer(nic: &Nic, environment: u32, index: u64, len: usize) -> Vec<u8> {
@@ -182,6 +185,53 @@ fn divided_flows_take_each_frame_to_its_environment() {
     assert_eq!(buffer(&nic, 1, 0, shell.len()), as_received(&shell, 1));
     assert_eq!(buffer(&nic, 2, 1, web.len()), as_received(&web, 1));
     assert_eq!((nic.interrupts[0].count(), nic.interrupts[2].count()), (1, 1));
+}
+
+/// Advertisements of routers, and what neighbours say in groups, are copied to those that hear of the link; all else has one
+/// receiver.
+#[test]
+fn what_tells_of_the_link_is_copied_to_those_that_hear_it() {
+    let (mut nic, fake) = Nic::new();
+    let mut queues =
+        [(0, 1), (2, 2), (4, 3), (6, 4)].map(|(queue, environment)| nic.bind(queue, environment));
+    for (queue, environment) in queues.iter_mut().zip(1..).take(3) {
+        give_buffers(queue, buffer_gpa(environment, 0), 4096, 20);
+    }
+    nic.guest.flows.set_root(Some(Target {
+        environment: 1,
+        queue_pair: 0,
+        queue_pairs: 1,
+        rights: HEAR_LINK as u16,
+    }));
+    // Environment 4 hears as well, but has no buffers; a sixth one names a queue that is not its.
+    for (port, environment, queue_pair, rights) in
+        [(80, 2, 1, HEAR_LINK), (81, 3, 2, 0), (82, 4, 3, HEAR_LINK), (83, 6, 2, HEAR_LINK)]
+    {
+        give_port_with(
+            &mut nic,
+            port,
+            Target { environment, queue_pair, queue_pairs: 1, rights: rights as u16 },
+        );
+    }
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let own = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+    let advertisement = with_header(&icmpv6_frame(134, group));
+    for frame in [
+        advertisement.clone(),
+        with_header(&icmpv6_frame(136, own)),
+        with_header(&icmpv6_frame(136, group)),
+        with_header(&icmpv6_frame(130, group)),
+    ] {
+        fake.wire().to_guest.push_back(frame);
+    }
+    nic.work();
+    assert_eq!(queues.map(|mut queue| queue.all_used().len()), [4, 2, 0, 0]);
+    for environment in [1, 2] {
+        assert_eq!(buffer(&nic, environment, 0, advertisement.len()), as_received(&advertisement, 1));
+    }
+    let metrics = nic.function.metrics();
+    assert_eq!((metrics.receive_link_copies, metrics.received_frames), (6, 6));
+    assert_eq!((metrics.receive_dropped_buffers, metrics.receive_dropped_queue), (2, 2));
 }
 
 #[test]
