@@ -9,6 +9,7 @@
 //! | [`stack`](network::stack) | exos-net: frames of a hostile network, beside an application |
 //! | [`wire`](adversary::wire) | two stacks of exos-net: what somebody does who owns the wire between them |
 //! | [`fragments`](fragments::fragments) | exos-net: datagrams in fragments |
+//! | [`groups`](groups::groups) | exos-net: what is said of groups (IGMP, MLD) |
 //! | [`dns`](names::dns), [`dhcp`](names::dhcp) | exos-dns, exos-dhcp: answers of servers, or of anybody |
 //! | [`forward`](forward::forward) | exos-forward: frames from both sides and from anybody |
 //! | [`responses`](responses::responses) | exos-load: bytes of a hostile HTTP server |
@@ -22,6 +23,7 @@ pub mod device;
 pub mod flows;
 pub mod forward;
 pub mod fragments;
+pub mod groups;
 pub mod input;
 pub mod kernel;
 pub mod names;
@@ -32,7 +34,7 @@ pub mod responses;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("net", device::net),
     ("block", device::block),
     ("console", device::console),
@@ -40,6 +42,7 @@ pub const TARGETS: [Target; 13] = [
     ("stack", network::stack),
     ("wire", adversary::wire),
     ("fragments", fragments::fragments),
+    ("groups", groups::groups),
     ("dns", names::dns),
     ("dhcp", names::dhcp),
     ("forward", forward::forward),

@@ -119,6 +119,8 @@ impl Interface {
             _ => (Probing::None, OnConflict::Keep),
         };
         config.ipv6 = self.has_ipv6().then(|| self.ipv6_config());
+        // Of several environments only the first may send what is about all of them.
+        config.group_reports = self.hears_all;
         config.mtu = self.device.mtu_bytes as u16;
         config.max_connections = max_connections;
         config.max_buffered_bytes = (pages::heap_bytes() / BUFFERED_SHARE) as usize;

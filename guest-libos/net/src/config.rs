@@ -227,6 +227,10 @@ pub struct Config {
     /// Bound on what their fragments take; a quarter of it for one source, which must be more than its largest datagram, and at
     /// least the 1,500 bytes that everybody may send (RFC 8200 5).
     pub max_reassembly_bytes: usize,
+    /// Groups of each family that may be joined, beside those that IPv6 is in by itself.
+    pub max_groups: u16,
+    /// Whether routers and switches on the link are told which groups we are in; else somebody speaks for us, or nobody asks.
+    pub group_reports: bool,
     /// How long a datagram's fragments are waited for, from the first that arrives on.
     pub reassembly_timeout: Duration,
     /// How often echo requests are answered.
@@ -283,6 +287,8 @@ impl Config {
             max_path_mtus: 256,
             max_reassemblies: 64,
             max_reassembly_bytes: 1 << 20,
+            max_groups: 64,
+            group_reports: true,
             reassembly_timeout: reassembly::TIMEOUT,
             echo_replies: Rate { per_second: 1_000, burst: 100 },
             icmp_errors: Rate { per_second: 100, burst: 20 },

@@ -42,6 +42,10 @@ counters! {
         router_solicitations,
         /// Advertisements of routers believed.
         router_advertisements,
+        /// Questions which groups we are in that were for us.
+        group_queries_in,
+        /// Messages sent that say which groups we are in, or in no more.
+        group_reports_out,
         /// Signs that another host has one of our IPv6 addresses.
         duplicate_addresses,
         /// Advertised prefixes that made no address of ours, because there were as many as `Ipv6Config` allows.

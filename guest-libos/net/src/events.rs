@@ -50,7 +50,7 @@ pub enum Input<'f> {
 pub struct Datagram<'f> {
     /// Who sent it. Nothing proves that; port 0 wants no answer.
     pub from: SocketAddr,
-    /// Our address, or the broadcast address that it was sent to, and the bound port.
+    /// Our address, or the group or broadcast address that it was sent to, and the bound port.
     pub to: SocketAddr,
     /// The data: lent from the frame, or owned if it came in fragments.
     pub payload: Cow<'f, [u8]>,
@@ -423,6 +423,31 @@ impl fmt::Display for BindError {
 }
 
 impl core::error::Error for BindError {}
+
+/// Why a group was not joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinError {
+    /// The address is no group's.
+    NotAGroup,
+    /// It is IPv6's, which is not spoken here.
+    NoIpv6,
+    /// `Config::max_groups` are joined.
+    TooMany,
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAGroup => {
+                "the address is no group's; choose one from 224.0.0.0 to 239.255.255.255, or of ff01::/16 and up"
+            }
+            Self::NoIpv6 => "the interface has no IPv6; set ipv6 in its configuration",
+            Self::TooMany => "too many groups are joined; leave one, or raise max_groups",
+        })
+    }
+}
+
+impl core::error::Error for JoinError {}
 
 /// Why a datagram was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,6 +28,7 @@ pub mod events;
 mod frame;
 mod ip;
 mod ipv6;
+mod multicast;
 pub mod options;
 mod stack;
 mod tcp;
@@ -46,8 +47,8 @@ pub use driver::{
 };
 pub use events::{
     AckDue, AckPolicy, AddressConflict, BindError, ConflictOutcome, ConnId, ConnectError, Datagram,
-    DatagramError, End, Evicted, Input, KeepError, ListenError, SegmentEvents, SendDatagramError, SendError,
-    Sent, StaleConnection, TimerEvent,
+    DatagramError, End, Evicted, Input, JoinError, KeepError, ListenError, SegmentEvents, SendDatagramError,
+    SendError, Sent, StaleConnection, TimerEvent,
 };
 pub use frame::ControlFrame;
 pub use ipv6::{AddressState, InterfaceId, Ipv6Address, Ipv6Config};

@@ -27,6 +27,20 @@ pub(crate) fn show(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Whether a group's datagrams do not leave the machine (RFC 4291 2.7).
+pub(crate) fn stays_here(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(group) if group.is_multicast() && group.octets()[1] & 0x0f == 1)
+}
+
+/// Whether everybody on the link is in a group, without joining it.
+pub(crate) fn is_everybodys(address: IpAddr) -> bool {
+    use exos_net::wire::{igmp, ipv6};
+    match address {
+        IpAddr::V4(group) => group == igmp::ALL_SYSTEMS,
+        IpAddr::V6(group) => group == ipv6::ALL_NODES,
+    }
+}
+
 /// No address of a family.
 pub(crate) const fn unspecified(is_ipv6: bool) -> IpAddr {
     if is_ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) }

@@ -1,6 +1,6 @@
 //! What UDP sockets are beneath: datagrams that wait for their reader, or to leave.
 
-use crate::address::{show, unspecified};
+use crate::address::{is_everybodys, show, unspecified};
 use crate::error::Error;
 use crate::receive_queue::{Chunks, ReceiveQueue};
 use crate::state::Bytes;
@@ -9,6 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem::size_of;
 use core::net::{IpAddr, SocketAddr};
+use core::num::NonZeroU8;
 use core::task::Waker;
 use exos_net::{Datagram, DatagramError, DatagramOptions, Instant, Local, Problem};
 
@@ -35,6 +36,8 @@ struct Arrival {
 pub(crate) struct Outgoing {
     pub(crate) to: SocketAddr,
     pub(crate) options: DatagramOptions,
+    /// Our own sockets hear it as well.
+    pub(crate) loops: bool,
     pub(crate) bytes: Bytes,
     /// When it is tried again, and when it is given up, if its next hop has been asked for.
     pub(crate) again_at: Instant,
@@ -65,6 +68,12 @@ pub(crate) struct UdpSocketState {
     pub(crate) source_wanted: bool,
     pub(crate) options: DatagramOptions,
     pub(crate) broadcast: bool,
+    /// Groups that it hears.
+    pub(crate) groups: Vec<IpAddr>,
+    /// How far datagrams to groups go; `None`: over the link.
+    multicast_ttl: Option<NonZeroU8>,
+    /// Whether sockets of our own hear them.
+    multicast_loop: bool,
     received: ReceiveQueue,
     arrivals: VecDeque<Arrival>,
     receive_buffer_bytes: usize,
@@ -99,12 +108,15 @@ impl UdpSocketState {
             port,
             peer: None,
             source: match local {
-                Local::Address(address) => Some(address),
+                Local::Address(address) if !address.is_multicast() => Some(address),
                 _ => None,
             },
             source_wanted: false,
             options: DatagramOptions { fragment: Some(true), ..DatagramOptions::default() },
             broadcast: false,
+            groups: Vec::new(),
+            multicast_ttl: None,
+            multicast_loop: true,
             received: ReceiveQueue::default(),
             arrivals: VecDeque::new(),
             receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
@@ -127,6 +139,8 @@ impl UdpSocketState {
         match option {
             UdpOption::Broadcast(allowed) => self.broadcast = allowed,
             UdpOption::TimeToLive(hops) => self.options.time_to_live = Some(hops),
+            UdpOption::MulticastTtl(hops) => self.multicast_ttl = Some(hops),
+            UdpOption::MulticastLoop(loops) => self.multicast_loop = loops,
             UdpOption::Dscp(dscp) => self.options.dscp = dscp,
             UdpOption::Fragment(fragment) => self.options.fragment = Some(fragment),
             UdpOption::SendBuffer(bytes) => {
@@ -144,7 +158,11 @@ impl UdpSocketState {
             Some(peer) => peer.is_ipv6(),
             None => self.local != Local::Ipv4,
         };
-        show(SocketAddr::new(self.source.unwrap_or(unspecified(is_ipv6)), self.port))
+        let ip = match self.local {
+            Local::Address(address) => address,
+            _ => self.source.unwrap_or(unspecified(is_ipv6)),
+        };
+        show(SocketAddr::new(ip, self.port))
     }
 
     pub(crate) fn has_arrivals(&self) -> bool {
@@ -163,10 +181,13 @@ impl UdpSocketState {
     }
 
     pub(crate) fn push(&mut self, to: SocketAddr, bytes: &[u8]) {
-        let options = DatagramOptions { source: self.source, ..self.options };
+        let is_group = to.ip().is_multicast();
+        let time_to_live = if is_group { self.multicast_ttl } else { self.options.time_to_live };
+        let options = DatagramOptions { source: self.source, time_to_live, ..self.options };
         let outgoing = Outgoing {
             to,
             options,
+            loops: is_group && self.multicast_loop,
             bytes: Bytes::new(bytes.to_vec()),
             again_at: Instant::ZERO,
             until: Instant::ZERO,
@@ -203,6 +224,10 @@ impl UdpSocketState {
         self.peer.is_none_or(|peer| peer == from)
     }
 
+    fn is_in(&self, group: IpAddr) -> bool {
+        self.groups.contains(&group) || is_everybodys(group)
+    }
+
     fn receive(&mut self, datagram: &Datagram<'_>, chunks: &mut Chunks) -> bool {
         let bytes = datagram.payload.len();
         let waiting = self.received.len() + self.arrivals.len() * size_of::<Arrival>();
@@ -226,6 +251,8 @@ pub struct UdpCounters {
     pub dropped_full: u64,
     /// Datagrams from others than the one that a socket is connected to.
     pub dropped_not_peer: u64,
+    /// Datagrams to groups that others of our sockets have joined, and the one at the port has not.
+    pub dropped_not_member: u64,
     /// Datagrams of ours whose next hop nobody knows, or that no driver took for a while.
     pub dropped_unsent: u64,
 }
@@ -244,6 +271,8 @@ pub(crate) struct Datagrams {
     /// Sockets that met a full driver, and when it is tried again.
     blocked: Vec<UdpPlace>,
     blocked_until: Instant,
+    /// Groups that sockets have joined, each with how many.
+    groups: Vec<(IpAddr, u32)>,
     pub(crate) counters: UdpCounters,
 }
 
@@ -344,19 +373,63 @@ impl Datagrams {
         unresolved.chain((!self.blocked.is_empty()).then_some(self.blocked_until)).min()
     }
 
-    /// A datagram came to a port of ours.
-    pub(crate) fn arrives(&mut self, datagram: &Datagram<'_>, chunks: &mut Chunks) {
+    /// A datagram came to a port of ours. Answers whether somebody is there.
+    pub(crate) fn arrives(&mut self, datagram: &Datagram<'_>, chunks: &mut Chunks) -> bool {
         let (ip, port) = (datagram.to.ip(), datagram.to.port());
-        let Some(place) = self.find(port, |local| local.contains(ip)) else { return };
+        let Some(place) = self.find(port, |local| local.contains(ip)) else { return false };
         let socket = self.socket(place);
         if socket.closed {
-            return;
+            return false;
         }
-        if !socket.hears(datagram.from) {
+        if ip.is_multicast() && !socket.is_in(ip) {
+            self.counters.dropped_not_member += 1;
+        } else if !socket.hears(datagram.from) {
             self.counters.dropped_not_peer += 1;
         } else if !socket.receive(datagram, chunks) {
             self.counters.dropped_full += 1;
         }
+        true
+    }
+
+    /// The socket joins a group. Answers whether it is the first.
+    pub(crate) fn join(&mut self, place: UdpPlace, group: IpAddr, max: usize) -> Result<bool, Error> {
+        if self.socket(place).groups.contains(&group) {
+            return Err(Error::AddressInUse);
+        }
+        let of_family = self.groups.iter().filter(|(other, _)| other.is_ipv4() == group.is_ipv4()).count();
+        let known = self.groups.iter_mut().find(|(other, _)| *other == group);
+        let is_first = known.is_none();
+        match known {
+            Some((_, users)) => *users += 1,
+            None if of_family >= max => return Err(Error::TooMany),
+            None => self.groups.push((group, 1)),
+        }
+        self.socket(place).groups.push(group);
+        Ok(is_first)
+    }
+
+    /// The socket leaves a group, or was never in it. Answers whether it was the last.
+    pub(crate) fn leave(&mut self, place: UdpPlace, group: IpAddr) -> Result<bool, Error> {
+        let groups = &mut self.socket(place).groups;
+        let at = groups.iter().position(|other| *other == group).ok_or(Error::AddressNotAvailable)?;
+        groups.swap_remove(at);
+        Ok(self.release(group))
+    }
+
+    /// One socket less is in a group. Answers whether it was the last.
+    pub(crate) fn release(&mut self, group: IpAddr) -> bool {
+        let Some(at) = self.groups.iter().position(|(other, _)| *other == group) else { return false };
+        self.groups[at].1 -= 1;
+        let is_last = self.groups[at].1 == 0;
+        if is_last {
+            self.groups.swap_remove(at);
+        }
+        is_last
+    }
+
+    /// A socket that may be gone.
+    pub(crate) fn get(&mut self, place: UdpPlace) -> Option<&mut UdpSocketState> {
+        self.sockets.get_mut(place as usize)?.as_mut()
     }
 
     /// RFC 1122 4.1.3.3: an ICMP error about a datagram of ours. What anybody can make up is an error of the socket only if it

@@ -29,9 +29,19 @@ impl Link {
         self.addresses.extend(of_ipv6.map(|address| IpAddr::V6(address.ip)));
     }
 
-    /// Whether `address` is one of ours.
+    /// Whether `address` is one of ours, those that nobody else sees among them.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address)
+        address.is_loopback() || self.addresses.contains(&address)
+    }
+
+    /// Whether there may be groups of the family.
+    pub(crate) fn has_groups(&self, is_ipv6: bool) -> bool {
+        !is_ipv6 || self.config.ipv6.is_some()
+    }
+
+    /// Groups of each family that may be joined.
+    pub(crate) fn max_groups(&self) -> usize {
+        usize::from(self.config.max_groups)
     }
 
     /// Whether there is an address of the family that others than neighbours can answer to.

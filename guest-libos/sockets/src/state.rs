@@ -15,7 +15,7 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{RefCell, RefMut};
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::task::Waker;
 use exos_net::{Config, ConnId, Data, Duration, End, Instant, Local};
 
@@ -64,6 +64,8 @@ pub(crate) enum Phase {
 pub(crate) struct Stream {
     pub(crate) phase: Phase,
     pub(crate) conn: Option<ConnId>,
+    /// In place of a connection: the other end, if that is ours as well.
+    pub(crate) twin: Option<Place>,
     /// Where to, until the stack has been asked to connect.
     pub(crate) connect_to: Option<SocketAddr>,
     pub(crate) peer: SocketAddr,
@@ -96,10 +98,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    fn new(phase: Phase, peer: SocketAddr) -> Self {
+    pub(crate) fn new(phase: Phase, peer: SocketAddr) -> Self {
         Self {
             phase,
             conn: None,
+            twin: None,
             connect_to: None,
             peer,
             local: None,
@@ -163,6 +166,9 @@ pub(crate) enum PortWish {
     Unlisten(Local, u16),
     BindUdp(UdpPlace, Local, u16),
     UnbindUdp(Local, u16),
+    /// For this socket and others, if they have joined it as well.
+    Join(UdpPlace, IpAddr),
+    Leave(IpAddr),
 }
 
 #[derive(Debug)]
@@ -267,7 +273,7 @@ impl State {
         }
     }
 
-    fn insert(&mut self, stream: Stream) -> Place {
+    pub(crate) fn insert(&mut self, stream: Stream) -> Place {
         let place = self.insert_bare(stream);
         if !self.defaults.is_empty() {
             let defaults = core::mem::take(&mut self.defaults);
@@ -438,6 +444,11 @@ impl State {
 
     pub(crate) fn listener(&mut self, id: u32) -> Option<&mut Listener> {
         self.listeners.iter_mut().find(|listener| listener.id == id)
+    }
+
+    /// Our ends of streams whose other end is here as well.
+    pub(crate) fn ends_here(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.streams.iter().flatten().filter(|stream| stream.twin.is_some()).filter_map(|stream| stream.local)
     }
 
     /// Streams in any state.

@@ -21,6 +21,11 @@ pub enum UdpOption {
     Broadcast(bool),
     /// IP_TTL, IPV6_UNICAST_HOPS.
     TimeToLive(NonZeroU8),
+    /// How many links datagrams to groups cross: one, unless it is said otherwise (IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS).
+    MulticastTtl(NonZeroU8),
+    /// Whether our own sockets that are in the group hear them as well: they do, unless it is said otherwise
+    /// (IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP).
+    MulticastLoop(bool),
     /// IP_TOS's and IPV6_TCLASS's codepoint.
     Dscp(Dscp),
     /// Whether datagrams that are larger than their path takes go in fragments (IP_MTU_DISCOVER, IPV6_DONTFRAG); else they are
@@ -311,8 +316,10 @@ fn speaks(local: Local, to: &SocketAddr) -> bool {
 
 impl State {
     pub(crate) fn bind_udp(&mut self, local: Local, port: u16) -> Result<UdpPlace, Error> {
+        // Who binds a group hears nothing but that.
         if let Local::Address(address) = local
             && !self.link.has(address)
+            && !address.is_multicast()
         {
             return Err(Error::AddressNotAvailable);
         }
@@ -404,7 +411,8 @@ impl State {
         let socket = self.udp.socket(place);
         socket.closed = true;
         (socket.reader, socket.writer) = (None, None);
-        if socket.outgoing_bytes == 0 {
+        self.leave_all(place);
+        if self.udp.socket(place).outgoing_bytes == 0 {
             self.remove_udp(place);
         }
     }

@@ -51,6 +51,18 @@ pub(crate) fn start_with<F: Future<Output = ()> + 'static>(
     ecn: Ecn,
     program: impl FnOnce(Sockets) -> F + Send + 'static,
 ) -> JoinHandle<Left> {
+    start_configured(interface, ipv6, faults, ecn, true, program)
+}
+
+/// The same, which tells others of its groups or does not.
+pub(crate) fn start_configured<F: Future<Output = ()> + 'static>(
+    interface: &Interface,
+    ipv6: Ipv6Config,
+    faults: Faults,
+    ecn: Ecn,
+    group_reports: bool,
+    program: impl FnOnce(Sockets) -> F + Send + 'static,
+) -> JoinHandle<Left> {
     let (ready, is_ready) = mpsc::channel();
     let name = interface.name().to_owned();
     let thread = thread::spawn(move || {
@@ -63,7 +75,7 @@ pub(crate) fn start_with<F: Future<Output = ()> + 'static>(
         } else {
             switch_offloads_off(&interface, &tap).expect("no offloads");
         }
-        (config.ipv6, config.ecn) = (Some(ipv6), ecn);
+        (config.ipv6, config.ecn, config.group_reports) = (Some(ipv6), ecn, group_reports);
         let wire = Wire { tap: &tap, faults, spin: exos_net::Duration::ZERO };
         let ready = || ready.send(()).expect("somebody waits");
         run(&wire, config, |sockets, _| program(sockets), ready).expect("a TAP that carries frames").1

@@ -3,5 +3,6 @@
 
 mod datagrams;
 mod ends;
+mod groups;
 mod ipv6;
 mod names;

@@ -2,7 +2,7 @@
 //! leaves (RFC 6724 5).
 
 use core::hash::Hasher;
-use core::net::Ipv6Addr;
+use core::net::{IpAddr, Ipv6Addr};
 
 use alloc::vec::Vec;
 use siphasher::sip::SipHasher24;
@@ -213,6 +213,27 @@ impl Addresses {
         let listens =
             |address: &Address| address.state != State::Duplicate && solicited_node(address.ip) == group;
         self.list.iter().any(listens)
+    }
+
+    /// Those of which others have heard: we use them, or have asked about them.
+    pub(crate) fn known_to_others(&self) -> impl Iterator<Item = Ipv6Addr> + '_ {
+        let is_known = |address: &&Address| match address.state {
+            State::Tentative { probes_left, .. } => probes_left < self.probes,
+            State::Assigned => true,
+            State::Duplicate => false,
+        };
+        self.list.iter().filter(is_known).map(|address| address.ip)
+    }
+
+    /// Whether `group` is that of an address of which others have heard.
+    pub(crate) fn needs_group(&self, group: IpAddr) -> bool {
+        self.known_to_others().any(|address| group == solicited_node(address))
+    }
+
+    /// The link-local address, if it is in use.
+    pub(crate) fn link_local(&self) -> Option<Ipv6Addr> {
+        let is_usable = |address: &&Address| address.state == State::Assigned && is_link_local(address.ip);
+        self.list.iter().find(is_usable).map(|address| address.ip)
     }
 
     /// Somebody else has an address that we were about to use (RFC 4862 5.4.5): it stays unused. Of those that we made with a secret,

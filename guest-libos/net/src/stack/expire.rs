@@ -53,6 +53,7 @@ impl<D: Data> Stack<D> {
             .min(self.path_mtus.next_deadline())
             .min(self.outbox.next_deadline())
             .min(self.resolver.next_deadline())
+            .min(self.groups.next_deadline())
     }
 
     /// Does what is due at `now`, sends through `tx`, and tells `event` what applications must know. An event's
@@ -71,6 +72,7 @@ impl<D: Data> Stack<D> {
             self.expire_path_mtus(now);
             self.expire_ipv6(now, tx);
             self.end_with_ipv6_addresses(&mut event);
+            self.expire_groups(now, tx);
         }
         while let Some(index) = self.wheel.pop_expired(now) {
             let Some((conn, fired)) = self.fire(index, now, tx) else { continue };

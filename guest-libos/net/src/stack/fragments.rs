@@ -87,7 +87,7 @@ impl<D: Data> Stack<D> {
         bytes: &'f [u8],
     ) -> Result<Input<'f>, DropReason> {
         let part = Ipv4Fragment::parse(bytes)?;
-        if !self.config.is_ours(part.destination) {
+        if !self.is_for_us(part.destination) {
             return Err(DropReason::NotForUs);
         }
         if !ipv4::is_host(part.source) || part.source == self.config.ip {
@@ -147,6 +147,10 @@ impl<D: Data> Stack<D> {
         whole: Whole,
     ) -> Result<Input<'f>, DropReason> {
         let sender = Sender { mac: whole.sender, ip: ip.source };
+        let is_group = ip.destination.is_multicast();
+        if is_group && ip.protocol != Protocol::Udp {
+            return Err(DropReason::NotForUs);
+        }
         match ip.protocol {
             Protocol::Tcp => {
                 let segment = Segment { ecn: whole.ecn, ..Segment::parse(&whole.payload, Some(ip))? };
@@ -160,6 +164,9 @@ impl<D: Data> Stack<D> {
                 let datagram = UdpDatagram::parse(&whole.payload, Some(ip))?;
                 let (source_port, port) = (datagram.source_port, datagram.destination_port);
                 if !self.is_bound_udp(port, ip.destination) {
+                    if is_group {
+                        return Err(DropReason::NoPort);
+                    }
                     if let Some(error) = self.nobody_at_port(now, sender, whole.quote.bytes()) {
                         self.outbox.push(&error);
                     }
@@ -253,6 +260,9 @@ impl<D: Data> Stack<D> {
                     continue;
                 }
             };
+            if timed_out.destination.is_multicast() {
+                continue;
+            }
             let to = Sender { mac: timed_out.sender, ip };
             let error = icmp::REASSEMBLY_TIME_EXCEEDED;
             if let Some(frame) = self.icmp_error(now, to, error, timed_out.quote.bytes()) {

@@ -20,6 +20,7 @@ use crate::tcp::{Context, Seq};
 use crate::time::Instant;
 use crate::wire::ethernet::{EtherType, EthernetHeader, MacAddress};
 use crate::wire::icmp;
+use crate::wire::igmp;
 use crate::wire::ipv4::{self, Ipv4Fragment, Ipv4Header, Protocol, Verify};
 use crate::wire::ipv6::{Ipv6Header, NextHeader};
 use crate::wire::tcp::{Control, Segment, flags};
@@ -104,7 +105,9 @@ impl<D: Data> Stack<D> {
         let to_us = ethernet.destination == self.config.mac;
         // Groups of IPv6 are its own to tell, if we speak it.
         let is_ipv6 = ethernet.ether_type == EtherType::Ipv6 && self.resolver.ipv6.is_some();
-        if !to_us && !is_ipv6 && ethernet.destination != MacAddress::BROADCAST {
+        let to_all = ethernet.destination == MacAddress::BROADCAST;
+        let to_group = ethernet.ether_type == EtherType::Ipv4 && ethernet.destination.is_group();
+        if !(to_us || is_ipv6 || to_all || to_group) {
             return Err(DropReason::NotForUs);
         }
         if !ethernet.source.is_unicast() || ethernet.source == self.config.mac {
@@ -112,7 +115,10 @@ impl<D: Data> Stack<D> {
         }
         match ethernet.ether_type {
             EtherType::Ipv4 if to_us => self.other_datagram_arrives(now, ethernet.source, payload, meta),
-            EtherType::Ipv4 => self.broadcast_arrives(now, ethernet.source, payload, meta),
+            EtherType::Ipv4 if to_all => self.broadcast_arrives(now, ethernet.source, payload, meta),
+            EtherType::Ipv4 => {
+                self.group_datagram_arrives(now, (ethernet.source, ethernet.destination), payload, meta)
+            }
             EtherType::Arp => self.arp_arrives(now, payload),
             EtherType::Ipv6 => self.ipv6_arrives(now, &ethernet, payload, meta),
         }
@@ -147,6 +153,9 @@ impl<D: Data> Stack<D> {
             Ok(parsed) => parsed,
             Err(error) => return self.unusual_datagram_arrives(now, source_mac, bytes, error),
         };
+        if ip.destination.is_multicast() {
+            return self.group_datagram_arrives(now, (source_mac, self.config.mac), bytes, meta);
+        }
         if !self.config.is_ours(ip.destination) {
             return self.offer_arrives(&ip, payload, meta);
         }
@@ -200,8 +209,15 @@ impl<D: Data> Stack<D> {
             // It was something else in the header that is not handled.
             return Err(DropReason::Unsupported);
         }
+        if packet.destination.is_multicast() {
+            let ends = (source_mac, self.config.mac);
+            return self.group_datagram_arrives(now, ends, bytes, RxMeta { checksum: RxChecksum::AllValid });
+        }
         if !self.config.is_ours(packet.destination) {
             return Err(DropReason::NotForUs);
+        }
+        if packet.protocol == igmp::PROTOCOL {
+            return self.igmp_arrives(now, &packet);
         }
         if !ipv4::is_host(packet.source) || packet.source == self.config.ip {
             return Err(DropReason::BadSource);

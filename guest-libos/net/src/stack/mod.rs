@@ -7,6 +7,7 @@ mod arp;
 mod check;
 mod expire;
 mod fragments;
+mod groups;
 mod icmp;
 mod input;
 mod ipv6;
@@ -48,6 +49,7 @@ use crate::tcp::timewait::TimeWaitTable;
 use crate::time::Instant;
 use address::AddressState;
 use fragments::Outbox;
+use groups::Groups;
 pub use ports::Local;
 use ports::Ports;
 use resolver::Resolver;
@@ -86,6 +88,7 @@ pub struct Stack<D> {
     waiting: Vec<ConnId>,
     address: AddressState,
     bound_udp: Ports,
+    groups: Groups,
     /// The datagram that is being sent.
     datagram: VecDeque<Queued<D>>,
     reassembly: Reassembly,
@@ -104,7 +107,7 @@ impl<D: Data> Stack<D> {
         config.check()?;
         let address = AddressState::begun(now, &mut config);
         let hash = FlowHash::new(config.secret);
-        Ok(Self {
+        let mut stack = Self {
             counters: Counters::default(),
             samples: Samples::default(),
             table: Table::new(hash.clone()),
@@ -128,6 +131,7 @@ impl<D: Data> Stack<D> {
             waiting: Vec::new(),
             address,
             bound_udp: Ports::default(),
+            groups: Groups::new(&config),
             datagram: VecDeque::new(),
             reassembly: Reassembly::default(),
             path_mtus: PathMtus::new(usize::from(config.max_path_mtus)),
@@ -136,7 +140,9 @@ impl<D: Data> Stack<D> {
             echo_bucket: TokenBucket::new(),
             error_bucket: TokenBucket::new(),
             config,
-        })
+        };
+        stack.follow_addresses(now);
+        Ok(stack)
     }
 
     /// Gives back the tail of the data that the last segment lent: what the application cannot use before more arrives.

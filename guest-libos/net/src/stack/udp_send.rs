@@ -15,6 +15,7 @@ use crate::tcp::transmit::sum_payload;
 use crate::time::Instant;
 use crate::wire::checksum::{Sum, sum_bytes};
 use crate::wire::ethernet::{self, EtherType, MacAddress};
+use crate::wire::igmp;
 use crate::wire::ipv4::{self, FragmentPlace, Ipv4Header, Protocol};
 use crate::wire::ipv6::{self, Ipv6Header, NextHeader};
 use crate::wire::ipv6_extensions::{self, FRAGMENT_BYTES};
@@ -207,12 +208,14 @@ impl<D: Data> Stack<D> {
             }
         };
         let is_whole = len <= largest;
+        let is_group = to.ip().is_multicast();
+        let default = if is_group { NonZeroU8::MIN } else { self.config.time_to_live };
         Ok(Way {
             next_hop,
             ip,
             from_port,
             to_port: to.port(),
-            time_to_live: options.time_to_live.unwrap_or(self.config.time_to_live),
+            time_to_live: options.time_to_live.unwrap_or(default),
             dscp: options.dscp,
             max_bytes: largest + udp::HEADER_BYTES,
             identification: if is_whole { 0 } else { self.next_identification(to.ip()) },
@@ -228,7 +231,8 @@ impl<D: Data> Stack<D> {
         tx: &mut T,
     ) -> Result<(MacAddress, Ipv6Header), SendDatagramError> {
         let destination = *to.ip();
-        let is_group = destination.is_multicast();
+        // RFC 4291 2.7: groups of scopes 0 and 1 are nobody's on the link.
+        let is_group = destination.is_multicast() && destination.octets()[1] & 0x0f > 1;
         if !(is_group || is_host(destination)) || self.is_ours(destination.into()) {
             return Err(SendDatagramError::NoRoute);
         }
@@ -257,6 +261,9 @@ impl<D: Data> Stack<D> {
         let ip = *to.ip();
         if self.config.is_broadcast(ip) {
             return Ok(MacAddress::BROADCAST);
+        }
+        if ip.is_multicast() {
+            return Ok(igmp::multicast_mac(ip));
         }
         if !ipv4::is_host(ip) || ip == self.config.ip {
             return Err(SendDatagramError::NoRoute);

@@ -22,6 +22,13 @@ impl MacAddress {
     }
 }
 
+impl MacAddress {
+    /// Whether it is a group's and not everybody's.
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 == 1 && !matches!(self.0, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff])
+    }
+}
+
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;

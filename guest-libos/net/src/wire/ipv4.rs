@@ -171,7 +171,7 @@ pub fn mark(codepoint: u8, time_to_live: NonZeroU8, header: &mut [u8; HEADER_BYT
 /// Whether the sender says which way answers would go: such datagrams are dropped (RFC 7126 4.3, 4.4). Whatever follows a
 /// malformed option is not read.
 #[cold]
-fn is_source_routed(mut options: &[u8]) -> bool {
+pub(super) fn is_source_routed(mut options: &[u8]) -> bool {
     loop {
         match *options {
             [LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE, ..] => return true,

@@ -19,6 +19,11 @@ const NO_NEXT_HEADER: u8 = 59;
 const DESTINATION_OPTIONS: u8 = 60;
 const PAD_1: u8 = 0;
 const PAD_N: u8 = 1;
+/// RFC 2711: whoever passes the packet on looks at it.
+const ROUTER_ALERT: u8 = 5;
+/// Options for every hop in front of an ICMPv6 message: the alert, whose value 0 is multicast listener discovery's, and
+/// padding.
+pub(super) const ROUTER_ALERT_HEADER: [u8; 8] = [58, 0, ROUTER_ALERT, 2, 0, 0, PAD_N, 0];
 
 /// ICMPv6 parameter problem, code: a field is wrong.
 pub const ERRONEOUS_FIELD: u8 = 0;
@@ -181,6 +186,26 @@ fn check_options(header: &[u8], at: usize, destination: Ipv6Addr) -> Result<(), 
         offset = end;
     }
     if offset == header.len() { Ok(()) } else { Err(Refused::Malformed) }
+}
+
+/// Whether a packet that [`walk`] has found well-formed has the alert of multicast listener discovery.
+pub fn has_router_alert(packet: &Packet<'_>) -> bool {
+    let len = packet.payload.get(1).map_or(0, |&units| 8 + 8 * usize::from(units));
+    let mut options = match packet.payload.get(2..len) {
+        Some(options) if packet.next_header == HOP_BY_HOP => options,
+        _ => return false,
+    };
+    loop {
+        options = match *options {
+            [PAD_1, ref rest @ ..] => rest,
+            [ROUTER_ALERT, 2, 0, 0, ..] => return true,
+            [_, len, ref rest @ ..] => match rest.get(usize::from(len)..) {
+                Some(rest) => rest,
+                None => return false,
+            },
+            _ => return false,
+        };
+    }
 }
 
 /// Whether a packet says itself that nothing follows its headers (RFC 8200 4.7).

@@ -1,8 +1,9 @@
-//! Our readers of packets beside etherparse's: packets made field by field, by our writers and by theirs, with options and
+//! Our readers of packets beside etherparse's, and of what is said of groups beside smoltcp's: packets made field by field, by our writers and by theirs, with options and
 //! without, then damaged or not, checksums repaired or not. Both accept or both refuse, and read the same; where they do not,
 //! `differences.txt` says that and why. A difference that is not listed fails, and so does a listed one that never shows.
 
 mod layers;
+mod layers_groups;
 mod layers_v6;
 mod packets;
 mod packets_v6;
@@ -137,6 +138,16 @@ fn icmpv6_differs_only_where_listed() {
 }
 
 #[test]
+fn igmp_differs_only_where_listed() {
+    compare(&layers_groups::IGMP);
+}
+
+#[test]
+fn mld_differs_only_where_listed() {
+    compare(&layers_groups::MLD);
+}
+
+#[test]
 fn every_listed_difference_is_looked_for() {
     let layers = [
         layers::ETHERNET,
@@ -149,6 +160,8 @@ fn every_listed_difference_is_looked_for() {
         layers_v6::IPV6,
         layers_v6::EXTENSIONS,
         layers_v6::ICMPV6,
+        layers_groups::IGMP,
+        layers_groups::MLD,
     ];
     for (layer, name) in listed() {
         let of = layers

@@ -9,6 +9,7 @@ mod connect;
 mod data_path;
 mod ecn;
 mod garbage;
+mod groups;
 mod handshake;
 mod harness;
 mod icmp;

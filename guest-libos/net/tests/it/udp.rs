@@ -305,7 +305,7 @@ fn datagram_that_cannot_be_sent_returns_why() {
     assert_eq!(send(&mut host, FAR, large), Err(SendDatagramError::TooLarge { max_bytes: 1_472 }));
     assert_eq!(send(&mut host, Ipv4Addr::new(192, 0, 2, 1), b"x"), Err(SendDatagramError::NoRoute));
     assert_eq!(send(&mut host, SERVER_IP, b"x"), Err(SendDatagramError::NoRoute));
-    assert_eq!(send(&mut host, Ipv4Addr::new(224, 0, 0, 1), b"x"), Err(SendDatagramError::NoRoute));
+    assert_eq!(send(&mut host, Ipv4Addr::new(240, 0, 0, 1), b"x"), Err(SendDatagramError::NoRoute));
     let mut from = |port: u16, to: SocketAddr| host.stack.send_udp(host.now, port, to, b"x", &mut host.nic);
     assert_eq!(from(9, (FAR, 53).into()), Err(SendDatagramError::NotBound));
     assert_eq!(from(UDP_PORT, (FAR, 0).into()), Err(SendDatagramError::PortZero));

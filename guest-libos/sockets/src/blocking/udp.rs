@@ -3,7 +3,7 @@
 use super::{Network, Rounds};
 use crate::error::Error;
 use crate::udp::{self, Received, UdpOption};
-use core::net::SocketAddr;
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use exos_net::{Local, Problem};
 
 /// See [`udp::UdpSocket`].
@@ -54,6 +54,26 @@ impl<R: Rounds> UdpSocket<R> {
     /// See [`udp::UdpSocket::set`].
     pub fn set(&mut self, option: UdpOption) {
         self.socket.set(option);
+    }
+
+    /// See [`udp::UdpSocket::join_multicast_v4`].
+    pub fn join_multicast_v4(&mut self, group: Ipv4Addr, interface: Ipv4Addr) -> Result<(), Error> {
+        self.socket.join_multicast_v4(group, interface)
+    }
+
+    /// See [`udp::UdpSocket::leave_multicast_v4`].
+    pub fn leave_multicast_v4(&mut self, group: Ipv4Addr, interface: Ipv4Addr) -> Result<(), Error> {
+        self.socket.leave_multicast_v4(group, interface)
+    }
+
+    /// See [`udp::UdpSocket::join_multicast_v6`].
+    pub fn join_multicast_v6(&mut self, group: Ipv6Addr, interface: u32) -> Result<(), Error> {
+        self.socket.join_multicast_v6(group, interface)
+    }
+
+    /// See [`udp::UdpSocket::leave_multicast_v6`].
+    pub fn leave_multicast_v6(&mut self, group: Ipv6Addr, interface: u32) -> Result<(), Error> {
+        self.socket.leave_multicast_v6(group, interface)
     }
 
     /// See [`udp::UdpSocket::take_error`].

@@ -8,7 +8,7 @@ use crate::tasks::{Spawner, Tasks};
 use alloc::vec::Vec;
 use exos_net::{
     AckDue, AckPolicy, Coalesce, Config, ConfigError, ConnId, ConnectError, ControlFrame, Input, Instant,
-    ListenError, Problem, RxMeta, SegmentEvents, Stack, TimerEvent, Transmit,
+    ListenError, Local, Problem, RxMeta, SegmentEvents, Stack, TimerEvent, Transmit,
 };
 
 /// A writer that waits goes on when so much is left to be acknowledged.
@@ -183,7 +183,13 @@ impl Endpoint {
 
     /// Ends a connection at once.
     fn abort<T: Transmit<Bytes>>(&mut self, place: Place, tx: &mut T) {
-        let conn = self.sockets.state().stream(place).conn;
+        let mut state = self.sockets.state();
+        let stream = state.stream(place);
+        if stream.twin.is_some() {
+            return state.part(place, Some(Error::BrokenPipe), Some(Error::Reset));
+        }
+        let conn = stream.conn;
+        drop(state);
         send_control(tx, conn.and_then(|conn| self.stack.abort(conn)));
         self.sockets.state().aborted(place);
     }
@@ -222,6 +228,8 @@ impl Endpoint {
         let ports = core::mem::take(&mut self.sockets.state().ports);
         for wish in ports {
             match wish {
+                // Nobody else can connect to those.
+                PortWish::Listen(_, Local::Address(address), _) if address.is_loopback() => {}
                 PortWish::Listen(id, local, port) => {
                     if let Err(error) = self.stack.listen_at(local, port) {
                         self.listen_failed(id, error);
@@ -233,6 +241,10 @@ impl Endpoint {
                 PortWish::BindUdp(place, local, port) => self.bind_udp(place, local, port),
                 PortWish::UnbindUdp(local, port) => {
                     self.stack.unbind_udp_at(local, port);
+                }
+                PortWish::Join(place, group) => self.join(place, group, now),
+                PortWish::Leave(group) => {
+                    self.stack.leave_group(now, group);
                 }
             }
         }
@@ -250,7 +262,8 @@ impl Endpoint {
             let mut state = self.sockets.state();
             let Some(place) = state.next_impatient() else { return };
             let stream = state.stream(place);
-            let owes = stream.conn.is_some_and(|conn| self.stack.unacked_bytes(conn) > 0);
+            let unread = stream.twin.is_some() && !stream.outgoing.is_empty();
+            let owes = unread || stream.conn.is_some_and(|conn| self.stack.unacked_bytes(conn) > 0);
             drop(state);
             if owes {
                 self.abort(place, tx);
@@ -279,6 +292,9 @@ impl Endpoint {
             return self.abort(place, tx);
         }
         if let Some(remote) = stream.connect_to.take() {
+            if state.link.has(remote.ip()) {
+                return state.connect_here(place, remote);
+            }
             match self.stack.connect(now, remote) {
                 Ok(conn) => {
                     begin(&mut self.stack, conn);
@@ -288,6 +304,9 @@ impl Endpoint {
             }
         }
         let stream = state.stream(place);
+        if stream.twin.is_some() {
+            return state.exchange(place);
+        }
         let Some(conn) = stream.conn else { return };
         for option in core::mem::take(&mut stream.options) {
             option.apply(&mut self.stack, conn);

@@ -1,12 +1,15 @@
 //! UDP sockets' wishes to the stack: ports, and datagrams that leave, wait for their next hop, or never will.
 
 use super::Endpoint;
-use crate::address::show;
+use crate::address::{show, stays_here, unspecified};
 use crate::datagrams::{Outgoing, UdpPlace};
 use crate::error::Error;
 use crate::state::{Bytes, State};
-use core::net::IpAddr;
-use exos_net::{BindError, Datagram, Duration, Instant, Local, Problem, SendDatagramError, Stack, Transmit};
+use alloc::borrow::Cow;
+use core::net::{IpAddr, SocketAddr};
+use exos_net::{
+    BindError, Data, Datagram, Duration, Instant, Local, Problem, SendDatagramError, Stack, Transmit,
+};
 
 /// How long a datagram waits for its next hop's Ethernet address: as long as the stack asks three times (RFC 1122 2.3.2.2).
 const UNRESOLVED_MAX: Duration = Duration::from_secs(3);
@@ -55,6 +58,40 @@ impl State {
         self.udp.arrives(datagram, &mut self.chunks);
     }
 
+    /// A datagram of a socket's is for sockets of our own, too. Answers whether somebody is there.
+    fn arrives_here(&mut self, stack: &Stack<Bytes>, now: Instant, port: u16, outgoing: &Outgoing) -> bool {
+        let to = outgoing.to;
+        let source = outgoing.options.source.or_else(|| match to.ip() {
+            ip if !ip.is_multicast() => Some(ip),
+            IpAddr::V4(_) => stack.address().map(IpAddr::V4),
+            IpAddr::V6(group) => stack.ipv6_source_for(group, now).map(IpAddr::V6),
+        });
+        let from = SocketAddr::new(source.unwrap_or(unspecified(to.is_ipv6())), port);
+        let payload = Cow::Borrowed(outgoing.bytes.bytes());
+        self.udp.arrives(&Datagram { from, to, payload }, &mut self.chunks)
+    }
+
+    /// Sends a datagram over the link, to our own sockets, or both.
+    fn send<T: Transmit<Bytes>>(
+        &mut self,
+        stack: &mut Stack<Bytes>,
+        now: Instant,
+        port: u16,
+        outgoing: &Outgoing,
+        tx: &mut T,
+    ) -> Sent {
+        let to = outgoing.to.ip();
+        if self.link.has(to) {
+            let is_there = self.arrives_here(stack, now, port, outgoing);
+            return Sent::Done((!is_there).then_some((Problem::PortUnreachable, Error::Refused)));
+        }
+        let sent = if stays_here(to) { Sent::Done(None) } else { send(stack, now, port, outgoing, tx) };
+        if outgoing.loops && matches!(sent, Sent::Done(None)) {
+            self.arrives_here(stack, now, port, outgoing);
+        }
+        sent
+    }
+
     /// A datagram of a socket has left, or never will. Why not is an error of the socket if it is connected; who speaks to many
     /// is not to fail for one of them, whose address may be made up.
     fn datagram_done(&mut self, place: UdpPlace, outgoing: &Outgoing, problem: Option<(Problem, Error)>) {
@@ -69,7 +106,9 @@ impl State {
         if socket.closed && socket.outgoing_bytes == 0 {
             self.remove_udp(place);
         }
-        self.udp.counters.dropped_unsent += u64::from(problem.is_some());
+        // Nobody at a port of our own: it did arrive.
+        let is_lost = problem.is_some_and(|(problem, _)| problem != Problem::PortUnreachable);
+        self.udp.counters.dropped_unsent += u64::from(is_lost);
     }
 }
 
@@ -85,6 +124,15 @@ impl Endpoint {
         }
     }
 
+    pub(super) fn join(&mut self, place: UdpPlace, group: IpAddr, now: Instant) {
+        if self.stack.join_group(now, group).is_err()
+            && let Some(socket) = self.sockets.state().udp.get(place)
+        {
+            // Somebody beside the sockets has joined too many.
+            socket.fail(Error::TooMany);
+        }
+    }
+
     /// Sends what can be sent.
     pub(super) fn send_datagrams<T: Transmit<Bytes>>(&mut self, now: Instant, tx: &mut T) {
         self.retry_unresolved(now, tx);
@@ -97,16 +145,18 @@ impl Endpoint {
 
     fn send_datagrams_of<T: Transmit<Bytes>>(&mut self, place: UdpPlace, now: Instant, tx: &mut T) {
         let mut state = self.sockets.state();
+        let peer = state.udp.socket(place).peer.map(|peer| peer.ip());
+        let here = peer.filter(|&peer| state.link.has(peer));
         let socket = state.udp.socket(place);
         if core::mem::take(&mut socket.source_wanted) {
-            socket.source = socket.peer.and_then(|peer| match peer.ip() {
+            socket.source = here.or_else(|| match peer? {
                 IpAddr::V4(_) => self.stack.address().map(IpAddr::V4),
                 IpAddr::V6(peer) => self.stack.ipv6_source_for(peer, now).map(IpAddr::V6),
             });
         }
         let port = socket.port;
         while let Some(mut outgoing) = state.udp.next_outgoing(place) {
-            match send(&mut self.stack, now, port, &outgoing, tx) {
+            match state.send(&mut self.stack, now, port, &outgoing, tx) {
                 Sent::Done(problem) => state.datagram_done(place, &outgoing, problem),
                 Sent::Unresolved => {
                     outgoing.until = now + UNRESOLVED_MAX;
@@ -129,7 +179,7 @@ impl Endpoint {
                 continue;
             }
             let port = state.udp.socket(place).port;
-            match send(&mut self.stack, now, port, &outgoing, tx) {
+            match state.send(&mut self.stack, now, port, &outgoing, tx) {
                 Sent::Done(problem) => state.datagram_done(place, &outgoing, problem),
                 Sent::Unresolved | Sent::Full if outgoing.until <= now => {
                     let problem = (Problem::HostUnreachable, Error::Unreachable);

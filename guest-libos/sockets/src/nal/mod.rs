@@ -4,6 +4,8 @@
 mod dns;
 mod udp;
 
+pub use udp::UdpGroups;
+
 use crate::address::parse;
 use crate::error::Error;
 use crate::state::Sockets;

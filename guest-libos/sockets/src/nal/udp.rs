@@ -1,6 +1,8 @@
-//! `edge-nal`'s traits for UDP. Groups cannot be joined: the stack has none.
+//! `edge-nal`'s traits for UDP.
 
+use crate::datagrams::UdpPlace;
 use crate::error::Error;
+use crate::groups::{join, leave, on_interface_v4, on_interface_v6};
 use crate::state::Sockets;
 use crate::udp::{UdpReceiveHalf, UdpSendHalf, UdpSocket};
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,9 +11,12 @@ use edge_nal::{
 };
 use embedded_io_async::ErrorType;
 
-/// Joins no group.
+/// Joins and leaves groups for a socket whose halves are somewhere else.
 #[derive(Debug)]
-pub struct NoGroups(());
+pub struct UdpGroups<'s> {
+    sockets: &'s Sockets,
+    place: UdpPlace,
+}
 
 impl ErrorType for UdpSocket {
     type Error = Error;
@@ -25,7 +30,7 @@ impl ErrorType for UdpSendHalf<'_> {
     type Error = Error;
 }
 
-impl ErrorType for NoGroups {
+impl ErrorType for UdpGroups<'_> {
     type Error = Error;
 }
 
@@ -91,52 +96,53 @@ impl UdpSplit for UdpSocket {
 }
 
 impl UdpSplitMulticast for UdpSocket {
-    type MulticastV4<'a> = NoGroups;
-    type MulticastV6<'a> = NoGroups;
+    type MulticastV4<'a> = UdpGroups<'a>;
+    type MulticastV6<'a> = UdpGroups<'a>;
 
-    fn split_multicast(&mut self) -> (UdpReceiveHalf<'_>, UdpSendHalf<'_>, NoGroups, NoGroups) {
-        let (receive, send) = Self::split(self);
-        (receive, send, NoGroups(()), NoGroups(()))
+    fn split_multicast(&mut self) -> (UdpReceiveHalf<'_>, UdpSendHalf<'_>, UdpGroups<'_>, UdpGroups<'_>) {
+        let (sockets, place) = (&self.sockets, self.place);
+        let groups = || UdpGroups { sockets, place };
+        (UdpReceiveHalf { sockets, place }, UdpSendHalf { sockets, place }, groups(), groups())
     }
 }
 
-impl MulticastV4 for NoGroups {
-    async fn join_v4(&mut self, _: Ipv4Addr, _: Ipv4Addr) -> Result<(), Error> {
-        Err(Error::Unsupported)
+impl MulticastV4 for UdpGroups<'_> {
+    async fn join_v4(&mut self, group: Ipv4Addr, interface: Ipv4Addr) -> Result<(), Error> {
+        join(self.sockets, self.place, on_interface_v4(self.sockets, group, interface)?)
     }
 
-    async fn leave_v4(&mut self, _: Ipv4Addr, _: Ipv4Addr) -> Result<(), Error> {
-        Err(Error::Unsupported)
+    async fn leave_v4(&mut self, group: Ipv4Addr, interface: Ipv4Addr) -> Result<(), Error> {
+        leave(self.sockets, self.place, on_interface_v4(self.sockets, group, interface)?)
     }
 }
 
-impl MulticastV6 for NoGroups {
-    async fn join_v6(&mut self, _: Ipv6Addr, _: u32) -> Result<(), Error> {
-        Err(Error::Unsupported)
+impl MulticastV6 for UdpGroups<'_> {
+    async fn join_v6(&mut self, group: Ipv6Addr, interface: u32) -> Result<(), Error> {
+        join(self.sockets, self.place, on_interface_v6(group, interface)?)
     }
 
-    async fn leave_v6(&mut self, _: Ipv6Addr, _: u32) -> Result<(), Error> {
-        Err(Error::Unsupported)
+    async fn leave_v6(&mut self, group: Ipv6Addr, interface: u32) -> Result<(), Error> {
+        leave(self.sockets, self.place, on_interface_v6(group, interface)?)
     }
 }
 
 impl MulticastV4 for UdpSocket {
     async fn join_v4(&mut self, group: Ipv4Addr, interface: Ipv4Addr) -> Result<(), Error> {
-        NoGroups(()).join_v4(group, interface).await
+        self.join_multicast_v4(group, interface)
     }
 
     async fn leave_v4(&mut self, group: Ipv4Addr, interface: Ipv4Addr) -> Result<(), Error> {
-        NoGroups(()).leave_v4(group, interface).await
+        self.leave_multicast_v4(group, interface)
     }
 }
 
 impl MulticastV6 for UdpSocket {
     async fn join_v6(&mut self, group: Ipv6Addr, interface: u32) -> Result<(), Error> {
-        NoGroups(()).join_v6(group, interface).await
+        self.join_multicast_v6(group, interface)
     }
 
     async fn leave_v6(&mut self, group: Ipv6Addr, interface: u32) -> Result<(), Error> {
-        NoGroups(()).leave_v6(group, interface).await
+        self.leave_multicast_v6(group, interface)
     }
 }
 

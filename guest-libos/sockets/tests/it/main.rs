@@ -3,6 +3,8 @@
 mod blocking;
 mod calls;
 mod datagrams;
+mod groups;
+mod here;
 mod ipv6;
 mod nal;
 mod names;

@@ -64,7 +64,10 @@ async fn ask_datagrams<S: UdpConnect>(stack: S, remote: SocketAddr) -> (usize, S
     let received = UdpReceive::receive(&mut socket, &mut small).await.expect("it comes back");
     assert_eq!(small, pattern(10)[..]);
     let (_, _, mut v4, _) = socket.split_multicast();
-    v4.join_v4([224, 0, 0, 251].into(), [0, 0, 0, 0].into()).await.expect_err("there are no groups");
+    let (group, any) = ([224, 0, 0, 251].into(), [0, 0, 0, 0].into());
+    v4.join_v4(group, any).await.expect("a group");
+    v4.join_v4(group, any).await.expect_err("it is in it");
+    v4.leave_v4(group, any).await.expect("it is in it");
     received
 }
 

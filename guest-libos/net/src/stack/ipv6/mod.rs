@@ -24,6 +24,7 @@ use crate::wire::ethernet::{self, EtherType, EthernetHeader, MacAddress};
 use crate::wire::icmpv6;
 use crate::wire::ipv6::{self, ALL_NODES, Ipv6Header, NextHeader, Packet, multicast_mac};
 use crate::wire::ipv6_extensions::{self, Refused, UNKNOWN_NEXT_HEADER, Walk};
+use crate::wire::mld;
 use crate::wire::tcp::Segment;
 use crate::wire::udp::UdpDatagram;
 
@@ -40,7 +41,9 @@ impl<D: Data> Stack<D> {
         let packet = Packet::parse(bytes)?;
         let (to, to_us) = (packet.destination, ethernet.destination == self.config.mac);
         let is_for_us = if to.is_multicast() {
-            (to == ALL_NODES || interface.addresses.is_listening(to))
+            // RFC 4291 2.7: what does not leave a host does not come from another one.
+            let is_ours = || self.groups.has_joined_v6(to) && to.octets()[1] & 0x0f > 1;
+            (to == ALL_NODES || interface.addresses.is_listening(to) || is_ours())
                 && (to_us || ethernet.destination == multicast_mac(to))
         } else {
             to_us && interface.addresses.is_assigned(to)
@@ -118,6 +121,7 @@ impl<D: Data> Stack<D> {
         };
         let ip = packet.header(next_header);
         match next_header {
+            NextHeader::Icmpv6 if mld::is_message(upper) => self.mld_arrives(now, packet, upper),
             NextHeader::Icmpv6 => self.icmpv6_arrives(now, sender_mac, &ip, upper),
             NextHeader::Tcp if packet.destination.is_multicast() => Err(DropReason::NotForUs),
             NextHeader::Tcp => {

@@ -142,6 +142,7 @@ impl<D: Data> Stack<D> {
         if let Some(interface) = &mut self.resolver.ipv6 {
             interface.addresses.collided(address, now);
         }
+        self.follow_addresses(now);
     }
 
     fn router_advertises<'f>(
@@ -165,18 +166,20 @@ impl<D: Data> Stack<D> {
             };
             self.neighbour_heard(ip.source.into(), mac, heard.into());
         }
+        self.follow_addresses(now);
         Ok(Input::Nothing)
     }
 
     /// Sends what is due: questions about new addresses, to neighbours, and for routers.
     pub(in crate::stack) fn expire_ipv6<T: Transmit<D>>(&mut self, now: Instant, tx: &mut T) {
-        let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return };
-        while let Some(wish) = interface.poll(now) {
-            if !interface.speaks {
+        let speaks = self.speaks_ipv6();
+        while let Some(wish) = self.resolver.ipv6.as_deref_mut().and_then(|interface| interface.poll(now)) {
+            if !speaks {
                 continue;
             }
             let frame = match wish {
                 Wish::Probe(probe) => {
+                    self.join_before_probe(probe.target, now, tx);
                     self.counters.address_probes += 1;
                     probe_frame(&self.config, probe)
                 }

@@ -34,7 +34,8 @@ impl<D: Data> Stack<D> {
         packet: &Packet<'f>,
         part: &Part<'f>,
     ) -> Result<Input<'f>, DropReason> {
-        if packet.destination.is_multicast() {
+        let is_group = packet.destination.is_multicast();
+        if is_group && !self.groups.has_joined_v6(packet.destination) {
             return Err(DropReason::Fragment);
         }
         let headers = packet.payload.len() - part.payload.len();
@@ -50,7 +51,7 @@ impl<D: Data> Stack<D> {
         if let Some((code, pointer)) = problem {
             self.counters.count_drop(DropReason::Fragment);
             let error = icmpv6::Error::ParameterProblem(code, pointer);
-            return Ok(self.icmpv6_error_unless(now, false, sender_mac, packet, error));
+            return Ok(self.icmpv6_error_unless(now, is_group, sender_mac, packet, error));
         }
         let key = Key {
             source: IpAddr::V6(packet.source),
@@ -85,6 +86,9 @@ impl<D: Data> Stack<D> {
         let (number, upper) = upper.ok_or(DropReason::Unsupported)?;
         let next_header = NextHeader::from_wire(number).ok_or(DropReason::Unsupported)?;
         let ip = packet.header(next_header);
+        if packet.destination.is_multicast() && next_header != NextHeader::Udp {
+            return Err(DropReason::NotForUs);
+        }
         match next_header {
             NextHeader::Tcp => {
                 let segment =
@@ -103,6 +107,9 @@ impl<D: Data> Stack<D> {
                     (datagram.source_port, datagram.destination_port, datagram.payload.len());
                 if !self.is_bound_udp(port, packet.destination) {
                     self.counters.count_drop(DropReason::NoPort);
+                    if packet.destination.is_multicast() {
+                        return Ok(Input::Nothing);
+                    }
                     let ends = (packet.source, packet.destination);
                     let (error, quote) = (icmpv6::Error::PortUnreachable, whole.quote.bytes());
                     if let Some(frame) = self.icmpv6_error(now, whole.sender, ends, error, quote) {
@@ -133,6 +140,9 @@ impl<D: Data> Stack<D> {
         timed_out: &TimedOut,
     ) {
         let IpAddr::V6(destination) = timed_out.destination else { return };
+        if destination.is_multicast() {
+            return;
+        }
         let (error, quote) = (icmpv6::Error::ReassemblyTimeExceeded, timed_out.quote.bytes());
         if let Some(frame) = self.icmpv6_error(now, timed_out.sender, (source, destination), error, quote) {
             self.outbox.push(&frame);

@@ -31,8 +31,9 @@ pub(crate) const THEIRS: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 
 /// Somebody's beyond the link.
 pub(crate) const FAR: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 9);
 
+/// Nobody is told of groups, which are [`crate::groups`]' subject.
 pub(crate) fn with_ipv6(ipv6: Ipv6Config) -> Config {
-    Config { ipv6: Some(ipv6), ..config() }
+    Config { ipv6: Some(ipv6), group_reports: false, ..config() }
 }
 
 /// A host with the address [`OURS`], which asks nobody about it and for no routers.
