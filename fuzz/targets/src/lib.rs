@@ -7,8 +7,8 @@
 //! | [`console`](device::console) | the host channel: the same, and a client at a port |
 //! | [`user_net`](network::user_net) | the user backend: frames of a hostile guest |
 //! | [`stack`](network::stack) | exos-net: frames of a hostile network, beside an application |
-//! | [`wire`](adversary::wire) | two stacks of exos-net: what somebody does who owns the wire between them |
-//! | [`fragments`](fragments::fragments) | exos-net: datagrams in fragments |
+//! | [`wire`](adversary::wire) | two stacks of exos-net: what somebody does who owns the wire between them, over either family |
+//! | [`fragments`](fragments::fragments) | exos-net: datagrams of either family in fragments |
 //! | [`groups`](groups::groups) | exos-net: what is said of groups (IGMP, MLD) |
 //! | [`dns`](names::dns), [`dhcp`](names::dhcp) | exos-dns, exos-dhcp: answers of servers, or of anybody |
 //! | [`forward`](forward::forward) | exos-forward: frames from both sides and from anybody |

@@ -1,6 +1,6 @@
 //! Both ends of a TAP: the kernel's addresses on one, our stack on the other.
 
-use exos_net::{Config, Ecn, Ipv6Config, MAX_TSO_BYTES, MacAddress, TxChecksum};
+use exos_net::{Config, Ipv6Config, MAX_TSO_BYTES, MacAddress, TxChecksum};
 use exos_sockets::Sockets;
 use exovm_netns::{Interface, TapQueues, attach_tap, create_tap, switch_offloads_off};
 use exovm_tap_stack::{Faults, Left, Wire, run};
@@ -41,26 +41,15 @@ pub(crate) fn start<F: Future<Output = ()> + 'static>(
     faults: Faults,
     program: impl FnOnce(Sockets) -> F + Send + 'static,
 ) -> JoinHandle<Left> {
-    start_with(interface, ipv6, faults, Ecn::default(), program)
+    start_with(interface, ipv6, faults, |_| {}, program)
 }
 
+/// The same with another configuration of ours.
 pub(crate) fn start_with<F: Future<Output = ()> + 'static>(
     interface: &Interface,
     ipv6: Ipv6Config,
     faults: Faults,
-    ecn: Ecn,
-    program: impl FnOnce(Sockets) -> F + Send + 'static,
-) -> JoinHandle<Left> {
-    start_configured(interface, ipv6, faults, ecn, true, program)
-}
-
-/// The same, which tells others of its groups or does not.
-pub(crate) fn start_configured<F: Future<Output = ()> + 'static>(
-    interface: &Interface,
-    ipv6: Ipv6Config,
-    faults: Faults,
-    ecn: Ecn,
-    group_reports: bool,
+    change: impl FnOnce(&mut Config) + Send + 'static,
     program: impl FnOnce(Sockets) -> F + Send + 'static,
 ) -> JoinHandle<Left> {
     let (ready, is_ready) = mpsc::channel();
@@ -75,7 +64,8 @@ pub(crate) fn start_configured<F: Future<Output = ()> + 'static>(
         } else {
             switch_offloads_off(&interface, &tap).expect("no offloads");
         }
-        (config.ipv6, config.ecn, config.group_reports) = (Some(ipv6), ecn, group_reports);
+        config.ipv6 = Some(ipv6);
+        change(&mut config);
         let wire = Wire { tap: &tap, faults, spin: exos_net::Duration::ZERO };
         let ready = || ready.send(()).expect("somebody waits");
         run(&wire, config, |sockets, _| program(sockets), ready).expect("a TAP that carries frames").1

@@ -192,7 +192,9 @@ fn behind_a_bridge_that_snoops(igmp_version: u8, mld_version: u8) {
         let (wish, wishes) = mpsc::channel();
         let notes = heard.clone();
         let ipv6 = Ipv6Config { probes: 0, ..given() };
-        let running = start_configured(&tap, ipv6, Faults::NONE, Ecn::default(), reports, move |sockets| listen(sockets, notes, wishes));
+        let running = start_with(&tap, ipv6, Faults::NONE, move |config| config.group_reports = reports, move |sockets| {
+            listen(sockets, notes, wishes)
+        });
         if reports {
             let begin = number;
             let is_heard = |_, heard: [u64; 2]| heard.iter().all(|&last| last > begin);

@@ -19,7 +19,7 @@ const GOOD_BYTES: usize = 6_000_000;
 const BAD_BYTES: usize = 700_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const BAD: Faults =
+pub(crate) const BAD: Faults =
     Faults { lost: 10, repeated: 10, held: 20, delay_ms: 2, hold_ms: 3, seed: 7, ..Faults::NONE };
 
 /// A byte that says where it belongs.
@@ -38,9 +38,10 @@ fn assert_patterned(stream: u64, from: usize, bytes: &[u8]) {
 }
 
 /// Opens a connection as soon as there is an address to open it from.
-async fn connect(sockets: &Sockets, to: Ipv6Addr) -> TcpStream {
+pub(crate) async fn connect(sockets: &Sockets, to: impl Into<IpAddr>) -> TcpStream {
+    let to = SocketAddr::new(to.into(), PORT);
     loop {
-        match sockets.connect((to, PORT).into()).await {
+        match sockets.connect(to).await {
             Ok(stream) => return stream,
             Err(Error::Unreachable) => sockets.sleep(exos_net::Duration::from_millis(50)).await,
             Err(error) => panic!("{to}: {error}"),
@@ -49,7 +50,7 @@ async fn connect(sockets: &Sockets, to: Ipv6Addr) -> TcpStream {
 }
 
 /// The kernel's connection to us, as soon as we answer.
-fn kernel_connects(to: SocketAddr) -> std::net::TcpStream {
+pub(crate) fn kernel_connects(to: SocketAddr) -> std::net::TcpStream {
     let until = Instant::now() + PATIENCE;
     loop {
         match std::net::TcpStream::connect_timeout(&to, Duration::from_secs(10)) {
@@ -61,7 +62,7 @@ fn kernel_connects(to: SocketAddr) -> std::net::TcpStream {
 }
 
 /// We send one stream and read another, at the same time as the kernel does.
-async fn our_part(mut stream: TcpStream, bytes: usize) {
+pub(crate) async fn our_part(mut stream: TcpStream, bytes: usize) {
     let (out, mut sent, mut received) = (patterned(1, bytes), 0, 0);
     let mut buffer = vec![0; 1 << 16];
     while sent < out.len() {
@@ -84,7 +85,7 @@ async fn our_part(mut stream: TcpStream, bytes: usize) {
     assert_eq!(received, bytes);
 }
 
-fn kernels_part(mut socket: std::net::TcpStream, bytes: usize) {
+pub(crate) fn kernels_part(mut socket: std::net::TcpStream, bytes: usize) {
     socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
     socket.set_write_timeout(Some(PATIENCE)).expect("a socket");
     let mut writer = socket.try_clone().expect("a socket");
@@ -146,9 +147,15 @@ fn marks_are_echoed_and_answered_both_ways_over_ipv6_whoever_opens() {
         // BBR, where that is the host's choice, would keep its rate.
         exovm_netns::congestion_control::set_default("reno").expect("always there and allowed");
         let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).expect("free");
-        let running = start_with(&interface, given(), faults, Ecn::Ask, |sockets| async move {
-            our_part(connect(&sockets, LINUX).await, BAD_BYTES).await;
-        });
+        let running = start_with(
+            &interface,
+            given(),
+            faults,
+            |config| config.ecn = Ecn::Ask,
+            |sockets| async move {
+                our_part(connect(&sockets, LINUX).await, BAD_BYTES).await;
+            },
+        );
         kernels_part(listener.accept().expect("we come").0, BAD_BYTES);
         assert_marks_are_answered(&running.join().expect("our part"));
         drop(listener);

@@ -6,3 +6,4 @@ mod ends;
 mod groups;
 mod ipv6;
 mod names;
+mod withhold;

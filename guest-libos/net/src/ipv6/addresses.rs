@@ -311,6 +311,12 @@ impl Addresses {
         self.list.iter().filter(usable).max_by_key(rank).map(|address| address.ip)
     }
 
+    /// So many there are, in any state.
+    #[cfg(feature = "check")]
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     /// Addresses in use, and those that somebody else has.
     pub(crate) fn iter(&self, now: Instant) -> impl Iterator<Item = Ipv6Address> + '_ {
         self.list.iter().map(move |address| Ipv6Address {

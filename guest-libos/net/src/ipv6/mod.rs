@@ -2,6 +2,8 @@
 //! writes a header.
 
 mod addresses;
+#[cfg(feature = "check")]
+mod check;
 mod config;
 mod neighbours;
 mod routers;

@@ -251,6 +251,18 @@ impl Neighbours {
         ask
     }
 
+    /// # Panics
+    /// If there are more than there may be, or one waits for time and nobody for it.
+    #[cfg(feature = "check")]
+    pub(super) fn check(&self) {
+        assert!(self.entries.len() <= self.max, "{} neighbours", self.entries.len());
+        for (ip, neighbour) in &self.entries {
+            if let State::Delay { until: due_at } | State::Probe { next_at: due_at, .. } = neighbour.state {
+                assert!(self.wake_at <= due_at, "nobody waits for what is due about {ip}");
+            }
+        }
+    }
+
     /// When [`Self::poll`] has something to do, or a little earlier.
     pub(crate) fn next_deadline(&self) -> Instant {
         self.wake_at

@@ -97,6 +97,14 @@ impl Routers {
         self.prefixes.retain(|prefix| prefix.until > now);
     }
 
+    /// # Panics
+    /// If there are more than there may be.
+    #[cfg(feature = "check")]
+    pub(super) fn check(&self, (routers, prefixes): (usize, usize)) {
+        assert!(self.routers.len() <= routers, "{} routers", self.routers.len());
+        assert!(self.prefixes.len() <= prefixes, "{} prefixes", self.prefixes.len());
+    }
+
     pub(crate) fn next_deadline(&self) -> Instant {
         let routers = self.routers.iter().map(|router| router.until);
         routers.chain(self.prefixes.iter().map(|prefix| prefix.until)).min().unwrap_or(Instant::NEVER)

@@ -62,6 +62,11 @@ impl<D: Data> Stack<D> {
         assert!(self.blocked.len() <= 2 * self.table.places() as usize + 2);
         assert!(self.waiting.len() <= 2 * self.table.places() as usize + 2);
         assert!(self.resolver.arp.len() <= config.max_neighbours as usize);
+        self.table.pairs.check(self.table.iter().map(|(_, connection)| connection.key));
+        assert_eq!(self.resolver.ipv6.is_some(), config.ipv6.is_some());
+        if let (Some(interface), Some(ipv6)) = (self.resolver.ipv6.as_deref(), &config.ipv6) {
+            interface.check(config, ipv6);
+        }
         assert!(self.reassembly.len() <= usize::from(config.max_reassemblies));
         self.reassembly.check();
         assert!(self.reassembly.cost_bytes() <= config.max_reassembly_bytes);

@@ -253,19 +253,15 @@ impl<D: Data> Stack<D> {
         while let Some(timed_out) = self.reassembly.expire(now) {
             self.counters.reassembly_fails = self.reassembly.fails;
             let Some(timed_out) = timed_out else { continue };
-            let ip = match timed_out.source {
-                IpAddr::V4(ip) => ip,
-                IpAddr::V6(ip) => {
-                    self.reassembly6_timed_out(now, ip, &timed_out);
-                    continue;
+            let frame = match timed_out.source {
+                _ if timed_out.destination.is_multicast() => None,
+                IpAddr::V4(ip) => {
+                    let to = Sender { mac: timed_out.sender, ip };
+                    self.icmp_error(now, to, icmp::REASSEMBLY_TIME_EXCEEDED, timed_out.quote.bytes())
                 }
+                IpAddr::V6(ip) => self.reassembly6_timed_out(now, ip, &timed_out),
             };
-            if timed_out.destination.is_multicast() {
-                continue;
-            }
-            let to = Sender { mac: timed_out.sender, ip };
-            let error = icmp::REASSEMBLY_TIME_EXCEEDED;
-            if let Some(frame) = self.icmp_error(now, to, error, timed_out.quote.bytes()) {
+            if let Some(frame) = frame {
                 // Nobody waits for it.
                 let _ = tx.transmit_control(&frame);
             }

@@ -110,6 +110,17 @@ impl Pairs {
     pub(crate) fn len(&self) -> usize {
         self.map.len()
     }
+
+    /// # Panics
+    /// If a pair has other users than the connections with these keys, or is forgotten and still there.
+    #[cfg(feature = "check")]
+    pub(crate) fn check(&self, keys: impl Iterator<Item = FlowKey>) {
+        let mut users = alloc::vec![0; self.slots.len()];
+        keys.filter_map(|key| key.pair()).for_each(|number| users[number as usize] += 1);
+        let counted: Vec<u32> = self.slots.iter().map(|slot| slot.users).collect();
+        assert_eq!(counted, users, "users of pairs of addresses");
+        assert_eq!(self.len() + self.free.len(), self.slots.len());
+    }
 }
 
 #[cfg(test)]

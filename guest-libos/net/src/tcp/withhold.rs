@@ -9,7 +9,7 @@ use core::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
-use super::send_side::{Planned, SendSide, SendTimer};
+use super::send_side::{Planned, SendSide};
 use super::{Context, Seq};
 use crate::config::Config;
 use crate::data::Data;
@@ -92,7 +92,6 @@ impl<D: Data> SendSide<D> {
             || self.queue.at_next(mss).len() < mss
             || self.next != self.max
             || self.queue.board().lost() > 0
-            || self.timer == SendTimer::Persist
             || self.loss.withheld.is_some()
             || self.congestion.is_uncontrolled()
             || self.has_urgent();

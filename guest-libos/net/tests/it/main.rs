@@ -8,6 +8,7 @@ mod close;
 mod connect;
 mod data_path;
 mod ecn;
+mod examination;
 mod garbage;
 mod groups;
 mod handshake;

@@ -9,6 +9,7 @@ use super::super::Stack;
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::events::Input;
+use crate::frame::ControlFrame;
 use crate::ip::reassembly::{self, Fragment, Key, TimedOut, Whole};
 use crate::tcp::pairs::Pair;
 use crate::tcp::table::FlowKey;
@@ -133,19 +134,14 @@ impl<D: Data> Stack<D> {
     }
 
     /// RFC 8200 4.5: fragments were missing for too long, and the first is there.
-    pub(in crate::stack) fn reassembly6_timed_out(
+    pub(in crate::stack) fn reassembly6_timed_out<'t>(
         &mut self,
         now: Instant,
         source: Ipv6Addr,
-        timed_out: &TimedOut,
-    ) {
-        let IpAddr::V6(destination) = timed_out.destination else { return };
-        if destination.is_multicast() {
-            return;
-        }
+        timed_out: &'t TimedOut,
+    ) -> Option<ControlFrame<'t>> {
+        let IpAddr::V6(destination) = timed_out.destination else { return None };
         let (error, quote) = (icmpv6::Error::ReassemblyTimeExceeded, timed_out.quote.bytes());
-        if let Some(frame) = self.icmpv6_error(now, timed_out.sender, (source, destination), error, quote) {
-            self.outbox.push(&frame);
-        }
+        self.icmpv6_error(now, timed_out.sender, (source, destination), error, quote)
     }
 }

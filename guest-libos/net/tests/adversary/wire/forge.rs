@@ -1,17 +1,17 @@
 //! What an adversary makes up out of what it has seen: segments that nearly fit, fields rewritten on the way, ICMP errors that
 //! quote what is on its way, ARP lies. Checksums are right: what is wrong with a frame is never that.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::choices::Choices;
+use super::forge_v6;
+pub(crate) use super::forge_v6::extended;
 use super::frames::{
-    ACK, FIN, IP, RST, SYN, Segment, TRANSPORT, URG, finish, fragment, is_whole_ipv4, options, u32_at,
+    ACK, FIN, IP, RST, SYN, Segment, URG, finish, fragment, headers, is_ipv6, is_whole, options, transport,
+    u32_at,
 };
-use super::station::{PORT, ip, mac};
-
-/// The adversary's own address on the link.
-const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
-const OTHER_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 77);
+use super::hosts::{Family, OTHER, OTHER_V6, OWN_MAC, any as any_address, mac, v4};
+use super::station::PORT;
 
 /// The last segments that left each station, oldest first.
 #[derive(Default)]
@@ -30,7 +30,7 @@ impl Seen {
         frames.push(frame.to_vec());
     }
 
-    fn any(&self, number: usize, choices: &mut Choices<'_>) -> Option<&Vec<u8>> {
+    pub(super) fn any(&self, number: usize, choices: &mut Choices<'_>) -> Option<&Vec<u8>> {
         let frames = &self.frames[number];
         if frames.is_empty() { None } else { Some(&frames[choices.below(frames.len())]) }
     }
@@ -114,19 +114,23 @@ fn segment(seen: &Seen, to: usize, choices: &mut Choices<'_>) -> Option<Vec<u8>>
         Segment { sequence, acknowledgment, flags, window, options: &options, payload: &TEXT[..len], ..mine };
     let mut frame = forged.emit(mac(to), if choices.once_in(4) { OWN_MAC } else { mac(from) });
     if flags & URG != 0 {
-        frame[TRANSPORT + 18] = choices.u8();
-        frame[TRANSPORT + 19] = choices.u8();
+        let at = transport(&frame);
+        frame[at + 18] = choices.u8();
+        frame[at + 19] = choices.u8();
         finish(&mut frame);
     }
     Some(frame)
 }
 
 /// A SYN of somebody else, who answers nothing.
-fn syn(to: usize, choices: &mut Choices<'_>) -> Vec<u8> {
-    let source = if choices.once_in(2) { OTHER_IP } else { ip(1 - to) };
+fn syn(family: Family, to: usize, choices: &mut Choices<'_>) -> Vec<u8> {
+    let is_v6 = family.choose_v6(choices);
+    let family = if is_v6 { Family::V6 } else { Family::V4 };
+    let other: IpAddr = if is_v6 { OTHER_V6.into() } else { OTHER.into() };
+    let source = if choices.once_in(2) { other } else { any_address(family, 1 - to, choices) };
     let syn = Segment {
         source: (source, 61_000 + u16::from(choices.u8())),
-        destination: (ip(to), PORT),
+        destination: (any_address(family, to, choices), PORT),
         sequence: choices.u32(),
         acknowledgment: 0,
         flags: SYN,
@@ -140,9 +144,12 @@ fn syn(to: usize, choices: &mut Choices<'_>) -> Vec<u8> {
 /// An ICMP message to station `to`, about something that it has sent.
 fn icmp(seen: &Seen, to: usize, choices: &mut Choices<'_>) -> Option<Vec<u8>> {
     let quoted = seen.any(to, choices)?;
-    let mut frame = [&mac(to)[..], &OWN_MAC, &[8, 0, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0]].concat();
-    frame.extend(choices.of(&[ip(1 - to), OTHER_IP]).octets());
-    frame.extend(ip(to).octets());
+    if is_ipv6(quoted) {
+        return Some(forge_v6::icmp(quoted, to, choices));
+    }
+    let from = choices.of(&[v4(1 - to), OTHER]);
+    let mut frame = headers((mac(to), OWN_MAC), from.into(), v4(to).into(), 1);
+    frame[IP + 6] = 0;
     let (kind, code) = choices.of(&[
         (3, 4),
         (3, 4),
@@ -176,24 +183,33 @@ fn arp(to: usize, choices: &mut Choices<'_>) -> Vec<u8> {
     let mut frame = [&destination[..], &OWN_MAC, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1 + choices.u8() % 2]].concat();
     // Where the claim is believed traffic goes to the other station all the same: there are only two ends here.
     frame.extend(choices.of(&[OWN_MAC, mac(1 - to), [0xff; 6], [0; 6]]));
-    frame.extend(choices.of(&[ip(1 - to), ip(to), OTHER_IP, Ipv4Addr::UNSPECIFIED]).octets());
+    frame.extend(choices.of(&[v4(1 - to), v4(to), OTHER, Ipv4Addr::UNSPECIFIED]).octets());
     frame.extend([0; 6]);
-    frame.extend(choices.of(&[ip(to), ip(1 - to), OTHER_IP]).octets());
+    frame.extend(choices.of(&[v4(to), v4(1 - to), OTHER]).octets());
     frame
 }
 
 /// Something made up for station `to`.
-pub(crate) fn make_up(seen: &Seen, to: usize, choices: &mut Choices<'_>) -> Vec<Vec<u8>> {
+pub(crate) fn make_up(seen: &Seen, family: Family, to: usize, choices: &mut Choices<'_>) -> Vec<Vec<u8>> {
     let frame = match choices.below(10) {
         0 => return Vec::new(),
+        1 if family.choose_v6(choices) => Some(forge_v6::neighbours(to, choices)),
         1 => Some(arp(to, choices)),
         2 | 3 => icmp(seen, to, choices),
-        4 => Some(syn(to, choices)),
+        4 => Some(syn(family, to, choices)),
         _ => segment(seen, to, choices),
     };
     let Some(frame) = frame else { return Vec::new() };
-    if choices.once_in(8) && is_whole_ipv4(&frame) {
-        return fragments(&frame, true, choices);
+    if choices.once_in(8) && is_whole(&frame) {
+        let mut parts = fragments(&frame, true, choices);
+        if is_ipv6(&frame) && choices.once_in(3) {
+            // Headers before the fragment header, and fragments in fragments.
+            parts.iter_mut().for_each(|part| *part = extended(part, true, choices));
+        }
+        return parts;
+    }
+    if is_ipv6(&frame) && choices.once_in(6) {
+        return vec![extended(&frame, true, choices)];
     }
     vec![frame]
 }
@@ -201,19 +217,21 @@ pub(crate) fn make_up(seen: &Seen, to: usize, choices: &mut Choices<'_>) -> Vec<
 /// Another frame in the place of one on its way: a field or two rewritten.
 pub(crate) fn rewrite(frame: &[u8], choices: &mut Choices<'_>) -> Vec<u8> {
     let mut frame = frame.to_vec();
-    if !is_whole_ipv4(&frame) {
+    if !is_whole(&frame) {
         return frame;
     }
+    let begin = transport(&frame);
     for _ in 0..1 + choices.below(2) {
         // Sequence and acknowledgment number, flags, window, urgent pointer, options, text, type of service, life time.
         let at =
-            TRANSPORT + choices.of(&[4, 6, 7, 8, 10, 11, 13, 14, 15, 18, 19, 20, 22, 24, 26, 28, 31, 32, 40]);
+            begin + choices.of(&[4, 6, 7, 8, 10, 11, 13, 14, 15, 18, 19, 20, 22, 24, 26, 28, 31, 32, 40]);
         if let Some(byte) = frame.get_mut(at) {
             *byte = if choices.once_in(2) { choices.u8() } else { byte.wrapping_add(1) };
         }
         if choices.once_in(16) {
             frame[IP + 1] = choices.u8();
-            frame[IP + 8] = choices.u8();
+            let life_time = if is_ipv6(&frame) { IP + 7 } else { IP + 8 };
+            frame[life_time] = choices.u8();
         }
     }
     finish(&mut frame);
@@ -222,7 +240,7 @@ pub(crate) fn rewrite(frame: &[u8], choices: &mut Choices<'_>) -> Vec<u8> {
 
 /// A datagram in fragments, out of order; `overlapping`: with lies where they meet.
 pub(crate) fn fragments(frame: &[u8], overlapping: bool, choices: &mut Choices<'_>) -> Vec<Vec<u8>> {
-    let (len, identification) = (frame.len() - TRANSPORT, choices.u16());
+    let (len, identification) = (frame.len() - transport(frame), u32::from(choices.u16()));
     let mut pieces = Vec::new();
     let mut at = 0;
     // The first holds the TCP header, or it would be refused (RFC 1858).

@@ -5,17 +5,21 @@
 
 pub(crate) mod choices;
 pub(crate) mod forge;
+mod forge_v6;
 pub(crate) mod frames;
+mod hosts;
 pub(crate) mod monitor;
 pub(crate) mod station;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use exos_net::{Config, CongestionControl, Duration, Instant, MacAddress, SlowStart};
+use exos_net::{Config, CongestionControl, Duration, Instant, Ipv6Config, MacAddress, SlowStart};
 
 use choices::Choices;
 use forge::Seen;
+use hosts::Family;
 use monitor::Monitor;
 use station::{PORT, Station};
 
@@ -61,6 +65,7 @@ type UnderWay = BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>;
 
 struct World<'a> {
     adversary: Adversary,
+    family: Family,
     choices: Choices<'a>,
     now: Instant,
     stations: [Station; 2],
@@ -74,8 +79,9 @@ struct World<'a> {
     summary: Summary,
 }
 
-fn config(choices: &mut Choices<'_>) -> Config {
-    let mut config = Config::new(MacAddress::BROADCAST, [0; 4].into(), 24, *b"0123456789abcdef");
+/// How a station is configured, and what it would speak.
+fn config(choices: &mut Choices<'_>) -> (Config, Family) {
+    let mut config = Config::new(MacAddress::BROADCAST, Ipv4Addr::UNSPECIFIED, 24, *b"0123456789abcdef");
     let bits = choices.u8();
     config.timestamps = bits & 1 == 0;
     config.sack = bits & 2 == 0;
@@ -97,7 +103,28 @@ fn config(choices: &mut Choices<'_>) -> Config {
     config.syn_retries = 16;
     config.syn_ack_retries = 16;
     config.ephemeral_ports = MEETING_PORT..=MEETING_PORT + 200;
-    config
+    (config, [Family::V4, Family::V6, Family::Both][usize::from(bits >> 4) % 3])
+}
+
+/// Gives a station what it needs to speak this family.
+fn speak(config: &mut Config, family: Family, number: usize, choices: &mut Choices<'_>) {
+    if family.has_v4() {
+        config.ip = hosts::v4(number);
+    }
+    if family.has_v6() {
+        let bits = choices.u8();
+        config.mtu = config.mtu.max(1_280);
+        config.receive_window_bytes = config.receive_window_bytes.max(config.mtu.into());
+        config.ipv6 = Some(Ipv6Config {
+            addresses: vec![(hosts::v6(number), 64)],
+            probes: bits & 1,
+            router_advertisements: bits & 2 != 0,
+            max_addresses: 3,
+            max_prefixes: 2,
+            max_routers: 1,
+            ..Ipv6Config::default()
+        });
+    }
 }
 
 impl<'a> World<'a> {
@@ -105,7 +132,11 @@ impl<'a> World<'a> {
         let mut choices = Choices::new(bytes);
         let now = Instant::from_millis(1_000);
         let honest = adversary == Adversary::Unreliable;
-        let mut configs = [config(&mut choices), config(&mut choices)];
+        let ((one, family), (other, _)) = (config(&mut choices), config(&mut choices));
+        let mut configs = [one, other];
+        for (number, config) in configs.iter_mut().enumerate() {
+            speak(config, family, number, &mut choices);
+        }
         let meet = choices.once_in(4);
         if meet {
             configs.iter_mut().for_each(|config| config.ephemeral_ports = MEETING_PORT..=MEETING_PORT);
@@ -115,16 +146,22 @@ impl<'a> World<'a> {
             configs.map(|config| Station::new(number.next().expect("endless"), config, honest, now));
         if meet {
             // Both open at the same time, from and to the same port.
-            for station in &mut stations {
-                station.connect(now, MEETING_PORT, usize::from(choices.u16()));
+            let is_v6 = family.choose_v6(&mut choices);
+            for (number, station) in stations.iter_mut().enumerate() {
+                let to: IpAddr =
+                    if is_v6 { hosts::v6(1 - number).into() } else { hosts::v4(1 - number).into() };
+                station.connect(SocketAddr::new(to, MEETING_PORT), usize::from(choices.u16()));
             }
         }
         for place in 0..1 + choices.below(4) {
             let bytes = usize::from(choices.u16());
-            stations[place % 2].connect(now, PORT, if choices.once_in(4) { bytes } else { bytes / 8 });
+            let to = hosts::any(family, 1 - place % 2, &mut choices);
+            let to_send = if choices.once_in(4) { bytes } else { bytes / 8 };
+            stations[place % 2].connect(SocketAddr::new(to, PORT), to_send);
         }
         Self {
             adversary,
+            family,
             choices,
             now,
             stations,
@@ -158,8 +195,8 @@ impl<'a> World<'a> {
                 None => self.put(to, held, AT_ONCE),
             }
         }
-        if self.adversary == Adversary::Unreliable && !frames::is_whole_ipv4(&frame) {
-            // A host that does not answer three questions by ARP counts as not there.
+        if self.adversary == Adversary::Unreliable && frames::is_about_neighbours(&frame) {
+            // Who does not answer three questions about his Ethernet address counts as not there.
             return self.put(to, frame, AT_ONCE);
         }
         let troubled = self.trouble;
@@ -187,7 +224,7 @@ impl<'a> World<'a> {
             6 if may_trouble => {
                 self.trouble(troubled);
                 let mut damaged = frame;
-                if frames::is_whole_ipv4(&damaged) {
+                if frames::is_whole(&damaged) {
                     let at = frames::IP + usize::from(self.choices.u16()) % (damaged.len() - frames::IP);
                     damaged[at] ^= 1 << self.choices.below(8);
                 }
@@ -197,7 +234,11 @@ impl<'a> World<'a> {
                 .into_iter()
                 .for_each(|part| self.put(to, part, AT_ONCE)),
             9 | 10 => self.held[to] = Some(frame),
-            11 if frames::is_whole_ipv4(&frame) => {
+            11 if frames::is_ipv6(&frame) && self.choices.once_in(2) => {
+                let longer = forge::extended(&frame, false, &mut self.choices);
+                self.put(to, longer, AT_ONCE);
+            }
+            11 if frames::is_whole(&frame) => {
                 let parts = forge::fragments(&frame, false, &mut self.choices);
                 parts.into_iter().for_each(|part| self.put(to, part, AT_ONCE));
             }
@@ -222,12 +263,20 @@ impl<'a> World<'a> {
         if self.adversary == Adversary::Forging {
             while self.choices.once_in(3) {
                 let to = self.choices.below(2);
-                for frame in forge::make_up(&self.seen, to, &mut self.choices) {
+                for frame in forge::make_up(&self.seen, self.family, to, &mut self.choices) {
                     self.summary.forged += 1;
                     let late = Duration::from_micros(u64::from(self.choices.u8()) * 10);
                     self.put(to, frame, late);
                 }
             }
+        }
+    }
+
+    /// Connections are opened as soon as there are addresses; where they have to come about, by both ends.
+    fn open(&mut self) {
+        let is_settled = |station: &Station| station.stack.ipv6_is_settled();
+        if self.adversary == Adversary::Forging || self.stations.iter().all(is_settled) {
+            self.stations.iter_mut().for_each(|station| station.open(self.now));
         }
     }
 
@@ -255,9 +304,10 @@ impl<'a> World<'a> {
             assert!(station.nic.frames.len() <= before + 2, "one frame in, many answers");
             station.check();
         }
-        for station in &mut self.stations {
-            let before = station.nic.frames.len();
-            station.expire(self.now);
+        let before = self.stations.each_ref().map(|station| station.nic.frames.len());
+        self.stations.iter_mut().for_each(|station| station.expire(self.now));
+        self.open();
+        for (station, before) in self.stations.iter_mut().zip(before) {
             station.work(self.now, &mut self.choices);
             // A window at most, twice: once by a timer, once by the application.
             let most = 2 * 200_000 / LEAST_MSS + 64;
@@ -280,7 +330,8 @@ impl<'a> World<'a> {
     }
 
     fn has_ended(&self) -> bool {
-        self.under_way.is_empty() && self.stations.iter().all(|station| station.stack.connections() == 0)
+        let is_quiet = |station: &Station| station.stack.connections() == 0 && !station.is_opening();
+        self.under_way.is_empty() && self.stations.iter().all(is_quiet)
     }
 
     /// Until the adversary has no more ideas.
@@ -341,6 +392,7 @@ impl<'a> World<'a> {
 /// If a stack does what it must not.
 pub(crate) fn run(adversary: Adversary, bytes: &[u8]) -> Summary {
     let mut world = World::new(adversary, bytes);
+    world.open();
     for station in &mut world.stations {
         station.work(world.now, &mut world.choices);
     }

@@ -3,16 +3,17 @@
 //! acknowledges nothing that the peer has not sent.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::frames::{
-    ACK, FIN, IP, RST, SYN, Segment, TRANSPORT, is_icmp_fragment, is_whole_ipv4, options, sums_are_right,
-    u16_at, u32_at,
+    ACK, FIN, ICMPV6, IP, RST, SYN, Segment, TCP, TRANSPORT_V6, destination, is_icmp_fragment, is_ipv6,
+    is_whole, options, protocol, source, sums_are_right, transport, u16_at, u32_at,
 };
-use super::station::{PORT, ip, mac, stream};
+use super::hosts::{is_of, mac, multicast_mac, v4};
+use super::station::{PORT, stream};
 
-/// Who sends to whom: a station, its port, and the other end.
-type Way = (usize, u16, (Ipv4Addr, u16));
+/// Who sends to whom: a station, its end, and the other.
+type Way = (usize, (IpAddr, u16), (IpAddr, u16));
 
 /// What was seen of one direction of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -35,8 +36,36 @@ pub(crate) struct Monitor {
 
 /// A segment's way, and the way back.
 fn ways(number: usize, segment: &Segment<'_>) -> (Way, Way) {
-    let there = (number, segment.source.1, segment.destination);
-    (there, (1 - number, segment.destination.1, segment.source))
+    let there = (number, segment.source, segment.destination);
+    (there, (1 - number, segment.destination, segment.source))
+}
+
+/// An ICMPv6 message leaves: an error or an echo reply to somebody, or a message about neighbours, also to a group.
+fn icmpv6(number: usize, frame: &[u8]) {
+    let message = &frame[TRANSPORT_V6..];
+    let (IpAddr::V6(from), IpAddr::V6(to)) = (source(frame), destination(frame)) else { unreachable!() };
+    let is_probe = message[0] == 135 && from.is_unspecified();
+    assert!(is_probe || is_of(number, from.into()), "it is from us");
+    let mac_of_group = frame[0] & 1 != 0;
+    assert_eq!(mac_of_group, to.is_multicast(), "a frame to as many as the packet");
+    assert!(!mac_of_group || frame[..6] == multicast_mac(to), "the group's Ethernet address");
+    match message[0] {
+        1 | 3 | 4 => {
+            assert!(!to.is_multicast() && frame.len() - IP <= 1_280, "an error of {} bytes", frame.len());
+        }
+        129 => assert!(!to.is_multicast(), "an echo reply to a group"),
+        // RFC 4861 6.1.1, 7.1.1 and 7.1.2: what others would refuse.
+        kind @ (133 | 135 | 136) => {
+            assert_eq!((frame[IP + 7], message[1]), (255, 0), "from this link, of code 0");
+            assert_eq!(message.len() % 8, 0, "options of eight octets: {message:02x?}");
+            if kind != 133 {
+                let target = Ipv6Addr::from(<[u8; 16]>::try_from(&message[8..24]).expect("sixteen bytes"));
+                assert!(!target.is_multicast(), "nobody is a group");
+                assert!(kind != 136 || is_of(number, target.into()), "we advertise what is ours");
+            }
+        }
+        kind => panic!("an ICMPv6 message of type {kind}"),
+    }
 }
 
 fn is_after(one: u32, other: u32) -> bool {
@@ -55,13 +84,13 @@ impl Monitor {
             "a frame of {} bytes",
             frame.len()
         );
-        assert!(frame[0] & 1 == 0 || frame[..6] == [0xff; 6], "nobody is asked in groups");
         assert_eq!(frame[6..12], mac(number), "it is from us");
         if frame[12..14] == [8, 6] {
+            assert!(frame[0] & 1 == 0 || frame[..6] == [0xff; 6], "nobody is asked in groups");
             assert_eq!(frame[IP..IP + 6], [0, 1, 8, 0, 6, 4]);
             assert_eq!(
                 (&frame[IP + 8..IP + 14], u32_at(frame, IP + 14)),
-                (&mac(number)[..], ip(number).to_bits())
+                (&mac(number)[..], v4(number).to_bits())
             );
             return;
         }
@@ -69,20 +98,17 @@ impl Monitor {
             // An answer to an echo request that came in fragments, and was as large.
             return;
         }
-        assert!(
-            frame[0] & 1 == 0 && is_whole_ipv4(frame),
-            "a datagram that contradicts itself: {frame:02x?}"
-        );
+        assert!(is_whole(frame), "a datagram that contradicts itself: {frame:02x?}");
         assert!(sums_are_right(frame), "a checksum is wrong: {frame:02x?}");
-        assert_eq!(Ipv4Addr::from_bits(u32_at(frame, IP + 12)), ip(number), "it is from us");
-        match frame[IP + 9] {
-            6 => self.segment(number, &Segment::parse(frame).expect("a segment within its frame")),
-            1 => assert!(
-                matches!(frame[TRANSPORT], 0 | 3 | 11 | 12),
-                "an ICMP message of type {}",
-                frame[TRANSPORT]
-            ),
-            other => panic!("nobody sends protocol {other}"),
+        if is_ipv6(frame) && protocol(frame) == ICMPV6 {
+            return icmpv6(number, frame);
+        }
+        assert!(frame[0] & 1 == 0, "groups are sent nothing");
+        assert!(is_of(number, source(frame)), "it is from us");
+        match (protocol(frame), frame[transport(frame)]) {
+            (TCP, _) => self.segment(number, &Segment::parse(frame).expect("a segment within its frame")),
+            (1, kind) => assert!(matches!(kind, 0 | 3 | 11 | 12), "an ICMP message of type {kind}"),
+            (other, _) => panic!("nobody sends protocol {other}"),
         }
     }
 

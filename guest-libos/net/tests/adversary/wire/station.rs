@@ -1,15 +1,17 @@
 //! A stack with an application: it sends a stream on every connection and compares what it receives, at a pace and in
 //! pieces that choices say, and half-closes when it has sent all.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use exos_net::{
-    AckPolicy, Config, ConnId, ControlFrame, End, Full, Input, Instant, MacAddress, Numbers, RxMeta, Stack,
-    TimerEvent, Transmit, TxSegment,
+    AckPolicy, Config, ConnId, ConnectError, ControlFrame, End, Full, Input, Instant, MacAddress, Numbers,
+    RxMeta, Stack, TimerEvent, Transmit, TxSegment,
 };
 
 use super::choices::Choices;
+use super::frames::is_about_neighbours;
+use super::hosts::{is_of, mac};
 
 pub(crate) const PORT: u16 = 80;
 /// The streams repeat themselves after so many bytes, a prime.
@@ -18,14 +20,6 @@ const PERIOD: usize = 65_521;
 const QUEUED: usize = 20_000;
 /// Most bytes of one `send`.
 const PIECE: usize = 4_096;
-
-pub(crate) fn mac(number: usize) -> [u8; 6] {
-    [2, 0, 0, 0, 0, 1 + number as u8]
-}
-
-pub(crate) fn ip(number: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 0, 1 + number as u8)
-}
 
 /// What station `number` sends on a connection that its opener calls by `port`, from `at` on.
 pub(crate) fn stream(number: usize, port: u16, at: usize, len: usize) -> &'static [u8] {
@@ -43,11 +37,13 @@ pub(crate) fn stream(number: usize, port: u16, at: usize, len: usize) -> &'stati
 pub(crate) struct Nic {
     pub(crate) frames: Vec<Vec<u8>>,
     pub(crate) is_full: bool,
+    /// It has room for what is said about neighbours at any time: who does not answer three questions counts as not there.
+    spares_neighbours: bool,
 }
 
 impl Nic {
     fn take(&mut self, frame: Vec<u8>) -> Result<(), Full> {
-        if self.is_full {
+        if self.is_full && !(self.spares_neighbours && is_about_neighbours(&frame)) {
             return Err(Full);
         }
         self.frames.push(frame);
@@ -118,23 +114,48 @@ pub(crate) struct Station {
     pub(crate) stack: Stack<&'static [u8]>,
     pub(crate) nic: Nic,
     pub(crate) talks: Vec<Talk>,
+    /// Connections that wait for an address to be opened from: to whom, and how much is sent on each.
+    opening: Vec<(SocketAddr, usize)>,
     /// Whether what arrives must be what the other application sent.
     honest_wire: bool,
 }
 
 impl Station {
     pub(crate) fn new(number: usize, config: Config, honest_wire: bool, now: Instant) -> Self {
-        let config = Config { mac: MacAddress(mac(number)), ip: ip(number), prefix_len: 24, ..config };
+        let config = Config { mac: MacAddress(mac(number)), ..config };
         let mut stack = Stack::new(config, now).expect("a good configuration");
         stack.listen(PORT).expect("a free port");
-        Self { number, stack, nic: Nic::default(), talks: Vec::new(), honest_wire }
+        let nic = Nic { spares_neighbours: honest_wire, ..Nic::default() };
+        Self { number, stack, nic, talks: Vec::new(), opening: Vec::new(), honest_wire }
     }
 
-    /// Opens a connection to the other station, on which it will send `to_send` bytes.
-    pub(crate) fn connect(&mut self, now: Instant, port: u16, to_send: usize) {
-        let Ok(conn) = self.stack.connect(now, SocketAddrV4::new(ip(1 - self.number), port)) else { return };
-        let opener = self.stack.local_port(conn).expect("it was just opened");
-        self.talks.push(Talk::new(conn, opener, to_send));
+    /// Opens a connection to the other station, on which it will send `to_send` bytes, as soon as there is an address.
+    pub(crate) fn connect(&mut self, to: SocketAddr, to_send: usize) {
+        self.opening.push((to, to_send));
+    }
+
+    /// Whether connections wait for an address.
+    pub(crate) fn is_opening(&self) -> bool {
+        !self.opening.is_empty()
+    }
+
+    /// Opens what can be opened.
+    pub(crate) fn open(&mut self, now: Instant) {
+        // Who has no address by now will have none.
+        let is_settled = self.stack.ipv6_is_settled();
+        for (to, to_send) in std::mem::take(&mut self.opening) {
+            match self.stack.connect(now, to) {
+                Ok(conn) => {
+                    let opener = self.stack.local(conn).expect("it was just opened");
+                    assert!(is_of(self.number, opener.ip()), "from {opener}");
+                    self.talks.push(Talk::new(conn, opener.port(), to_send));
+                }
+                Err(ConnectError::NoAddress | ConnectError::NoRoute) if !is_settled => {
+                    self.opening.push((to, to_send));
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     /// Whether asking again a few times brings the next deadline into the future.
@@ -269,5 +290,6 @@ impl Station {
             let _ = self.stack.abort(talk.conn);
             talk.ended = Some(End::Reset);
         }
+        self.opening.clear();
     }
 }

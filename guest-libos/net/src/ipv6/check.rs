@@ -1,0 +1,23 @@
+//! What is true of the interface between any two calls, whatever others on the link say. Tests and fuzzers ask, by the feature
+//! `check`; nothing else does.
+
+use super::{Interface, Ipv6Config, MIN_MTU};
+use crate::config::Config;
+
+impl Interface {
+    /// # Panics
+    /// If something is not as it must be.
+    pub(crate) fn check(&self, config: &Config, ipv6: &Ipv6Config) {
+        assert!(
+            self.addresses.len() <= usize::from(ipv6.max_addresses),
+            "{} addresses",
+            self.addresses.len()
+        );
+        assert!((MIN_MTU..=config.mtu).contains(&self.mtu), "packets of {} bytes", self.mtu);
+        self.neighbours.check();
+        // What was given does not count.
+        let given = (usize::from(ipv6.gateway.is_some()), ipv6.addresses.len());
+        let most = (usize::from(ipv6.max_routers) + given.0, usize::from(ipv6.max_prefixes) + given.1);
+        self.routers.check(most);
+    }
+}
