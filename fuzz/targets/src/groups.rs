@@ -68,7 +68,8 @@ fn message(input: &mut Input<'_>) -> Vec<u8> {
     body.extend(input.bytes(len));
     let mut frame = if is_ipv6 {
         let to = to.1.octets();
-        let mut frame = [&[0x33, 0x33][..], &to[12..], &[2, 0, 0, 0, 0, 9, 0x86, 0xdd, 0x60, 0, 0, 0]].concat();
+        let mut frame =
+            [&[0x33, 0x33][..], &to[12..], &[2, 0, 0, 0, 0, 9, 0x86, 0xdd, 0x60, 0, 0, 0]].concat();
         frame.extend((8 + body.len() as u16).to_be_bytes());
         frame.extend([0, 1]);
         frame.extend(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9).octets());
@@ -120,7 +121,11 @@ pub fn groups(bytes: &[u8]) {
             }
             1 => {
                 let at = joined.iter().position(|other| *other == which);
-                assert_eq!(stack.leave_group(now, which), at.is_some(), "who has joined can leave, and nobody else");
+                assert_eq!(
+                    stack.leave_group(now, which),
+                    at.is_some(),
+                    "who has joined can leave, and nobody else"
+                );
                 at.map(|at| joined.swap_remove(at));
                 changes += 1;
             }

@@ -2,7 +2,7 @@
 //! and nothing else.
 
 use crate::ends::*;
-use exos_net::{Ecn, Ipv6Config};
+use exos_net::Ipv6Config;
 use exos_sockets::{Sockets, UdpSocket as OurSocket};
 use exovm_netns::{Interface, TapQueues, create_tap, in_namespace};
 use exovm_tap_stack::Faults;
@@ -61,7 +61,13 @@ impl Heard {
 }
 
 /// Speaks until what has been heard is as it should be.
-fn speak_until(speaker: &Speaker, number: &mut u64, heard: &Heard, what: &str, is_so: impl Fn(u64, [u64; 2]) -> bool) {
+fn speak_until(
+    speaker: &Speaker,
+    number: &mut u64,
+    heard: &Heard,
+    what: &str,
+    is_so: impl Fn(u64, [u64; 2]) -> bool,
+) {
     let until = Instant::now() + PATIENCE;
     while !is_so(*number, heard.both()) {
         assert!(Instant::now() < until, "{what}: {:?} of {number} heard", heard.both());
@@ -124,7 +130,8 @@ fn kernels_socket_and_ours_hear_each_other_in_groups_of_both_families() {
                 }
             };
             let (says, listens) = (std::pin::pin!(says), std::pin::pin!(listen(sockets, notes, wishes)));
-            let _: futures_util::future::Either<((), _), _> = futures_util::future::select(says, listens).await;
+            let _: futures_util::future::Either<((), _), _> =
+                futures_util::future::select(says, listens).await;
         });
         for (socket, ours) in [(&kernel_v4, IpAddr::V4(OURS_V4)), (&kernel_v6, OURS.into())] {
             socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
@@ -157,11 +164,16 @@ fn ip(words: &str) {
 
 /// The kernel behind a bridge that asks who is in which groups, in the words of these versions, and our TAP at a port of it.
 fn bridge(igmp_version: u8, mld_version: u8) -> (Interface, Interface) {
-    let (bridge, tap) = (Interface::named("br0").expect("a good name"), Interface::named("tap0").expect("a good name"));
+    let (bridge, tap) =
+        (Interface::named("br0").expect("a good name"), Interface::named("tap0").expect("a good name"));
     ip("link add br0 type bridge mcast_snooping 1");
-    ip(&format!("link set br0 type bridge mcast_igmp_version {igmp_version} mcast_mld_version {mld_version}"));
+    ip(&format!(
+        "link set br0 type bridge mcast_igmp_version {igmp_version} mcast_mld_version {mld_version}"
+    ));
     // It asks at once, and believes itself after a second.
-    ip("link set br0 type bridge mcast_query_response_interval 100 mcast_startup_query_interval 100 mcast_querier 1");
+    ip(
+        "link set br0 type bridge mcast_query_response_interval 100 mcast_startup_query_interval 100 mcast_querier 1",
+    );
     create_tap(&tap, TapQueues::Single).expect("a TAP");
     ip("link set tap0 master br0");
     for (address, prefix_bits) in [(LINUX_V4.into(), 24), (LINUX.into(), 64), (LINUX_LINK_LOCAL.into(), 64)] {
@@ -192,9 +204,13 @@ fn behind_a_bridge_that_snoops(igmp_version: u8, mld_version: u8) {
         let (wish, wishes) = mpsc::channel();
         let notes = heard.clone();
         let ipv6 = Ipv6Config { probes: 0, ..given() };
-        let running = start_with(&tap, ipv6, Faults::NONE, move |config| config.group_reports = reports, move |sockets| {
-            listen(sockets, notes, wishes)
-        });
+        let running = start_with(
+            &tap,
+            ipv6,
+            Faults::NONE,
+            move |config| config.group_reports = reports,
+            move |sockets| listen(sockets, notes, wishes),
+        );
         if reports {
             let begin = number;
             let is_heard = |_, heard: [u64; 2]| heard.iter().all(|&last| last > begin);

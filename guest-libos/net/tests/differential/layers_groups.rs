@@ -21,11 +21,9 @@ const REPORT_V1: u8 = 131;
 /// In the same words as theirs.
 fn words(message: &Message) -> Vec<(&'static str, String)> {
     match message {
-        Message::Query(query) => vec![
-            ("kind", text("query")),
-            ("group", text(query.group)),
-            ("time", text(query.max_response_ms)),
-        ],
+        Message::Query(query) => {
+            vec![("kind", text("query")), ("group", text(query.group)), ("time", text(query.max_response_ms))]
+        }
         Message::Report(group) => vec![("kind", text("report")), ("group", text(Some(group)))],
     }
 }
@@ -71,9 +69,7 @@ pub(crate) const IGMP: Layer = Layer {
         })
     },
     differences: &[
-        ("wrong checksum", |bytes, ours, theirs| {
-            refused(ours, theirs, "Checksum") && sum(bytes) != 0xffff
-        }),
+        ("wrong checksum", |bytes, ours, theirs| refused(ours, theirs, "Checksum") && sum(bytes) != 0xffff),
         ("leave", |bytes, ours, theirs| refused(ours, theirs, "Unsupported") && bytes[0] == 0x17),
         ("length of no version", |bytes, ours, theirs| {
             refused(ours, theirs, "Malformed") && bytes[0] == 0x11 && (9..12).contains(&bytes.len())
@@ -139,7 +135,7 @@ pub(crate) const MLD: Layer = Layer {
     },
     differences: &[
         ("wrong checksum", |bytes, ours, theirs| {
-            refused(ours, theirs, "Checksum") && (mld_pseudo(bytes) + sum(bytes)) % 0xffff != 0
+            refused(ours, theirs, "Checksum") && !(mld_pseudo(bytes) + sum(bytes)).is_multiple_of(0xffff)
         }),
         ("first version", |bytes, ours, theirs| {
             ours.is_ok() && theirs.is_err() && (bytes.len() == 24 || bytes[0] == REPORT_V1)
@@ -151,7 +147,9 @@ pub(crate) const MLD: Layer = Layer {
         }),
         ("sources that are not there", |bytes, ours, theirs| {
             let has_group = !mld_group(bytes).is_unspecified();
-            refused(ours, theirs, "Malformed") && bytes.len() >= 28 && has_no_sources(bytes, 26, 16, has_group)
+            refused(ours, theirs, "Malformed")
+                && bytes.len() >= 28
+                && has_no_sources(bytes, 26, 16, has_group)
         }),
     ],
 };
@@ -181,7 +179,8 @@ fn igmp_messages() -> BoxedStrategy<Vec<u8>> {
 }
 
 fn mld_messages() -> BoxedStrategy<Vec<u8>> {
-    let kind = prop_oneof![6 => Just(130u8), 1 => Just(REPORT_V1), 1 => Just(132), 1 => Just(143), 1 => any::<u8>()];
+    let kind =
+        prop_oneof![6 => Just(130u8), 1 => Just(REPORT_V1), 1 => Just(132), 1 => Just(143), 1 => any::<u8>()];
     let group = prop_oneof![3 => Just([0; 16]), 4 => any::<[u8; 16]>().prop_map(|mut group| { group[0] = 0xff; group }), 1 => any::<[u8; 16]>()];
     let messages = (kind, any::<[u8; 2]>(), group, rest(16))
         .prop_map(|(kind, code, group, rest)| [&[kind, 0, 0, 0][..], &code, &[0, 0], &group, &rest].concat());

@@ -20,7 +20,7 @@ pub(crate) fn enable(config: &mut Config) {
     let addresses = vec![(host, PREFIX_LEN_V6)];
     config.ipv6 =
         Some(Ipv6Config { addresses, router_advertisements: false, probes: 0, ..Ipv6Config::default() });
-    config.ip = Ipv4Addr::UNSPECIFIED;
+    (config.ip, config.group_reports) = (Ipv4Addr::UNSPECIFIED, false);
 }
 
 impl Script {
