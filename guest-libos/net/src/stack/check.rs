@@ -18,6 +18,7 @@ impl<D: Data> Stack<D> {
         let connection = self.table.get(conn)?;
         Some(match connection.state {
             State::SynSent => "SYN-SENT",
+            State::SynReceived if connection.has_closed_early() => "FIN-WAIT-1",
             State::SynReceived => "SYN-RECEIVED",
             State::Established => "ESTABLISHED",
             State::FinWait1 => "FIN-WAIT-1",

@@ -219,7 +219,8 @@ impl<D: Data> Stack<D> {
     /// Closes the sending side: a FIN follows what is queued, on the same segment where possible. [`Self::output`] sends
     /// it. Receiving goes on until the peer closes too. Closing twice is closing once. A connection that we began and whose
     /// SYN has not been answered ends with [`End::Cancelled`] in [`Self::expire`] within a millisecond (RFC 9293
-    /// 3.10.4): what was queued does not leave.
+    /// 3.10.4): what was queued does not leave. In SYN-RECEIVED the FIN leaves before the handshake is over if nothing is
+    /// queued.
     pub fn close(&mut self, conn: ConnId) -> Result<(), StaleConnection> {
         let connection = self.table.get_mut(conn).ok_or(StaleConnection)?;
         self.established -= u32::from(connection.close());

@@ -228,7 +228,10 @@ impl<D: Data> Stack<D> {
     ) -> Result<Sent, StaleConnection> {
         let connection = self.table.get_mut(conn).ok_or(StaleConnection)?;
         let mut sent = Sent::default();
-        if connection.state != State::SynSent || connection.send.has_sent_syn() || connection.is_cancelled() {
+        let is_syn_due = connection.state == State::SynSent
+            && !connection.send.has_sent_syn()
+            && !connection.is_cancelled();
+        if !is_syn_due && !connection.is_early_fin_due() {
             return Ok(sent);
         }
         let mut ctx = Context {
@@ -238,7 +241,9 @@ impl<D: Data> Stack<D> {
             buffered_bytes: &mut self.buffered_bytes,
             now,
         };
-        let outcome = if connection.has_next_hop() {
+        let outcome = if !is_syn_due {
+            connection.send_early_fin(&mut ctx, tx, &mut sent)
+        } else if connection.has_next_hop() {
             connection.send_syn(&mut ctx, tx).map(|()| sent.segments = 1)
         } else if connection.asks == 0 {
             ask(connection, &mut self.resolver, &mut ctx, tx)

@@ -170,6 +170,18 @@ impl<D: Data> Connection<D> {
         open && !self.send.fin_queued
     }
 
+    /// Whether our FIN has left though our SYN is not acknowledged yet: what RFC 9293 3.10.4 calls FIN-WAIT-1.
+    pub(crate) fn has_closed_early(&self) -> bool {
+        self.state == State::SynReceived && self.send.next == self.send.una + 2
+    }
+
+    /// Whether the FIN of a close in SYN-RECEIVED is to leave: it does not wait for the handshake if there is nothing to send
+    /// before it (RFC 9293 3.10.4).
+    pub(crate) fn is_early_fin_due(&self) -> bool {
+        let closed = self.state == State::SynReceived && self.send.fin_queued;
+        closed && self.send.queue.len() == 0 && !self.has_closed_early()
+    }
+
     /// RFC 9293 3.10.4: a FIN follows what is queued. The state changes right away, the FIN leaves with the next output. Returns
     /// whether it was open until now.
     pub(crate) fn close(&mut self) -> bool {
@@ -183,7 +195,7 @@ impl<D: Data> Connection<D> {
                 return false;
             }
             State::SynReceived if self.is_active => {
-                // Queued until the handshake is over.
+                // It leaves with the next output, or after what is queued, once the handshake is over.
                 self.send.fin_queued = true;
                 return false;
             }

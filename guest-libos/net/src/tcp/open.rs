@@ -140,9 +140,9 @@ impl<D: Data> Connection<D> {
                 ctx.counters.resets_in += 1;
                 Verdict::Ended(End::Refused, None)
             }
-            (Control::Syn, Some(ack)) => {
+            (Control::Syn, Some(_)) => {
                 self.agree(segment, ctx);
-                self.open_by_syn_ack(segment, ack, events, ctx)
+                self.open_by_syn_ack(segment, events, ctx)
             }
             (Control::Syn, None) => {
                 // Both open at once. Text is left for the peer to send again, once it may be delivered.
@@ -181,13 +181,12 @@ impl<D: Data> Connection<D> {
     pub(crate) fn open_by_syn_ack<'f>(
         &mut self,
         segment: &Segment<'f>,
-        ack: Seq,
         events: &mut Happened<'f>,
         ctx: &mut Context<'_>,
     ) -> Verdict {
         let options = SynOptions::parse(segment.options);
         let echo = options.timestamps.filter(|_| self.timestamps.enabled).map(|timestamps| timestamps.echo);
-        self.open(segment, ack, echo, events, ctx);
+        self.open(segment, echo, events, ctx);
         self.receive.owe_ack(AckDue::Now, ctx);
         // "If there are other controls or text in the segment, then continue processing at the sixth step".
         let text = Segment { sequence: segment.sequence + 1, control: Control::None, ..*segment };

@@ -97,8 +97,10 @@ impl<D: Data> Connection<D> {
             if !(ack.is_after(self.send.una) && ack.is_at_or_before(self.send.next)) {
                 return Verdict::Reset(ack);
             }
-            self.open(segment, ack, echo, events, ctx);
-        } else {
+            self.open(segment, echo, events, ctx);
+        }
+        // One that opens is of our SYN alone, unless our FIN has left already.
+        if !events.opened || ack != self.send.una {
             match self.acknowledgment_arrives(ack, echo, segment, events, ctx) {
                 Ok(()) => {}
                 Err(AckError::NotOurs) => return self.challenge_ack(ctx).into(),
@@ -124,13 +126,12 @@ impl<D: Data> Connection<D> {
     pub(crate) fn open(
         &mut self,
         segment: &Segment<'_>,
-        ack: Seq,
         echo: Option<u32>,
         events: &mut Happened<'_>,
         ctx: &mut Context<'_>,
     ) {
         let arrival = Arrival { now: ctx.now, echo, timestamps: &self.timestamps };
-        self.send.open(segment, ack, &arrival, ctx);
+        self.send.open(segment, self.send.una + 1, &arrival, ctx);
         // An application that opened may have closed before.
         self.state = if self.send.fin_queued { State::FinWait1 } else { State::Established };
         self.active_at = ctx.now;
@@ -204,12 +205,12 @@ impl<D: Data> Connection<D> {
         ctx: &mut Context<'_>,
     ) -> Verdict {
         if self.state == State::SynReceived && segment.sequence == self.receive.next - 1 {
-            if let Some(ack) = segment.acknowledgment.filter(|&ack| self.is_active && ack == self.send.next) {
+            if self.is_active && segment.acknowledgment == Some(self.send.una + 1) {
                 // Both opened at once, and the peer's answer to our SYN says it all.
                 if ecn::Agreed::by_syn_ack(segment, ctx.config.ecn, false) == ecn::Agreed::No {
                     self.agree_on_ecn(ecn::Agreed::No);
                 }
-                return self.open_by_syn_ack(segment, ack, events, ctx);
+                return self.open_by_syn_ack(segment, events, ctx);
             }
             if ecn::Agreed::by_syn(segment, ctx.config.ecn) == ecn::Agreed::No {
                 // RFC 3168 6.1.1: the peer does without, and nothing of ours may be marked.
@@ -233,7 +234,8 @@ impl<D: Data> Connection<D> {
             return Verdict::Forget;
         }
         if self.state == State::SynReceived {
-            return Verdict::Ended(End::Refused, None);
+            let end = if self.has_closed_early() { End::Reset } else { End::Refused };
+            return Verdict::Ended(end, None);
         }
         // RFC 1337: TIME-WAIT ignores it.
         if self.state == State::TimeWait {

@@ -198,6 +198,19 @@ impl<D: Data> Connection<D> {
         Ok(())
     }
 
+    /// The FIN of a close in SYN-RECEIVED leaves.
+    pub(crate) fn send_early_fin<T: Transmit<D>>(
+        &mut self,
+        ctx: &mut Context<'_>,
+        tx: &mut T,
+        sent: &mut Sent,
+    ) -> Result<(), Full> {
+        let fin = Planned { len: 0, fin: true };
+        self.emit(ctx, tx, self.send.next, fin, sent)?;
+        self.send.sent(fin, ctx);
+        Ok(())
+    }
+
     /// The send timer is due.
     #[cold]
     pub(crate) fn on_send_timer<T: Transmit<D>>(
