@@ -11,6 +11,7 @@ pub(crate) const TRANSPORT_V6: usize = IP + 40;
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const ICMPV6: u8 = 58;
+pub(crate) const HOP_BY_HOP: u8 = 0;
 
 pub(crate) const FIN: u8 = 1;
 pub(crate) const SYN: u8 = 2;

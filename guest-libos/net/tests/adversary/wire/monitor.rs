@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::frames::{
-    ACK, FIN, ICMPV6, IP, RST, SYN, Segment, TCP, TRANSPORT_V6, destination, is_icmp_fragment, is_ipv6,
-    is_whole, options, protocol, source, sums_are_right, transport, u16_at, u32_at,
+    ACK, FIN, HOP_BY_HOP, ICMPV6, IP, RST, SYN, Segment, TCP, TRANSPORT_V6, destination, is_icmp_fragment,
+    is_ipv6, is_whole, options, protocol, source, sums_are_right, transport, u16_at, u32_at,
 };
 use super::hosts::{is_of, mac, multicast_mac, v4};
 use super::station::{PORT, stream};
@@ -68,6 +68,29 @@ fn icmpv6(number: usize, frame: &[u8]) {
     }
 }
 
+/// Which groups the station is in, which are those of its addresses, for the routers of the link (RFC 9777 5 and 5.2, RFC 2711).
+fn group_report(frame: &[u8]) {
+    let (IpAddr::V6(from), IpAddr::V6(to)) = (source(frame), destination(frame)) else { unreachable!() };
+    assert!(from.is_unspecified() || from.is_unicast_link_local(), "from this link, and not {from}");
+    assert_eq!(frame[..6], multicast_mac(to), "the group's Ethernet address");
+    assert_eq!((frame[IP + 7], usize::from(u16_at(frame, IP + 4))), (1, frame.len() - TRANSPORT_V6));
+    let (router_alert, message) = frame[TRANSPORT_V6..].split_at(8);
+    assert_eq!(router_alert, [ICMPV6, 0, 5, 2, 0, 0, 1, 0]);
+    // It has no other extension headers: the sum is that of a packet without this one.
+    let mut plain = [&frame[..TRANSPORT_V6], message].concat();
+    plain[IP + 6] = ICMPV6;
+    assert!(sums_are_right(&plain), "a checksum is wrong: {frame:02x?}");
+    match message[0] {
+        143 => {
+            assert_eq!(to, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16));
+            assert_eq!(message.len(), 8 + 20 * usize::from(u16_at(message, 6)), "no sources are named");
+        }
+        // Somebody has asked in the words of the first version.
+        131 | 132 => assert_eq!(message.len(), 24),
+        kind => panic!("a message about groups of type {kind}"),
+    }
+}
+
 fn is_after(one: u32, other: u32) -> bool {
     (one.wrapping_sub(other) as i32) > 0
 }
@@ -97,6 +120,9 @@ impl Monitor {
         if is_icmp_fragment(frame) {
             // An answer to an echo request that came in fragments, and was as large.
             return;
+        }
+        if is_ipv6(frame) && protocol(frame) == HOP_BY_HOP {
+            return group_report(frame);
         }
         assert!(is_whole(frame), "a datagram that contradicts itself: {frame:02x?}");
         assert!(sums_are_right(frame), "a checksum is wrong: {frame:02x?}");
