@@ -1,5 +1,7 @@
 //! What the stack has seen and done, as plain numbers. They only grow; a reader takes differences.
 
+use crate::wire::WireError;
+
 macro_rules! counters {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident,)* }) => {
         $(#[$meta])*
@@ -289,6 +291,17 @@ pub(crate) enum DropReason {
     Unacceptable,
     ConnectionsFull,
     CookieLimit,
+}
+
+impl From<WireError> for DropReason {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Malformed => Self::Malformed,
+            WireError::Checksum => Self::Checksum,
+            WireError::Unsupported => Self::Unsupported,
+            WireError::Fragment => Self::Fragment,
+        }
+    }
 }
 
 impl Counters {

@@ -47,11 +47,12 @@ pub use driver::{
 };
 pub use events::{
     AckDue, AckPolicy, AddressConflict, BindError, ConflictOutcome, ConnId, ConnectError, Datagram,
-    DatagramError, End, Evicted, Input, JoinError, KeepError, ListenError, SegmentEvents, SendDatagramError,
-    SendError, Sent, StaleConnection, TimerEvent,
+    DatagramError, End, Evicted, Input, KeepError, ListenError, SegmentEvents, SendDatagramError, SendError,
+    Sent, StaleConnection, TimerEvent,
 };
 pub use frame::ControlFrame;
 pub use ipv6::{AddressState, InterfaceId, Ipv6Address, Ipv6Config};
+pub use multicast::JoinError;
 pub use options::{Coalesce, DatagramOptions, Dscp, KeepAlive};
 pub use stack::{Local, Stack};
 pub use tcp::Seq;

@@ -2,6 +2,7 @@
 //! at once and again, answers after a random time. Members want whatever source there is, so there are no lists of sources.
 //! Nothing here reads or writes a message.
 
+use core::fmt;
 use core::hash::Hasher;
 use core::net::IpAddr;
 
@@ -48,6 +49,31 @@ impl Group {
         }
     }
 }
+
+/// Why a group was not joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinError {
+    /// The address is no group's.
+    NotAGroup,
+    /// It is IPv6's, which is not spoken here.
+    NoIpv6,
+    /// `Config::max_groups` are joined.
+    TooMany,
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAGroup => {
+                "the address is no group's; choose one from 224.0.0.0 to 239.255.255.255, or of ff01::/16 and up"
+            }
+            Self::NoIpv6 => "the interface has no IPv6; set ipv6 in its configuration",
+            Self::TooMany => "too many groups are joined; leave one, or raise max_groups",
+        })
+    }
+}
+
+impl core::error::Error for JoinError {}
 
 /// No room for another group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

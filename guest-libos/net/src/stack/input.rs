@@ -26,17 +26,6 @@ use crate::wire::ipv6::{Ipv6Header, NextHeader};
 use crate::wire::tcp::{Control, Segment, flags};
 use crate::wire::{Ecn, WireError};
 
-impl From<WireError> for DropReason {
-    fn from(error: WireError) -> Self {
-        match error {
-            WireError::Malformed => Self::Malformed,
-            WireError::Checksum => Self::Checksum,
-            WireError::Unsupported => Self::Unsupported,
-            WireError::Fragment => Self::Fragment,
-        }
-    }
-}
-
 /// Where a datagram came from.
 #[derive(Clone, Copy)]
 pub(super) struct Sender {
