@@ -21,7 +21,8 @@ impl Link {
 
     /// Looks at the stack again.
     pub(crate) fn refresh(&mut self, stack: &Stack<Bytes>, now: Instant) {
-        (self.config.ip, self.config.prefix_len) = (stack.config().ip, stack.config().prefix_len);
+        let Config { ip, prefix_len, mtu, .. } = *stack.config();
+        (self.config.ip, self.config.prefix_len, self.config.mtu) = (ip, prefix_len, mtu);
         self.addresses.clear();
         self.addresses.extend(stack.address().map(IpAddr::V4));
         let is_usable = |state| matches!(state, AddressState::Preferred | AddressState::Deprecated);

@@ -38,19 +38,21 @@ impl Config {
         Ok(())
     }
 
+    pub(crate) fn check_mtu(&self) -> Result<(), ConfigError> {
+        if self.ipv6.is_some() && self.mtu < ipv6::MIN_MTU {
+            return Err(ConfigError::MtuTooSmallForIpv6);
+        }
+        if self.mtu < MIN_MTU_BYTES { Err(ConfigError::MtuTooSmall) } else { Ok(()) }
+    }
+
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if !self.mac.is_unicast() {
             return Err(ConfigError::MacNotUnicast);
         }
         self.check_address()?;
+        self.check_mtu()?;
         if let Some(ipv6) = &self.ipv6 {
-            if self.mtu < ipv6::MIN_MTU {
-                return Err(ConfigError::MtuTooSmallForIpv6);
-            }
             ipv6.check()?;
-        }
-        if self.mtu < MIN_MTU_BYTES {
-            return Err(ConfigError::MtuTooSmall);
         }
         if self.max_connections == 0 || self.max_half_open == 0 {
             return Err(ConfigError::NoConnections);

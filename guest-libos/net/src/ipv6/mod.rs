@@ -92,6 +92,11 @@ impl Interface {
         }
     }
 
+    /// The link takes packets of `mtu` bytes and no longer of `before`: a router that has said less is still believed.
+    pub(crate) fn link_mtu_changed(&mut self, before: u16, mtu: u16) {
+        self.mtu = if self.mtu == before { mtu } else { self.mtu.min(mtu) };
+    }
+
     /// Whether each address is used or somebody else's, and routers, if they are asked, have answered or kept silent for
     /// [`ROUTER_SOLICITATION_INTERVAL`].
     pub(crate) fn is_settled(&self) -> bool {

@@ -1,9 +1,10 @@
-//! How large packets may be on their way to somebody: what routers say about it (RFC 1191), for whom it counts, and for how
-//! long.
+//! How large packets may be on their way to somebody: what the link takes, what routers say about it (RFC 1191), for whom it
+//! counts, and for how long.
 
 use core::net::{IpAddr, SocketAddr};
 
 use super::Stack;
+use crate::config::ConfigError;
 use crate::counters::DropReason;
 use crate::data::Data;
 use crate::events::{ConnId, DatagramError, Input, SegmentEvents};
@@ -17,6 +18,27 @@ use crate::wire::ipv4::Protocol;
 const MIN_PATH_MTU: u16 = 576;
 
 impl<D: Data> Stack<D> {
+    /// The link takes IP packets of `mtu` bytes from now on ([`Config::mtu`]), as a DHCP server says (RFC 2132 5.1). Handshakes
+    /// announce it, and connections that there are send no larger ones.
+    pub fn set_mtu(&mut self, now: Instant, mtu: u16) -> Result<(), ConfigError> {
+        let before = core::mem::replace(&mut self.config.mtu, mtu);
+        if let Err(error) = self.config.check_mtu() {
+            self.config.mtu = before;
+            return Err(error);
+        }
+        if let Some(interface) = &mut self.resolver.ipv6 {
+            interface.link_mtu_changed(before, mtu);
+        }
+        for index in 0..self.table.places() {
+            let Some((_, connection)) = self.table.at(index) else { continue };
+            let peer = connection.template.peer();
+            let narrower = self.resolver.narrower_mtu(&self.config, peer, self.path_mtus.proven(peer, now));
+            connection.agreed.set_path_mtu(Some(narrower.unwrap_or(mtu)));
+            connection.send.mss = connection.agreed.send_mss();
+        }
+        Ok(())
+    }
+
     /// RFC 1191 6.3, believed only if it quotes what is on its way (RFC 5927 7.2), or at least a port that is bound.
     pub(super) fn path_mtu_reduced<'f>(
         &mut self,

@@ -17,6 +17,7 @@ mod icmp;
 mod ipv6;
 mod link;
 mod many;
+mod mtu;
 mod ndisc;
 mod rack;
 mod reassembly;

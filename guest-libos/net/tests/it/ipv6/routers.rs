@@ -295,3 +295,22 @@ fn redirect_is_ignored() {
     host.input(&frame_from(ROUTER_MAC, &ip, &bytes)).assert_nothing();
     assert_eq!(host.stack.counters().dropped_unsupported, before + 1);
 }
+
+#[test]
+fn packets_keep_to_what_a_router_says_of_the_link_or_the_link_itself_whichever_is_less() {
+    let mut host = listening();
+    let largest = |host: &StaticHost| host.stack.max_datagram_bytes(host.now, FAR) + 48;
+    for mtu in [1_400, 1_500] {
+        host.stack.set_mtu(host.now, mtu).unwrap();
+        assert_eq!(largest(&host), usize::from(mtu));
+    }
+    host.input(&Advert { mtu: 1_450, ..advert() }.frame()).assert_nothing();
+    assert_eq!(largest(&host), 1_450);
+    for (mtu, expected) in [(1_480, 1_450), (1_300, 1_300)] {
+        host.stack.set_mtu(host.now, mtu).unwrap();
+        assert_eq!(largest(&host), expected);
+    }
+    // More than the link takes is not believed.
+    host.input(&Advert { mtu: 1_301, ..advert() }.frame()).assert_nothing();
+    assert_eq!(largest(&host), 1_300);
+}
