@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`corpus`] | a real documentation tree of more than 10,000 files |
+//! | [`dnsmasq`] | a server for names and addresses |
 //! | [`host`] | what a process uses of the host |
 //! | [`pair`] | two Cheetahs in one machine |
 //! | [`relay`] | a TCP relay on sockets, for comparison |
@@ -16,6 +17,7 @@
 //! A test wraps its body in `exovm_netns::in_namespace!`; nothing here touches the host's own network.
 
 pub mod corpus;
+pub mod dnsmasq;
 pub mod host;
 pub mod pair;
 pub mod relay;

@@ -176,7 +176,7 @@ fn server_that_is_not_there_is_told_from_one_that_refuses() {
 #[test]
 fn wrong_words_end_webswamp_with_2_and_what_to_do() {
     for (words, said) in [
-        (&["--target=http://example.org/"][..], "give the server's address"),
+        (&["--target=http://exa mple.org/"][..], "neither a name nor an address"),
         (&["--target=http://10.80.0.1/", "-c", "0"], "give a number from 1 to 16384"),
         (&[], "say whom to load"),
     ] {

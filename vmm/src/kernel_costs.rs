@@ -147,6 +147,7 @@ fn run(subject: Subject, times: u64) -> Result<((u64, u64), Option<u64>), CostEr
             backend: Box::new(NoWire),
             ipv4: abi::boot::Ipv4Config::default(),
             ipv6: abi::boot::Ipv6Config::default(),
+            name_servers: abi::boot::NameServers::default(),
             mac: [2, 0, 0, 0, 0, 1],
             mtu_bytes: 1500,
             queue_pairs: 4,

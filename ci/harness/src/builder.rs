@@ -14,7 +14,7 @@ use exovm::backend::user::User;
 use exovm::machine::{DiskSetup, Machine, MachineConfig, MachineError, NetSetup};
 use exovm::placement::IoMode;
 use exovm_image::container::Image;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,7 @@ pub struct GuestBuilder {
     ipv6: abi::boot::Ipv6Config,
     probing: u32,
     without_ipv4: bool,
+    name_servers: Vec<IpAddr>,
     disks: Vec<(PathBuf, Access)>,
     wrappers: Vec<Wrapper>,
     disk_wrappers: Vec<DiskWrapper>,
@@ -74,6 +75,7 @@ impl GuestBuilder {
             ipv6: abi::boot::Ipv6Config::default(),
             probing: abi::boot::probing::NONE,
             without_ipv4: false,
+            name_servers: Vec::new(),
             disks: Vec::new(),
             wrappers: Vec::new(),
             disk_wrappers: Vec::new(),
@@ -180,6 +182,12 @@ impl GuestBuilder {
     /// The guest on a TAP has no IPv4 address.
     pub fn without_ipv4(mut self) -> Self {
         self.without_ipv4 = true;
+        self
+    }
+
+    /// The guest asks this server for names, after those said before; three at most. None, or those of its DHCP server, if not said.
+    pub fn name_server(mut self, server: impl Into<IpAddr>) -> Self {
+        self.name_servers.push(server.into());
         self
     }
 
@@ -319,7 +327,8 @@ impl GuestBuilder {
         let net = net.map(|setup: NetSetup| {
             let backend = self.wrappers.into_iter().fold(setup.backend, |backend, wrap| wrap(backend));
             let ipv4 = abi::boot::Ipv4Config { probing: self.probing, ..setup.ipv4 };
-            NetSetup { backend, ipv4, ipv6: self.ipv6, ..setup }
+            let name_servers = abi::boot::NameServers::new(self.name_servers);
+            NetSetup { backend, ipv4, ipv6: self.ipv6, name_servers, ..setup }
         });
         let log = Log::default();
         let sink = log.clone();

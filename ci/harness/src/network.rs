@@ -32,6 +32,7 @@ impl Network {
             backend: Box::new(tap),
             ipv4: abi::boot::Ipv4Config { address, prefix_len: PREFIX_LEN.into(), ..Default::default() },
             ipv6: abi::boot::Ipv6Config::default(),
+            name_servers: abi::boot::NameServers::default(),
             mac: network.guest_mac(),
             mtu_bytes: MTU_BYTES,
             queue_pairs: QUEUE_PAIRS,

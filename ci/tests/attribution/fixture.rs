@@ -348,6 +348,7 @@ pub(crate) fn net(sink: &Arc<Sink>, cycles: u64) -> NetSetup {
         backend: Box::new(BurningWire { sink: Arc::clone(sink), cycles, frames: 0 }),
         ipv4: abi::boot::Ipv4Config::default(),
         ipv6: abi::boot::Ipv6Config::default(),
+        name_servers: abi::boot::NameServers::default(),
         mac: [2, 0, 0, 0, 0, 1],
         mtu_bytes: 1500,
         queue_pairs: 1,

@@ -91,6 +91,7 @@ fn storm(io: IoMode, environments: u32) -> (Outcome, u64) {
             backend: Box::new(wire.clone()),
             ipv4: abi::boot::Ipv4Config::default(),
             ipv6: abi::boot::Ipv6Config::default(),
+            name_servers: abi::boot::NameServers::default(),
             mac: [2, 0, 0, 0, 0, 1],
             mtu_bytes: 1500,
             queue_pairs: 4,

@@ -9,6 +9,7 @@
 
 use crate::capability::Handle;
 use crate::domain::DOMAINS;
+use core::net::{IpAddr, Ipv6Addr};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -216,6 +217,39 @@ pub mod ipv6 {
     pub const AUTOMATIC: u32 = 2;
 }
 
+/// Name servers that an environment is told of at most.
+pub const NAME_SERVERS: usize = 3;
+
+/// The servers that an environment asks for names, in turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NameServers {
+    /// Addresses in network order, IPv4's in IPv6's form (`::ffff:0:0/96`, RFC 4291 2.5.5.2); all zero: none.
+    pub addresses: [[u8; 16]; NAME_SERVERS],
+}
+
+impl NameServers {
+    /// The first of these.
+    pub fn new(servers: impl IntoIterator<Item = IpAddr>) -> Self {
+        let mut told = Self::default();
+        for (place, server) in told.addresses.iter_mut().zip(servers) {
+            *place = match server {
+                IpAddr::V4(server) => server.to_ipv6_mapped().octets(),
+                IpAddr::V6(server) => server.octets(),
+            };
+        }
+        told
+    }
+
+    /// Their addresses.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + Clone {
+        self.addresses
+            .iter()
+            .map(|&octets| Ipv6Addr::from(octets).to_canonical())
+            .filter(|server| !server.is_unspecified())
+    }
+}
+
 /// How an environment waits when it has nothing to do and is not told to take a turn.
 pub mod wake {
     /// A device's interrupt ends the halt without being delivered (KVM's "remote read" behaviour).
@@ -297,6 +331,8 @@ pub struct EnvironmentPage {
     pub ipv4: Ipv4Config,
     /// The same of IPv6.
     pub ipv6: Ipv6Config,
+    /// Whom to ask for names; none: nobody, or whom a DHCP server says.
+    pub name_servers: NameServers,
     /// Bytes of [`Self::arguments`] in use.
     pub arguments_len: u32,
     /// The image's arguments, UTF-8, separated by NUL.

@@ -12,9 +12,11 @@
 
 extern crate alloc;
 
+mod both;
 mod cache;
 mod message;
 mod resolver;
 
+pub use both::merge;
 pub use message::{Family, MAX_ADDRESSES, MAX_QUERY_BYTES};
 pub use resolver::{Config, Event, Failure, Lookup, MAX_SERVERS, Outgoing, QueryId, Resolver, StreamQuery};

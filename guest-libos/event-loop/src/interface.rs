@@ -1,9 +1,9 @@
 //! The network interface that a program runs on, as the VMM describes it.
 
 use crate::StartError;
-use abi::boot::{DEVICE_NET, Device, IPV6_ADDRESSES, address_state, ipv6, probing};
+use abi::boot::{DEVICE_NET, Device, IPV6_ADDRESSES, NameServers, address_state, ipv6, probing};
 use alloc::vec::Vec;
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use exos_net::{Config, Ipv6Config, MacAddress, OnConflict, Probing, TxChecksum};
 use exos_runtime::pages;
 
@@ -34,6 +34,7 @@ pub struct Interface {
     pub gateway: Option<Ipv4Addr>,
     /// Its IPv6 addresses, as the VMM tells them.
     ipv6: abi::boot::Ipv6Config,
+    name_servers: NameServers,
     asks_dhcp: bool,
     /// A value of [`probing`].
     probing: u32,
@@ -54,6 +55,16 @@ impl Interface {
     /// Whether a DHCP server is to be asked for its address.
     pub fn asks_dhcp(&self) -> bool {
         self.asks_dhcp
+    }
+
+    /// The largest IP packet that the device takes.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.device.mtu_bytes as u16
+    }
+
+    /// Whom the user has said to ask for names.
+    pub fn name_servers(&self) -> impl Iterator<Item = IpAddr> + Clone {
+        self.name_servers.iter()
     }
 
     /// Whether it has IPv6.
@@ -97,6 +108,7 @@ impl Interface {
             prefix_len: ipv4.prefix_len as u8,
             gateway: Some(Ipv4Addr::from(ipv4.gateway)).filter(|gateway| !gateway.is_unspecified()),
             ipv6: environment.ipv6,
+            name_servers: environment.name_servers,
             asks_dhcp: ipv4.dhcp != 0,
             probing: ipv4.probing,
             // The first environment has the root of the flows.
@@ -121,7 +133,7 @@ impl Interface {
         config.ipv6 = self.has_ipv6().then(|| self.ipv6_config());
         // Of several environments only the first may send what is about all of them.
         config.group_reports = self.hears_all;
-        config.mtu = self.device.mtu_bytes as u16;
+        config.mtu = self.mtu();
         config.max_connections = max_connections;
         config.max_buffered_bytes = (pages::heap_bytes() / BUFFERED_SHARE) as usize;
         config.tx_checksum = TxChecksum::Offload;

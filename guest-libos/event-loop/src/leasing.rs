@@ -3,25 +3,24 @@
 
 use crate::Interface;
 use crate::random::Random;
-use alloc::boxed::Box;
+use crate::unsent::Unsent;
 use alloc::string::String;
 use core::net::Ipv4Addr;
 use core::sync::atomic::Ordering;
 use exos_dhcp::{CLIENT_PORT, Client, Event, Lease, Outgoing};
-use exos_net::{BindError, ConflictOutcome, Data, Duration, Instant, SendDatagramError, Stack, Transmit};
+use exos_net::{BindError, ConflictOutcome, Data, Instant, Stack, Transmit};
 use exos_runtime::pages;
-
-/// A message whose next hop was just asked for its Ethernet address is tried again so soon, and so often.
-const UNSENT_WAIT: Duration = Duration::from_millis(50);
-const UNSENT_TRIES: u8 = 20;
 
 /// A client of DHCP servers, and what the machine knows of its address.
 #[derive(Debug)]
 pub(crate) struct Leasing {
     client: Client,
     random: Random,
-    /// A message that could not leave, when to try again, and how often that will be done.
-    unsent: Option<(Box<Outgoing>, Instant, u8)>,
+    unsent: Unsent,
+    /// What the device takes.
+    device_mtu: u16,
+    /// Name servers of a lease that nobody has been told of.
+    name_servers: Option<[Option<Ipv4Addr>; 2]>,
     /// The address that the VMM was told.
     told: Option<Ipv4Addr>,
 }
@@ -30,7 +29,9 @@ impl Leasing {
     /// Begins with the first [`Self::work`].
     pub(crate) fn new(interface: &Interface) -> Self {
         let config = exos_dhcp::Config { mac: interface.mac, host_name: String::new(), remembered: None };
-        Self { client: Client::new(config), random: Random::new(interface), unsent: None, told: None }
+        let (random, unsent) = (Random::new(interface), Unsent::default());
+        let device_mtu = interface.mtu();
+        Self { client: Client::new(config), random, unsent, device_mtu, name_servers: None, told: None }
     }
 
     /// Has the stack take what servers send.
@@ -53,17 +54,11 @@ impl Leasing {
                 self.client.decline(now);
             }
         }
-        if let Some((message, at, tries)) = self.unsent.take() {
-            if at <= now {
-                self.send(now, message, tries, stack, tx);
-            } else {
-                self.unsent = Some((message, at, tries));
-            }
-        }
-        while let Some(event) = self.client.poll(now, self.random.next()) {
+        self.unsent.retry(now, stack, tx);
+        while let Some(event) = self.client.poll(now, self.random.next() as u32) {
             match event {
-                Event::Send(message) => self.send(now, message, UNSENT_TRIES, stack, tx),
-                Event::Leased(lease) => use_lease(now, &lease, stack),
+                Event::Send(message) => self.send(now, &message, stack, tx),
+                Event::Leased(lease) => self.use_lease(now, &lease, stack),
                 Event::Lost => stack.remove_address(),
             }
         }
@@ -73,20 +68,42 @@ impl Leasing {
         }
     }
 
-    /// What cannot leave for want of an Ethernet address, or of room, leaves a little later; nothing else is repeated here.
     fn send<D: Data, T: Transmit<D>>(
         &mut self,
         now: Instant,
-        message: Box<Outgoing>,
-        tries: u8,
+        message: &Outgoing,
         stack: &mut Stack<D>,
         tx: &mut T,
     ) {
-        let sent = stack.send_udp_bytes(now, CLIENT_PORT, message.to.into(), message.bytes(), tx);
-        let again = matches!(sent, Err(SendDatagramError::Unresolved | SendDatagramError::Full));
-        if again && tries > 0 {
-            self.unsent = Some((message, now + UNSENT_WAIT, tries - 1));
+        // What does not leave is asked again, as what is lost.
+        let _ = self.unsent.send(now, CLIENT_PORT, message.to.into(), message.bytes(), stack, tx);
+    }
+
+    fn use_lease<D: Data>(&mut self, now: Instant, lease: &Lease, stack: &mut Stack<D>) {
+        self.name_servers = Some(lease.dns_servers);
+        self.use_mtu(now, lease, stack);
+        if let Err(error) = stack.set_address(now, lease.address, lease.prefix_len, lease.gateway) {
+            log::error!("DHCP: {} leased us {}: {error}", lease.server, lease.address);
         }
+    }
+
+    /// What the link takes (RFC 2132 5.1): what the lease says, if the device takes that as well, else what the device takes.
+    fn use_mtu<D: Data>(&self, now: Instant, lease: &Lease, stack: &mut Stack<D>) {
+        let mtu = lease.mtu.filter(|&mtu| mtu <= self.device_mtu).unwrap_or(self.device_mtu);
+        if mtu == stack.config().mtu {
+            return;
+        }
+        match stack.set_mtu(now, mtu) {
+            Ok(()) => log::info!("DHCP: packets are {mtu} bytes at most"),
+            Err(error) => {
+                log::warn!("DHCP: {} says an MTU of {mtu}, which is not used: {error}", lease.server)
+            }
+        }
+    }
+
+    /// The servers that are to be asked for names, if a lease has said so since the last time.
+    pub(crate) fn take_name_servers(&mut self) -> Option<impl Iterator<Item = Ipv4Addr>> {
+        self.name_servers.take().map(|servers| servers.into_iter().flatten())
     }
 
     /// The address in use is another one now, or none.
@@ -106,13 +123,6 @@ impl Leasing {
 
     /// When [`Self::work`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let unsent_at = self.unsent.as_ref().map(|&(_, at, _)| at);
-        [unsent_at, self.client.next_deadline()].into_iter().flatten().min()
-    }
-}
-
-fn use_lease<D: Data>(now: Instant, lease: &Lease, stack: &mut Stack<D>) {
-    if let Err(error) = stack.set_address(now, lease.address, lease.prefix_len, lease.gateway) {
-        log::error!("DHCP: {} leased us {}: {error}", lease.server, lease.address);
+        [self.unsent.next_deadline(), self.client.next_deadline()].into_iter().flatten().min()
     }
 }

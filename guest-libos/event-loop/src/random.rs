@@ -1,22 +1,29 @@
-//! Numbers for what should not be guessed by accident: transaction numbers, and waits that spread. They are no secrets.
+//! Numbers that nobody outside can guess, for what strangers must not forge an answer to: a keyed hash of a counter and the clock.
+//! The key is the interface's secret, fresh at every boot.
 
 use crate::Interface;
+use core::hash::Hasher;
 use exos_runtime::clock;
+use siphasher::sip::SipHasher24;
 
-/// SplitMix64 (Steele, Lea and Flood 2014), seeded by the boot's random bytes and the clock.
+/// Makes random numbers.
 #[derive(Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random {
+    secret: [u8; 16],
+    count: u64,
+}
 
 impl Random {
     pub(crate) fn new(interface: &Interface) -> Self {
-        let seed = interface.secret.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        Self(seed.rotate_left(32) ^ clock::tsc())
+        Self { secret: interface.secret, count: 0 }
     }
 
-    pub(crate) fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) as u32
+    pub(crate) fn next(&mut self) -> u64 {
+        self.count += 1;
+        let mut hasher = SipHasher24::new_with_key(&self.secret);
+        hasher.write(b"event loop");
+        hasher.write_u64(self.count);
+        hasher.write_u64(clock::tsc());
+        hasher.finish()
     }
 }

@@ -1,9 +1,11 @@
 //! What a service is to the loop, and what the loop lets it do.
 
+use crate::NameFailure;
 use crate::disk::Disk;
 use abi::statistics::StatisticsArea;
+use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use exos_net::{
     ConnId, ConnectError, ControlFrame, Counters, Data, End, Instant, SendError, Stack, StaleConnection,
 };
@@ -17,6 +19,9 @@ pub trait Service {
     /// Name in the prompt of the console that the loop opens for this service on the host channel (`exovm console`); `None`:
     /// it opens none.
     const CONSOLE: Option<&'static str> = None;
+
+    /// Whether the service asks for names ([`Io::resolve`]).
+    const ASKS_NAMES: bool = false;
 
     /// Gives each of the service's own counters with its name, for whoever asks at the console.
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
@@ -61,6 +66,12 @@ pub trait Service {
         let _ = io;
     }
 
+    /// What came of the name that was asked for last: its first address, of IPv6 if it has one of either family
+    /// ([`exos_dns::merge`]), or why it has none.
+    fn resolved(&mut self, io: &mut Io<'_, Self::Data>, result: Result<IpAddr, NameFailure>) {
+        let _ = (io, result);
+    }
+
     /// Memory of the heap is asked back, from an address on, with `frames` frames of [`exos_runtime::heap::FRAME_BYTES`] left before
     /// it: lets go of what it has there and can do without. Called again until nothing is left.
     fn give_up(&mut self, start_va: usize, frames: usize) {
@@ -87,13 +98,15 @@ pub(crate) struct Asked {
     pub(crate) connected: Vec<ConnId>,
     /// Last frames of connections that it aborted.
     pub(crate) resets: Vec<ControlFrame<'static>>,
+    /// A name that is to be asked for.
+    pub(crate) name: Option<String>,
     /// Somebody wants the machine to end.
     pub(crate) quit: bool,
 }
 
 impl Asked {
     pub(crate) fn new() -> Self {
-        Self { resumed: Vec::new(), connected: Vec::new(), resets: Vec::new(), quit: false }
+        Self { resumed: Vec::new(), connected: Vec::new(), resets: Vec::new(), name: None, quit: false }
     }
 }
 
@@ -154,6 +167,12 @@ impl<'a, D: Data> Io<'a, D> {
         let connection = self.stack.connect(self.now(), remote)?;
         self.asked.connected.push(connection);
         Ok(connection)
+    }
+
+    /// Asks name servers for the addresses of a name, those of the families that we have an address of. [`Service::resolved`] says
+    /// what came of it, where [`Service::ASKS_NAMES`]. One name is asked for at a time; the one before is given up.
+    pub fn resolve(&mut self, name: &str) {
+        self.asked.name = Some(name.into());
     }
 
     /// What the stack has seen and done.

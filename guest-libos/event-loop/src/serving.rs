@@ -6,6 +6,7 @@ use crate::aside::Aside;
 use crate::connection::{offer_kept, output, segment, send_control};
 use crate::disk::Disk;
 use crate::leasing::Leasing;
+use crate::names::Names;
 use crate::service::{Asked, Io, Resumed, Service};
 use crate::tenant::{Devices, Moment, Tenant, meta};
 use crate::transmit::{Held, Sender};
@@ -49,6 +50,8 @@ pub(crate) struct Serving<'s, S: Service> {
     gateway: Option<Gateway<'s>>,
     /// Where the address comes from, if nobody has set it.
     leasing: Option<Leasing>,
+    /// Whom the service asks for names, if it does.
+    names: Option<Names>,
     /// What the machine knows of IPv6 addresses.
     told: Told,
     /// There is an address, or was one, and no other is about to be there.
@@ -87,6 +90,7 @@ impl<'s, S: Service> Serving<'s, S> {
             port,
             gateway: None,
             leasing,
+            names: S::ASKS_NAMES.then(|| Names::new(interface)),
             told: Told::default(),
             is_ready,
             is_without_address: false,
@@ -185,7 +189,24 @@ impl<'s, S: Service> Serving<'s, S> {
         let now = devices.now();
         if let Some(leasing) = &mut self.leasing {
             leasing.work(now, &mut self.stack, &mut Sender(devices.transmit));
+            if let (Some(names), Some(servers)) = (&mut self.names, leasing.take_name_servers()) {
+                names.leased(servers);
+            }
         }
+    }
+
+    /// Asks for the name that the service wants, and says what came of it.
+    fn look_after_names(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
+        let Some(names) = &mut self.names else { return };
+        let now = devices.now();
+        if let Some(name) = self.asked.name.take() {
+            names.begin(now, &name, &self.stack);
+        }
+        let Some(result) = names.work(now, &mut self.stack, &mut Sender(devices.transmit)) else { return };
+        let disk = devices.disk.as_deref_mut();
+        let unix_seconds = clock::unix_seconds();
+        let mut io = Io::new(&mut self.stack, disk, &mut self.asked, devices.scale, unix_seconds);
+        self.service.resolved(&mut io, result);
     }
 
     /// Tells of addresses that came or went. Whoever waits for them goes on when all are there that will be soon.
@@ -265,11 +286,24 @@ impl<S: Service> Tenant for Serving<'_, S> {
         match input {
             Input::Datagram(datagram) => {
                 // No service binds UDP ports.
+                let port = datagram.to.port();
                 if let Some(leasing) = &mut self.leasing {
-                    leasing.receive(now, datagram.to.port(), &datagram.payload);
+                    leasing.receive(now, port, &datagram.payload);
+                }
+                if S::ASKS_NAMES
+                    && let Some(names) = &mut self.names
+                {
+                    names.receive(now, datagram.from, port, &datagram.payload);
                 }
             }
-            Input::Nothing | Input::DatagramError(_) => {}
+            Input::DatagramError(error) => {
+                if S::ASKS_NAMES
+                    && let Some(names) = &mut self.names
+                {
+                    names.unreachable(error.port);
+                }
+            }
+            Input::Nothing => {}
             Input::Reply(reply) => {
                 // A lost ARP or ICMP answer is asked for again.
                 let _ = exos_net::Transmit::<S::Data>::transmit_control(&mut sender, &reply);
@@ -300,6 +334,9 @@ impl<S: Service> Tenant for Serving<'_, S> {
         }
         self.round(devices);
         self.expire(devices);
+        if S::ASKS_NAMES {
+            self.look_after_names(devices);
+        }
         self.transmit(devices);
         if self.leasing.is_some() {
             self.look_after_lease(devices);
@@ -314,7 +351,8 @@ impl<S: Service> Tenant for Serving<'_, S> {
             return Some(Instant::ZERO);
         }
         let lease_at = self.leasing.as_ref().and_then(Leasing::next_deadline);
-        [self.stack.next_deadline(), self.service_deadline(), lease_at].into_iter().flatten().min()
+        let names_at = self.names.as_ref().filter(|_| S::ASKS_NAMES).and_then(Names::next_deadline);
+        [self.stack.next_deadline(), self.service_deadline(), lease_at, names_at].into_iter().flatten().min()
     }
 
     fn is_ready(&self) -> bool {

@@ -75,6 +75,7 @@ where
     let mut config = interface.stack_config(limits.max_connections)?;
     config.idle_timeout = limits.idle_timeout;
     let endpoint = Endpoint::new(config, tenant::now(Scale::new())).map_err(StartError::Stack)?;
+    endpoint.sockets().set_name_servers(interface.name_servers());
     let output = Rc::new(RefCell::new(None));
     let main = main(endpoint.sockets(), endpoint.spawner());
     endpoint.spawner().spawn({

@@ -4,9 +4,8 @@ mod target;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt::{self, Write};
-use core::net::IpAddr;
-pub use target::{Target, TargetError};
+use core::fmt;
+pub use target::{Host, Target, TargetError};
 
 /// Connections at a time, at most.
 pub const MAX_CONNECTIONS: u32 = 16_384;
@@ -185,17 +184,11 @@ impl Plan {
 
     /// The bytes of every request (RFC 9112 3).
     pub fn request(&self) -> Vec<u8> {
-        let mut text = String::new();
-        let Target { address, path } = &self.target;
+        let mut text = String::from("GET ");
+        text.push_str(&self.target.path);
+        text.push_str(" HTTP/1.1\r\nHost: ");
         // A string takes everything.
-        // An IPv6 address stands in brackets (RFC 9110 7.2), with a port or without.
-        let _ = match address.ip() {
-            IpAddr::V4(ip) => write!(text, "GET {path} HTTP/1.1\r\nHost: {ip}"),
-            IpAddr::V6(ip) => write!(text, "GET {path} HTTP/1.1\r\nHost: [{ip}]"),
-        };
-        if address.port() != target::DEFAULT_PORT {
-            let _ = write!(text, ":{}", address.port());
-        }
+        let _ = self.target.write_authority(&mut text);
         text.push_str("\r\nUser-Agent: webswamp\r\n");
         if self.reuse == Reuse::Close {
             text.push_str("Connection: close\r\n");

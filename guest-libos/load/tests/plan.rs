@@ -1,6 +1,6 @@
 //! The words of a command line.
 
-use exos_load::plan::{MAX_CONNECTIONS, Output, Reuse, TargetError};
+use exos_load::plan::{Host, MAX_CONNECTIONS, Output, Reuse, TargetError};
 use exos_load::{Plan, PlanError};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -13,7 +13,7 @@ fn plan(words: &str) -> Result<Plan, PlanError> {
 fn words_make_a_plan() {
     let good =
         plan("--target http://10.0.0.2:8080/a?b=c -c 64 -d 1500ms -n 7 --close --timeout=2s --json").unwrap();
-    assert_eq!(good.target.address, "10.0.0.2:8080".parse().unwrap());
+    assert_eq!((&good.target.host, good.target.port), (&Host::Address("10.0.0.2".parse().unwrap()), 8080));
     assert_eq!((good.target.path.as_str(), good.connections, good.requests), ("/a?b=c", 64, Some(7)));
     assert_eq!((good.duration_ns, good.timeout_ns), (Some(SECOND_NS * 3 / 2), 2 * SECOND_NS));
     assert_eq!((good.reuse, good.output), (Reuse::Close, Output::Json));
@@ -56,6 +56,42 @@ fn request_is_what_a_server_expects() {
 }
 
 #[test]
+fn server_can_be_named_and_the_request_names_it_as_it_was() {
+    let longest = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
+    for name in ["www.example.org", "Shop", "a-b.3com.test.", "_http.test", "xn--bcher-kva.test", &longest] {
+        let named = plan(&format!("--target http://{name}:8080/a")).unwrap();
+        assert_eq!((&named.target.host, named.target.port), (&Host::Name(name.to_owned()), 8080));
+        let request = String::from_utf8(named.request()).unwrap();
+        assert!(request.starts_with(&format!("GET /a HTTP/1.1\r\nHost: {name}:8080\r\n")), "{request}");
+        assert_eq!(named.target.to_string(), format!("http://{name}:8080/a"));
+    }
+    assert!(
+        plan("--target http://x.test").unwrap().request().starts_with(b"GET / HTTP/1.1\r\nHost: x.test\r\n")
+    );
+    let (label, name) =
+        ("a".repeat(64), ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(62)].join("."));
+    for host in [
+        "a..b",
+        ".",
+        ".a",
+        "a b",
+        "-a.test",
+        "a-.test",
+        "bücher.test",
+        "1.2.3",
+        "10.0.0.2.3",
+        "a.test.7",
+        &label,
+        &name,
+    ] {
+        let url = format!("http://{host}/");
+        let words = ["--target", url.as_str()];
+        let error = Plan::from_words(words.into_iter()).expect_err(host);
+        assert_eq!(error, PlanError::Target(url.clone(), TargetError::Host));
+    }
+}
+
+#[test]
 fn wrong_targets_say_what_is_wrong() {
     for (url, error) in [
         ("https://10.0.0.2/", TargetError::Scheme),
@@ -63,7 +99,6 @@ fn wrong_targets_say_what_is_wrong() {
         ("http:/", TargetError::Scheme),
         ("äöü://10.0.0.2", TargetError::Scheme),
         ("http://", TargetError::Host),
-        ("http://example.org/", TargetError::Host),
         ("http://[::1]/", TargetError::NotUnicast),
         ("http://[::]/", TargetError::NotUnicast),
         ("http://[ff02::1]/", TargetError::NotUnicast),
@@ -77,6 +112,7 @@ fn wrong_targets_say_what_is_wrong() {
         ("http://[fe80::1%25tap0]/", TargetError::Zone),
         ("http://user@10.0.0.2/", TargetError::Host),
         ("http://10.0.0/", TargetError::Host),
+        ("http://example.org:/", TargetError::Port),
         ("http://0.0.0.0/", TargetError::NotUnicast),
         ("http://224.0.0.1/", TargetError::NotUnicast),
         ("http://255.255.255.255/", TargetError::NotUnicast),

@@ -31,7 +31,7 @@ fn text_says_all_in_numbers_for_people() {
         assert_eq!(
             lines,
             [
-                "http://10.0.0.2:80/\"x\\: 64 connections, kept alive, 2.00 s",
+                "http://10.0.0.2/\"x\\: 64 connections, kept alive, 2.00 s",
                 "  answered    1,000: 500 requests/s",
                 "  received    123 kB: 61.7 kB/s",
                 "  latency     min 1.00 us, 50 % 501 us, 90 % 901 us, 99 % 991 us, 99.9 % 999 us, max 1.00 ms",
@@ -50,7 +50,7 @@ fn json_is_one_line_with_everything() {
         report.write_json(&mut json).unwrap();
         let report: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert!(!json.contains('\n'));
-        assert_eq!(report["target"], "http://10.0.0.2:80/\"x\\");
+        assert_eq!(report["target"], "http://10.0.0.2/\"x\\");
         assert_eq!(report["requests_per_second"], 500.0);
         assert_eq!(report["keep_alive"], true);
         for (name, value) in

@@ -92,28 +92,22 @@ impl Sockets {
     /// gives it up.
     pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Error> {
         let has = |family| self.state().link.has_family(family == Family::V6);
-        let one = async |family| if has(family) { self.lookup(name, family).await } else { Ok(Vec::new()) };
-        let (v6, v4) = join(pin!(one(Family::V6)), pin!(one(Family::V4))).await;
-        match (v6, v4) {
-            (Ok(v6), Ok(v4)) if v6.is_empty() && v4.is_empty() => Err(Error::Unreachable),
-            (Ok(mut addresses), Ok(v4)) => {
-                addresses.extend(v4);
-                Ok(addresses)
-            }
-            (Ok(addresses), Err(_)) | (Err(_), Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
-            // That there are no addresses of one family says less than what was wrong with the other.
-            (Err(Error::Name(Failure::NoAddress)), Err(error)) | (Err(error), _) | (_, Err(error)) => {
-                Err(error)
-            }
-        }
+        let one = async |family| if has(family) { self.ask(name, family).await } else { Ok(Vec::new()) };
+        let (ipv6, ipv4) = join(pin!(one(Family::V6)), pin!(one(Family::V4))).await;
+        let addresses = exos_dns::merge(ipv6, ipv4).map_err(Error::Name)?;
+        if addresses.is_empty() { Err(Error::Unreachable) } else { Ok(addresses) }
     }
 
     /// The addresses of one family.
     pub async fn lookup(&self, name: &str, family: Family) -> Result<Vec<IpAddr>, Error> {
+        self.ask(name, family).await.map_err(Error::Name)
+    }
+
+    async fn ask(&self, name: &str, family: Family) -> Result<Vec<IpAddr>, Failure> {
         let id = {
             let mut state = self.state();
             let now = state.now;
-            match state.names.resolver.lookup(now, name, family).map_err(Error::Name)? {
+            match state.names.resolver.lookup(now, name, family)? {
                 Lookup::Known(addresses) => return Ok(addresses),
                 Lookup::Asked(id) => id,
             }
@@ -122,7 +116,7 @@ impl Sockets {
         let query = Query { sockets: self, id };
         loop {
             match query.news().await {
-                News::Done(result) => return result.map_err(Error::Name),
+                News::Done(result) => return result,
                 News::Stream(stream) => query.ask_over_stream(&stream).await,
             }
         }

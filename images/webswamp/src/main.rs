@@ -45,6 +45,10 @@ fn main() -> u32 {
         log::error!("webswamp: {error}");
         return BAD;
     }
+    if let Some(failure) = swamp.failure() {
+        log::error!("webswamp: {}: {failure}", swamp.report().plan.target);
+        return BAD;
+    }
     let report = swamp.report();
     match output {
         Output::Text => report.write_lines(|line| say!("{line}")),

@@ -1,9 +1,10 @@
 //! The generator as a service of the event loop.
 
 use alloc::boxed::Box;
-use core::net::SocketAddr;
-use exos_event_loop::{Io, Service};
-use exos_load::plan::Output;
+use alloc::string::String;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use exos_event_loop::{Io, NameFailure, Service};
+use exos_load::plan::{Host, Output};
 use exos_load::{Ended, Generator, Network, NotConnected, Packets, Plan, Report};
 use exos_net::{ConnId, ConnectError, Counters, End, Instant};
 use exos_runtime::clock::{self, Scale};
@@ -12,9 +13,23 @@ use exos_runtime::say;
 /// All requests are the same bytes.
 type Request = &'static [u8];
 
+/// How far it is known where the server is.
+enum Lookup {
+    /// Name servers are to be asked for this name.
+    Wanted(String),
+    /// They have been.
+    Awaited,
+    /// It is known.
+    Done,
+    /// They do not know.
+    Failed(NameFailure),
+}
+
 pub(crate) struct Swamp {
     generator: Generator<ConnId>,
     request: Request,
+    lookup: Lookup,
+    /// No host's address until it is known.
     remote: SocketAddr,
     output: Output,
     packets: Packets,
@@ -23,10 +38,15 @@ pub(crate) struct Swamp {
 
 impl Swamp {
     pub(crate) fn new(plan: Plan, places: u32) -> Self {
+        let (ip, lookup) = match &plan.target.host {
+            Host::Address(ip) => (*ip, Lookup::Done),
+            Host::Name(name) => (Ipv4Addr::UNSPECIFIED.into(), Lookup::Wanted(name.clone())),
+        };
         Self {
             // The one request of the whole run.
             request: Box::leak(plan.request().into_boxed_slice()),
-            remote: plan.target.address,
+            lookup,
+            remote: SocketAddr::new(ip, plan.target.port),
             output: plan.output,
             generator: Generator::new(plan, places as usize),
             packets: Packets::default(),
@@ -36,6 +56,11 @@ impl Swamp {
 
     pub(crate) fn report(&self) -> Report<'_> {
         self.generator.report(self.packets)
+    }
+
+    /// Why nobody was asked, if the server's name has no address.
+    pub(crate) fn failure(&self) -> Option<NameFailure> {
+        if let Lookup::Failed(failure) = self.lookup { Some(failure) } else { None }
     }
 
     fn now_ns(&self) -> u64 {
@@ -51,6 +76,7 @@ impl Service for Swamp {
     type Data = Request;
 
     const CONSOLE: Option<&'static str> = Some("webswamp");
+    const ASKS_NAMES: bool = true;
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
         let report = self.report();
@@ -89,10 +115,35 @@ impl Service for Swamp {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.generator.next_deadline_ns().map(Instant::from_nanos)
+        match self.lookup {
+            Lookup::Done => self.generator.next_deadline_ns().map(Instant::from_nanos),
+            Lookup::Wanted(_) => Some(Instant::ZERO),
+            Lookup::Awaited | Lookup::Failed(_) => None,
+        }
+    }
+
+    fn resolved(&mut self, io: &mut Io<'_, Request>, result: Result<IpAddr, NameFailure>) {
+        match result {
+            Ok(ip) => {
+                self.remote.set_ip(ip);
+                if self.output == Output::Text {
+                    say!("the server is at {}", self.remote);
+                }
+                self.lookup = Lookup::Done;
+            }
+            Err(failure) => {
+                self.lookup = Lookup::Failed(failure);
+                io.quit();
+            }
+        }
     }
 
     fn expired(&mut self, io: &mut Io<'_, Request>) {
+        if let Lookup::Wanted(name) = &self.lookup {
+            io.resolve(name);
+            self.lookup = Lookup::Awaited;
+            return;
+        }
         let now_ns = io.now().as_nanos();
         let mut network = self.network(io);
         self.generator.expired(&mut network, now_ns);

@@ -1,5 +1,6 @@
 //! `--net`: what the guest's interface is connected to, and which address the guest gets.
 
+mod dns;
 mod ipv6;
 mod reach;
 
@@ -10,6 +11,7 @@ use crate::backend::tap::{Tap, TapError};
 use crate::backend::user::User;
 use crate::machine::{NetSetup, QUEUE_PAIRS};
 use abi::boot::{Ipv4Config, probing};
+use dns::{DnsArgument, Families};
 use exovm_netns::Interface;
 use exovm_user_net::{GATEWAY_ADDRESS, GUEST_ADDRESS, GUEST_MAC, Outbound, Publish};
 use ipv6::{Ipv6Argument, MTU_BYTES_MIN};
@@ -32,6 +34,7 @@ pub(super) struct NetArgument {
     /// The link is asked about the address before it is used.
     probe: bool,
     ipv6: Ipv6Argument,
+    dns: DnsArgument,
     mac: Option<[u8; 6]>,
     /// Of the user network: what the guest may reach.
     outbound: Outbound,
@@ -85,6 +88,7 @@ impl FromStr for NetArgument {
             gateway: None,
             probe: false,
             ipv6: Ipv6Argument::default(),
+            dns: DnsArgument::default(),
             mac: None,
             outbound: Outbound::Refused,
             host_ports: Vec::new(),
@@ -98,6 +102,7 @@ impl FromStr for NetArgument {
                 "ip" => argument.ipv4 = parse_ipv4(value)?,
                 "ip6" => argument.ipv6.add(value)?,
                 "gw6" => argument.ipv6.set_gateway(value)?,
+                "dns" => argument.dns.add(value)?,
                 "probe" if part == key => argument.probe = true,
                 "gw" => {
                     argument.gateway =
@@ -111,11 +116,13 @@ impl FromStr for NetArgument {
                     argument.host_ports.push(parse_host_port(value)?);
                 }
                 _ if argument.kind == Kind::User => {
-                    return Err(format!("{part:?} is none of outbound, allow-host=PORT, mac=MAC"));
+                    return Err(format!(
+                        "{part:?} is none of outbound, allow-host=PORT, dns=ADDRESS, mac=MAC"
+                    ));
                 }
                 _ => {
                     return Err(format!(
-                        "{part:?} is none of ip=ADDRESS/BITS, gw=ADDRESS, ip6=ADDRESS/BITS, gw6=ADDRESS, probe, mac=MAC"
+                        "{part:?} is none of ip=ADDRESS/BITS, gw=ADDRESS, ip6=ADDRESS/BITS, gw6=ADDRESS, dns=ADDRESS, probe, mac=MAC"
                     ));
                 }
             }
@@ -129,6 +136,7 @@ impl NetArgument {
     /// Whether the parts go together.
     fn check(&self) -> Result<(), String> {
         self.ipv6.check()?;
+        self.dns.check(Families { ipv4: self.ipv4 != Ipv4Origin::None, ipv6: self.ipv6.is_on() })?;
         let says_gateway = self.gateway.is_some();
         match self.ipv4 {
             Ipv4Origin::Dhcp if says_gateway => {
@@ -261,7 +269,9 @@ impl NetArgument {
         let ipv4_address = address.map(|(address, _)| address);
         let reach = Reach::Tap { name: tap.name().to_owned(), ipv4: ipv4_address };
         let ipv6 = self.ipv6.config();
-        let setup = NetSetup { backend: Box::new(tap), ipv4, ipv6, mac, mtu_bytes, queue_pairs: QUEUE_PAIRS };
+        let name_servers = self.dns.servers(None);
+        let backend = Box::new(tap);
+        let setup = NetSetup { backend, ipv4, ipv6, name_servers, mac, mtu_bytes, queue_pairs: QUEUE_PAIRS };
         Ok(Some(OpenNet { setup, host, reach }))
     }
 
@@ -276,7 +286,9 @@ impl NetArgument {
             ..exovm_user_net::Config::default()
         })?;
         let published = user.published().to_vec();
-        let setup = NetSetup::user(user, mac);
+        // The gateway asks the host's own resolver, for guests that may go out.
+        let resolver = (self.outbound == Outbound::Allowed).then_some(GATEWAY_ADDRESS);
+        let setup = NetSetup { name_servers: self.dns.servers(resolver), ..NetSetup::user(user, mac) };
         Ok(OpenNet { setup, host: None, reach: Reach::Ports(published) })
     }
 }

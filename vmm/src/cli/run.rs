@@ -73,6 +73,13 @@ The tap (--net tap=NAME)
   finds no router). Several environments share all of these addresses, each with a
   port of its own. ip=none leaves IPv4 out.
 
+  dns= says whom the guest asks for names; given up to three times, they are asked
+  in turn. Without it a guest with ip=dhcp asks the servers that its lease says,
+  and one with user,outbound the host's; others know none.
+
+  exovm run webswamp --net tap=tap0,gw=10.80.0.1,dns=10.80.0.1 \\
+      --target http://www.example.org/
+
   sudo ip addr add 2001:db8::1/64 dev tap0
   exovm run cheetah --docroot ./site --net tap=tap0,ip6=2001:db8::2/64
   curl 'http://[2001:db8::2]/'
@@ -175,8 +182,8 @@ pub(super) struct RunArguments {
     /// With --environments, once for all of them or once for each.
     #[arg(long, value_name = "DIR")]
     docroot: Vec<PathBuf>,
-    /// Network: user[,outbound][,allow-host=PORT][,mac=MAC], tap=NAME[,ip=ADDRESS/BITS|,ip=dhcp|,ip=none][,gw=ADDRESS]
-    /// [,ip6=ADDRESS/BITS][,ip6=auto][,gw6=ADDRESS][,probe][,mac=MAC], tap=auto[,...] or none.
+    /// Network: user[,outbound][,allow-host=PORT][,dns=ADDRESS][,mac=MAC], tap=NAME[,ip=ADDRESS/BITS|,ip=dhcp|,ip=none][,gw=ADDRESS]
+    /// [,ip6=ADDRESS/BITS][,ip6=auto][,gw6=ADDRESS][,dns=ADDRESS][,probe][,mac=MAC], tap=auto[,...] or none.
     #[arg(long, value_name = "NET", default_value = "user")]
     net: NetArgument,
     /// Have a port of this host lead to one of the guest: [ADDR:]HOSTPORT:GUESTPORT[/tcp|/udp]; may be repeated.

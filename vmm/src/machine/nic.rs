@@ -10,7 +10,7 @@ use crate::device::virtio::Binder;
 use crate::device::virtio::net::{Net, NetConfig};
 use crate::placement::Nic;
 use crate::tables::{DmaDomain, Tables};
-use abi::boot::{Ipv4Config, Ipv6Config};
+use abi::boot::{Ipv4Config, Ipv6Config, NameServers};
 use std::sync::{Arc, Mutex};
 
 /// Largest virtqueue offered.
@@ -24,6 +24,8 @@ pub struct NetSetup {
     pub ipv4: Ipv4Config,
     /// Its IPv6 addresses.
     pub ipv6: Ipv6Config,
+    /// Whom the guest asks for names.
+    pub name_servers: NameServers,
     /// The guest's hardware address.
     pub mac: [u8; 6],
     /// Largest IP packet.
@@ -47,6 +49,7 @@ impl NetSetup {
                 ..Ipv4Config::default()
             },
             ipv6: Ipv6Config::default(),
+            name_servers: NameServers::default(),
             mac,
             mtu_bytes: exovm_user_net::MTU_BYTES as u16,
             queue_pairs: QUEUE_PAIRS,
@@ -64,6 +67,7 @@ impl NetSetup {
             backend: Box::new(end),
             ipv4,
             ipv6: Ipv6Config::default(),
+            name_servers: NameServers::default(),
             mac,
             mtu_bytes: LINK_MTU_BYTES,
             queue_pairs: QUEUE_PAIRS,

@@ -60,6 +60,7 @@ impl Machine {
         let boot_config = BootConfig {
             ipv4: config.net.as_ref().map_or(Ipv4Config::default(), |net| net.ipv4),
             ipv6: config.net.as_ref().map_or(Ipv6Config::default(), |net| net.ipv6),
+            name_servers: config.net.as_ref().map(|net| net.name_servers).unwrap_or_default(),
             mac: config.net.as_ref().map_or([0; 6], |net| net.mac),
             arguments: config.arguments,
             tsc_khz,

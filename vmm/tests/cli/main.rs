@@ -23,6 +23,7 @@ mod input;
 mod lifecycle;
 mod logs;
 mod machines;
+mod names;
 mod network;
 mod output;
 mod probe;

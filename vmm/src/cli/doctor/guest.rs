@@ -5,7 +5,7 @@ use crate::backend::{Backend, BackendError, IoVec, IoVecMut, Offloads, Written};
 use crate::images;
 use crate::machine::{End, Machine, MachineConfig, NetSetup};
 use crate::placement::IoMode;
-use abi::boot::{Ipv4Config, Ipv6Config, wake};
+use abi::boot::{Ipv4Config, Ipv6Config, NameServers, wake};
 use abi::call::gate;
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
@@ -77,6 +77,7 @@ fn silent_nic() -> NetSetup {
         backend: Box::new(Silence),
         ipv4,
         ipv6: Ipv6Config::default(),
+        name_servers: NameServers::default(),
         mac: [2, 0x78, 10, 80, 0, 2],
         mtu_bytes: 1500,
         queue_pairs: 1,

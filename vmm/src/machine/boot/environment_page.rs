@@ -14,6 +14,7 @@ pub(super) fn new(config: &BootConfig, environment: u32) -> Result<EnvironmentPa
     page.entropy = entropy()?;
     page.ipv4 = config.ipv4;
     page.ipv6 = config.ipv6;
+    page.name_servers = config.name_servers;
     let arguments = config.arguments.join("\0");
     if arguments.len() > ARGUMENTS_BYTES {
         return Err(MachineError::ArgumentsTooLong { len: arguments.len() });

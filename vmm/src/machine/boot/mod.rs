@@ -20,7 +20,8 @@ use super::MachineError;
 use super::memory::{self, Placer};
 use crate::tables::{FlowTableWriter, Memory, TableAddresses, Tables};
 use abi::boot::{
-    BOOT_MAGIC, BootPage, CHILDREN, DEVICES, Device, Ipv4Config, Ipv6Config, MemoryRange, VCPUS_MAX,
+    BOOT_MAGIC, BootPage, CHILDREN, DEVICES, Device, Ipv4Config, Ipv6Config, MemoryRange, NameServers,
+    VCPUS_MAX,
 };
 use abi::domain::{DOMAINS, DomainEntry, Rights, bitmap_bytes, position};
 use abi::environment::resume;
@@ -66,6 +67,8 @@ pub struct BootConfig {
     pub ipv4: Ipv4Config,
     /// Its IPv6 addresses.
     pub ipv6: Ipv6Config,
+    /// Whom it asks for names.
+    pub name_servers: NameServers,
     /// Its hardware address.
     pub mac: [u8; 6],
     /// The arguments of each environment.

@@ -1,0 +1,156 @@
+//! Names for services: `exos-dns` on the stack of the loop, over UDP, one name at a time.
+
+use crate::Interface;
+use crate::random::Random;
+use crate::unsent::Unsent;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use exos_dns::{Config, Event, Failure, Family, Lookup, QueryId, Resolver};
+use exos_net::{AddressState, Data, Instant, Stack, Transmit};
+
+/// Why the addresses of a name are not known, as the user of an image can mend it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameFailure(pub Failure);
+
+impl fmt::Display for NameFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Failure::NoServer => f.write_str(
+                "no name server is known; say one (dns=ADDRESS of --net; --net user,outbound has the host's), or give an address \
+                 instead of the name",
+            ),
+            Failure::TimedOut => f.write_str(
+                "no name server answered; look whether dns= of --net, or the DHCP server, says the right one, and for the way there",
+            ),
+            failure => write!(f, "{failure}"),
+        }
+    }
+}
+
+/// What is known of a name's addresses of one family.
+#[derive(Debug)]
+enum Answer {
+    /// Nothing yet.
+    Awaited(QueryId),
+    Known(Result<Vec<IpAddr>, Failure>),
+}
+
+/// A resolver, and the name that is asked for.
+#[derive(Debug)]
+pub(crate) struct Names {
+    resolver: Resolver,
+    random: Random,
+    unsent: Unsent,
+    /// The user has said which servers are asked; what DHCP says does not count.
+    are_servers_given: bool,
+    /// IPv6's answer and IPv4's, while somebody waits for them.
+    asked: Option<[Answer; 2]>,
+}
+
+impl Names {
+    pub(crate) fn new(interface: &Interface) -> Self {
+        let servers = interface.name_servers();
+        let are_servers_given = servers.clone().next().is_some();
+        let resolver = Resolver::new(Config::new(servers));
+        let (random, unsent) = (Random::new(interface), Unsent::default());
+        Self { resolver, random, unsent, are_servers_given, asked: None }
+    }
+
+    /// A DHCP server says whom to ask.
+    pub(crate) fn leased(&mut self, servers: impl IntoIterator<Item = Ipv4Addr>) {
+        if !self.are_servers_given {
+            self.resolver.set_servers(servers.into_iter().map(IpAddr::V4));
+        }
+    }
+
+    /// Begins with a name, and gives up the one before: its addresses are asked for of each family that we have an address of.
+    pub(crate) fn begin<D: Data>(&mut self, now: Instant, name: &str, stack: &Stack<D>) {
+        for answer in self.asked.take().into_iter().flatten() {
+            if let Answer::Awaited(id) = answer {
+                self.resolver.cancel(id);
+            }
+        }
+        let has_ipv4 = stack.address().is_some();
+        // Without either there is a link-local address, from which a server on the link can be asked at least.
+        let has_ipv6 = !has_ipv4 || has_global_ipv6(now, stack);
+        self.asked = Some([(Family::V6, has_ipv6), (Family::V4, has_ipv4)].map(|(family, has)| {
+            if !has {
+                return Answer::Known(Ok(Vec::new()));
+            }
+            match self.resolver.lookup(now, name, family) {
+                Ok(Lookup::Known(addresses)) => Answer::Known(Ok(addresses)),
+                Ok(Lookup::Asked(id)) => Answer::Awaited(id),
+                Err(failure) => Answer::Known(Err(failure)),
+            }
+        }));
+    }
+
+    /// A datagram came to a port.
+    pub(crate) fn receive(&mut self, now: Instant, from: SocketAddr, port: u16, payload: &[u8]) {
+        self.resolver.receive(now, from, port, payload);
+    }
+
+    /// An ICMP error says that a datagram from a port did not arrive.
+    pub(crate) fn unreachable(&mut self, port: u16) {
+        self.resolver.unreachable(port);
+    }
+
+    /// Does what is due; answers the first address of the name, or why there is none, once all is known.
+    pub(crate) fn work<D: Data, T: Transmit<D>>(
+        &mut self,
+        now: Instant,
+        stack: &mut Stack<D>,
+        tx: &mut T,
+    ) -> Option<Result<IpAddr, NameFailure>> {
+        self.unsent.retry(now, stack, tx);
+        while let Some(event) = self.resolver.poll(now, self.random.next()) {
+            match event {
+                Event::Send(query) => {
+                    let (from, bytes) = (query.from_port, query.bytes());
+                    let sent = stack.bind_udp(from).is_ok()
+                        && self.unsent.send(now, from, query.to, bytes, stack, tx).is_ok();
+                    if !sent {
+                        self.resolver.unreachable(from);
+                    }
+                }
+                Event::Unbind(port) => {
+                    stack.unbind_udp(port);
+                }
+                // What does not fit a datagram is a failure: nobody here asks over TCP.
+                Event::Stream(query) => self.resolver.stream_failed(query.id),
+                Event::Done { id, result } => self.answered(id, result),
+            }
+        }
+        let (ipv6, ipv4) = match self.asked.take()? {
+            [Answer::Known(ipv6), Answer::Known(ipv4)] => (ipv6, ipv4),
+            awaited => {
+                self.asked = Some(awaited);
+                return None;
+            }
+        };
+        let addresses = exos_dns::merge(ipv6, ipv4);
+        let first = addresses.and_then(|addresses| addresses.first().copied().ok_or(Failure::NoAddress));
+        Some(first.map_err(NameFailure))
+    }
+
+    fn answered(&mut self, id: QueryId, result: Result<Vec<IpAddr>, Failure>) {
+        let mut answers = self.asked.iter_mut().flatten();
+        if let Some(answer) =
+            answers.find(|answer| matches!(answer, Answer::Awaited(awaited) if *awaited == id))
+        {
+            *answer = Answer::Known(result);
+        }
+    }
+
+    /// When [`Self::work`] has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        [self.unsent.next_deadline(), self.resolver.next_deadline()].into_iter().flatten().min()
+    }
+}
+
+/// Whether we have an IPv6 address that others than neighbours can answer to.
+fn has_global_ipv6<D: Data>(now: Instant, stack: &Stack<D>) -> bool {
+    let is_used = |state| matches!(state, AddressState::Preferred | AddressState::Deprecated);
+    stack.ipv6_addresses(now).any(|address| is_used(address.state) && !address.ip.is_unicast_link_local())
+}
