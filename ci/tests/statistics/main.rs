@@ -9,6 +9,7 @@ mod prometheus;
 mod recovery;
 mod seen;
 mod tcp;
+mod udp;
 
 use exovm::stat::StatSnapshot;
 use exovm_ci::Guest;

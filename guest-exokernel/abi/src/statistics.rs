@@ -63,6 +63,10 @@ macro_rules! group {
     };
 }
 
+mod udp;
+
+pub use udp::UdpStatistics;
+
 group! {
     /// TCP. Names are those of RFC 4022 (TCP-MIB) and RFC 4898 (`tcpEStats`) where these have one, for all connections together.
     TcpStatistics, "tcp" {
@@ -236,8 +240,6 @@ group! {
         reasm_oks: Counter of "packets",
         /// Datagrams that could not be put together: fragments missing for too long, overlapping, or too many (ipSystemStatsReasmFails).
         reasm_fails: Counter of "packets",
-        /// Dropped: a UDP datagram for a port that nobody has bound (RFC 4113's udpNoPorts).
-        no_ports: Counter of "packets",
         /// ICMP errors sent.
         icmp_errors_out: Counter of "packets",
         /// ICMP errors that the rate limit kept back.
@@ -462,6 +464,8 @@ pub struct StatisticsArea {
     pub cache: CacheStatistics,
     /// Forwarder.
     pub forward: ForwardStatistics,
+    /// UDP.
+    pub udp: UdpStatistics,
 }
 
 /// Writes a word.

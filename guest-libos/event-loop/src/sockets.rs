@@ -185,6 +185,7 @@ impl<P: Program, D: Fn() -> bool> Tenant for Tasks<'_, P, D> {
 
     fn publish(&mut self, area: &StatisticsArea) {
         statistics::publish(self.endpoint.stack_mut(), area);
+        statistics::publish_udp_sockets(self.endpoint.sockets().udp_counters(), area);
         self.program.publish(area);
     }
 

@@ -4,7 +4,7 @@
 //! It is done before the loop waits and every [`ROUNDS`] rounds while it never does, so it costs a batch some fifty stores, and
 //! whoever reads is that far behind at most.
 
-use abi::statistics::{self, LinkStatistics, StatisticsArea, TcpStatistics, set};
+use abi::statistics::{self, LinkStatistics, StatisticsArea, TcpStatistics, UdpStatistics, set};
 use core::sync::atomic::Ordering::Relaxed;
 use exos_net::counters::{BUCKETS, Counters, Samples};
 use exos_net::{Data, Stack};
@@ -25,6 +25,7 @@ pub(crate) fn publish<D: Data>(stack: &mut Stack<D>, area: &StatisticsArea) {
     set(&area.tcp.time_wait, stack.time_wait() as u64);
     crate::addresses::tell_refused(area.link.prefixes_refused.load(Relaxed), counters.prefixes_refused);
     link(&area.link, counters);
+    udp(&area.udp, counters);
     let Samples { smoothed_rtt_ns, congestion_window_bytes } = stack.samples();
     area.smoothed_rtt_ns.publish(smoothed_rtt_ns.sum, &smoothed_rtt_ns.buckets);
     area.congestion_window_bytes.publish(congestion_window_bytes.sum, &congestion_window_bytes.buckets);
@@ -116,7 +117,6 @@ fn link(area: &LinkStatistics, from: &Counters) {
     set(&area.reasm_reqds, from.reassembly_required);
     set(&area.reasm_oks, from.reassembly_ok);
     set(&area.reasm_fails, from.reassembly_fails);
-    set(&area.no_ports, from.dropped_no_port);
     set(&area.icmp_errors_out, from.icmp_errors_out);
     set(&area.icmp_errors_limited, from.icmp_errors_limited);
     set(&area.no_route, from.dropped_no_route);
@@ -130,4 +130,20 @@ fn link(area: &LinkStatistics, from: &Counters) {
     set(&area.router_advertisements, from.router_advertisements);
     set(&area.off_link, from.dropped_off_link);
     set(&area.prefixes_refused, from.prefixes_refused);
+}
+
+fn udp(area: &UdpStatistics, from: &Counters) {
+    set(&area.in_datagrams, from.datagrams_in);
+    set(&area.no_ports, from.dropped_no_port);
+    set(&area.in_errors, from.datagrams_bad);
+    set(&area.out_datagrams, from.datagrams_out);
+    set(&area.icmp_errors_in, from.datagram_errors_in);
+}
+
+/// The same of what UDP sockets have counted.
+#[cfg(feature = "sockets")]
+pub(crate) fn publish_udp_sockets(from: exos_sockets::UdpCounters, area: &StatisticsArea) {
+    set(&area.udp.buffer_full, from.dropped_full);
+    set(&area.udp.not_peer, from.dropped_not_peer);
+    set(&area.udp.unsent, from.dropped_unsent);
 }

@@ -66,6 +66,8 @@ counters! {
         datagrams_in,
         /// UDP datagrams handed to the driver.
         datagrams_out,
+        /// UDP datagrams that cannot be read, or whose checksum is wrong (RFC 4113's udpInErrors); why is counted with what was dropped.
+        datagrams_bad,
         /// ICMP errors about UDP datagrams of ours given to the application.
         datagram_errors_in,
         /// ICMP errors sent.

@@ -30,13 +30,14 @@ pub use pmu::described as pmu_families;
 pub use snapshot::{Absent, StatSnapshot};
 
 /// The layers, from the wire up and then down to the host, with what each is.
-pub const LAYERS: [(&str, &str); 18] = [
+pub const LAYERS: [(&str, &str); 19] = [
     ("machine", "the machine as a whole, and where device work is done"),
     ("nic", "the network interface and each of its queue pairs, as the VMM sees them"),
     ("flow", "the flow table: whose is a frame, and may it be sent"),
     ("backend", "where frames go: the tap, or the user network"),
     ("ip", "Ethernet, ARP, IPv4 and ICMP, as the guest says"),
     ("tcp", "TCP by the terms of RFC 4022 and RFC 4898, as the guest says"),
+    ("udp", "UDP by the terms of RFC 4113, as the guest says"),
     ("http", "HTTP, as the guest says"),
     ("cache", "the guest's cache of file pages and what it reads of its file system"),
     ("forward", "the forwarder's connections, what went each way, and why frames went nowhere"),

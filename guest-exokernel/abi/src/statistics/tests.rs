@@ -18,6 +18,7 @@ fn groups_have_a_word_for_each_description_and_no_name_twice() {
         (HttpStatistics::DESCRIPTIONS, HttpStatistics::default().words().count()),
         (CacheStatistics::DESCRIPTIONS, CacheStatistics::default().words().count()),
         (ForwardStatistics::DESCRIPTIONS, ForwardStatistics::default().words().count()),
+        (UdpStatistics::DESCRIPTIONS, UdpStatistics::default().words().count()),
     ];
     for (descriptions, words) in groups {
         assert_eq!(descriptions.len(), words);

@@ -13,6 +13,7 @@ use crate::driver::{RxChecksum, RxMeta};
 use crate::events::{Datagram, DatagramError, Input};
 use crate::frame::ControlFrame;
 use crate::time::Instant;
+use crate::wire::WireError;
 use crate::wire::icmp::{self, Problem, Quoted};
 use crate::wire::ipv4::{self, Ipv4Header, Protocol};
 use crate::wire::udp::{self, UdpDatagram};
@@ -28,7 +29,7 @@ impl<D: Data> Stack<D> {
         packet: &'f [u8],
         verify: bool,
     ) -> Result<Input<'f>, DropReason> {
-        let datagram = UdpDatagram::parse(payload, verify.then_some(ip))?;
+        let datagram = self.readable(UdpDatagram::parse(payload, verify.then_some(ip)))?;
         if self.is_bound_udp(datagram.destination_port, ip.destination) {
             let (from, to) = (datagram.source_port, datagram.destination_port);
             return Ok(Input::Datagram(self.datagram(ip, from, to, Cow::Borrowed(datagram.payload))));
@@ -56,12 +57,20 @@ impl<D: Data> Stack<D> {
             return Err(DropReason::BadSource);
         }
         let verify = meta.checksum == RxChecksum::Unknown;
-        let datagram = UdpDatagram::parse(payload, verify.then_some(ip))?;
+        let datagram = self.readable(UdpDatagram::parse(payload, verify.then_some(ip)))?;
         let (from, to) = (datagram.source_port, datagram.destination_port);
         if to != udp::DHCP_CLIENT_PORT || !self.is_bound_udp(to, ip.destination) {
             return Err(DropReason::NotForUs);
         }
         Ok(Input::Datagram(self.datagram(ip, from, to, Cow::Borrowed(datagram.payload))))
+    }
+
+    /// Counts what is no datagram.
+    pub(super) fn readable<'f>(
+        &mut self,
+        parsed: Result<UdpDatagram<'f>, WireError>,
+    ) -> Result<UdpDatagram<'f>, WireError> {
+        parsed.inspect_err(|_| self.counters.datagrams_bad += 1)
     }
 
     /// RFC 1122 4.1.3.1: nobody is at the port.

@@ -7,7 +7,7 @@ use crate::stat::family::{Family, Kind};
 use abi::call::Call;
 use abi::statistics::{
     BUCKETS, CacheStatistics, CallTally, Description, ForwardStatistics, Histogram, HttpStatistics,
-    LinkStatistics, StatisticsArea, TcpStatistics,
+    LinkStatistics, StatisticsArea, TcpStatistics, UdpStatistics,
 };
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -71,6 +71,10 @@ pub(super) fn tcp(machine: &Shared) -> Vec<Family> {
 
 pub(super) fn link(machine: &Shared) -> Vec<Family> {
     group(machine, LinkStatistics::DESCRIPTIONS, |area| area.link.words().collect())
+}
+
+pub(super) fn udp(machine: &Shared) -> Vec<Family> {
+    group(machine, UdpStatistics::DESCRIPTIONS, |area| area.udp.words().collect())
 }
 
 pub(super) fn http(machine: &Shared) -> Vec<Family> {

@@ -26,6 +26,7 @@ pub(super) fn all(machine: &Shared, wanted: &dyn Fn(&str) -> bool) -> Vec<Family
     add("backend", &devices::backend);
     add("ip", &guest::link);
     add("tcp", &guest::tcp);
+    add("udp", &guest::udp);
     add("http", &guest::http);
     add("cache", &guest::cache);
     add("forward", &guest::forward);

@@ -160,7 +160,7 @@ impl<D: Data> Stack<D> {
         verify: bool,
     ) -> Result<Input<'f>, DropReason> {
         let ip = packet.header(NextHeader::Udp);
-        let datagram = UdpDatagram::parse_v6(upper, &ip, verify)?;
+        let datagram = self.readable(UdpDatagram::parse_v6(upper, &ip, verify))?;
         if self.is_bound_udp(datagram.destination_port, ip.destination) {
             let (from, to) = (datagram.source_port, datagram.destination_port);
             return Ok(Input::Datagram(self.datagram6(&ip, from, to, Cow::Borrowed(datagram.payload))));
