@@ -192,15 +192,3 @@ fn rest_of_a_withheld_segment_is_withheld_when_its_first_octet_was_a_probe() {
     let lie = due.client.ack(1, due.next + MSS as u32);
     assert_eq!(due.host.input(&lie).events().ended, Some(End::OptimisticAck));
 }
-
-/// After a timeout new segments tell whether it was spurious (RFC 5682): a gap in them would say that it was not.
-#[test]
-fn nothing_is_withheld_while_something_is_lost() {
-    let mut due = Due::new(config(), true);
-    due.push(1);
-    due.client.seen(&mut due.host);
-    due.host.wait_ms(2_000);
-    assert!(due.host.stack.counters().timeouts > 0);
-    due.push(10);
-    assert_eq!(due.withheld(), 0);
-}
