@@ -106,8 +106,12 @@ pub(crate) fn difference<A: Address>(so_far: Difference, old: A, new: A) -> Diff
     let (mut old_bytes, mut new_bytes) = ([0; 16], [0; 16]);
     old.write(&mut old_bytes, 0);
     new.write(&mut new_bytes, 0);
-    let words = (0..A::BYTES).step_by(2).map(|at| (u16_at(&old_bytes, at), u16_at(&new_bytes, at)));
-    words.fold(so_far, |sum, (old, new)| sum.word(old, new))
+    let (mut sum, mut at) = (so_far, 0);
+    while at < A::BYTES {
+        sum = sum.word(u16_at(&old_bytes, at), u16_at(&new_bytes, at));
+        at += 2;
+    }
+    sum
 }
 
 /// The ends of a packet.

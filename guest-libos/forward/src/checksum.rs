@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071), and how it changes with some of the words that it covers (RFC 1624).
 
+use crate::wire::u16_at;
+
 /// What a checksum changes by when words that it covers change. Nothing is said of whether it was right: one that was wrong stays
 /// as wrong as it was.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +47,17 @@ pub(crate) fn sum(initial: u32, first: &[u8], second: &[u8]) -> u16 {
     }
     // A packet's 65,535 bytes are below 2^31 together.
     fold(sum as u32)
+}
+
+/// The sum of the words of an IP header.
+#[inline(always)]
+pub(crate) fn sum_of_header<const BYTES: usize>(header: &[u8; BYTES]) -> u16 {
+    let (mut sum, mut at) = (0, 0);
+    while at + 1 < BYTES {
+        sum += u32::from(u16_at(header, at));
+        at += 2;
+    }
+    fold(sum)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::address::{Address, Icmp, Own, Parsed, REQUEST_BYTES, Version};
 use crate::arp;
-use crate::checksum::sum;
+use crate::checksum::{sum, sum_of_header};
 use crate::config::Mac;
 use crate::counters::Reason;
 use crate::wire::{ETHERNET_BYTES, HOPS, IP, PROTOCOL_ICMP, PROTOCOL_TCP, put_u16, u16_at};
@@ -72,7 +72,8 @@ impl Address for Ipv4Addr {
         if total_bytes < Self::HEADER_BYTES || total_bytes > frame_bytes - ETHERNET_BYTES {
             return Err(Reason::Malformed);
         }
-        if sum(0, &head[IP..Self::TRANSPORT], &[]) != 0xFFFF {
+        let header = head[IP..].first_chunk::<{ Self::HEADER_BYTES }>().ok_or(Reason::Malformed)?;
+        if sum_of_header(header) != 0xFFFF {
             return Err(Reason::BadChecksum);
         }
         let is_fragment = u16_at(head, IP + FLAGS) & FRAGMENT != 0;
