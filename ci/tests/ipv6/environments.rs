@@ -92,6 +92,7 @@ fn address_that_a_host_has_is_used_by_no_environment() {
             assert_eq!(used_by(&guest, environment), [link_local], "environment {environment}");
         }
         assert_reads(&format!("http://[{link_local}%tap0]:81/file"), &[], b"second");
-        guest.stop();
+        guest.wait_for_log(&format!("has our address {GIVEN}"));
+        assert_eq!(guest.end(), End::PowerOff { status: 0 });
     });
 }

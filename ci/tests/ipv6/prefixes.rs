@@ -27,7 +27,7 @@ fn router_that_advertises_twenty_prefixes_leaves_the_given_address_its_place_and
         assert_reads(&format!("http://[{GIVEN}]/file"), &[], b"content");
         router.stop();
         assert!(guest.statistics().value("ip", "prefixes_refused").unwrap() >= 14);
-        guest.stop();
+        assert_eq!(guest.end(), End::PowerOff { status: 0 });
     });
 }
 

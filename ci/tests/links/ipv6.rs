@@ -2,7 +2,7 @@
 //! machines that are given the same address.
 
 use exovm::backend::link;
-use exovm::machine::Ipv6AddressState;
+use exovm::machine::{End, Ipv6AddressState};
 use exovm_ci::site::Pattern;
 use exovm_ci::swamp::swamp_of;
 use exovm_ci::{Guest, GuestBuilder, Site};
@@ -37,7 +37,7 @@ fn loaded(address: Ipv6Addr, requests: u64, set: impl Fn(GuestBuilder) -> GuestB
     assert_eq!((number("ip", "arp_requests"), number("ip", "arp_replies")), (0, 0), "IPv4 has no part in it");
     assert_eq!((number("ip", "bad_checksums"), number("ip", "malformed")), (0, 0));
     // What leaves is cut by who receives it, or by the line.
-    assert!(number("tcp", "segs_out") > 2 * number("tcp", "frames_out"));
+    assert!(number("tcp", "segs_out") > number("tcp", "frames_out") + 100);
     server
 }
 
@@ -66,10 +66,9 @@ fn generator_loads_a_server_over_ipv6_with_loss_delay_and_disorder() {
 #[test]
 fn second_machine_with_the_same_ipv6_address_does_not_use_it_and_says_whose_it_is() {
     let ports = link::pair().expect("a pair");
-    let first = Guest::image("cheetah").site(&Site::new().file("a", "1"));
-    let first = first.link(&ports[0], SERVER).ipv6(SERVER_GIVEN).start();
-    let second = Guest::image("cheetah").site(&Site::new().file("a", "2"));
-    let second = second.link(&ports[1], GENERATOR).ipv6(SERVER_GIVEN).start();
+    let site = Site::new().file("file", "content");
+    let first = Guest::image("cheetah").site(&site).link(&ports[0], SERVER).ipv6(SERVER_GIVEN).start();
+    let second = Guest::image("cheetah").site(&site).link(&ports[1], GENERATOR).ipv6(SERVER_GIVEN).start();
     let line = second.wait_for_log(&format!("has our address {SERVER_GIVEN}"));
     assert!(line.contains("02:78:0a:50:00:02"), "{line}");
     let state = |guest: &Guest| {
@@ -80,6 +79,6 @@ fn second_machine_with_the_same_ipv6_address_does_not_use_it_and_says_whose_it_i
         (state(&first), state(&second)),
         (Some(Ipv6AddressState::Used), Some(Ipv6AddressState::Duplicate))
     );
-    second.stop();
+    assert_eq!(second.end(), End::PowerOff { status: 0 });
     first.stop();
 }

@@ -111,7 +111,7 @@ fn address_made_of_the_hardware_address_has_the_flows_of_the_link_local_one() {
     give_port6(&mut writer, [LINK_LOCAL, interface_id(MAC)], 81, 3);
     let address = |text: &str| -> Ipv6Addr { text.parse().expect(text) };
     let client = (address("2001:db8::9"), 4000);
-    let link_local = address("fe80::ff:fe01:203").to_bits();
+    let link_local = address("fe80::ffff:fe01:203").to_bits();
     assert_eq!(halves(Ipv6Addr::from_bits(link_local)), [LINK_LOCAL, 0x0000_ffff_fe01_0203]);
     let made = |prefix: &str| Ipv6Addr::from_bits(address(prefix).to_bits() | u128::from(interface_id(MAC)));
     let own = made("2001:db8:7::");
@@ -144,14 +144,14 @@ fn address_made_of_the_hardware_address_has_the_flows_of_the_link_local_one() {
 fn who_hears_of_the_link_is_known_by_environment_and_as_the_table_is_now() {
     let (_memory, mut writer, mut flows) = table();
     let hearing = |environment| Target { rights: HEAR_LINK as u16, ..target(environment) };
-    let environments = |flows: &mut Flows| -> Vec<_> {
+    let environments = |flows: &mut Flows| -> Vec<u16> {
         let mut all: Vec<_> =
             (0..).map_while(|number| flows.hearing_link(number)).map(|target| target.environment).collect();
         all.sort_unstable();
         all
     };
     writer.set_root(Some(target(1)));
-    assert_eq!(environments(&mut flows), []);
+    assert!(environments(&mut flows).is_empty());
     writer.set_root(Some(hearing(1)));
     let address = writer.insert(ROOT, host(SERVER), Some(hearing(2))).expect("room");
     let tcp = writer.insert(address, FlowField::Protocol(6), Some(target(3))).expect("room");

@@ -71,6 +71,16 @@ mod tests {
     }
 
     #[test]
+    fn check_tso_of_a_family_that_was_not_negotiated_returns_none() {
+        let (tso4, tso6) = (bits::NET_HOST_TSO4, bits::NET_HOST_TSO6);
+        for (gso_type, own, other) in [(GSO_TCPV4, tso4, tso6), (GSO_TCPV6, tso6, tso4)] {
+            let tso = header(NEEDS_CSUM, gso_type, [74, 1440, 54, 16]);
+            assert_eq!(check(&tso, 60_000, bits::NET_CSUM | own), Some(tso));
+            assert_eq!(check(&tso, 60_000, bits::NET_CSUM | other), None);
+        }
+    }
+
+    #[test]
     fn check_segmentation_without_checksum_or_size_returns_none() {
         assert_eq!(check(&header(0, GSO_TCPV4, [54, 1448, 34, 16]), 60_000, ALL), None);
         assert_eq!(check(&header(NEEDS_CSUM, GSO_TCPV4, [54, 0, 34, 16]), 60_000, ALL), None);
