@@ -24,7 +24,7 @@ fn run_webswamp_on_a_tap_asks_the_name_server_that_net_says() {
         assert_answered(&run("tap=auto,dns=10.80.0.1"));
         let outcome = run("tap=auto");
         assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
-        assert!(outcome.stderr.contains("dns=ADDRESS"), "{outcome:?}");
+        assert!(outcome.stdout.contains("dns=ADDRESS"), "{outcome:?}");
         scene.assert_clean();
     });
 }
@@ -53,6 +53,6 @@ fn run_webswamp_on_the_user_network_asks_the_hosts_name_server_if_it_may_go_out(
         assert_answered(&run(&format!("user,outbound,allow-host={}", server.port)));
         let outcome = run(&format!("user,allow-host={}", server.port));
         assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
-        assert!(outcome.stderr.contains("--net user,outbound has the host's"), "{outcome:?}");
+        assert!(outcome.stdout.contains("--net user,outbound has the host's"), "{outcome:?}");
     });
 }
