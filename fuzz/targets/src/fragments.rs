@@ -109,6 +109,7 @@ fn stack(now: Instant) -> Option<Stack<&'static [u8]>> {
     config.max_reassemblies = MAX_REASSEMBLIES;
     config.max_reassembly_bytes = MAX_BYTES;
     config.max_buffered_bytes = MAX_BYTES;
+    config.group_reports = false;
     let addresses = vec![(v6(1), 64)];
     let quiet = Ipv6Config { addresses, probes: 0, router_advertisements: false, ..Ipv6Config::default() };
     config.ipv6 = Some(quiet);
