@@ -8,6 +8,8 @@ use exovm_netns::in_namespace;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -183,15 +185,20 @@ fn closed_port_refuses_and_absent_host_is_unreachable() {
         let (ends, left) = running.join();
         assert_eq!(ends, (Err(Error::Refused), Err(Error::Unreachable)));
         assert_nothing_is_left(&left);
-        // And the kernel is refused by us.
+        // And the kernel is refused by us, who are there for as long as it asks.
+        let asked = Arc::new(AtomicBool::new(false));
+        let has_asked = Arc::clone(&asked);
         let running = start(
             Faults::default(),
             |_| (),
             |sockets, _| async move {
-                sockets.sleep(Time::from_millis(500)).await;
+                while !has_asked.load(Ordering::Relaxed) {
+                    sockets.sleep(Time::from_millis(10)).await;
+                }
             },
         );
-        let refused = TcpStream::connect_timeout(&SocketAddr::from((OURS, 9)), Duration::from_secs(5));
+        let refused = TcpStream::connect_timeout(&SocketAddr::from((OURS, 9)), Duration::from_secs(20));
+        asked.store(true, Ordering::Relaxed);
         assert_eq!(refused.expect_err("nobody listens").kind(), std::io::ErrorKind::ConnectionRefused);
         assert_nothing_is_left(&running.join().1);
     });
