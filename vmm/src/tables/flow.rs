@@ -56,20 +56,19 @@ pub struct Flows {
     /// The sequence number at which a look-up gave up; the next one does not wait for it again.
     stuck_at: Option<u32>,
     stuck_lookups: u64,
-    holders: Holders,
+    send_any: SendAny,
+    /// Nodes with [`HEAR_LINK`] at the first look: it is given at boot only, so there are no others later.
+    hearing_nodes: Option<Vec<u32>>,
     /// The last eight bytes of the addresses that the interface makes of its hardware address; 0: it has none.
     interface_id: u64,
 }
 
-/// Who holds rights, as of one state of the table.
-#[derive(Clone, Debug, Default)]
-struct Holders {
+/// Who may send anything, as of one state of the table.
+#[derive(Clone, Copy, Debug, Default)]
+struct SendAny {
     /// The state; `None`: look again.
     sequence: Option<u32>,
-    /// Environments with [`SEND_ANY`], a bit each.
-    send_any: u64,
-    /// Targets with [`HEAR_LINK`], one an environment.
-    hear_link: Vec<Target>,
+    environments: u64,
 }
 
 /// The first eight bytes of link-local addresses (RFC 4291 2.5.6).
@@ -85,7 +84,8 @@ impl Flows {
     /// The table at `gpa`.
     pub fn open(memory: &Arc<Memory>, gpa: u64) -> Result<Self, TableError> {
         let table = Table::open(memory, gpa)?;
-        Ok(Self { table, stuck_at: None, stuck_lookups: 0, holders: Holders::default(), interface_id: 0 })
+        let send_any = SendAny::default();
+        Ok(Self { table, stuck_at: None, stuck_lookups: 0, send_any, hearing_nodes: None, interface_id: 0 })
     }
 
     /// A reader of the tables' flows.
@@ -180,40 +180,49 @@ impl Flows {
         }) {
             return true;
         }
-        self.holders().send_any & 1u64.checked_shl(environment).unwrap_or(0) != 0
+        self.senders() & 1u64.checked_shl(environment).unwrap_or(0) != 0
     }
 
-    /// The targets with [`HEAR_LINK`], one an environment, by their number among them.
-    pub fn hearing_link(&mut self, number: usize) -> Option<Target> {
-        self.holders().hear_link.get(number).copied()
-    }
-
-    /// Who holds rights. Reads the whole table, once for each of its states.
-    fn holders(&mut self) -> &Holders {
-        let sequence = self.table.head.sequence.load(Ordering::Acquire);
-        let Holders { sequence: known, send_any, hear_link } = &mut self.holders;
-        if *known != Some(sequence) {
-            *send_any = 0;
-            hear_link.clear();
-            let targets = self.table.nodes.iter().enumerate().filter_map(|(index, node)| {
-                let live = index == ROOT as usize || node.state.load(Ordering::Acquire) == LIVE;
-                Target::unpack(node.target.load(Ordering::Acquire)).filter(|_| live)
-            });
-            for target in targets {
-                let rights = u32::from(target.rights);
-                if rights & SEND_ANY != 0 {
-                    *send_any |= 1u64.checked_shl(target.environment.into()).unwrap_or(0);
-                }
-                let is_known = |known: &Target| known.environment == target.environment;
-                if rights & HEAR_LINK != 0 && !hear_link.iter().any(is_known) {
-                    hear_link.push(target);
-                }
+    /// The targets with [`HEAR_LINK`], one an environment.
+    pub fn hearing_link(&mut self) -> Vec<Target> {
+        let nodes = &self.table.nodes;
+        let hearing =
+            |index: u32| live_target(nodes, index).filter(|target| u32::from(target.rights) & HEAR_LINK != 0);
+        let found = self.hearing_nodes.get_or_insert_with(|| {
+            (0..nodes.len() as u32).filter(|&index| hearing(index).is_some()).collect()
+        });
+        let mut targets: Vec<Target> = Vec::new();
+        for target in found.iter().filter_map(|&index| hearing(index)) {
+            if !targets.iter().any(|known| known.environment == target.environment) {
+                targets.push(target);
             }
-            // Not kept while the kernel is in the middle of a change.
-            *known = Some(sequence).filter(|sequence| sequence.is_multiple_of(2));
         }
-        &self.holders
+        targets
     }
+
+    /// Environments with [`SEND_ANY`], a bit each. Reads the whole table, once for each of its states.
+    fn senders(&mut self) -> u64 {
+        let sequence = self.table.head.sequence.load(Ordering::Acquire);
+        if self.send_any.sequence != Some(sequence) {
+            let nodes = &self.table.nodes;
+            let targets = (0..nodes.len() as u32).filter_map(|index| live_target(nodes, index));
+            let environments = targets
+                .filter(|target| u32::from(target.rights) & SEND_ANY != 0)
+                .map(|target| 1u64.checked_shl(target.environment.into()).unwrap_or(0))
+                .fold(0, |all, environment| all | environment);
+            // Not kept while the kernel is in the middle of a change.
+            let sequence = Some(sequence).filter(|sequence| sequence.is_multiple_of(2));
+            self.send_any = SendAny { sequence, environments };
+        }
+        self.send_any.environments
+    }
+}
+
+/// The target of a node that is in the table.
+fn live_target(nodes: &[Node], index: u32) -> Option<Target> {
+    let node = &nodes[index as usize];
+    let is_live = index == ROOT || node.state.load(Ordering::Acquire) == LIVE;
+    Target::unpack(node.target.load(Ordering::Acquire)).filter(|_| is_live)
 }
 
 /// One pass from the root to the deepest node that fits. A destination without a node has that of `other`.

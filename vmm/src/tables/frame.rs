@@ -77,7 +77,9 @@ pub fn tells_of_link(frame: &[u8]) -> bool {
     let Some(&kind) = frame.get(54) else { return false };
     let is_icmpv6 =
         frame[12..14] == ETHERTYPE_IPV6.to_be_bytes() && frame[14] >> 4 == 6 && frame[20] == PROTOCOL_ICMPV6;
+    // RFC 4861 6.1.2, 7.1: what a router has passed on has fewer hops left.
     is_icmpv6
+        && frame[21] == 255
         && match kind {
             ROUTER_ADVERTISEMENT => true,
             NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => frame[38] == 0xFF,
@@ -262,6 +264,7 @@ pub(crate) mod tests {
             (with(13, 0), "another EtherType"),
             (with(14, 0x40), "another version"),
             (with(20, PROTOCOL_UDP), "another protocol"),
+            (with(21, 254), "passed on by a router"),
             (Vec::new(), "nothing"),
         ] {
             assert!(!tells_of_link(&other), "{what}");

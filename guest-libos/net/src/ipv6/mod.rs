@@ -179,7 +179,8 @@ impl Interface {
         if let Some(probe) = self.addresses.poll(now) {
             return Some(Wish::Probe(probe));
         }
-        if let Some(target) = self.neighbours.poll(now)
+        if self.speaks
+            && let Some(target) = self.neighbours.poll(now)
             && let Some(source) = self.addresses.source_for(target.0, now)
         {
             return Some(Wish::Ask(Question { target: target.0, mac: Some(target.1), source }));
@@ -203,7 +204,9 @@ impl Interface {
         let can_solicit = self.solicitations_left > 0 && has_source;
         let solicit_at = if can_solicit { self.solicit_at } else { Instant::NEVER };
         let addresses = self.addresses.next_deadline();
-        addresses.min(self.neighbours.next_deadline()).min(self.routers.next_deadline()).min(solicit_at)
+        // Who does not speak asks no neighbour again, and takes none for gone.
+        let neighbours = if self.speaks { self.neighbours.next_deadline() } else { Instant::NEVER };
+        addresses.min(neighbours).min(self.routers.next_deadline()).min(solicit_at)
     }
 
     /// The question for the Ethernet address of a neighbour, from an address that it can answer (RFC 4861 7.2.2).

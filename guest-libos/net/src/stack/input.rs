@@ -449,11 +449,11 @@ impl<D: Data> Stack<D> {
         let (conn, connection) =
             self.table.insert(key, || Connection::accept(key, &peer, isn, timestamp_offset, template, &ctx));
         self.wheel.arm(conn.index, connection.deadline(&self.config));
+        let syn_ack = connection.syn_ack(&self.config, now);
         self.counters.half_opened += 1;
         self.counters.segments_out += 1;
         self.half_open_begins(conn);
-        let connection = self.table.get(conn);
-        connection.map_or(Input::Nothing, |connection| Input::Reply(connection.syn_ack(&self.config, now)))
+        Input::Reply(syn_ack)
     }
 
     /// The headers of what is sent to the other end of a flow.

@@ -217,6 +217,9 @@ impl<D: Data> Connection<D> {
                 self.agree_on_ecn(ecn::Agreed::No);
             }
             // The SYN again: the SYN-ACK was lost or is late. An ACK, as the letter has it, would not help the peer.
+            if segment.acknowledgment.is_none() {
+                self.send.early_fin_was_in_vain();
+            }
             ctx.counters.segments_out += 1;
             return Verdict::Reply(self.syn_ack(ctx.config, ctx.now));
         }

@@ -194,8 +194,12 @@ impl<D: Data> SendSide<D> {
         self.congestion.on_repeated_timeout(self.mss);
         self.rto.back_off();
         self.timer_at = ctx.now + self.rto.timeout();
+        self.early_fin_was_in_vain();
+    }
+
+    /// A FIN that came without the SYN was of no use: it follows when the SYN is acknowledged.
+    pub(crate) fn early_fin_was_in_vain(&mut self) {
         if self.queue.board().first().is_some() {
-            // A FIN that came without the SYN was of no use: it follows when the SYN is acknowledged.
             self.loss.touch();
             self.queue.board_mut().mark_lost(|_| true);
         }

@@ -50,6 +50,20 @@ fn addresses_are_used_when_the_other_one_has_had_time_to_ask_and_nothing_is_said
 }
 
 #[test]
+fn router_that_was_heard_of_stays_known_though_nobody_asks_it() {
+    let mut host = silent(Ipv6Config { probes: 0, ..Ipv6Config::default() });
+    host.input(&advert().frame()).assert_nothing();
+    host.wait_ms(2_100);
+    for _ in 0..2 {
+        host.nic.frames.clear();
+        let conn = host.stack.connect(host.now, (FAR, 80)).unwrap();
+        host.output(conn, AckPolicy::IfDue);
+        assert_eq!(read(&host.nic.frames[0]).to_mac, ROUTER_MAC);
+        host.wait_secs(20);
+    }
+}
+
+#[test]
 fn neighbours_that_are_not_known_are_not_asked_for() {
     let mut host = silent(Ipv6Config { addresses: vec![(OURS, 64)], probes: 0, ..Ipv6Config::default() });
     host.wait_ms(1);

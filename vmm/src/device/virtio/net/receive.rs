@@ -123,8 +123,12 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
                 worked.more_to_receive = true;
                 break;
             }
+            let copies = self.metrics.receive_link_copies;
             match self.receive_one(clock) {
-                Attempt::Done => left -= 1,
+                Attempt::Done => {
+                    let copies = self.metrics.receive_link_copies - copies;
+                    left = left.saturating_sub(1 + copies as u32);
+                }
                 Attempt::Nothing => break,
                 Attempt::Starved => {
                     self.receiver.starved = true;
@@ -276,9 +280,7 @@ impl<M: PinnedMemory, B: Backend> Net<M, B> {
     /// Gives copies of the frame in the bounce buffer to who hears of the link, besides `environment`.
     #[cold]
     fn copy_to_others(&mut self, bytes: usize, environment: u16, clock: &Clock<'_>, from_tsc: u64) {
-        let mut number = 0;
-        while let Some(target) = self.flows.hearing_link(number) {
-            number += 1;
+        for target in self.flows.hearing_link() {
             if target.environment != environment {
                 self.metrics.receive_link_copies += 1;
                 let pair = usize::from(target.queue_pair);

@@ -245,6 +245,12 @@ fn what_tells_of_the_link_is_copied_to_those_that_hear_it() {
     let metrics = nic.function.metrics();
     assert_eq!((metrics.receive_link_copies, metrics.received_frames), (6, 6));
     assert_eq!((metrics.receive_dropped_buffers, metrics.receive_dropped_queue), (2, 2));
+    // Copies are of the budget, too: three are made of an advertisement.
+    for _ in 0..2 {
+        fake.wire().to_guest.push_back(advertisement.clone());
+    }
+    let worked = nic.function.work(&nic.ledger, Budget { send_frames: 4, receive_frames: 4 });
+    assert!(worked.more_to_receive && fake.wire().to_guest.len() == 1);
 }
 
 #[test]
