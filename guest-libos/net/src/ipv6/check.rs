@@ -13,7 +13,8 @@ impl Interface {
             "{} addresses",
             self.addresses.len()
         );
-        assert!((MIN_MTU..=config.mtu).contains(&self.mtu), "packets of {} bytes", self.mtu);
+        let mtu = self.advertised_mtu.min(config.mtu);
+        assert!(mtu >= MIN_MTU, "packets of {mtu} bytes");
         self.neighbours.check();
         // What was given does not count.
         let given = (usize::from(ipv6.gateway.is_some()), ipv6.addresses.len());

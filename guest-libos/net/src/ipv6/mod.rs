@@ -58,8 +58,8 @@ pub(crate) struct Interface {
     pub(crate) addresses: Addresses,
     pub(crate) neighbours: Neighbours,
     pub(crate) routers: Routers,
-    /// What packets on this link may be as large as.
-    pub(crate) mtu: u16,
+    /// What a router says that packets on this link may be as large as; `u16::MAX` before one does.
+    pub(crate) advertised_mtu: u16,
     /// [`Ipv6Config::speaks`].
     pub(crate) speaks: bool,
     believes_routers: bool,
@@ -83,18 +83,13 @@ impl Interface {
             addresses,
             neighbours: Neighbours::new(config.max_neighbours as usize, hash),
             routers,
-            mtu: config.mtu,
+            advertised_mtu: u16::MAX,
             speaks: ipv6.speaks,
             believes_routers: ipv6.router_advertisements,
             solicitations_left: if ipv6.router_advertisements { MAX_ROUTER_SOLICITATIONS } else { 0 },
             solicit_at: now,
             solicitation_changes: 0,
         }
-    }
-
-    /// The link takes packets of `mtu` bytes and no longer of `before`: a router that has said less is still believed.
-    pub(crate) fn link_mtu_changed(&mut self, before: u16, mtu: u16) {
-        self.mtu = if self.mtu == before { mtu } else { self.mtu.min(mtu) };
     }
 
     /// Whether each address is used or somebody else's, and routers, if they are asked, have answered or kept silent for
@@ -135,7 +130,6 @@ impl Interface {
         &mut self,
         router: Ipv6Addr,
         said: &Advertisement<'_>,
-        link_mtu: u16,
         now: Instant,
     ) -> Option<u32> {
         if !self.believes_routers {
@@ -152,9 +146,9 @@ impl Interface {
         };
         self.routers.advertised(router, after(said.router_lifetime_s.into()), now);
         if let Some(mtu) = said.mtu
-            && (u32::from(MIN_MTU)..=u32::from(link_mtu)).contains(&mtu)
+            && mtu >= u32::from(MIN_MTU)
         {
-            self.mtu = mtu as u16;
+            self.advertised_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         }
         for prefix in said.prefixes() {
             if is_link_local(prefix.prefix) || prefix.prefix.is_multicast() {

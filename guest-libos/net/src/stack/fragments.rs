@@ -161,7 +161,7 @@ impl<D: Data> Stack<D> {
                 Ok(self.without_loans(input))
             }
             Protocol::Udp => {
-                let datagram = UdpDatagram::parse(&whole.payload, Some(ip))?;
+                let datagram = self.readable(UdpDatagram::parse(&whole.payload, Some(ip)))?;
                 let (source_port, port) = (datagram.source_port, datagram.destination_port);
                 if !self.is_bound_udp(port, ip.destination) {
                     if is_group {

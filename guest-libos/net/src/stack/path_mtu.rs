@@ -26,15 +26,12 @@ impl<D: Data> Stack<D> {
             self.config.mtu = before;
             return Err(error);
         }
-        if let Some(interface) = &mut self.resolver.ipv6 {
-            interface.link_mtu_changed(before, mtu);
-        }
         for index in 0..self.table.places() {
             let Some((_, connection)) = self.table.at(index) else { continue };
             let peer = connection.template.peer();
-            let narrower = self.resolver.narrower_mtu(&self.config, peer, self.path_mtus.proven(peer, now));
-            connection.agreed.set_path_mtu(Some(narrower.unwrap_or(mtu)));
-            connection.send.mss = connection.agreed.send_mss();
+            let mtu = self.resolver.mtu_to(&self.config, peer, self.path_mtus.proven(peer, now));
+            connection.agreed.set_path_mtu(mtu);
+            connection.send.set_mss(connection.agreed.send_mss());
         }
         Ok(())
     }
@@ -66,7 +63,7 @@ impl<D: Data> Stack<D> {
             return Err(DropReason::Unacceptable);
         }
         let mut agreed = connection.agreed;
-        agreed.set_path_mtu(Some(mtu));
+        agreed.set_path_mtu(mtu);
         if agreed.send_mss() >= connection.send.mss {
             return Err(DropReason::Unacceptable);
         }
@@ -82,7 +79,7 @@ impl<D: Data> Stack<D> {
         connection.send.update_timer(&ctx);
         self.wheel.arm(conn.index, connection.deadline(&self.config));
         if self.path_mtus.learn(quoted.destination, mtu, true, now) {
-            self.set_path_mtu(quoted.destination, Some(mtu));
+            self.set_path_mtu(quoted.destination, mtu);
         }
         Ok(Input::Segment(SegmentEvents { output_due: true, ..SegmentEvents::none(conn) }))
     }
@@ -111,14 +108,14 @@ impl<D: Data> Stack<D> {
 
     /// Connections to `destination` send segments of a new size from now on. What is on its way in the old one is repaired
     /// like any loss.
-    fn set_path_mtu(&mut self, destination: IpAddr, mtu: Option<u16>) {
+    fn set_path_mtu(&mut self, destination: IpAddr, mtu: u16) {
         for index in 0..self.table.places() {
             if let Some((_, connection)) = self.table.at(index)
                 && connection.template.peer() == destination
                 && connection.is_open()
             {
                 connection.agreed.set_path_mtu(mtu);
-                connection.send.mss = connection.agreed.send_mss();
+                connection.send.set_mss(connection.agreed.send_mss());
             }
         }
     }
@@ -130,17 +127,16 @@ impl<D: Data> Stack<D> {
         }
         let Some(connection) = self.table.get_mut(conn) else { return };
         let peer = connection.template.peer();
-        if let Some(mtu) = self.resolver.narrower_mtu(&self.config, peer, self.path_mtus.proven(peer, now)) {
-            connection.agreed.set_path_mtu(Some(mtu));
-            connection.send.mss = connection.agreed.send_mss();
-        }
+        let mtu = self.resolver.mtu_to(&self.config, peer, self.path_mtus.proven(peer, now));
+        connection.agreed.set_path_mtu(mtu);
+        connection.send.set_mss(connection.agreed.send_mss());
     }
 
     /// Paths of which nothing was heard for ten minutes may be wider again.
     pub(super) fn expire_path_mtus(&mut self, now: Instant) {
         while let Some(destination) = self.path_mtus.expire(now) {
             let proven = self.path_mtus.proven(destination, now);
-            let mtu = self.resolver.narrower_mtu(&self.config, destination, proven);
+            let mtu = self.resolver.mtu_to(&self.config, destination, proven);
             self.set_path_mtu(destination, mtu);
         }
     }

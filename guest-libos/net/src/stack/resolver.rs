@@ -119,17 +119,12 @@ impl Resolver {
         Ok(())
     }
 
-    /// The size that packets to `destination` keep to, where it is less than the link's: what its path takes, or what a
-    /// router says about the link.
-    pub(super) fn narrower_mtu(
-        &self,
-        config: &Config,
-        destination: IpAddr,
-        path: Option<u16>,
-    ) -> Option<u16> {
-        let link = self.ipv6.as_ref().filter(|_| destination.is_ipv6()).map(|interface| interface.mtu);
-        let mtu = path.into_iter().chain(link).min()?;
-        (mtu < config.mtu).then_some(mtu)
+    /// The size that packets to `destination` keep to: the least of what the link takes, what a router says about it, and
+    /// what the path takes.
+    pub(super) fn mtu_to(&self, config: &Config, destination: IpAddr, path: Option<u16>) -> u16 {
+        let ipv6 = self.ipv6.as_ref().filter(|_| destination.is_ipv6());
+        let advertised = ipv6.map(|interface| interface.advertised_mtu);
+        path.into_iter().chain(advertised).fold(config.mtu, u16::min)
     }
 
     /// When IPv6 has something to send or to forget.

@@ -160,7 +160,7 @@ impl<D: Data> Stack<D> {
     pub fn max_datagram_bytes(&self, now: Instant, to: impl Into<IpAddr>) -> usize {
         let to = to.into();
         let path = self.path_mtus.hint(to, now);
-        let mtu = self.resolver.narrower_mtu(&self.config, to, path).unwrap_or(self.config.mtu);
+        let mtu = self.resolver.mtu_to(&self.config, to, path);
         let ip_bytes = if to.is_ipv6() { ipv6::HEADER_BYTES } else { ipv4::HEADER_BYTES };
         usize::from(mtu) - ip_bytes - udp::HEADER_BYTES
     }

@@ -2,6 +2,8 @@
 //! as Linux has it, smaller ones are tried, in two steps. If those do not arrive either, size was not what was wrong, and the size from before
 //! is taken up with the next acknowledgment; otherwise it is tried again after ten minutes.
 
+use super::send_side::SendSide;
+use crate::data::Data;
 use crate::time::{Duration, Instant};
 
 /// Payloads that are tried: that of 1,200 byte packets, RFC 8899's base size, and that of the least size for receivers.
@@ -66,6 +68,16 @@ impl BlackHole {
     fn restore(&mut self) -> Option<u32> {
         let full = core::mem::replace(self, Self::NONE).full_mss;
         (full != 0).then_some(u32::from(full))
+    }
+}
+
+impl<D: Data> SendSide<D> {
+    /// Full segments have `mss` bytes from now on. The size from before a suspected black hole is not taken up again.
+    pub(crate) fn set_mss(&mut self, mss: u32) {
+        self.mss = mss;
+        if let Some(loss) = self.loss.touched() {
+            loss.black_hole = BlackHole::NONE;
+        }
     }
 }
 

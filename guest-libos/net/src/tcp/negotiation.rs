@@ -98,10 +98,9 @@ impl Agreed {
         u32::from(self.peer_mss.min(self.path_mss) - self.option_bytes())
     }
 
-    /// The path takes packets of `mtu` bytes; `None`: as large ones as the link.
-    pub(crate) fn set_path_mtu(&mut self, mtu: Option<u16>) {
-        let headers = self.family.header_bytes();
-        self.path_mss = mtu.map_or(u16::MAX, |mtu| mtu.saturating_sub(headers).max(MIN_MSS));
+    /// The path takes packets of `mtu` bytes.
+    pub(crate) fn set_path_mtu(&mut self, mtu: u16) {
+        self.path_mss = mtu.saturating_sub(self.family.header_bytes()).max(MIN_MSS);
     }
 
     /// The payload of a full segment of the peer's, which subtracts its options likewise.

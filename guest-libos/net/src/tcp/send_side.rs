@@ -180,7 +180,8 @@ impl<D: Data> SendSide<D> {
 
     /// The peer's SYN says what we did not know when ours left.
     pub(crate) fn agree(&mut self, agreed: &Agreed, ctx: &Context<'_>) {
-        (self.mss, self.scale, self.sack) = (agreed.send_mss(), agreed.send_scale, agreed.sack);
+        self.set_mss(agreed.send_mss());
+        (self.scale, self.sack) = (agreed.send_scale, agreed.sack);
         self.ecn = EcnSender::new(agreed.ecn);
         self.congestion = Congestion::new(ctx.config, self.una, self.mss);
         if self.rto.backoff() > 0 {
@@ -476,7 +477,7 @@ impl<D: Data> SendSide<D> {
 
     /// The path takes segments of `mss` bytes only (RFC 1191): send again what was too large, without punishment.
     pub(crate) fn reduce_mss(&mut self, mss: u32) {
-        self.mss = mss;
+        self.set_mss(mss);
         self.loss.touch();
         self.queue.board_mut().mark_lost(|_| true);
     }

@@ -1,6 +1,6 @@
 //! The link's MTU, as a DHCP server may say it while the stack runs (RFC 2132 5.1).
 
-use exos_net::{AckPolicy, Config, ConfigError, ConnId, Ipv6Config};
+use exos_net::{AckPolicy, Config, ConfigError, ConnId, Duration, Ipv6Config};
 
 use crate::harness::{CLIENT_IP, Client, Host, config, pattern};
 use crate::ipv6::{self, OURS};
@@ -67,6 +67,33 @@ fn path_that_is_narrower_than_the_new_mtu_stays_so() {
     assert_eq!(longest(&mut host, &client, conn), 760);
     let (other, other_conn) = begun(&mut host, 1_002);
     assert_eq!(longest(&mut host, &other, other_conn), 760);
+    // The path may be wider again, the link is not.
+    host.input(&client.ack(1, 14_601));
+    let (_, seen) = (host.output(conn, AckPolicy::Merge), client.seen(&mut host));
+    host.input(&client.ack(1, seen.iter().map(|seen| seen.seq + seen.payload.len() as u32).max().unwrap()));
+    host.now += Duration::from_secs(600);
+    host.wait_ms(1);
+    assert_eq!(longest(&mut host, &client, conn), 960);
+}
+
+#[test]
+fn size_from_before_a_suspected_black_hole_does_not_outlive_the_new_mtu() {
+    for waits_secs in [0, 601] {
+        let mut host = StaticHost::with(config());
+        let (client, conn) = begun(&mut host, 1_001);
+        assert_eq!(longest(&mut host, &client, conn), 1_460);
+        while host.stack.counters().black_holes == 0 {
+            host.wait_ms(100);
+        }
+        if waits_secs == 0 {
+            // Nothing smaller arrives either.
+            host.wait_secs(120);
+        }
+        host.stack.set_mtu(host.now, 1_000).unwrap();
+        host.input(&client.ack(1, 14_601)).events();
+        host.now += Duration::from_secs(waits_secs);
+        assert_eq!(longest(&mut host, &client, conn), 960);
+    }
 }
 
 #[test]

@@ -216,6 +216,13 @@ fn datagram_with_a_wrong_checksum_is_dropped_when_it_is_whole() {
     host.input(&cut.piece(0, 24)).assert_nothing();
     host.input(&cut.piece(24, 48)).assert_nothing();
     assert_eq!((host.stack.counters().reassembly_ok, host.stack.counters().dropped_checksum), (1, 1));
+    assert_eq!(host.stack.counters().datagrams_bad, 1);
+    // One whose length says more than is there.
+    let mut cut = udp(CLIENT_IP, 2, &[5; 40]);
+    cut.payload[5] += 1;
+    host.input(&cut.piece(0, 24)).assert_nothing();
+    host.input(&cut.piece(24, 48)).assert_nothing();
+    assert_eq!((host.stack.counters().reassembly_ok, host.stack.counters().datagrams_bad), (2, 2));
 }
 
 #[test]

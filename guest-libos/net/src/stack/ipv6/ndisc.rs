@@ -152,10 +152,8 @@ impl<D: Data> Stack<D> {
         bytes: &[u8],
     ) -> Result<Input<'f>, DropReason> {
         let said = router::Advertisement::parse(ip, bytes)?;
-        let link_mtu = self.config.mtu;
         let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return Ok(Input::Nothing) };
-        let refused =
-            interface.router_advertises(ip.source, &said, link_mtu, now).ok_or(DropReason::Unsupported)?;
+        let refused = interface.router_advertises(ip.source, &said, now).ok_or(DropReason::Unsupported)?;
         self.counters.router_advertisements += 1;
         self.counters.prefixes_refused += u64::from(refused);
         if let Some(mac) = said.source_mac {

@@ -103,7 +103,7 @@ impl<D: Data> Stack<D> {
                 Ok(self.without_loans(input))
             }
             NextHeader::Udp => {
-                let datagram = UdpDatagram::parse_v6(upper, &ip, true)?;
+                let datagram = self.readable(UdpDatagram::parse_v6(upper, &ip, true))?;
                 let (from, port, len) =
                     (datagram.source_port, datagram.destination_port, datagram.payload.len());
                 if !self.is_bound_udp(port, packet.destination) {

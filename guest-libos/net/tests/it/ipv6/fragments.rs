@@ -71,6 +71,20 @@ fn datagram_in_fragments_in_any_order_is_put_together() {
 }
 
 #[test]
+fn datagram_that_is_not_what_it_says_is_counted_when_it_is_whole() {
+    let mut host = bound();
+    // The length, the checksum.
+    for (number, at) in [5, 7].into_iter().enumerate() {
+        let mut whole = datagram(2_000);
+        whole[at] ^= 0x08;
+        host.input(&part(17, number as u32, 0, true, &whole[..1_440])).assert_nothing();
+        host.input(&part(17, number as u32, 1_440, false, &whole[1_440..])).assert_nothing();
+        let counters = host.stack.counters();
+        assert_eq!((counters.reassembly_ok, counters.datagrams_bad), (number as u64 + 1, number as u64 + 1));
+    }
+}
+
+#[test]
 fn what_the_first_fragment_says_the_packet_carries_counts() {
     let mut host = bound();
     let whole = datagram(2_000);

@@ -306,11 +306,17 @@ fn packets_keep_to_what_a_router_says_of_the_link_or_the_link_itself_whichever_i
     }
     host.input(&Advert { mtu: 1_450, ..advert() }.frame()).assert_nothing();
     assert_eq!(largest(&host), 1_450);
-    for (mtu, expected) in [(1_480, 1_450), (1_300, 1_300)] {
+    for (mtu, expected) in
+        [(1_480, 1_450), (1_300, 1_300), (1_500, 1_450), (1_450, 1_450), (1_500, 1_450), (1_300, 1_300)]
+    {
         host.stack.set_mtu(host.now, mtu).unwrap();
         assert_eq!(largest(&host), expected);
     }
-    // More than the link takes is not believed.
+    // More than the link takes now counts when it takes more.
     host.input(&Advert { mtu: 1_301, ..advert() }.frame()).assert_nothing();
     assert_eq!(largest(&host), 1_300);
+    host.stack.set_mtu(host.now, 1_500).unwrap();
+    assert_eq!(largest(&host), 1_301);
+    host.input(&Advert { mtu: 0x0001_0500, ..advert() }.frame()).assert_nothing();
+    assert_eq!(largest(&host), 1_500);
 }
