@@ -6,8 +6,7 @@ use core::sync::atomic::AtomicU64;
 group! {
     /// UDP. Names are those of RFC 4113 (UDP-MIB) where it has one.
     UdpStatistics, "udp" {
-        /// Datagrams for a port that somebody has bound (udpInDatagrams). Those that their socket then drops are counted
-        /// beside: buffer_full, not_peer.
+        /// Datagrams for a port that somebody has bound (udpInDatagrams), with those that their socket then drops.
         in_datagrams: Counter of "datagrams",
         /// Dropped: a datagram for a port that nobody has bound (udpNoPorts).
         no_ports: Counter of "datagrams",
