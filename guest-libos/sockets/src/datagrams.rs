@@ -220,6 +220,10 @@ impl UdpSocketState {
         wake(&mut self.writer);
     }
 
+    pub(crate) const fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
     fn hears(&self, from: SocketAddr) -> bool {
         self.peer.is_none_or(|peer| peer == from)
     }
@@ -427,9 +431,15 @@ impl Datagrams {
         is_last
     }
 
-    /// A socket that may be gone.
-    pub(crate) fn get(&mut self, place: UdpPlace) -> Option<&mut UdpSocketState> {
-        self.sockets.get_mut(place as usize)?.as_mut()
+    /// The stack would not join a group: nobody is in it, and those who were to be hear why.
+    pub(crate) fn join_failed(&mut self, group: IpAddr, error: Error) {
+        self.groups.retain(|&(other, _)| other != group);
+        for socket in self.sockets.iter_mut().flatten() {
+            if let Some(at) = socket.groups.iter().position(|other| *other == group) {
+                socket.groups.swap_remove(at);
+                socket.fail(error);
+            }
+        }
     }
 
     /// RFC 1122 4.1.3.3: an ICMP error about a datagram of ours. What anybody can make up is an error of the socket only if it

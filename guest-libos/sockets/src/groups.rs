@@ -37,7 +37,8 @@ pub(crate) fn on_interface_v4(
     group: Ipv4Addr,
     interface: Ipv4Addr,
 ) -> Result<IpAddr, Error> {
-    if interface.is_unspecified() || sockets.state().link.has(interface.into()) {
+    if interface.is_unspecified() || (!interface.is_loopback() && sockets.state().link.has(interface.into()))
+    {
         return Ok(group.into());
     }
     Err(Error::NoSuchInterface)
@@ -51,13 +52,16 @@ pub(crate) fn on_interface_v6(group: Ipv6Addr, interface: u32) -> Result<IpAddr,
 /// A socket joins a group.
 pub(crate) fn join(sockets: &Sockets, place: UdpPlace, group: IpAddr) -> Result<(), Error> {
     let mut state = sockets.state();
-    let is_nobodys = matches!(group, IpAddr::V6(group) if group.octets()[1] & 0x0f == 0);
+    let is_nobodys = match group {
+        IpAddr::V4(group) => group.octets() == [224, 0, 0, 0],
+        IpAddr::V6(group) => group.octets()[1] & 0x0f == 0,
+    };
     if !group.is_multicast() || is_nobodys || !state.link.has_groups(group.is_ipv6()) {
         return Err(Error::AddressNotAvailable);
     }
     let max = state.link.max_groups();
     if state.udp.join(place, group, max)? {
-        state.ports.push_back(PortWish::Join(place, group));
+        state.ports.push_back(PortWish::Join(group));
     }
     Ok(())
 }
@@ -66,17 +70,24 @@ pub(crate) fn join(sockets: &Sockets, place: UdpPlace, group: IpAddr) -> Result<
 pub(crate) fn leave(sockets: &Sockets, place: UdpPlace, group: IpAddr) -> Result<(), Error> {
     let mut state = sockets.state();
     if state.udp.leave(place, group)? {
-        state.ports.push_back(PortWish::Leave(group));
+        state.left(group);
     }
     Ok(())
 }
 
 impl State {
+    /// The last socket has left a group.
+    fn left(&mut self, group: IpAddr) {
+        if !self.take_back(PortWish::Join(group)) {
+            self.ports.push_back(PortWish::Leave(group));
+        }
+    }
+
     /// Nobody holds the socket any more.
     pub(crate) fn leave_all(&mut self, place: UdpPlace) {
         for group in core::mem::take(&mut self.udp.socket(place).groups) {
             if self.udp.release(group) {
-                self.ports.push_back(PortWish::Leave(group));
+                self.left(group);
             }
         }
     }

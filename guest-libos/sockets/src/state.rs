@@ -76,6 +76,8 @@ pub(crate) struct Stream {
     pub(crate) peer_closed: bool,
     /// Written and not yet given to the stack.
     pub(crate) outgoing: Vec<u8>,
+    /// Of that, what the other end has already, if that is ours as well.
+    pub(crate) handed_over: usize,
     /// Given to the stack and not yet acknowledged.
     pub(crate) unacknowledged: usize,
     pub(crate) close_wanted: bool,
@@ -110,6 +112,7 @@ impl Stream {
             more_in_stack: false,
             peer_closed: false,
             outgoing: Vec::new(),
+            handed_over: 0,
             unacknowledged: 0,
             close_wanted: false,
             abort_wanted: false,
@@ -140,7 +143,7 @@ impl Stream {
 
     /// Bytes that a writer may still add.
     pub(crate) fn send_room(&self) -> usize {
-        self.send_buffer_bytes.saturating_sub(self.outgoing.len() + self.unacknowledged)
+        self.send_buffer_bytes.saturating_sub(self.outgoing.len() - self.handed_over + self.unacknowledged)
     }
 }
 
@@ -166,8 +169,8 @@ pub(crate) enum PortWish {
     Unlisten(Local, u16),
     BindUdp(UdpPlace, Local, u16),
     UnbindUdp(Local, u16),
-    /// For this socket and others, if they have joined it as well.
-    Join(UdpPlace, IpAddr),
+    /// For all sockets that have joined it.
+    Join(IpAddr),
     Leave(IpAddr),
 }
 
@@ -343,8 +346,9 @@ impl State {
             stream.wake_writer();
             return true;
         }
-        let is_meant =
-            |listener: &Listener| listener.port == local.port() && listener.local.contains(local.ip());
+        let is_meant = |listener: &Listener| {
+            listener.port == local.port() && listener.local.contains(local.ip()) && listener.error.is_none()
+        };
         let Some(at) = self.listeners.iter().position(is_meant) else { return false };
         let listener = &mut self.listeners[at];
         if listener.ready.len() >= listener.backlog {
@@ -374,7 +378,7 @@ impl State {
         stream.conn = None;
         stream.phase = Phase::Ended(error);
         stream.error = error.or(stream.error);
-        stream.outgoing = Vec::new();
+        (stream.outgoing, stream.handed_over) = (Vec::new(), 0);
         stream.unacknowledged = 0;
         stream.wake_reader();
         stream.wake_writer();
@@ -440,6 +444,12 @@ impl State {
         self.listeners.push(listener);
         self.ports.push_back(PortWish::Listen(id, local, port));
         id
+    }
+
+    /// Takes back what the stack has not been asked yet. Answers whether that was so.
+    pub(crate) fn take_back(&mut self, wish: PortWish) -> bool {
+        let at = self.ports.iter().position(|other| *other == wish);
+        at.and_then(|at| self.ports.remove(at)).is_some()
     }
 
     pub(crate) fn listener(&mut self, id: u32) -> Option<&mut Listener> {

@@ -345,8 +345,9 @@ impl Drop for TcpListener {
         let mut state = self.sockets.state();
         let Some(at) = state.listeners.iter().position(|listener| listener.id == self.id) else { return };
         let listener = state.listeners.remove(at);
-        // One that was refused is somebody else's.
-        if listener.error.is_none() {
+        // One that was refused, or never asked for, is somebody else's.
+        let wish = PortWish::Listen(self.id, self.local, self.port);
+        if !state.take_back(wish) && listener.error.is_none() {
             state.ports.push_back(PortWish::Unlisten(self.local, self.port));
         }
         for place in listener.ready {

@@ -418,7 +418,11 @@ impl State {
     }
 
     pub(crate) fn remove_udp(&mut self, place: UdpPlace) {
+        let is_refused = self.udp.socket(place).is_refused();
         let (local, port) = self.udp.remove(place);
-        self.ports.push_back(PortWish::UnbindUdp(local, port));
+        // One that was refused, or never asked for, is somebody else's.
+        if !self.take_back(PortWish::BindUdp(place, local, port)) && !is_refused {
+            self.ports.push_back(PortWish::UnbindUdp(local, port));
+        }
     }
 }

@@ -65,7 +65,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotAGroup => {
-                "the address is no group's; choose one from 224.0.0.0 to 239.255.255.255, or of ff01::/16 and up"
+                "the address is no group's; choose one from 224.0.0.1 to 239.255.255.255, or of ff01::/16 and up"
             }
             Self::NoIpv6 => "the interface has no IPv6; set ipv6 in its configuration",
             Self::TooMany => "too many groups are joined; leave one, or raise max_groups",
@@ -208,6 +208,7 @@ impl Membership {
 
     /// Changes who needs a group, and has it said if we are in it now and were not, or the other way round.
     fn change(&mut self, address: IpAddr, now: Instant, change: impl FnOnce(&mut Group)) -> bool {
+        self.find_version(now);
         let place = self.place(address).unwrap_or_else(|place| {
             let group =
                 Group { address, users: 0, is_own: false, changes_left: 0, answer_at: Instant::NEVER };
@@ -252,6 +253,7 @@ impl Membership {
         if !self.speaks {
             return;
         }
+        self.find_version(now);
         for group in self.groups.iter_mut().filter(|group| group.is_member() && !group.is_silent()) {
             (group.changes_left, self.change_at) = (self.robustness, now);
         }
@@ -283,7 +285,9 @@ impl Membership {
         let present = now + interval + response;
         match query.version {
             Version::Oldest => self.oldest_until = present,
-            Version::Older => self.older_until = present,
+            // RFC 9776 7.2.1: IGMPv2's questions for one group say nothing of who is there; MLDv1's do (RFC 9777 8.2.1).
+            Version::Older if !matches!(query.group, Some(IpAddr::V4(_))) => self.older_until = present,
+            Version::Older => {}
             Version::Current => {
                 self.robustness = query.robustness.unwrap_or(ROBUSTNESS);
                 self.query_interval_s = query.interval_s.unwrap_or(QUERY_INTERVAL_S);

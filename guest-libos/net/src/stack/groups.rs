@@ -92,7 +92,8 @@ impl<D: Data> Stack<D> {
             IpAddr::V6(_) if self.config.ipv6.is_none() => return Err(JoinError::NoIpv6),
             // RFC 4291 2.7: scope 0 is nobody's.
             IpAddr::V6(group) if group.is_multicast() && group.octets()[1] & 0x0f > 0 => {}
-            IpAddr::V4(group) if group.is_multicast() => {}
+            // RFC 1112 4: 224.0.0.0 is nobody's.
+            IpAddr::V4(group) if group.is_multicast() && group.octets() != [224, 0, 0, 0] => {}
             _ => return Err(JoinError::NotAGroup),
         }
         self.groups.of(group).join(group, now).map_err(|_| JoinError::TooMany)?;
@@ -209,7 +210,8 @@ impl<D: Data> Stack<D> {
             return;
         }
         let Groups { v4, v6, due, records, source, .. } = &mut self.groups;
-        let mut mouth = Mouth { config: &self.config, counters: &mut self.counters, records, tx };
+        let mtu_v6 = self.resolver.ipv6.as_deref().map_or(self.config.mtu, |interface| interface.mtu);
+        let mut mouth = Mouth { config: &self.config, mtu_v6, counters: &mut self.counters, records, tx };
         let version = v4.poll(now, due);
         mouth.say_igmp(version, due);
         due.clear();
@@ -258,6 +260,8 @@ impl Groups {
 /// Where what is said leaves.
 struct Mouth<'a, T> {
     config: &'a Config,
+    /// What the link takes of IPv6, as a router may have said.
+    mtu_v6: u16,
     counters: &'a mut Counters,
     records: &'a mut Vec<u8>,
     tx: &'a mut T,
@@ -323,7 +327,7 @@ impl<T> Mouth<'_, T> {
             }
             return;
         }
-        let room = usize::from(self.config.mtu) - mld::IP_HEADER_BYTES - mld::REPORT_BYTES;
+        let room = usize::from(self.mtu_v6) - mld::IP_HEADER_BYTES - mld::REPORT_BYTES;
         for due in due.chunks(room / mld::RECORD_BYTES) {
             let mut records = core::mem::take(self.records);
             for due in due {
@@ -371,7 +375,7 @@ impl<T> Mouth<'_, T> {
             }
             ethernet::HEADER_BYTES + fill(rest)
         });
-        self.counters.group_reports_out += 1;
-        let _ = self.tx.transmit_control(&frame);
+        let is_out = self.tx.transmit_control(&frame).is_ok();
+        self.counters.group_reports_out += u64::from(is_out);
     }
 }

@@ -20,9 +20,7 @@ impl MacAddress {
         let [a, b, c, d, e, f] = self.0;
         a & 1 == 0 && u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]) != 0
     }
-}
 
-impl MacAddress {
     /// Whether it is a group's and not everybody's.
     pub const fn is_group(self) -> bool {
         self.0[0] & 1 == 1 && !matches!(self.0, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff])

@@ -58,8 +58,8 @@ pub fn parse(packet: &Ipv4Fragment<'_>) -> Result<Message, Invalid> {
     if header.get(8) != Some(&1) {
         return Err(Invalid::OffLink);
     }
-    let options = header.get(ipv4::HEADER_BYTES..header.len() - bytes.len());
-    if options.is_none_or(ipv4::is_source_routed) {
+    let options = header.get(ipv4::HEADER_BYTES..header.len() - bytes.len()).unwrap_or_default();
+    if ipv4::is_source_routed(options) {
         return Err(Invalid::Unsupported);
     }
     if sum_bytes(bytes) != 0xffff {
@@ -80,7 +80,6 @@ pub fn parse(packet: &Ipv4Fragment<'_>) -> Result<Message, Invalid> {
     let old = |version, max_response_ms| Query {
         version,
         group,
-        sources: 0,
         max_response_ms,
         robustness: None,
         interval_s: None,
@@ -96,11 +95,32 @@ pub fn parse(packet: &Ipv4Fragment<'_>) -> Result<Message, Invalid> {
             }
             let (robustness, interval_s) = querier(bytes[8], bytes[9]);
             let max_response_ms = decoded(u32::from(code), 4) * TENTH_MS;
-            Query { version: Version::Current, group, sources, max_response_ms, robustness, interval_s }
+            Query { version: Version::Current, group, max_response_ms, robustness, interval_s }
         }
         _ => return Err(Invalid::Malformed),
     };
+    // RFC 9776 9.1: forgers from beyond a router leave the alert out, and reach groups of theirs at most.
+    let is_elsewhere = packet.destination.is_multicast() && packet.destination != ALL_SYSTEMS;
+    if (query.version > Version::Oldest && !has_router_alert(options))
+        || (query.group.is_none() && is_elsewhere)
+    {
+        return Err(Invalid::Malformed);
+    }
     Ok(Message::Query(query))
+}
+
+/// Whether routers are asked to look at a packet with these options (RFC 2113 2.1).
+fn has_router_alert(mut options: &[u8]) -> bool {
+    loop {
+        match *options {
+            [148, 4, 0, 0, ..] => return true,
+            [1, ref rest @ ..] => options = rest,
+            [kind, len, ..] if kind != 0 && len >= 2 && usize::from(len) <= options.len() => {
+                options = &options[usize::from(len)..];
+            }
+            _ => return false,
+        }
+    }
 }
 
 /// Writes the IPv4 header of a message of so many bytes.
@@ -183,7 +203,6 @@ mod tests {
     const OLD: Query = Query {
         version: Version::Older,
         group: None,
-        sources: 0,
         max_response_ms: 2_500,
         robustness: None,
         interval_s: None,
@@ -197,7 +216,6 @@ mod tests {
         let current = Query {
             version: Version::Current,
             group: Some(GROUP.into()),
-            sources: 1,
             max_response_ms: 12_800,
             robustness: Some(3),
             interval_s: Some(256),
@@ -223,6 +241,39 @@ mod tests {
             &[0x16, 0, 0, 0, 239, 1, 2, 3],
         ] {
             assert_eq!(read_message(bad), Err(Invalid::Malformed), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn queries_without_alert_or_for_all_groups_to_one_are_malformed() {
+        let general = [&sealed([0x11, 25, 0, 0, 0, 0, 0, 0].to_vec())[..]].concat();
+        let current = sealed([0x11, 25, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0].to_vec());
+        let oldest = sealed([0x11, 0, 0, 0, 0, 0, 0, 0].to_vec());
+        // Behind other options it is found; another value asks for nothing that is known.
+        let options: [(&[u8], bool); 5] = [
+            (&[], false),
+            (&[1, 1, 1, 0], false),
+            (&[148, 4, 0, 1], false),
+            (&[1, 131 - 63, 3, 4, 148, 4, 0, 0], true),
+            (&[0, 0, 0, 0, 148, 4, 0, 0], false),
+        ];
+        for (options, is_read) in options {
+            let with = |message: &[u8]| {
+                let header = &packet(ALL_SYSTEMS, message)[..ipv4::HEADER_BYTES];
+                let mut packet = [header, options, message].concat();
+                packet[0] = 0x45 + (options.len() / 4) as u8;
+                packet[3] = packet.len() as u8;
+                read(&packet)
+            };
+            for message in [&general, &current] {
+                assert_eq!(with(message).is_ok(), is_read, "{options:?}");
+                assert!(is_read || with(message) == Err(Invalid::Malformed));
+            }
+            assert!(with(&oldest).is_ok(), "there was no alert then");
+        }
+        for message in [&general, &current, &oldest] {
+            assert_eq!(read(&packet(GROUP, message)), Err(Invalid::Malformed));
+            assert!(read(&packet(Ipv4Addr::new(10, 0, 0, 7), message)).is_ok());
         }
     }
 

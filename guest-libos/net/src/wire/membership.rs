@@ -20,10 +20,8 @@ pub enum Version {
 pub struct Query {
     /// How it was asked, and so how whoever asks wants to be answered.
     pub version: Version,
-    /// The group, of some sources of which only the number is read; `None`: all.
+    /// The group, whichever of its sources are named; `None`: all.
     pub group: Option<IpAddr>,
-    /// Sources named.
-    pub sources: u16,
     /// Answers are spread over so many milliseconds.
     pub max_response_ms: u32,
     /// How often whoever asks wants everything to be said, where that is said (Querier's Robustness Variable).

@@ -62,7 +62,6 @@ pub fn parse(packet: &Packet<'_>, message: &[u8]) -> Result<Message, Invalid> {
         OLD_BYTES => Query {
             version: Version::Older,
             group,
-            sources: 0,
             max_response_ms: code,
             robustness: None,
             interval_s: None,
@@ -75,7 +74,7 @@ pub fn parse(packet: &Packet<'_>, message: &[u8]) -> Result<Message, Invalid> {
             }
             let (robustness, interval_s) = querier(message[24], message[25]);
             let max_response_ms = decoded(code, 12);
-            Query { version: Version::Current, group, sources, max_response_ms, robustness, interval_s }
+            Query { version: Version::Current, group, max_response_ms, robustness, interval_s }
         }
         _ => return Err(Invalid::Malformed),
     };
@@ -170,7 +169,6 @@ mod tests {
     const OLD: Query = Query {
         version: Version::Older,
         group: None,
-        sources: 0,
         max_response_ms: 10_000,
         robustness: None,
         interval_s: None,
@@ -183,7 +181,6 @@ mod tests {
         let current = Query {
             version: Version::Current,
             group: Some(GROUP.into()),
-            sources: 1,
             max_response_ms: 32_768,
             robustness: Some(2),
             interval_s: Some(125),

@@ -32,9 +32,17 @@ fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..at + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
 }
 
-/// The group that a message of IGMP is about, to whom reports go.
+/// The group that a message of IGMP is about.
 fn igmp_group(bytes: &[u8]) -> Ipv4Addr {
     bytes_at::<4>(bytes, 4).into()
+}
+
+/// To whom it goes: the first version asks everybody, whatever group it names.
+fn igmp_destination(bytes: &[u8]) -> Ipv4Addr {
+    match bytes {
+        [0x11, 0, ..] if bytes.len() == igmp::HEADER_BYTES => igmp::ALL_SYSTEMS,
+        _ => igmp_group(bytes),
+    }
 }
 
 /// Whether a question of the current version names sources that are not there, or sources of no group.
@@ -48,7 +56,7 @@ pub(crate) const IGMP: Layer = Layer {
     packets: igmp_messages,
     ours: |bytes| {
         let mut header = [0; igmp::IP_HEADER_BYTES];
-        igmp::emit_ip([10, 0, 0, 9].into(), igmp_group(bytes), bytes.len(), &mut header);
+        igmp::emit_ip([10, 0, 0, 9].into(), igmp_destination(bytes), bytes.len(), &mut header);
         let packet = [&header[..], bytes].concat();
         Ok(words(&igmp::parse(&Ipv4Fragment::parse(&packet).map_err(error)?).map_err(error)?))
     },

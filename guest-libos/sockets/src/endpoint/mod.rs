@@ -242,7 +242,7 @@ impl Endpoint {
                 PortWish::UnbindUdp(local, port) => {
                     self.stack.unbind_udp_at(local, port);
                 }
-                PortWish::Join(place, group) => self.join(place, group, now),
+                PortWish::Join(group) => self.join(group, now),
                 PortWish::Leave(group) => {
                     self.stack.leave_group(now, group);
                 }

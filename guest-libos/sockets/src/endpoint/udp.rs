@@ -8,7 +8,8 @@ use crate::state::{Bytes, State};
 use alloc::borrow::Cow;
 use core::net::{IpAddr, SocketAddr};
 use exos_net::{
-    BindError, Data, Datagram, Duration, Instant, Local, Problem, SendDatagramError, Stack, Transmit,
+    BindError, Data, Datagram, Duration, Instant, JoinError, Local, Problem, SendDatagramError, Stack,
+    Transmit,
 };
 
 /// How long a datagram waits for its next hop's Ethernet address: as long as the stack asks three times (RFC 1122 2.3.2.2).
@@ -124,12 +125,16 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn join(&mut self, place: UdpPlace, group: IpAddr, now: Instant) {
-        if self.stack.join_group(now, group).is_err()
-            && let Some(socket) = self.sockets.state().udp.get(place)
-        {
-            // Somebody beside the sockets has joined too many.
-            socket.fail(Error::TooMany);
+    pub(super) fn join(&mut self, group: IpAddr, now: Instant) {
+        if let Err(error) = self.stack.join_group(now, group) {
+            self.sockets.state().udp.join_failed(
+                group,
+                match error {
+                    // Somebody beside the sockets has joined too many.
+                    JoinError::TooMany => Error::TooMany,
+                    JoinError::NotAGroup | JoinError::NoIpv6 => Error::AddressNotAvailable,
+                },
+            );
         }
     }
 

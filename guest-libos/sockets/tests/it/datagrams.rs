@@ -92,6 +92,32 @@ fn port_in_use_is_refused_where_addresses_overlap_and_free_again_after_the_drop(
 }
 
 #[test]
+fn port_that_somebody_beside_the_sockets_has_is_refused_and_stays_his() {
+    for at_once in [true, false] {
+        let mut wire = Wire::new();
+        wire.ends[SERVER].stack_mut().bind_udp_at(Local::Any, PORT).expect("free");
+        let mut socket = wire.sockets(SERVER).bind_udp_at(Local::Any, PORT).expect("the sockets have none");
+        if !at_once {
+            wire.run_for(Duration::from_millis(1));
+            assert_eq!(socket.try_receive(&mut [0; 9]), Err(Error::AddressInUse));
+        }
+        drop(socket);
+        // Another has its place among the sockets.
+        let other = wire.sockets(SERVER).bind_udp_at(Local::Any, 700).expect("free");
+        wire.run_for(Duration::from_millis(1));
+        let stack = wire.ends[SERVER].stack_mut();
+        assert_eq!(
+            [PORT, 700].map(|port| stack.bind_udp_at(Local::Any, port).is_err()),
+            [true; 2],
+            "{at_once}"
+        );
+        drop(other);
+        wire.run_for(Duration::from_millis(1));
+        assert!(wire.ends[SERVER].stack_mut().bind_udp_at(Local::Any, 700).is_ok());
+    }
+}
+
+#[test]
 fn ephemeral_ports_are_of_the_range_and_there_is_an_end_to_them() {
     let narrow = Config { ephemeral_ports: 40_000..=40_002, ..config(CLIENT) };
     let mut wire = Wire::with([narrow, config(SERVER)]);

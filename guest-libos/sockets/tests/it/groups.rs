@@ -76,10 +76,38 @@ fn stack_is_in_a_group_from_the_first_socket_to_the_last() {
     drop(first);
     wire.run_for(SHORT);
     assert_eq!(groups(&wire), [IpAddr::V4(GROUP)]);
+    wire.run_for(Duration::from_secs(3));
+    let reports = wire.stack(SERVER).counters().group_reports_out;
     drop(second);
-    wire.run_for(SHORT);
+    wire.run_for(Duration::from_secs(3));
     assert!(groups(&wire).is_empty());
-    assert!(wire.stack(SERVER).counters().group_reports_out > 0);
+    assert_eq!(wire.stack(SERVER).counters().group_reports_out - reports, 2);
+}
+
+#[test]
+fn group_that_the_stack_refuses_is_nobodys_and_can_be_joined_later() {
+    let mut wire = Wire::with([with_ipv6(CLIENT), Config { max_groups: 1, ..with_ipv6(SERVER) }]);
+    let now = wire.now;
+    wire.ends[SERVER].stack_mut().join_group(now, OTHER.into()).expect("room");
+    let sockets = wire.sockets(SERVER);
+    let mut members = [PORT, 6_000].map(|port| bound(&sockets, port));
+    members.iter_mut().for_each(|member| member.join_multicast_v4(GROUP, ANY).expect("not known yet"));
+    wire.run_for(SHORT);
+    for member in &mut members {
+        assert_eq!(member.try_receive(&mut [0; 9]), Err(Error::TooMany));
+        assert_eq!(member.leave_multicast_v4(GROUP, ANY), Err(Error::AddressNotAvailable));
+    }
+    // What is joined and left in one round is not asked for, whoever leaves room after it.
+    members[0].join_multicast_v4(GROUP, ANY).expect("not known yet");
+    members[0].leave_multicast_v4(GROUP, ANY).expect("joined");
+    wire.run_for(SHORT);
+    assert_eq!(members[0].try_receive(&mut [0; 9]), Ok(None));
+    let now = wire.now;
+    assert!(wire.ends[SERVER].stack_mut().leave_group(now, OTHER.into()));
+    members[1].join_multicast_v4(GROUP, ANY).expect("room");
+    wire.run_for(SHORT);
+    assert_eq!(members[1].try_receive(&mut [0; 9]), Ok(None));
+    assert_eq!(wire.stack(SERVER).groups().collect::<Vec<_>>(), [IpAddr::V4(GROUP)]);
 }
 
 #[test]
@@ -88,7 +116,10 @@ fn groups_that_cannot_be_joined_or_left_say_why() {
     let mut socket = bound(&wire.sockets(SERVER), PORT);
     let foreign = ADDRESSES[CLIENT];
     assert_eq!(socket.join_multicast_v4(ADDRESSES[SERVER], ANY), Err(Error::AddressNotAvailable));
-    assert_eq!(socket.join_multicast_v4(GROUP, foreign), Err(Error::NoSuchInterface));
+    assert_eq!(socket.join_multicast_v4(Ipv4Addr::new(224, 0, 0, 0), ANY), Err(Error::AddressNotAvailable));
+    for interface in [foreign, Ipv4Addr::LOCALHOST] {
+        assert_eq!(socket.join_multicast_v4(GROUP, interface), Err(Error::NoSuchInterface));
+    }
     assert_eq!(socket.join_multicast_v6(GROUP_V6, 2), Err(Error::NoSuchInterface));
     let nobodys = Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 7);
     assert_eq!(socket.join_multicast_v6(nobodys, 0), Err(Error::AddressNotAvailable));

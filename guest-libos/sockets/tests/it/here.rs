@@ -138,6 +138,52 @@ fn half_that_is_closed_is_the_end_for_the_other_and_what_was_written_before_arri
 }
 
 #[test]
+fn last_words_of_who_is_gone_are_heard_before_it_is_said_that_nobody_reads() {
+    run(|sockets| async move {
+        let listener = sockets.listen(PORT, 8).expect("free");
+        for is_first in [true, false] {
+            let mut stream = sockets.connect((HERE[0], PORT).into()).await.expect("somebody listens");
+            let (mut accepted, _) = listener.accept().await.expect("it came");
+            sockets.sleep(SHORT).await;
+            // All of it in one round.
+            if !is_first {
+                assert_eq!(stream.try_write(b"who hears?"), Ok(Some(10)));
+            }
+            assert_eq!(accepted.try_write(b"bye"), Ok(Some(3)));
+            drop(accepted);
+            if is_first {
+                assert_eq!(stream.try_write(b"who hears?"), Ok(Some(10)));
+            }
+            sockets.sleep(SHORT).await;
+            let mut words = [0; 9];
+            assert_eq!((stream.read(&mut words).await, &words[..3]), (Ok(3), &b"bye"[..]), "{is_first}");
+            assert_eq!(stream.read(&mut words).await, Err(Error::Reset));
+        }
+    });
+}
+
+#[test]
+fn listener_that_the_stack_refused_has_nobodys_streams_and_its_drop_nobodys_port() {
+    for at_once in [true, false] {
+        let mut wire = wire();
+        wire.ends[CLIENT].stack_mut().listen_at(Local::Any, PORT).expect("free");
+        let sockets = wire.sockets(CLIENT);
+        let listener = sockets.listen(PORT, 8).expect("the sockets have none");
+        if !at_once {
+            wire.run(CLIENT, async move {
+                let refused = sockets.connect((HERE[2], PORT).into()).await.err();
+                assert_eq!(refused, Some(Error::Refused));
+                assert_eq!(listener.accept().await.err(), Some(Error::AddressInUse));
+            });
+        } else {
+            drop(listener);
+        }
+        wire.run_for(SHORT);
+        assert!(wire.ends[CLIENT].stack_mut().listen_at(Local::Any, PORT).is_err(), "{at_once}");
+    }
+}
+
+#[test]
 fn aborting_and_leaving_something_unread_resets_the_other_end() {
     run(|sockets| async move {
         let listener = sockets.listen(PORT, 8).expect("free");

@@ -162,6 +162,7 @@ fn only_groups_are_joined_and_as_many_as_are_allowed() {
     let mut join = |group: IpAddr| host.stack.join_group(host.now, group);
     assert_eq!(join(SERVER_IP.into()), Err(JoinError::NotAGroup));
     assert_eq!(join(Ipv4Addr::BROADCAST.into()), Err(JoinError::NotAGroup));
+    assert_eq!(join(Ipv4Addr::new(224, 0, 0, 0).into()), Err(JoinError::NotAGroup));
     assert_eq!(join(GROUP_V6.into()), Err(JoinError::NoIpv6));
     assert_eq!([join(GROUP.into()), join(OTHER.into()), join(GROUP.into())], [Ok(()); 3]);
     assert_eq!(join(Ipv4Addr::new(224, 0, 0, 251).into()), Err(JoinError::TooMany));
@@ -248,9 +249,51 @@ fn pending_words_are_not_said_in_another_version() {
     host.nic.frames.clear();
     // The second time is pending, and so is an answer.
     host.input(&igmp_query(ALL_SYSTEMS, GENERAL)).assert_nothing();
-    host.input(&igmp_query(OTHER, &[0x11, 100, 0, 0, 239, 129, 2, 3])).assert_nothing();
-    host.input(&igmp_query(ALL_SYSTEMS, &[0x11, 100, 0, 0, 239, 129, 2, 3])).assert_nothing();
-    assert_eq!(frames_within(&mut host, 12_000), []);
+    host.input(&igmp_query(ALL_SYSTEMS, V2_GENERAL)).assert_nothing();
+    assert_sent(&frames_within(&mut host, 12_000), &[old(GROUP, 0x16, GROUP)]);
+}
+
+#[test]
+fn question_of_the_second_version_for_one_group_does_not_change_the_version() {
+    let mut host = host();
+    join(&mut host, GROUP);
+    host.wait_secs(3);
+    host.nic.frames.clear();
+    host.input(&igmp_query(GROUP, &[0x11, 100, 0, 0, 239, 1, 2, 3])).assert_nothing();
+    assert_sent(&frames_within(&mut host, 12_000), &[igmp_report(SERVER_IP, &[(IS_IN, GROUP)])]);
+    join(&mut host, OTHER);
+    let joins = igmp_report(SERVER_IP, &[(JOINS, OTHER)]);
+    assert_sent(&frames_within(&mut host, 3_000), &[joins.clone(), joins]);
+}
+
+#[test]
+fn what_changes_first_after_an_older_querier_is_said_in_the_third_version() {
+    for joins in [true, false] {
+        let mut host = host();
+        join(&mut host, OTHER);
+        host.wait_secs(3);
+        host.input(&igmp_query(ALL_SYSTEMS, V2_GENERAL)).assert_nothing();
+        host.wait_secs(300);
+        host.nic.frames.clear();
+        let record = if joins {
+            join(&mut host, GROUP);
+            (JOINS, GROUP)
+        } else {
+            assert!(host.stack.leave_group(host.now, OTHER.into()));
+            (LEAVES, OTHER)
+        };
+        let said = igmp_report(SERVER_IP, &[record]);
+        assert_sent(&frames_within(&mut host, 12_000), &[said.clone(), said]);
+    }
+}
+
+#[test]
+fn what_the_driver_did_not_take_is_not_counted() {
+    let mut host = host();
+    host.nic.room = Some(1);
+    join(&mut host, GROUP);
+    assert_eq!(frames_within(&mut host, 3_000).len(), 1);
+    assert_eq!(host.stack.counters().group_reports_out, 1);
 }
 
 #[test]

@@ -105,6 +105,26 @@ fn first_version_is_spoken_to_its_querier_and_the_second_again_when_that_is_gone
 }
 
 #[test]
+fn what_changes_first_after_an_older_querier_is_said_in_the_second_version() {
+    for joins in [true, false] {
+        let mut host = joined();
+        host.input(&mld_query(ALL_NODES, 1_000, NONE, &[])).assert_nothing();
+        host.wait_secs(300);
+        host.nic.frames.clear();
+        let other = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 9);
+        let record = if joins {
+            join(&mut host, other);
+            (JOINS, other)
+        } else {
+            assert!(host.stack.leave_group(host.now, GROUP_V6.into()));
+            (LEAVES, GROUP_V6)
+        };
+        let said = mld_report(own_link_local(), &[record]);
+        assert_sent(&frames_within(&mut host, 12_000), &[said.clone(), said]);
+    }
+}
+
+#[test]
 fn many_groups_are_said_in_as_few_messages_as_the_link_takes() {
     let quiet = Ipv6Config { probes: 0, router_advertisements: false, ..Ipv6Config::default() };
     let mut host = StaticHost::with(Config { ipv6: Some(quiet), max_groups: 100, mtu: 1_280, ..config() });

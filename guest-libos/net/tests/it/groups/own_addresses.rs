@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::ipv6::{OURS, nd_frame, own_link_local};
+use exos_net::Duration;
 use exos_net::wire::ipv6::{ALL_NODES, solicited_node};
 use exos_net::wire::ndisc::{HOP_LIMIT, Message};
 
@@ -28,6 +29,25 @@ fn group_of_a_tentative_address_is_told_from_nobody_before_the_question_about_it
     let from_us = mld_report(own_link_local(), &[(JOINS, group)]);
     assert_eq!(later.iter().filter(|frame| **frame == from_us).count(), 2, "{later:?}");
     assert!(later.iter().filter(|frame| **frame != from_us).all(|frame| frame == report));
+}
+
+#[test]
+fn what_is_said_again_after_an_older_querier_is_said_in_the_second_version() {
+    let mut host = host(Ipv6Config::default());
+    let group = solicited_node(own_link_local());
+    // The question about the address has been asked, and it is ours a second later; before that an older querier's time is over.
+    while !frames(&mut host).iter().any(|frame| is_question(frame)) {
+        host.wait_ms(1);
+    }
+    let short = [1, 1, 0, 0];
+    host.input(&mld_query(ALL_NODES, 0, group, &short)).assert_nothing();
+    host.input(&mld_query(ALL_NODES, 0, Ipv6Addr::UNSPECIFIED, &[])).assert_nothing();
+    host.wait_ms(990);
+    host.nic.frames.clear();
+    host.now += Duration::from_millis(20);
+    let from_us = mld_report(own_link_local(), &[(JOINS, group)]);
+    let sent = frames_within(&mut host, 4_000);
+    assert_eq!(sent.iter().filter(|(_, frame)| *frame == from_us).count(), 1, "{sent:?}");
 }
 
 /// Of another group than the link-local address, whose group is that of [`OURS`].

@@ -2,7 +2,7 @@
 
 use exos_net::wire::ndisc::HOP_LIMIT;
 use exos_net::wire::router::SOLICITATION_BYTES;
-use exos_net::{AckPolicy, AddressState, Ipv6Config};
+use exos_net::{AckPolicy, AddressState, Config, Ipv6Config};
 
 use super::*;
 use crate::ipv6::traffic::Client6;
@@ -319,4 +319,20 @@ fn packets_keep_to_what_a_router_says_of_the_link_or_the_link_itself_whichever_i
     assert_eq!(largest(&host), 1_301);
     host.input(&Advert { mtu: 0x0001_0500, ..advert() }.frame()).assert_nothing();
     assert_eq!(largest(&host), 1_500);
+}
+
+#[test]
+fn reports_of_groups_keep_to_what_a_router_says_of_the_link() {
+    let ipv6 = Ipv6Config { probes: 0, ..Ipv6Config::default() };
+    let mut host = StaticHost::with(Config { group_reports: true, max_groups: 64, ..with_ipv6(ipv6) });
+    host.wait_ms(3_000);
+    host.input(&Advert { mtu: 1_280, ..advert() }.frame()).assert_nothing();
+    for number in 0..64 {
+        let group = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 9, number);
+        host.stack.join_group(host.now, group.into()).unwrap();
+    }
+    host.nic.frames.clear();
+    host.wait_ms(2_000);
+    let largest = host.nic.frames.iter().map(|frame| frame.len() - 14).max();
+    assert_eq!(largest, Some(48 + 8 + 61 * 20));
 }
