@@ -135,6 +135,15 @@ fn name_that_nobody_has_is_said_in_a_sentence() {
 }
 
 #[test]
+fn name_whose_address_no_host_can_have_is_said_in_a_sentence() {
+    in_namespace!(|| {
+        let _dnsmasq = Dnsmasq::start(&["--host-record=blocked.test,127.0.0.1"]);
+        let said = failure(webswamp(), "http://blocked.test/");
+        assert!(said.contains("no other host can have"), "{said}");
+    });
+}
+
+#[test]
 fn without_a_name_server_the_user_is_told_how_to_name_one() {
     in_namespace!(|| {
         let said = failure(Guest::image("webswamp"), "http://www.test/");
@@ -276,5 +285,21 @@ fn name_server_that_the_user_says_is_asked_instead_of_the_leases() {
         let dnsmasq = dhcp(&["--dhcp-option=option:dns-server,10.80.0.77"]);
         assert_eq!(leased(webswamp(), &server), 1_460);
         assert_eq!(dnsmasq.questions("A", "www.test"), 1);
+    });
+}
+
+#[test]
+fn lease_is_waited_for_where_ipv6_is_there_before_it() {
+    in_namespace!(|| {
+        let server = Server::start(Manners::Good(64));
+        let _dnsmasq = dhcp(&["--dhcp-option=option:dns-server,10.80.0.1"]);
+        let target = format!("http://www.test:{}/", server.port);
+        // On a busy host a lease may take longer than it is waited for.
+        let is_answered = |_| {
+            let guest = Guest::image("webswamp").dhcp().ipv6(GUEST_V6);
+            let (end, _) = guest.arguments(&["--target", &target, "-c", "1", "-n", "5"]).launch().wait();
+            end == End::PowerOff { status: 0 }
+        };
+        assert!((0..5).any(is_answered));
     });
 }

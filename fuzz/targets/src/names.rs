@@ -88,7 +88,7 @@ pub fn dns(bytes: &[u8]) {
                 }
             }
             1 => now += Duration::from_millis(u64::from(input.u16())),
-            2 => queries.last().into_iter().for_each(|query| resolver.unreachable(query.from_port)),
+            2 => queries.last().into_iter().for_each(|query| resolver.unreachable(query.from_port, query.to)),
             6 => streams.pop().into_iter().for_each(|query| resolver.stream_failed(query.id)),
             7 => {
                 if let Some(query) = streams.pop() {

@@ -37,8 +37,8 @@ pub struct Lease {
     pub prefix_len: u8,
     /// The way to everywhere else: the default among the classless routes if there are any, else the first router.
     pub gateway: Option<Ipv4Addr>,
-    /// Servers for names, the first two.
-    pub dns_servers: [Option<Ipv4Addr>; 2],
+    /// Servers for names, the first three.
+    pub dns_servers: [Option<Ipv4Addr>; 3],
     /// The domain that short names are in.
     pub domain: Option<String>,
     /// The link's MTU.
@@ -73,7 +73,7 @@ impl Lease {
     /// Reads what an offer or an acknowledgment grants; `known_server` is who it comes from if it does not say. `None`: it is
     /// no lease that anybody could use.
     pub(crate) fn read(packet: &DhcpPacket<&[u8]>, known_server: Option<Ipv4Addr>) -> Option<Self> {
-        let (mut mask, mut router, mut dns_servers, mut domain) = (None, None, [None; 2], None);
+        let (mut mask, mut router, mut dns_servers, mut domain) = (None, None, [None; 3], None);
         let (mut mtu, mut server, mut lifetime, mut t1, mut t2) = (None, None, None, None, None);
         let mut route_bytes = Vec::new();
         for option in packet.options() {
@@ -83,7 +83,7 @@ impl Lease {
                 option::ROUTER => router = address(data),
                 option::DNS_SERVERS => {
                     let mut servers = data.chunks_exact(4).filter_map(address);
-                    dns_servers = [servers.next(), servers.next()];
+                    dns_servers = [servers.next(), servers.next(), servers.next()];
                 }
                 option::DOMAIN_NAME => domain = read_domain(data),
                 option::MTU => {

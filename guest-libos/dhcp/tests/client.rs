@@ -176,7 +176,7 @@ fn discover_and_request_are_what_rfc_2131_says() {
 fn all_options_are_read() {
     let mut test = Test::new(config());
     let ack = Answer::new(ACK)
-        .with(6, &[10, 0, 0, 2, 10, 0, 0, 3, 10, 0, 0, 4])
+        .with(6, &[10, 0, 0, 2, 10, 0, 0, 3, 10, 0, 0, 4, 10, 0, 0, 5])
         .with(15, b"example.test")
         .with(26, &1_400u16.to_be_bytes())
         .with(58, &300u32.to_be_bytes())
@@ -193,7 +193,7 @@ fn all_options_are_read() {
         prefix_len: 24,
         // The router option does not count beside classless routes.
         gateway: Some(Ipv4Addr::new(10, 0, 0, 9)),
-        dns_servers: [Some(Ipv4Addr::new(10, 0, 0, 2)), Some(Ipv4Addr::new(10, 0, 0, 3))],
+        dns_servers: [2, 3, 4].map(|last| Some(Ipv4Addr::new(10, 0, 0, last))),
         domain: Some("example.test".into()),
         mtu: Some(1_400),
         routes: vec![

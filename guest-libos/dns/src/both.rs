@@ -1,6 +1,6 @@
 //! What the answers to both questions about a name come to, for A and for AAAA records.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use alloc::vec::Vec;
 
@@ -21,4 +21,16 @@ pub fn merge(
         (Ok(addresses), Err(_)) | (Err(_), Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
         (Err(Failure::NoAddress), Err(failure)) | (Err(failure), _) | (_, Err(failure)) => Err(failure),
     }
+}
+
+/// The first address that another host can have: neither unspecified nor loopback, no group's, and not IPv4's in the form of IPv6's.
+pub fn first_host(addresses: &[IpAddr]) -> Result<IpAddr, Failure> {
+    let first = addresses.iter().copied().find(|&address| is_host(address));
+    first.ok_or(if addresses.is_empty() { Failure::NoAddress } else { Failure::NotAHost })
+}
+
+fn is_host(address: IpAddr) -> bool {
+    let is_special = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    let is_disguised = matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
+    !is_special && !is_disguised && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }

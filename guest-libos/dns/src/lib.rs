@@ -17,6 +17,6 @@ mod cache;
 mod message;
 mod resolver;
 
-pub use both::merge;
+pub use both::{first_host, merge};
 pub use message::{Family, MAX_ADDRESSES, MAX_QUERY_BYTES};
 pub use resolver::{Config, Event, Failure, Lookup, MAX_SERVERS, Outgoing, QueryId, Resolver, StreamQuery};

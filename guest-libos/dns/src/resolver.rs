@@ -88,6 +88,8 @@ pub enum Failure {
     NoSuchName,
     /// The name has no addresses of this family.
     NoAddress,
+    /// Its addresses are none that a host could have ([`crate::first_host`]).
+    NotAHost,
     /// The answer does not fit a datagram, and could not be had otherwise.
     Truncated,
     /// No server would say; the response code of the last.
@@ -106,6 +108,9 @@ impl fmt::Display for Failure {
             Self::TooMany => f.write_str("too many names are being asked for; wait, or raise max_queries"),
             Self::NoSuchName => f.write_str("there is no such name; look for a mistake in it"),
             Self::NoAddress => f.write_str("the name has no address of this kind; try the other family"),
+            Self::NotAHost => f.write_str(
+                "the name has only addresses that no other host can have, as 0.0.0.0 or 127.0.0.1; look whether a filter made them",
+            ),
             Self::Truncated => {
                 f.write_str("the answer does not fit a datagram; ask over TCP as well, or use an address")
             }
@@ -424,10 +429,13 @@ impl Resolver {
         cache.insert(now, name, family, result, ttl);
     }
 
-    /// A question from `port` did not reach its server, an ICMP error says: the next one is asked.
-    pub fn unreachable(&mut self, port: u16) {
+    /// What was sent from a port to `to` does not arrive: if that is a question, the next server is asked.
+    pub fn unreachable(&mut self, from_port: u16, to: SocketAddr) {
         for query in &mut self.queries {
-            if query.waiting.is_some_and(|waiting| waiting.port == Some(port)) {
+            let is_it = |waiting: Waiting| {
+                waiting.port == Some(from_port) && to == SocketAddr::new(waiting.server, DNS_PORT)
+            };
+            if query.waiting.is_some_and(is_it) {
                 query.give_up_question();
             }
         }

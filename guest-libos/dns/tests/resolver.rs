@@ -362,7 +362,7 @@ fn next_server_is_asked_where_tcp_brings_nothing() {
         // What comes over the connection now is too late.
         test.resolver.receive_stream(test.now, stream.id, &right.to_message(stream.bytes()));
         assert!(test.poll().is_none());
-        test.resolver.unreachable(query.from_port);
+        test.resolver.unreachable(query.from_port, query.to);
         assert_eq!(test.done(), Err(Failure::Truncated), "{way}");
     }
 }
@@ -425,7 +425,12 @@ fn unreachable_server_hands_over_at_once() {
     let mut test = Test::new(config());
     test.ask("a.test", Family::V4);
     let query = test.query();
-    test.resolver.unreachable(query.from_port);
+    // What is about another server, or from another port, is not about this question.
+    test.resolver.unreachable(query.from_port, SocketAddr::new(SECOND, 53));
+    test.resolver.unreachable(query.from_port, SocketAddr::new(FIRST, 54));
+    test.resolver.unreachable(query.from_port ^ 1, query.to);
+    assert!(test.poll().is_none());
+    test.resolver.unreachable(query.from_port, query.to);
     assert_eq!(test.query().to.ip(), SECOND);
 }
 

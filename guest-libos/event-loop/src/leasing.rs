@@ -20,7 +20,7 @@ pub(crate) struct Leasing {
     /// What the device takes.
     device_mtu: u16,
     /// Name servers of a lease that nobody has been told of.
-    name_servers: Option<[Option<Ipv4Addr>; 2]>,
+    name_servers: Option<[Option<Ipv4Addr>; 3]>,
     /// The address that the VMM was told.
     told: Option<Ipv4Addr>,
 }
@@ -55,11 +55,13 @@ impl Leasing {
             }
         }
         self.unsent.retry(now, stack, tx);
-        while let Some(event) = self.client.poll(now, self.random.next() as u32) {
+        while self.client.next_deadline().is_some_and(|at| at <= now)
+            && let Some(event) = self.client.poll(now, self.random.next() as u32)
+        {
             match event {
                 Event::Send(message) => self.send(now, &message, stack, tx),
                 Event::Leased(lease) => self.use_lease(now, &lease, stack),
-                Event::Lost => stack.remove_address(),
+                Event::Lost => self.forget_lease(now, stack),
             }
         }
         let address = stack.address();
@@ -87,6 +89,13 @@ impl Leasing {
         }
     }
 
+    /// What the lease said holds no longer than it.
+    fn forget_lease<D: Data>(&mut self, now: Instant, stack: &mut Stack<D>) {
+        stack.remove_address();
+        self.name_servers = Some([None; 3]);
+        self.use_device_mtu(now, stack);
+    }
+
     /// What the link takes (RFC 2132 5.1): what the lease says, if the device takes that as well, else what the device takes.
     fn use_mtu<D: Data>(&self, now: Instant, lease: &Lease, stack: &mut Stack<D>) {
         let mtu = lease.mtu.filter(|&mtu| mtu <= self.device_mtu).unwrap_or(self.device_mtu);
@@ -96,9 +105,15 @@ impl Leasing {
         match stack.set_mtu(now, mtu) {
             Ok(()) => log::info!("DHCP: packets are {mtu} bytes at most"),
             Err(error) => {
-                log::warn!("DHCP: {} says an MTU of {mtu}, which is not used: {error}", lease.server)
+                log::warn!("DHCP: {} says an MTU of {mtu}, which is not used: {error}", lease.server);
+                self.use_device_mtu(now, stack);
             }
         }
+    }
+
+    fn use_device_mtu<D: Data>(&self, now: Instant, stack: &mut Stack<D>) {
+        // The stack began with it.
+        let _ = stack.set_mtu(now, self.device_mtu);
     }
 
     /// The servers that are to be asked for names, if a lease has said so since the last time.

@@ -6,8 +6,8 @@ use crate::unsent::Unsent;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use exos_dns::{Config, Event, Failure, Family, Lookup, QueryId, Resolver};
-use exos_net::{AddressState, Data, Instant, Stack, Transmit};
+use exos_dns::{Config, Event, Failure, Family, Lookup, QueryId, Resolver, first_host};
+use exos_net::{AddressState, Data, DatagramError, Instant, Problem, Stack, Transmit};
 
 /// Why the addresses of a name are not known, as the user of an image can mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,12 @@ impl fmt::Display for NameFailure {
                  instead of the name",
             ),
             Failure::TimedOut => f.write_str(
-                "no name server answered; look whether dns= of --net, or the DHCP server, says the right one, and for the way there",
+                "no name server answered; look whether dns= of --net, or the DHCP server, says the right one, and for the way there (gw= of --net, \
+                 for servers beyond the link)",
             ),
+            Failure::Truncated => {
+                f.write_str("the answer does not fit a datagram; give an address instead of the name")
+            }
             failure => write!(f, "{failure}"),
         }
     }
@@ -84,6 +88,7 @@ impl Names {
                 Err(failure) => Answer::Known(Err(failure)),
             }
         }));
+        self.leave_out();
     }
 
     /// A datagram came to a port.
@@ -91,9 +96,12 @@ impl Names {
         self.resolver.receive(now, from, port, payload);
     }
 
-    /// An ICMP error says that a datagram from a port did not arrive.
-    pub(crate) fn unreachable(&mut self, port: u16) {
-        self.resolver.unreachable(port);
+    /// An ICMP error came about a datagram. Anybody can make one up, and a way may be there again soon: only that nobody is at the
+    /// server's port ends a question.
+    pub(crate) fn problem_arrives(&mut self, error: &DatagramError) {
+        if matches!(error.problem, Problem::PortUnreachable | Problem::ProtocolUnreachable) {
+            self.resolver.unreachable(error.port, error.to);
+        }
     }
 
     /// Does what is due; answers the first address of the name, or why there is none, once all is known.
@@ -104,14 +112,16 @@ impl Names {
         tx: &mut T,
     ) -> Option<Result<IpAddr, NameFailure>> {
         self.unsent.retry(now, stack, tx);
-        while let Some(event) = self.resolver.poll(now, self.random.next()) {
+        while self.resolver.next_deadline().is_some_and(|at| at <= now)
+            && let Some(event) = self.resolver.poll(now, self.random.next())
+        {
             match event {
                 Event::Send(query) => {
                     let (from, bytes) = (query.from_port, query.bytes());
                     let sent = stack.bind_udp(from).is_ok()
                         && self.unsent.send(now, from, query.to, bytes, stack, tx).is_ok();
                     if !sent {
-                        self.resolver.unreachable(from);
+                        self.resolver.unreachable(from, query.to);
                     }
                 }
                 Event::Unbind(port) => {
@@ -130,7 +140,7 @@ impl Names {
             }
         };
         let addresses = exos_dns::merge(ipv6, ipv4);
-        let first = addresses.and_then(|addresses| addresses.first().copied().ok_or(Failure::NoAddress));
+        let first = addresses.and_then(|addresses| first_host(&addresses));
         Some(first.map_err(NameFailure))
     }
 
@@ -140,6 +150,18 @@ impl Names {
             answers.find(|answer| matches!(answer, Answer::Awaited(awaited) if *awaited == id))
         {
             *answer = Answer::Known(result);
+        }
+        self.leave_out();
+    }
+
+    /// Where IPv6's answer has a host's address, IPv4's is not waited for.
+    fn leave_out(&mut self) {
+        if let Some([Answer::Known(Ok(addresses)), ipv4]) = &mut self.asked
+            && first_host(addresses).is_ok()
+            && let Answer::Awaited(id) = *ipv4
+        {
+            self.resolver.cancel(id);
+            *ipv4 = Answer::Known(Ok(Vec::new()));
         }
     }
 

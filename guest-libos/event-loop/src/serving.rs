@@ -21,6 +21,8 @@ use exos_runtime::clock::{self, Scale};
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Of the connections allowed, one in so many is kept free by ending silent ones, so that clients who come find a place.
 const RESERVE: usize = 64;
+/// An address from DHCP is waited for so long, where IPv6 addresses are there before it.
+const LEASE_PATIENCE: Duration = Duration::from_secs(10);
 /// A connection without progress for so long may be ended when places run out.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -50,6 +52,8 @@ pub(crate) struct Serving<'s, S: Service> {
     gateway: Option<Gateway<'s>>,
     /// Where the address comes from, if nobody has set it.
     leasing: Option<Leasing>,
+    /// Until then it is waited for; `None`: no longer.
+    lease_by: Option<Instant>,
     /// Whom the service asks for names, if it does.
     names: Option<Names>,
     /// What the machine knows of IPv6 addresses.
@@ -89,6 +93,7 @@ impl<'s, S: Service> Serving<'s, S> {
             aside,
             port,
             gateway: None,
+            lease_by: leasing.is_some().then(|| now + LEASE_PATIENCE),
             leasing,
             names: S::ASKS_NAMES.then(|| Names::new(interface)),
             told: Told::default(),
@@ -216,7 +221,10 @@ impl<'s, S: Service> Serving<'s, S> {
         if self.told.is_behind(&self.stack) {
             self.told.catch_up(now, &self.stack);
         }
-        if self.is_ready || !addresses::are_settled(&self.stack) {
+        if self.lease_by.is_some_and(|by| by <= now) || self.stack.address().is_some() {
+            self.lease_by = None;
+        }
+        if self.is_ready || self.lease_by.is_some() || !addresses::are_settled(&self.stack) {
             return;
         }
         self.is_ready = addresses::has_any(now, &self.stack);
@@ -300,7 +308,7 @@ impl<S: Service> Tenant for Serving<'_, S> {
                 if S::ASKS_NAMES
                     && let Some(names) = &mut self.names
                 {
-                    names.unreachable(error.port);
+                    names.problem_arrives(&error);
                 }
             }
             Input::Nothing => {}
@@ -347,12 +355,16 @@ impl<S: Service> Tenant for Serving<'_, S> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        if !self.asked.resumed.is_empty() || !self.asked.connected.is_empty() {
+        let is_name_wanted = S::ASKS_NAMES && self.asked.name.is_some();
+        if !self.asked.resumed.is_empty() || !self.asked.connected.is_empty() || is_name_wanted {
             return Some(Instant::ZERO);
         }
         let lease_at = self.leasing.as_ref().and_then(Leasing::next_deadline);
         let names_at = self.names.as_ref().filter(|_| S::ASKS_NAMES).and_then(Names::next_deadline);
-        [self.stack.next_deadline(), self.service_deadline(), lease_at, names_at].into_iter().flatten().min()
+        [self.stack.next_deadline(), self.service_deadline(), lease_at, self.lease_by, names_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn is_ready(&self) -> bool {

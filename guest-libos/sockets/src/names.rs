@@ -40,7 +40,8 @@ enum News {
 #[derive(Debug)]
 pub(crate) struct Names {
     resolver: Resolver,
-    sockets: Vec<(u16, UdpPlace)>,
+    /// With their ports, and whom they ask.
+    sockets: Vec<(u16, SocketAddr, UdpPlace)>,
     asked: Vec<Asked>,
 }
 
@@ -209,14 +210,14 @@ impl State {
                 Some(Event::Send(query)) => {
                     let from = if query.to.is_ipv6() { Local::Ipv6 } else { Local::Ipv4 };
                     if self.ask(from, query.from_port, query.to, query.bytes()).is_err() {
-                        self.names.resolver.unreachable(query.from_port);
+                        self.names.resolver.unreachable(query.from_port, query.to);
                     }
                 }
                 Some(Event::Stream(query)) => self.names.tell(query.id, News::Stream(query)),
                 Some(Event::Unbind(port)) => {
-                    let place = self.names.sockets.iter().position(|&(other, _)| other == port);
+                    let place = self.names.sockets.iter().position(|&(other, ..)| other == port);
                     if let Some(place) = place {
-                        let (_, socket) = self.names.sockets.swap_remove(place);
+                        let (.., socket) = self.names.sockets.swap_remove(place);
                         self.close_udp(socket);
                     }
                 }
@@ -227,7 +228,7 @@ impl State {
 
     fn ask(&mut self, from: Local, port: u16, to: SocketAddr, bytes: &[u8]) -> Result<(), Error> {
         let place = self.bind_udp(from, port)?;
-        self.names.sockets.push((port, place));
+        self.names.sockets.push((port, to, place));
         self.connect_udp(place, parse(to)?)?;
         self.send_udp(place, None, bytes)?;
         Ok(())
@@ -235,7 +236,7 @@ impl State {
 
     fn hear_answers(&mut self) {
         for index in 0..self.names.sockets.len() {
-            let (port, place) = self.names.sockets[index];
+            let (port, to, place) = self.names.sockets[index];
             let mut message = [0; MAX_MESSAGE_BYTES];
             loop {
                 match self.receive_udp(place, &mut message) {
@@ -246,7 +247,7 @@ impl State {
                     }
                     Ok(None) => break,
                     Err(_) => {
-                        self.names.resolver.unreachable(port);
+                        self.names.resolver.unreachable(port, to);
                         break;
                     }
                 }

@@ -136,7 +136,9 @@ impl NetArgument {
     /// Whether the parts go together.
     fn check(&self) -> Result<(), String> {
         self.ipv6.check()?;
-        self.dns.check(Families { ipv4: self.ipv4 != Ipv4Origin::None, ipv6: self.ipv6.is_on() })?;
+        if self.kind != Kind::User {
+            self.check_dns(self.ipv4 != Ipv4Origin::None)?;
+        }
         let says_gateway = self.gateway.is_some();
         match self.ipv4 {
             Ipv4Origin::Dhcp if says_gateway => {
@@ -171,7 +173,12 @@ impl NetArgument {
                  leave ip=, gw= and probe out, or use a tap"
             ));
         }
-        Ok(())
+        self.dns.check_user(self.outbound, &self.host_ports)
+    }
+
+    /// Whether a guest on a tap has addresses to ask name servers from.
+    fn check_dns(&self, has_ipv4: bool) -> Result<(), String> {
+        self.dns.check(Families { ipv4: has_ipv4, ipv6: self.ipv6.is_on() })
     }
 }
 
@@ -254,6 +261,7 @@ impl NetArgument {
             Ipv4Origin::Guessed if self.ipv6.is_on() => next_address(tap.name()).ok(),
             Ipv4Origin::Guessed => Some(next_address(tap.name())?),
         };
+        self.check_dns(address.is_some() || self.asks_dhcp())?;
         let ipv4 = match address {
             Some((address, prefix_len)) => Ipv4Config {
                 address: address.octets(),
@@ -458,6 +466,12 @@ mod tests {
             ("tap=a,probe=yes", "ip=ADDRESS/BITS"),
             ("user,ip6=auto", "use a tap"),
             ("user,ip=dhcp", "addresses are fixed"),
+            ("tap=a,ip=none,ip6=auto,dns=10.0.0.1", "say ip= as well"),
+            ("tap=a,dns=2001:db8::1", "say ip6= as well"),
+            ("tap=a,dns=10.0.0.1,dns=10.0.0.1", "leave one out"),
+            ("user,dns=10.0.0.1", "say outbound as well"),
+            ("user,allow-host=53,dns=10.0.0.1", "say outbound as well"),
+            ("user,outbound,dns=2001:db8::1", "the user network is IPv4"),
             ("tap=a,gw=1", "not an IPv4 address"),
             ("tap=a,mac=01:00:00:00:00:00", "group address"),
             ("tap=a,speed=9", "ip=ADDRESS/BITS"),

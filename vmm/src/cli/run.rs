@@ -75,7 +75,8 @@ The tap (--net tap=NAME)
 
   dns= says whom the guest asks for names; given up to three times, they are asked
   in turn. Without it a guest with ip=dhcp asks the servers that its lease says,
-  and one with user,outbound the host's; others know none.
+  and one with user,outbound the host's; others know none. On the user network
+  dns= takes outbound as well.
 
   exovm run webswamp --net tap=tap0,gw=10.80.0.1,dns=10.80.0.1 \\
       --target http://www.example.org/
