@@ -47,7 +47,7 @@ fn server_of_a_version_that_the_interface_does_not_have_is_named_at_the_start() 
             "{log}"
         );
         let log = start(Guest::image("forwarder").without_ipv4().ipv6_auto(), "--to=[2001:db8::2]:80");
-        assert!(log.contains("in place of ip6=auto"), "{log}");
+        assert!(log.contains("leave ip6=auto out"), "{log}");
         let log = start(image("forwarder", 0).without_ipv4(), "--to=10.0.0.2:80");
         assert!(
             log.contains("no IPv4 address; start the machine with --net tap=...,ip=ADDRESS/BITS"),

@@ -8,8 +8,8 @@ use crate::wire::{IP, put_u16, u16_at};
 use core::fmt;
 use core::net::IpAddr;
 
-/// Bytes of the longest frame that asks for a neighbour.
-pub(crate) const REQUEST_BYTES: usize = 86;
+/// Bytes of a frame of [`Forwarder::poll`](crate::Forwarder::poll), at most: one that asks for a neighbour.
+pub const REQUEST_BYTES: usize = 86;
 
 /// A version of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,9 @@ pub(crate) trait Address: Copy + Eq + fmt::Debug + Into<IpAddr> {
 
     /// Whether `self` and `other` share a link, on which addresses begin with the same `prefix_len` bits.
     fn is_on_link(self, other: Self, prefix_len: u8) -> bool;
+
+    /// Whether what `self` sends may be forwarded as far as `other`.
+    fn reaches(self, other: Self) -> bool;
 
     /// Checks a frame's IP header, of which `head_bytes` of the frame's `frame_bytes` are there.
     fn parse(head: &[u8], head_bytes: usize, frame_bytes: usize) -> Result<Parsed, Reason>;

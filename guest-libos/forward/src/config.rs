@@ -100,6 +100,9 @@ pub(crate) fn check_network<A: Address>(network: &Network<A>) -> Result<(), Conf
     if server == Some(network.address) {
         return Err(ConfigError::ToItself);
     }
+    if server.is_some_and(|server| !network.address.reaches(server)) {
+        return Err(ConfigError::LinkOnly(network.address.into()));
+    }
     if network.to.is_some_and(|(_, port)| port == 0) {
         return Err(ConfigError::PortZero);
     }
@@ -125,11 +128,11 @@ impl FromStr for Servers {
     fn from_str(text: &str) -> Result<Self, ServersError> {
         let mut servers = Self::default();
         for word in text.split(',') {
-            let is_second = match word.parse().map_err(|_| ServersError)? {
+            let is_wrong = match word.parse().map_err(|_| ServersError)? {
                 SocketAddr::V4(server) => servers.ipv4.replace(server).is_some(),
                 SocketAddr::V6(server) => servers.ipv6.replace(server).is_some() || server.scope_id() != 0,
             };
-            if is_second {
+            if is_wrong {
                 return Err(ServersError);
             }
         }
@@ -146,6 +149,8 @@ pub enum ConfigError {
     NoHost(IpAddr),
     /// The server would be the forwarder.
     ToItself,
+    /// The interface's address is of its link only, and the server is not on it by such an address.
+    LinkOnly(IpAddr),
     /// There is no port 0.
     PortZero,
     /// None, or more than there are ports for.
@@ -162,6 +167,10 @@ impl fmt::Display for ConfigError {
             Self::ToItself => {
                 f.write_str("connections would go to the forwarder itself; name a server's address")
             }
+            Self::LinkOnly(address) => write!(
+                f,
+                "{address} is of this link only and the server is not; give the interface another one (--net ...,ip6=ADDRESS/BITS)"
+            ),
             Self::PortZero => f.write_str("there is no port 0"),
             Self::Connections(count) => {
                 write!(f, "{count} connections: between 1 and {FLOWS_MAX} are possible")

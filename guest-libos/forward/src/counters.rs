@@ -8,7 +8,7 @@ pub enum Reason {
     Malformed,
     /// The IP header's checksum, or that of an ICMP message, is wrong.
     BadChecksum,
-    /// Its source cannot be a client's address or port.
+    /// Its source cannot be a client's address or port, or no station's.
     BadSource,
     /// For another Ethernet or IP address.
     NotForUs,
@@ -90,7 +90,7 @@ pub struct Counters {
     pub to_server: Way,
     /// From the server to clients.
     pub to_client: Way,
-    /// ARP requests sent, and replies to those of others.
+    /// ARP requests sent.
     pub arp_requests: u64,
     /// Replies to ARP requests of others.
     pub arp_replies: u64,

@@ -1,9 +1,8 @@
 //! The forwarder: whose a frame is, and what is due by itself.
 
-use crate::address::Version;
+use crate::address::{REQUEST_BYTES, Version};
 use crate::config::{Config, ConfigError, Mac};
 use crate::counters::{Counters, Reason};
-use crate::neighbour::Known;
 use crate::path::{Common, Path};
 use crate::wire::{ETHERNET_BYTES, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, u16_at};
 use crate::{arp, ndisc};
@@ -13,8 +12,6 @@ use core::time::Duration;
 /// Of a frame, more than this is never looked at or rewritten: Ethernet, IP and TCP headers, or as much of an ICMP error and
 /// what it quotes.
 pub const HEAD_BYTES: usize = 128;
-/// Bytes of a frame of [`Forwarder::poll`], at most.
-pub const REQUEST_BYTES: usize = crate::address::REQUEST_BYTES;
 
 /// What the device says of a received frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,13 +158,9 @@ impl Forwarder {
 
     /// Where the server of a version of IP, or the gateway to it, is on the link; `None`: not known.
     pub fn next_hop(&self, version: Version) -> Option<Mac> {
-        let known = match version {
-            Version::Ipv4 => self.ipv4.as_ref()?.server.as_ref()?.next_hop.known(),
-            Version::Ipv6 => self.ipv6.as_ref()?.server.as_ref()?.next_hop.known(),
-        };
-        match known {
-            Known::At(mac) => Some(mac),
-            Known::Asked | Known::Gone => None,
+        match version {
+            Version::Ipv4 => self.ipv4.as_ref()?.server.as_ref()?.next_hop.mac(),
+            Version::Ipv6 => self.ipv6.as_ref()?.server.as_ref()?.next_hop.mac(),
         }
     }
 

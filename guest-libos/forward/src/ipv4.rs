@@ -59,6 +59,10 @@ impl Address for Ipv4Addr {
         self.to_bits() & mask == other.to_bits() & mask
     }
 
+    fn reaches(self, _: Self) -> bool {
+        true
+    }
+
     /// RFC 1812 5.2.2.
     #[inline(always)]
     fn parse(head: &[u8], head_bytes: usize, frame_bytes: usize) -> Result<Parsed, Reason> {

@@ -62,6 +62,11 @@ impl Address for Ipv6Addr {
         self.to_bits() & mask == other.to_bits() & mask || other.is_unicast_link_local()
     }
 
+    /// RFC 4291 2.5.6: no router forwards what is from a link-local address.
+    fn reaches(self, other: Self) -> bool {
+        !self.is_unicast_link_local() || other.is_unicast_link_local()
+    }
+
     #[inline(always)]
     fn parse(head: &[u8], head_bytes: usize, frame_bytes: usize) -> Result<Parsed, Reason> {
         if head_bytes < Self::TRANSPORT || head[IP] >> 4 != 6 {

@@ -54,8 +54,8 @@ mod segment;
 mod state;
 mod wire;
 
-pub use address::Version;
+pub use address::{REQUEST_BYTES, Version};
 pub use config::{Config, ConfigError, Mac, Network, Servers, ServersError};
 pub use counters::{Counters, Reason, Way};
 pub use flows::FLOWS_MAX;
-pub use forwarder::{Forwarder, HEAD_BYTES, Meta, Offload, Outgoing, REQUEST_BYTES, Verdict};
+pub use forwarder::{Forwarder, HEAD_BYTES, Meta, Offload, Outgoing, Verdict};

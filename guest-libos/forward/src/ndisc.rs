@@ -1,7 +1,7 @@
 //! Neighbor Discovery (RFC 4861): who has the next hop's IPv6 address, and answers to who asks for ours. Routers are not heard: the
 //! one to go through is given.
 
-use crate::address::{Address, Own, REQUEST_BYTES};
+use crate::address::{Address, Own, REQUEST_BYTES, addresses};
 use crate::checksum::sum;
 use crate::config::Mac;
 use crate::counters::Reason;
@@ -35,7 +35,7 @@ const SOURCE_ADDRESS: u8 = 1;
 const TARGET_ADDRESS: u8 = 2;
 
 /// Whoever forwards decrements this, so a message that has it is from the link (RFC 4861 7.1).
-const HOPS: u8 = 255;
+const ON_LINK_HOPS: u8 = 255;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// Whether a frame of IPv6 is of Neighbor Discovery.
@@ -54,7 +54,7 @@ pub(crate) fn hear(
     meta: Meta,
 ) -> Result<bool, Reason> {
     let parsed = Ipv6Addr::parse(head, head_bytes, head_bytes + tail.len())?;
-    let (source, destination) = crate::address::addresses::<Ipv6Addr>(&head[IP..]);
+    let (source, destination) = addresses::<Ipv6Addr>(&head[IP..]);
     if destination != own.address && destination != solicited_node(own.address) && destination != ALL_NODES {
         return Err(Reason::NotForUs);
     }
@@ -68,7 +68,7 @@ pub(crate) fn hear(
         return Err(Reason::BadChecksum);
     }
     let kind = head[MESSAGE];
-    if head[IP + Ipv6Addr::HOP_LIMIT] != HOPS || head[MESSAGE + 1] != 0 {
+    if head[IP + Ipv6Addr::HOP_LIMIT] != ON_LINK_HOPS || head[MESSAGE + 1] != 0 {
         return Err(Reason::Malformed);
     }
     if kind != SOLICITATION && kind != ADVERTISEMENT {
@@ -95,12 +95,16 @@ pub(crate) fn hear(
     if target.is_multicast() || is_wrong_probe || !is_probe && !source.is_host() {
         return Err(Reason::Malformed);
     }
+    // RFC 4861 7.2.3.
+    if target != own.address {
+        return Ok(false);
+    }
     let said = options.source.filter(|&mac| mac != own.mac);
     if let (Some(next_hop), Some(mac)) = (next_hop.filter(|next_hop| next_hop.address() == source), said) {
         next_hop.tell(now, mac);
     }
     let sender = mac_at(head, 6);
-    if target != own.address || source == own.address || sender == own.mac || !is_station(sender) {
+    if source == own.address || sender == own.mac || !is_station(sender) {
         return Ok(false);
     }
     let (mac, to, flags) = if is_probe {
@@ -120,10 +124,7 @@ fn advertised(
     flags: u8,
     mac: Option<Mac>,
 ) {
-    let known = match next_hop.known() {
-        crate::neighbour::Known::At(known) => Some(known),
-        _ => None,
-    };
+    let known = next_hop.mac();
     match mac.filter(|&mac| mac != own.mac) {
         Some(mac) if known.is_some_and(|known| known != mac) && flags & OVERRIDE == 0 => {}
         Some(mac) if flags & SOLICITED != 0 => next_hop.confirm(now, mac),
@@ -157,7 +158,7 @@ fn write(
     frame[6..12].copy_from_slice(&own.mac);
     put_u16(frame, 12, TYPE_IPV6);
     Ipv6Addr::write_icmp_header(&mut frame[IP..], own.address, to, MESSAGE_BYTES);
-    frame[IP + Ipv6Addr::HOP_LIMIT] = HOPS;
+    frame[IP + Ipv6Addr::HOP_LIMIT] = ON_LINK_HOPS;
     frame[MESSAGE..TARGET].copy_from_slice(&[kind, 0, 0, 0, flags, 0, 0, 0]);
     target.write(frame, TARGET);
     (frame[OPTIONS], frame[OPTIONS + 1]) = (option, 1);

@@ -11,7 +11,7 @@ use core::time::Duration;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// An address is asked for again after so long (RFC 1122 2.3.2.1 has "on the order of a minute", RFC 4861 10 REACHABLE_TIME).
 const VALID: Duration = Duration::from_secs(30);
-/// After so many requests without an answer nobody is there (RFC 4861 10: MAX_UNICAST_SOLICIT, MAX_MULTICAST_SOLICIT).
+/// After so many requests without an answer it is not where it was, and after so many more nobody is there (RFC 4861 10: MAX_UNICAST_SOLICIT, MAX_MULTICAST_SOLICIT).
 const UNANSWERED_MAX: u8 = 3;
 
 /// What is known of the next hop.
@@ -45,6 +45,11 @@ impl<A: Address> Neighbour<A> {
         self.address
     }
 
+    /// Where it is on the link, if that is known.
+    pub(crate) fn mac(&self) -> Option<Mac> {
+        self.mac
+    }
+
     #[inline(always)]
     pub(crate) fn known(&self) -> Known {
         match self.mac {
@@ -68,8 +73,9 @@ impl<A: Address> Neighbour<A> {
         if now < self.ask_at {
             return None;
         }
-        if self.unanswered >= UNANSWERED_MAX {
-            self.mac = None;
+        // Not there any more, it may be elsewhere (RFC 4861 7.3.3).
+        if self.unanswered >= UNANSWERED_MAX && self.mac.take().is_some() {
+            self.unanswered = 0;
         }
         self.unanswered = self.unanswered.saturating_add(1);
         self.ask_at = now + ASK_AGAIN;

@@ -6,7 +6,7 @@ use crate::counters::{Counters, Reason};
 use crate::flows::{Flows, State};
 use crate::forwarder::{HEAD_BYTES, Meta, Verdict, seconds};
 use crate::neighbour::Neighbour;
-use crate::wire::{ETHERNET_BYTES, IP, PROTOCOL_TCP, mac_at};
+use crate::wire::{ETHERNET_BYTES, IP, PROTOCOL_TCP, is_station, mac_at};
 use core::time::Duration;
 
 /// Connections that one call forgets at most.
@@ -171,7 +171,7 @@ impl<A: Address> Path<A> {
         if destination != self.own.address {
             return Err(Reason::NotForUs);
         }
-        if !source.is_host() || source == self.own.address {
+        if !is_station(mac_at(head, 6)) || !source.is_host() || source == self.own.address {
             return Err(Reason::BadSource);
         }
         if parsed.is_fragment {

@@ -43,6 +43,7 @@ pub(crate) fn mac_at(bytes: &[u8], at: usize) -> Mac {
 }
 
 /// Whether it is one station's: no group's, and not none.
+#[inline(always)]
 pub(crate) fn is_station(mac: Mac) -> bool {
     mac[0] & 1 == 0 && mac != [0; 6]
 }

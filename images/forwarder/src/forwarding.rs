@@ -1,6 +1,7 @@
 //! The forwarder as the event loop's tenant: frames from the NIC to the forwarder and back to the NIC, whatever their size without a
 //! copy of their data. It is sent from the buffer that it was received in; that buffer goes back to the device when the frame is out.
 
+use crate::statistics;
 use abi::statistics::StatisticsArea;
 use core::time::Duration;
 use exos_event_loop::{Devices, Moment, TRANSMIT_SIZE, Tenant};
@@ -95,7 +96,7 @@ impl Tenant for Forwarding {
     }
 
     fn publish(&mut self, area: &StatisticsArea) {
-        crate::statistics::publish(&area.forward, &self.forwarder, self.refused);
+        statistics::publish(&area.forward, &self.forwarder, self.refused);
     }
 }
 

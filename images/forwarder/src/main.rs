@@ -1,5 +1,6 @@
 //! `exovm run forwarder --listen PORT --to ADDRESS:PORT`: connections to the port go on to the server, segment by segment
-//! (`exos-forward`), those over IPv4 and IPv6 each to a server of their own. Here are its options, its start and its last words; [`forwarding`] is what the event loop runs.
+//! (`exos-forward`), those over IPv4 and IPv6 each to a server of their own. Here are its options, its start and its last words;
+//! [`forwarding`] is what the event loop runs.
 #![no_std]
 #![no_main]
 
@@ -55,7 +56,7 @@ fn forward() -> Result<(), Failure> {
         Ok(Some(to)) => to,
         _ => {
             return Err(Failure::Option(
-                "--to takes a server's address and port, such as 10.0.0.2:80 or [2001:db8::2]:80, or one of each version of IP with a comma between",
+                "--to takes a server's address and port, such as 10.0.0.2:80 or [2001:db8::2]:80, or one of each version of IP with a comma between (no %ZONE)",
             ));
         }
     };
@@ -63,7 +64,12 @@ fn forward() -> Result<(), Failure> {
         Ok(count) => count.unwrap_or(FLOWS_MAX),
         Err(_) => return Err(Failure::Option("--connections takes a number")),
     };
-    let interface = Interface::first().map_err(Failure::Start)?;
+    let interface = Interface::first().map_err(|error| match error {
+        StartError::NoAddress => Failure::Option(
+            "the forwarder asks no DHCP server; give it ip=ADDRESS/BITS, or ip=none,ip6=ADDRESS/BITS, or both addresses",
+        ),
+        error => Failure::Start(error),
+    })?;
     let mut config = Config::new(interface.mac.0, listen, interface.secret);
     config.max_connections = max_connections;
     (config.ipv4, config.ipv6) = (ipv4(&interface, to.ipv4)?, ipv6(&interface, to.ipv6)?);
@@ -102,7 +108,7 @@ fn ipv4(interface: &Interface, to: Option<SocketAddrV4>) -> Result<Option<Networ
 fn ipv6(interface: &Interface, to: Option<SocketAddrV6>) -> Result<Option<Network<Ipv6Addr>>, Failure> {
     if interface.hears_routers() {
         return Err(Failure::Option(
-            "the forwarder hears no routers; give it an address in place of ip6=auto (ip6=ADDRESS/BITS, and gw6= if a router leads to the server)",
+            "the forwarder hears no routers: leave ip6=auto out; for IPv6, ip6=ADDRESS/BITS (and gw6= if a router leads to the server)",
         ));
     }
     let given = interface.given_ipv6();

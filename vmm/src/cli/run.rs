@@ -70,8 +70,9 @@ The tap (--net tap=NAME)
   (SLAAC), or both; a link-local address it makes of its hardware address in any
   case. gw6= names a router where none advertises itself. Starting takes 2
   seconds longer, in which nobody else may claim the addresses (6 where ip6=auto
-  finds no router). Several environments share all of these addresses, each with a
-  port of its own. ip=none leaves IPv4 out.
+  finds no router; the forwarder has the given address alone, and does not ask).
+  Several environments share all of these addresses, each with a port of its own.
+  ip=none leaves IPv4 out.
 
   dns= says whom the guest asks for names; given up to three times, they are asked
   in turn. Without it a guest with ip=dhcp asks the servers that its lease says,

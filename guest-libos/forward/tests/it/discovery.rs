@@ -224,6 +224,17 @@ fn server_is_asked_for_once_a_second_until_it_answers_and_then_at_its_place() {
     bench.now = seconds(68);
     assert_eq!(asked(&mut bench), Some(solicitation_of_server(None).bytes()));
     assert_eq!(next_hop(&bench), None);
+    // Elsewhere, perhaps: it is asked for as at the start before a client hears that it is gone (RFC 4861 7.3.3).
+    let syn = IPV6.of_client(SYN).bytes();
+    for second in 69..71 {
+        assert_eq!(bench.dropped(&syn), Reason::Unresolved, "{second}");
+        bench.now = seconds(second);
+        assert_eq!(asked(&mut bench), Some(solicitation_of_server(None).bytes()));
+    }
+    assert_eq!(bench.dropped(&syn), Reason::Unresolved);
+    bench.now = seconds(71);
+    assert!(asked(&mut bench).is_some());
+    assert_eq!(bench.sent(&syn, Meta::default()).bytes[54..56], [1, 3]);
 }
 
 #[test]
@@ -240,16 +251,20 @@ fn server_that_moves_says_so_and_nobody_else_can() {
         assert_eq!(bench.look(&message.bytes()), Verdict::Heard);
         assert_eq!(next_hop(&bench), Some(SERVER_MAC), "{what}");
     }
-    bench.look(&with_long_address(reply));
+    assert_eq!(bench.look(&with_long_address(reply)), Verdict::Heard);
     assert_eq!(next_hop(&bench), Some(SERVER_MAC), "an address of another kind of link");
     let ours = Discovery {
         addresses: (SERVER6, OWN_GROUP),
         option: Some((1, OWN_MAC)),
         ..Discovery::solicitation()
     };
-    bench.look(&ours.bytes());
+    assert!(matches!(bench.look(&ours.bytes()), Verdict::Send(_)), "it asks for us");
     assert_eq!(next_hop(&bench), Some(SERVER_MAC), "our own station");
-    bench.look(&reply.bytes());
+    let others =
+        Discovery { target: "2001:db8:0:1:1::1".parse().unwrap(), option: Some((1, ELSEWHERE)), ..ours };
+    assert_eq!(bench.look(&others.bytes()), Verdict::Heard);
+    assert_eq!(next_hop(&bench), Some(SERVER_MAC), "asks for another of our group (RFC 4861 7.2.3)");
+    assert_eq!(bench.look(&reply.bytes()), Verdict::Heard);
     assert_eq!(next_hop(&bench), Some(ELSEWHERE));
     assert_eq!(bench.forwarded(&IPV6.of_client(SYN))[..6], ELSEWHERE);
 }

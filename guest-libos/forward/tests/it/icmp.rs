@@ -9,7 +9,7 @@ use proptest::prelude::*;
 const ROUTER_MAC: Mac = [2, 0, 0, 0, 0, 8];
 
 /// Type, code and the second word of a message.
-type Header = (u8, u8, [u8; 4]);
+pub type Header = (u8, u8, [u8; 4]);
 
 /// What differs from one version of IP to the other.
 struct Icmp {
@@ -40,17 +40,18 @@ fn icmp(hosts: Hosts) -> Icmp {
     }
 }
 
-struct Message<'a> {
-    macs: (Mac, Mac),
-    addresses: (IpAddr, IpAddr),
-    ttl: u8,
-    header: Header,
-    data: &'a [u8],
+/// An ICMP message in a frame.
+pub struct Message<'a> {
+    pub macs: (Mac, Mac),
+    pub addresses: (IpAddr, IpAddr),
+    pub ttl: u8,
+    pub header: Header,
+    pub data: &'a [u8],
 }
 
 impl Message<'_> {
     /// As it is on the wire, made by the other library.
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let (kind, code, rest) = self.header;
         let protocol = if self.addresses.0.is_ipv4() { IpNumber::ICMP } else { IpNumber::IPV6_ICMP };
@@ -72,7 +73,7 @@ impl Message<'_> {
 }
 
 /// An error from a router about a packet, as it comes to the forwarder.
-fn error(hosts: Hosts, data: &[u8]) -> Message<'_> {
+pub fn error(hosts: Hosts, data: &[u8]) -> Message<'_> {
     let Icmp { router, too_large, .. } = icmp(hosts);
     Message { macs: (ROUTER_MAC, OWN_MAC), addresses: (router, hosts.own), ttl: 60, header: too_large, data }
 }

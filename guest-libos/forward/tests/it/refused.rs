@@ -62,6 +62,8 @@ fn frames_are_refused_for_their_reason() {
         ("from a multicast address", from([224, 0, 0, 1]), Reason::BadSource),
         ("from a broadcast address", from([255; 4]), Reason::BadSource),
         ("from 127.0.0.1", from([127, 0, 0, 1]), Reason::BadSource),
+        ("from a group of stations", changed(6, 1), Reason::BadSource),
+        ("from no station", [&good[..6], &[0; 6], &good[12..]].concat(), Reason::BadSource),
         ("from ourselves", from(OWN.octets()), Reason::BadSource),
         ("another port", changed(37, 81), Reason::NotListened),
     ] {
@@ -109,6 +111,7 @@ fn frames_of_ipv6_are_refused_for_their_reason() {
         ("from ::1", from6("::1"), Reason::BadSource),
         ("from a group", from6("ff02::1"), Reason::BadSource),
         ("from an IPv4 address in IPv6's clothes", from6("::ffff:10.0.0.77"), Reason::BadSource),
+        ("from a group of stations", changed(6, 0x33), Reason::BadSource),
         ("from ourselves", from6(&OWN6.to_string()), Reason::BadSource),
         ("another port", changed(57, 81), Reason::NotListened),
     ] {
@@ -199,6 +202,7 @@ fn configurations_that_lead_nowhere_are_refused() {
         |address: &str, port| ipv6(Network::new(OWN6, 64, (address.parse().expect("an address"), port)));
     let no_host = |address: &str| ConfigError::NoHost(address.parse().expect("an address"));
     let far: IpAddr = "2001:db8:0:2::2".parse().unwrap();
+    let [link_local, router] = ["fe80::1", "fe80::fe"].map(|text| text.parse::<Ipv6Addr>().unwrap());
     for (config, error) in [
         (Config { listen: 0, ..config() }, ConfigError::PortZero),
         (to(SERVER.octets(), 0), ConfigError::PortZero),
@@ -214,6 +218,10 @@ fn configurations_that_lead_nowhere_are_refused() {
         (to6("::ffff:10.0.0.2", 80), no_host("::ffff:10.0.0.2")),
         (ipv6(Network::new(Ipv6Addr::UNSPECIFIED, 64, (SERVER6, 80))), no_host("::")),
         (to6(&far.to_string(), 80), ConfigError::NoWay(far)),
+        (
+            ipv6(Network { gateway: Some(router), ..Network::new(link_local, 64, (SERVER6, 80)) }),
+            ConfigError::LinkOnly(link_local.into()),
+        ),
         (Config { ipv4: None, ipv6: None, ..config() }, ConfigError::NoServer),
         (
             Config { ipv4: config().ipv4.map(|ipv4| Network { to: None, ..ipv4 }), ipv6: None, ..config() },
@@ -227,4 +235,6 @@ fn configurations_that_lead_nowhere_are_refused() {
     let message = |error: ConfigError| error.to_string();
     assert!(message(ConfigError::NoWay([10, 0, 1, 2].into())).contains(",gw=ADDRESS"));
     assert!(message(ConfigError::NoWay(far)).contains(",gw6=ADDRESS"));
+    assert!(message(ConfigError::LinkOnly(link_local.into())).contains(",ip6=ADDRESS"));
+    assert!(Forwarder::new(&ipv6(Network::new(link_local, 64, (router, 80)))).is_ok(), "both on the link");
 }
