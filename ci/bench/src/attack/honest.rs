@@ -93,6 +93,8 @@ pub struct Outcome {
     pub new: Latencies,
     /// Frames of the attacker's.
     pub attack_frames: u64,
+    /// How long it went on.
+    pub seconds: f64,
     /// By which the memory of guest and VMM grew.
     pub grown_kib: i64,
     /// The most connections that the guest had, half-open ones included.
@@ -191,17 +193,19 @@ pub fn serve(
     let (resident, over, connections) =
         (subject.resident_kib()?, &AtomicBool::new(false), &AtomicU64::new(0));
     let (span, answered) = (span.into(), &[const { AtomicUsize::new(0) }; 2]);
-    let (kept, new, attack_frames) = std::thread::scope(|scope| {
+    let begin = Instant::now();
+    let (kept, new, attack_frames, seconds) = std::thread::scope(|scope| {
         let attacker = attack.map(|attack| scope.spawn(move || attack.run(guest, victim, large, over)));
         let kept = scope.spawn(move || kept_load(first, address, small, (&answered[0], over)));
         let new = scope
             .spawn(move || load(NEW_EVERY, (&answered[1], over), || Client::connect(address)?.get(small)));
         let looked = watch(subject, span, answered, connections);
+        let seconds = begin.elapsed().as_secs_f64();
         over.store(true, Ordering::Relaxed);
         let ended = "neither load nor attacker panics";
         let frames = attacker.map_or(Ok(0), |attacker| attacker.join().expect(ended));
         let loads = (kept.join().expect(ended), new.join().expect(ended));
-        looked.and(frames).map(|frames| (loads.0, loads.1, frames))
+        looked.and(frames).map(|frames| (loads.0, loads.1, frames, seconds))
     })?;
     let after = subject.counted_at_rest()?;
     let counted = after.into_iter().map(|after| {
@@ -210,7 +214,7 @@ pub fn serve(
     });
     let grown_kib = subject.resident_kib()? - resident;
     let connections = connections.load(Ordering::Relaxed);
-    Ok(Outcome { kept, new, attack_frames, grown_kib, connections, counted: counted.collect() })
+    Ok(Outcome { kept, new, attack_frames, seconds, grown_kib, connections, counted: counted.collect() })
 }
 
 fn kept_load(

@@ -6,7 +6,6 @@ use crate::{Machine, unix_time_s};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 /// Name and version of the JSON's shape.
 pub const SCHEMA: &str = "exovm-bench-attack/1";
@@ -58,14 +57,8 @@ pub struct AttackReport {
 }
 
 impl AttackReport {
-    pub(super) fn new(
-        attack: Attack,
-        duration: Duration,
-        before: &Outcome,
-        during: &Outcome,
-        after: &Outcome,
-    ) -> Self {
-        let a_second = |count: u64| count as f64 / duration.as_secs_f64();
+    pub(super) fn new(attack: Attack, before: &Outcome, during: &Outcome, after: &Outcome) -> Self {
+        let a_second = |count: u64| count as f64 / during.seconds.max(0.001);
         let counted = during.counted.iter().filter(|count| count.count > 0);
         Self {
             attack,
