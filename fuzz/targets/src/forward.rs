@@ -1,6 +1,6 @@
 //! Frames to the forwarder, from clients, the servers, routers and anybody, over IPv4 and IPv6.
 
-use crate::adversary::frames::{is_whole_ipv4, sums_are_right};
+use crate::adversary::frames::{self, is_whole_ipv4, sums_are_right};
 use crate::input::Input;
 use crate::network::{Ends, checksum, expected, frame};
 use exos_forward::{Config, Forwarder, HEAD_BYTES, Meta, Network, Offload, Outgoing, REQUEST_BYTES, Verdict};
@@ -30,6 +30,8 @@ pub fn forward(bytes: &[u8]) {
     let (mut head, mut request) = ([0; HEAD_BYTES], [0; REQUEST_BYTES]);
     // The ports by which the servers know the client that was forwarded last.
     let (mut port, mut port6) = (0u16, 0u16);
+    // The segment that went on last.
+    let mut sent = Vec::new();
     while !input.is_empty() {
         let from_server = input.below(2) == 1;
         let ends = Ends { from: if from_server { SERVER } else { CLIENT }, to: OWN };
@@ -41,7 +43,7 @@ pub fn forward(bytes: &[u8]) {
             let port = if is_ipv6 { port6 } else { port };
             came[34..36].copy_from_slice(&80u16.to_be_bytes());
             came[36..38].copy_from_slice(&port.to_be_bytes());
-            crate::adversary::frames::finish(&mut came);
+            frames::finish(&mut came);
         }
         if is_ipv6 && is_whole_ipv4(&came) {
             came = over_ipv6(&came);
@@ -49,8 +51,10 @@ pub fn forward(bytes: &[u8]) {
         } else if is_ipv6 && input.below(4) == 0 {
             came = solicitation(&mut input);
         }
-        if input.below(4) == 0 {
-            now += Duration::from_secs(u64::from(input.u16()));
+        match input.below(8) {
+            0 | 4 => now += Duration::from_secs(u64::from(input.u16())),
+            1 | 5 if !sent.is_empty() => came = error(&mut input, &sent),
+            _ => {}
         }
         let was_right = is_right(&came);
         let before = forwarder.counters().frames_in;
@@ -71,7 +75,9 @@ pub fn forward(bytes: &[u8]) {
             if goes[..6] == SERVER.0 && is_whole_ipv6(&goes) && goes[20] == 6 {
                 port6 = source_port(TRANSPORT6);
             }
-            near = expected(&goes).unwrap_or(near);
+            if let Some(numbers) = expected(&goes) {
+                (near, sent) = (numbers, goes);
+            }
         }
         for _ in 0..4 {
             let Some(len_bytes) = forwarder.poll(now, &mut request) else { break };
@@ -151,6 +157,29 @@ fn damage(input: &mut Input<'_>, frame: &mut [u8]) {
     if input.below(4) == 0 && is_whole_ipv6(frame) {
         finish(frame);
     }
+}
+
+/// An error about a segment that we sent, which it quotes to some length and perhaps not as it was.
+fn error(input: &mut Input<'_>, sent: &[u8]) -> Vec<u8> {
+    let (from, to) = ([CLIENT, SERVER][usize::from(input.below(2))], OWN);
+    let is_ipv4 = sent[12..14] == [8, 0];
+    let (mut frame, kinds) = if is_ipv4 {
+        (frames::headers((to.0, from.0), from.1.into(), to.1.into(), 1), [3, 11, 12, 3])
+    } else {
+        (frames::headers((to.0, from.0), ipv6(from.1).into(), ipv6(to.1).into(), 58), [1, 2, 3, 4])
+    };
+    frame.extend([kinds[usize::from(input.below(4))], input.below(8), 0, 0, 0, 0, 5, 0x78]);
+    let quote = &sent[14..];
+    frame.extend(&quote[..usize::from(input.u8()).min(quote.len())]);
+    frames::finish(&mut frame);
+    for _ in 0..input.below(3) {
+        let at = usize::from(input.u16()) % frame.len();
+        frame[at] ^= input.u8();
+    }
+    if input.below(2) == 0 && frames::is_whole(&frame) {
+        frames::finish(&mut frame);
+    }
+    frame
 }
 
 /// A neighbour that asks for us or answers, and lies here and there.

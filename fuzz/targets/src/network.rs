@@ -94,10 +94,12 @@ pub(crate) fn frame(input: &mut Input<'_>, ends: &Ends, near: (u32, u32)) -> Vec
 /// The sequence number that the sender of a TCP segment waits for, and an acknowledgment of all that it sent, SYN included.
 pub(crate) fn expected(frame: &[u8]) -> Option<(u32, u32)> {
     let number = |at: usize| Some(u32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?));
-    if frame.get(12..14)? != [8, 0] || frame.get(23)? != &6 {
-        return None;
-    }
-    Some((number(42)?, number(38)?.wrapping_add(1)))
+    let tcp = match (frame.get(12..14)?, frame.get(20)?, frame.get(23)?) {
+        ([8, 0], _, 6) => 34,
+        ([0x86, 0xdd], 6, _) => 54,
+        _ => return None,
+    };
+    Some((number(tcp + 8)?, number(tcp + 4)?.wrapping_add(1)))
 }
 
 /// The Internet checksum (RFC 1071) of some bytes.

@@ -21,7 +21,7 @@ use exos_runtime::clock::{self, Scale};
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Of the connections allowed, one in so many is kept free by ending silent ones, so that clients who come find a place.
 const RESERVE: usize = 64;
-/// An address from DHCP is waited for so long, where IPv6 addresses are there before it.
+/// Who asks for names waits so long for a lease, which says whom to ask, where IPv6 addresses are there before it.
 const LEASE_PATIENCE: Duration = Duration::from_secs(10);
 /// A connection without progress for so long may be ended when places run out.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ impl<'s, S: Service> Serving<'s, S> {
             aside,
             port,
             gateway: None,
-            lease_by: leasing.is_some().then(|| now + LEASE_PATIENCE),
+            lease_by: (S::ASKS_NAMES && leasing.is_some()).then(|| now + LEASE_PATIENCE),
             leasing,
             names: S::ASKS_NAMES.then(|| Names::new(interface)),
             told: Told::default(),
