@@ -190,12 +190,13 @@ impl Machine {
         if started.is_err() {
             team.stop();
         }
+        // Before the guest runs: after it, this thread may get its CPU back only when the kernel has stamped its own phases.
+        reached("devices");
         team.begin(machine.vcpus.len());
         if let Err(error) = started {
             machine.abandon(&reporter);
             return Err(error);
         }
-        reached("devices");
         machine.host_phases = host_phases;
         Ok(machine)
     }
