@@ -60,11 +60,12 @@ pub fn forward(bytes: &[u8]) {
         let before = forwarder.counters().frames_in;
         let verdict = forwarder.forward(now, &came, &mut head, Meta::default());
         assert_eq!(forwarder.counters().frames_in, before + 1, "each frame is counted");
-        if let Verdict::Send(Outgoing { headers_bytes, len_bytes, offload }) = verdict {
+        if let Verdict::Send(outgoing) = verdict {
+            let Outgoing { headers_bytes, rest_at, len_bytes, offload } = outgoing;
             assert!(headers_bytes <= HEAD_BYTES && headers_bytes <= len_bytes);
-            assert!(len_bytes == headers_bytes || len_bytes <= came.len(), "the rest is the frame's");
-            let mut goes = head[..headers_bytes].to_vec();
-            goes.extend(came.get(headers_bytes..len_bytes).unwrap_or_default());
+            let rest_bytes = len_bytes - headers_bytes;
+            assert!(rest_bytes == 0 || rest_at + rest_bytes <= came.len(), "the rest is the frame's");
+            let goes = [&head[..headers_bytes], outgoing.rest(&came)].concat();
             assert_eq!(goes[6..12], OWN.0, "it is from us");
             assert_eq!(offload, Offload::None, "nobody asked for more");
             assert!(!was_right || is_right(&goes), "right checksums stay right: {goes:02x?}");

@@ -45,6 +45,8 @@ pub(crate) struct Icmp {
     pub(crate) has_pseudo_header: bool,
     pub(crate) echo: u8,
     pub(crate) echo_reply: u8,
+    /// Bytes of an error of its own with its IP header, at most: as much of the packet as fits is quoted.
+    pub(crate) error_bytes_max: usize,
     /// Errors that go to who sent the quoted segment.
     pub(crate) errors: &'static [u8],
     /// "Time to live exceeded in transit", "hop limit exceeded in transit".

@@ -47,15 +47,26 @@ pub enum Offload {
     },
 }
 
-/// A frame to send: `head[..headers_bytes]`, and then `received[headers_bytes..len_bytes]`.
+/// A frame to send: `head[..headers_bytes]`, and then bytes of the received frame from `rest_at` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outgoing {
     /// Bytes of headers; the whole of what is not TCP, as far as it is not longer than the head.
     pub headers_bytes: usize,
+    /// Where in the received frame the rest begins: behind the headers, but for an error, which quotes from further ahead.
+    pub rest_at: usize,
     /// Bytes of the whole frame.
     pub len_bytes: usize,
     /// What the device is to do.
     pub offload: Offload,
+}
+
+impl Outgoing {
+    /// What follows the headers, in the frame that was received.
+    #[inline(always)]
+    pub fn rest<'f>(&self, received: &'f [u8]) -> &'f [u8] {
+        let rest_bytes = self.len_bytes - self.headers_bytes;
+        received.get(self.rest_at..self.rest_at + rest_bytes).unwrap_or_default()
+    }
 }
 
 /// What becomes of a frame.
@@ -228,7 +239,7 @@ fn discovery(
 
 /// A frame that lies in the head as a whole, and needs nothing.
 pub(crate) fn whole(len_bytes: usize) -> Outgoing {
-    Outgoing { headers_bytes: len_bytes, len_bytes, offload: Offload::None }
+    Outgoing { headers_bytes: len_bytes, rest_at: len_bytes, len_bytes, offload: Offload::None }
 }
 
 /// The clock of the connections.

@@ -6,7 +6,7 @@ use crate::checksum::{self, Difference};
 use crate::config::Mac;
 use crate::counters::Reason;
 use crate::flows::Client;
-use crate::forwarder::{HEAD_BYTES, Offload, Outgoing, Verdict, whole};
+use crate::forwarder::{HEAD_BYTES, Offload, Outgoing, Verdict};
 use crate::neighbour::Known;
 use crate::path::{Common, Packet, Path};
 use crate::segment::Ends;
@@ -129,18 +129,27 @@ impl<A: Address> Path<A> {
         let sender_mac = packet.sender_mac();
         packet.send_to(sender_mac, self.own);
         let quote = A::TRANSPORT + ICMP_BYTES;
-        let quote_bytes = (packet.head_bytes - IP).min(HEAD_BYTES - quote);
+        let quote_bytes = packet.total_bytes.min(A::ICMP.error_bytes_max - A::HEADER_BYTES - ICMP_BYTES);
         let message_bytes = ICMP_BYTES + quote_bytes;
+        let (first, rest) = packet.first(quote_bytes);
+        let quoted_sum = checksum::sum(0, first, rest);
+        // What the head has no room for stays where it was received.
+        let moved_bytes = first.len().min(HEAD_BYTES - quote);
         let head = packet.head;
-        head.copy_within(IP..IP + quote_bytes, quote);
+        head.copy_within(IP..IP + moved_bytes, quote);
         A::write_icmp_header(&mut head[IP..], self.own.address, packet.source, message_bytes);
         let pseudo_sum = A::icmp_pseudo_sum(&head[IP..], message_bytes);
-        let message = &mut head[A::TRANSPORT..A::TRANSPORT + message_bytes];
-        message[..ICMP_BYTES].fill(0);
-        (message[0], message[1]) = (kind, code);
-        let sum = checksum::sum(pseudo_sum.into(), message, &[]);
-        put_u16(message, CHECKSUM, !sum);
-        Ok(Verdict::Send(whole(A::TRANSPORT + message_bytes)))
+        let header = &mut head[A::TRANSPORT..quote];
+        header.fill(0);
+        (header[0], header[1]) = (kind, code);
+        let sum = checksum::sum(u32::from(pseudo_sum) + u32::from(quoted_sum), header, &[]);
+        put_u16(header, CHECKSUM, !sum);
+        Ok(Verdict::Send(Outgoing {
+            headers_bytes: quote + moved_bytes,
+            rest_at: IP + moved_bytes,
+            len_bytes: quote + quote_bytes,
+            offload: Offload::None,
+        }))
     }
 }
 
@@ -158,6 +167,7 @@ struct OtherSide<A> {
 fn outgoing<A>(packet: &Packet<'_, A>) -> Outgoing {
     Outgoing {
         headers_bytes: packet.head_bytes,
+        rest_at: packet.head_bytes,
         len_bytes: ETHERNET_BYTES + packet.total_bytes,
         offload: Offload::None,
     }

@@ -29,6 +29,8 @@ impl Address for Ipv4Addr {
         has_pseudo_header: false,
         echo: 8,
         echo_reply: 0,
+        // RFC 1812 4.3.2.3.
+        error_bytes_max: 576,
         // Unreachable, exceeded, parameter problem (RFC 792).
         errors: &[3, 11, 12],
         time_exceeded: [11, 0],

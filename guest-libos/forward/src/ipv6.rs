@@ -27,6 +27,8 @@ impl Address for Ipv6Addr {
         has_pseudo_header: true,
         echo: 128,
         echo_reply: 129,
+        // The least MTU of a link (RFC 4443 2.4 c).
+        error_bytes_max: 1280,
         // Unreachable, packet too big, time exceeded, parameter problem (RFC 4443 3).
         errors: &[1, 2, 3, 4],
         time_exceeded: [3, 0],

@@ -42,8 +42,15 @@ impl<A: Address> Packet<'_, A> {
 
     /// The packet's bytes behind the IP header.
     pub(crate) fn transport(&self) -> (&[u8], &[u8]) {
-        let rest = (ETHERNET_BYTES + self.total_bytes).saturating_sub(self.head_bytes);
-        (&self.head[A::TRANSPORT..self.head_bytes], &self.tail[..rest.min(self.tail.len())])
+        let (first, rest) = self.first(self.total_bytes);
+        (&first[A::HEADER_BYTES..], rest)
+    }
+
+    /// The packet's first bytes, of which there are so many: in the head, and behind it.
+    pub(crate) fn first(&self, bytes: usize) -> (&[u8], &[u8]) {
+        let end = (IP + bytes).min(self.head_bytes);
+        let rest = (IP + bytes).saturating_sub(self.head_bytes);
+        (&self.head[IP..end], &self.tail[..rest.min(self.tail.len())])
     }
 
     pub(crate) fn hop_limit(&self) -> u8 {

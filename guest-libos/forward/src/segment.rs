@@ -47,8 +47,10 @@ impl<A: Address> Path<A> {
         };
         let source_port = u16_at(header, tcp::SOURCE);
         let port = u16_at(header, tcp::DESTINATION);
+        let headers_bytes = A::TRANSPORT + header_bytes;
         let outgoing = Outgoing {
-            headers_bytes: A::TRANSPORT + header_bytes,
+            headers_bytes,
+            rest_at: headers_bytes,
             len_bytes: ETHERNET_BYTES + packet.total_bytes,
             offload,
         };

@@ -113,8 +113,8 @@ fn send(
     head: &[u8; HEAD_BYTES],
     outgoing: Outgoing,
 ) -> Option<()> {
-    let Outgoing { headers_bytes, len_bytes, offload } = outgoing;
-    let data = frame.bytes().get(headers_bytes..len_bytes).unwrap_or_default();
+    let Outgoing { headers_bytes, offload, .. } = outgoing;
+    let data = outgoing.rest(frame.bytes());
     let (piece, kept) = if data.len() <= COPY_BYTES_MAX {
         (Piece::Copy(data), None)
     } else {

@@ -265,8 +265,7 @@ impl Bench {
         let mut head = [0xA5; HEAD_BYTES];
         match self.forwarder.forward(self.now, bytes, &mut head, meta) {
             Verdict::Send(out) => {
-                let rest = bytes.get(out.headers_bytes..out.len_bytes).unwrap_or_default();
-                let sent = [&head[..out.headers_bytes], rest].concat();
+                let sent = [&head[..out.headers_bytes], out.rest(bytes)].concat();
                 assert_eq!(sent.len(), out.len_bytes);
                 Sent { bytes: sent, offload: out.offload, headers_bytes: out.headers_bytes }
             }

@@ -129,13 +129,13 @@ proptest! {
             prop_assert!(bench.connections().iter().sum::<u32>() <= 2 * 8);
             let drops: u64 = bench.forwarder.counters().drops.iter().sum();
             prop_assert!(drops <= bench.forwarder.counters().frames_in);
-            let Verdict::Send(Outgoing { headers_bytes, len_bytes, .. }) = verdict else { continue };
+            let Verdict::Send(outgoing) = verdict else { continue };
+            let Outgoing { headers_bytes, rest_at, len_bytes, .. } = outgoing;
             prop_assert!(headers_bytes <= HEAD_BYTES && headers_bytes <= len_bytes);
             // What it does not have in its head it takes from the frame.
-            prop_assert!(len_bytes == headers_bytes || len_bytes <= frame.len());
+            prop_assert!(len_bytes == headers_bytes || rest_at + len_bytes - headers_bytes <= frame.len());
             prop_assert_eq!(&head[6..12], &OWN_MAC);
-            let rest = frame.get(headers_bytes..len_bytes).unwrap_or_default();
-            let sent = [&head[..headers_bytes], rest].concat();
+            let sent = [&head[..headers_bytes], outgoing.rest(&frame)].concat();
             prop_assert!(!is_error || was_right && is_right_icmp(&sent), "{:02x?}", sent);
             if !is_error {
                 last = sent;

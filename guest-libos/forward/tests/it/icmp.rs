@@ -87,7 +87,7 @@ fn segment_of_client(hosts: Hosts, port: u16) -> [Frame; 2] {
 
 /// A version, and what a quote may have of the packet; one that ends within the segment's checksum has a test of its own.
 fn hosts_and_quote_bytes() -> impl Strategy<Value = (Hosts, usize)> {
-    let bytes = 8..536usize;
+    let bytes = 8..1420usize;
     (hosts(), bytes.prop_filter("ends within the checksum", |&bytes| bytes != HALF_A_CHECKSUM))
         .prop_map(|(hosts, bytes)| (hosts, hosts.header_bytes() + bytes))
 }
@@ -281,21 +281,48 @@ fn segment_whose_time_to_live_is_over_is_complained_of() {
         let server = Frame { ttl: 0, ..hosts.of_server(port, ACK) };
         for frame in [client, server] {
             let bytes = frame.bytes();
-            let quoted = &bytes[14..bytes.len().min(14 + HEAD_BYTES - hosts.tcp_at() - 8)];
-            let expected = Message {
-                macs: (OWN_MAC, frame.macs.0),
-                addresses: (hosts.own, frame.from.ip()),
-                ttl: 64,
-                header: icmp(hosts).time_exceeded,
-                data: quoted,
-            };
-            assert_eq!(bench.sent(&bytes, Meta::default()).bytes, expected.bytes());
+            let expected = time_exceeded(hosts, &frame, &bytes[14..]);
+            assert_eq!(bench.sent(&bytes, Meta::default()).bytes, expected);
         }
         let counters = *bench.forwarder.counters();
         assert_eq!((counters.dropped(Reason::TimeToLive), counters.errors_sent), (2, 2));
         // A new connection does not begin so.
         bench.look(&Frame { ttl: 1, ..hosts.of_client(SYN) }.port(9).bytes());
         assert_eq!(bench.connections(), [0, 1, 0]);
+    }
+}
+
+/// The forwarder's answer to a frame, which quotes so much.
+fn time_exceeded(hosts: Hosts, frame: &Frame, data: &[u8]) -> Vec<u8> {
+    let (macs, addresses) = ((OWN_MAC, frame.macs.0), (hosts.own, frame.from.ip()));
+    Message { macs, addresses, ttl: 64, header: icmp(hosts).time_exceeded, data }.bytes()
+}
+
+/// RFC 1812 4.3.2.3: an IP packet of 576 bytes; RFC 4443 2.4 (c): one of 1,280.
+#[test]
+fn complaint_quotes_as_much_as_fits() {
+    for (hosts, fits) in [(IPV4, 576 - 20 - 8), (IPV6, 1280 - 40 - 8)] {
+        let mut bench = Bench::over(hosts, &config());
+        bench.establish(CLIENT_PORT);
+        let headers = hosts.header_bytes() + 20;
+        // About where the frame's head ends, with the error's headers and without; where no more fits; and what a device merged.
+        let of_head = HEAD_BYTES - 14 - headers;
+        let sizes = [0, of_head - 48, of_head - 1, of_head, of_head + 1, of_head + 49].into_iter();
+        for data_bytes in sizes.chain([fits - headers - 1, fits - headers, fits - headers + 1, 1400, 60_000])
+        {
+            let data = (0..data_bytes).map(|at| at as u8).collect();
+            let frame = Frame { ttl: 1, data, ..hosts.of_client(ACK) };
+            let whole = frame.bytes();
+            let quoted = &whole[14..][..fits.min(headers + data_bytes)];
+            let expected = time_exceeded(hosts, &frame, quoted);
+            // Ethernet's padding is not the packet's.
+            for padding in [0, 200] {
+                let padded = [&whole[..], &vec![0xEE; padding]].concat();
+                let sent = bench.sent(&padded, Meta::default()).bytes;
+                assert!(sent == expected, "{hosts:?}: {data_bytes} bytes: {sent:02x?}");
+            }
+            bench.now += seconds(1);
+        }
     }
 }
 
