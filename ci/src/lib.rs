@@ -5,6 +5,7 @@
 //! | [`corpus`] | a real documentation tree of more than 10,000 files |
 //! | [`dnsmasq`] | a server for names and addresses |
 //! | [`host`] | what a process uses of the host |
+//! | [`name_server`] | a name server that says over UDP that there is more, with manners of every kind over TCP |
 //! | [`pair`] | two Cheetahs in one machine |
 //! | [`relay`] | a TCP relay on sockets, for comparison |
 //! | [`routed`] | a client and a server on networks of their own, with a guest between |
@@ -19,6 +20,7 @@
 pub mod corpus;
 pub mod dnsmasq;
 pub mod host;
+pub mod name_server;
 pub mod pair;
 pub mod relay;
 pub mod routed;

@@ -2,7 +2,9 @@
 
 use crate::input::Input;
 use exos_dhcp::{Client, Event as ClientEvent};
-use exos_dns::{Config, Event, Family, Lookup, MAX_ADDRESSES, Outgoing, QueryId, Resolver, StreamQuery};
+use exos_dns::{
+    Config, Event, Family, Lookup, MAX_ADDRESSES, Outgoing, QueryId, Resolver, StreamAnswer, StreamQuery,
+};
 use exos_net::{Duration, Instant, MacAddress};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -60,6 +62,25 @@ fn damage(bytes: &mut Vec<u8>, input: &mut Input<'_>) {
     }
 }
 
+/// A message as a connection brings it: in pieces, and with a length that may say something else.
+fn over_stream(message: &[u8], input: &mut Input<'_>) -> StreamAnswer {
+    let length = if input.below(8) == 7 { input.u16() } else { message.len() as u16 };
+    let bytes = [&length.to_be_bytes(), message].concat();
+    let (mut answer, mut rest) = (StreamAnswer::default(), &bytes[..]);
+    while !rest.is_empty() {
+        let (now, then) = rest.split_at((1 + usize::from(input.below(100))).min(rest.len()));
+        answer.push(now);
+        rest = then;
+    }
+    let whole = answer.message().map(<[u8]>::len);
+    assert_eq!(
+        whole,
+        (usize::from(length) <= message.len()).then_some(length.into()),
+        "the length says how much"
+    );
+    answer
+}
+
 /// The resolver: each question ends once, what is kept is bounded, and only whom we asked is believed.
 pub fn dns(bytes: &[u8]) {
     let mut input = Input(bytes);
@@ -93,7 +114,10 @@ pub fn dns(bytes: &[u8]) {
             7 => {
                 if let Some(query) = streams.pop() {
                     let reply = answer(query.bytes(), &mut input);
-                    resolver.receive_stream(now, query.id, &reply);
+                    match over_stream(&reply, &mut input).message() {
+                        Some(message) => resolver.receive_stream(now, query.id, message),
+                        None => resolver.stream_failed(query.id),
+                    }
                 }
             }
             8 => {
@@ -129,6 +153,7 @@ pub fn dns(bytes: &[u8]) {
                     let old = streams.len().saturating_sub(8);
                     streams.drain(..old);
                 }
+                Some(Event::Hangup(id)) => streams.retain(|query| query.id != id),
                 Some(Event::Unbind(port)) => queries.retain(|query| query.from_port != port),
                 Some(Event::Done { id, result }) => {
                     let place =

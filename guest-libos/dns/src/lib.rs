@@ -1,5 +1,5 @@
 //! A DNS stub resolver (RFC 1034 5.3.1, RFC 1035) without input and output: names, answers, a clock and randomness come in
-//! as arguments, queries and addresses come out. It asks recursive servers over UDP, and over TCP if
+//! as arguments, queries and addresses come out. It asks recursive servers over UDP, and over TCP (RFC 7766) if
 //! the caller can, and believes only what answers the
 //! question that it asked them: the same name, type, identifier and port, from the server that was asked (RFC 5452).
 //!
@@ -16,7 +16,9 @@ mod both;
 mod cache;
 mod message;
 mod resolver;
+mod stream;
 
 pub use both::{first_host, merge};
 pub use message::{Family, MAX_ADDRESSES, MAX_QUERY_BYTES};
-pub use resolver::{Config, Event, Failure, Lookup, MAX_SERVERS, Outgoing, QueryId, Resolver, StreamQuery};
+pub use resolver::{Config, Event, Failure, Lookup, MAX_SERVERS, Outgoing, QueryId, Resolver};
+pub use stream::{StreamAnswer, StreamQuery};

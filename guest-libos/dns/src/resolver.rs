@@ -11,6 +11,7 @@ use exos_net::{Duration, Instant};
 
 use crate::cache::Cache;
 use crate::message::{Answer, Family, Host, MAX_QUERY_BYTES, answer, parse_name, query as question};
+use crate::stream::StreamQuery;
 
 /// The port that servers listen on.
 const DNS_PORT: u16 = 53;
@@ -112,7 +113,7 @@ impl fmt::Display for Failure {
                 "the name has only addresses that no other host can have, as 0.0.0.0 or 127.0.0.1; look whether a filter made them",
             ),
             Self::Truncated => {
-                f.write_str("the answer does not fit a datagram; ask over TCP as well, or use an address")
+                f.write_str("the answer does not fit a datagram and is not to be had over TCP; look whether something stops TCP to port 53 of the DNS servers, or use an address")
             }
             Self::Refused(code) => {
                 write!(f, "the DNS servers will not say (response code {code}); try another server")
@@ -142,31 +143,15 @@ impl Outgoing {
     }
 }
 
-/// A query to be sent over a connection of its own, after two bytes with its length, as the answer has (RFC 1035 4.2.2).
-#[derive(Clone, Debug)]
-pub struct StreamQuery {
-    /// To be said with the answer.
-    pub id: QueryId,
-    /// The server.
-    pub to: SocketAddr,
-    bytes: Array<MAX_QUERY_BYTES>,
-}
-
-impl StreamQuery {
-    /// The message.
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes.as_ref()
-    }
-}
-
 /// What there is to do.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Send this.
     Send(Box<Outgoing>),
-    /// Ask this over TCP: [`Resolver::receive_stream`] or [`Resolver::stream_failed`] says what came of it. After a while nobody
-    /// waits for it any more.
+    /// Ask this over TCP: [`Resolver::receive_stream`] or [`Resolver::stream_failed`] says what came of it.
     Stream(Box<StreamQuery>),
+    /// No answer is expected over the connection of this query any more: it is to be closed.
+    Hangup(QueryId),
     /// No answer is expected at this port any more.
     Unbind(u16),
     /// A query is over.
@@ -200,8 +185,8 @@ struct Query {
     sent: u8,
     followed: u8,
     waiting: Option<Waiting>,
-    /// A port of an earlier question.
-    unbind: Option<u16>,
+    /// Where an earlier question was asked from: a port, or `None`, a connection.
+    abandoned: Option<Option<u16>>,
     /// Who has more to say than a datagram holds.
     truncated: Option<IpAddr>,
     /// Why there is nothing if nobody else knows more: what the last server said, if one did.
@@ -215,7 +200,7 @@ impl Query {
     /// No answer is expected to the last question any more.
     fn give_up_question(&mut self) {
         if let Some(waiting) = self.waiting.take() {
-            self.unbind = waiting.port;
+            self.abandoned = Some(waiting.port);
         }
     }
 }
@@ -268,7 +253,7 @@ impl Resolver {
             sent: 0,
             followed: 0,
             waiting: None,
-            unbind: None,
+            abandoned: None,
             truncated: None,
             failure: None,
             done: None,
@@ -286,8 +271,8 @@ impl Resolver {
             if query.waiting.is_some_and(|waiting| waiting.until <= now) {
                 query.give_up_question();
             }
-            if let Some(port) = query.unbind.take() {
-                return Some(Event::Unbind(port));
+            if let Some(from) = query.abandoned.take() {
+                return Some(from.map_or(Event::Hangup(query.id), Event::Unbind));
             }
             if query.is_cancelled {
                 self.queries.swap_remove(index);
@@ -325,7 +310,7 @@ impl Resolver {
                     + Duration::from_nanos(self.config.timeout.as_nanos().saturating_mul(STREAM_TIMEOUTS));
                 query.waiting = Some(Waiting { server, id, port: None, until });
                 let to = SocketAddr::new(server, DNS_PORT);
-                return Event::Stream(Box::new(StreamQuery { id: query.id, to, bytes }));
+                return Event::Stream(Box::new(StreamQuery::new(query.id, to, bytes.as_ref())));
             }
         }
         let round = usize::from(query.sent).checked_div(servers);
@@ -444,7 +429,7 @@ impl Resolver {
     /// When [`Self::poll`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let deadline = |query: &Query| match query.waiting {
-            Some(waiting) if query.unbind.is_none() => waiting.until,
+            Some(waiting) if query.abandoned.is_none() => waiting.until,
             _ => Instant::ZERO,
         };
         self.queries.iter().map(deadline).min()

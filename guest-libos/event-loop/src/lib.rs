@@ -19,6 +19,7 @@ pub mod disk;
 mod event_loop;
 mod interface;
 mod leasing;
+mod name_streams;
 mod names;
 mod random;
 mod service;

@@ -1,13 +1,16 @@
-//! Names for services: `exos-dns` on the stack of the loop, over UDP, one name at a time.
+//! Names for services: `exos-dns` on the stack of the loop, over UDP, and over TCP where an answer does not fit a datagram; one name
+//! at a time.
 
 use crate::Interface;
+use crate::name_streams::{Outcome, Streams};
 use crate::random::Random;
+use crate::transmit::Sender;
 use crate::unsent::Unsent;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use exos_dns::{Config, Event, Failure, Family, Lookup, QueryId, Resolver, first_host};
-use exos_net::{AddressState, Data, DatagramError, Instant, Problem, Stack, Transmit};
+use exos_net::{AddressState, ConnId, Data, DatagramError, Instant, Problem, SegmentEvents, Stack};
 
 /// Why the addresses of a name are not known, as the user of an image can mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +28,7 @@ impl fmt::Display for NameFailure {
                  for servers beyond the link)",
             ),
             Failure::Truncated => {
-                f.write_str("the answer does not fit a datagram; give an address instead of the name")
+                f.write_str("the answer does not fit a datagram, and the name server does not give it over TCP; look whether something stops TCP to its port 53, say another server (dns=ADDRESS of --net), or give an address instead of the name")
             }
             failure => write!(f, "{failure}"),
         }
@@ -46,6 +49,7 @@ pub(crate) struct Names {
     resolver: Resolver,
     random: Random,
     unsent: Unsent,
+    streams: Streams,
     /// The user has said which servers are asked; what DHCP says does not count.
     are_servers_given: bool,
     /// IPv6's answer and IPv4's, while somebody waits for them.
@@ -56,9 +60,9 @@ impl Names {
     pub(crate) fn new(interface: &Interface) -> Self {
         let servers = interface.name_servers();
         let are_servers_given = servers.clone().next().is_some();
-        let resolver = Resolver::new(Config::new(servers));
-        let (random, unsent) = (Random::new(interface), Unsent::default());
-        Self { resolver, random, unsent, are_servers_given, asked: None }
+        let resolver = Resolver::new(Config { streams: true, ..Config::new(servers) });
+        let (random, unsent, streams) = (Random::new(interface), Unsent::default(), Streams::default());
+        Self { resolver, random, unsent, streams, are_servers_given, asked: None }
     }
 
     /// A DHCP server says whom to ask.
@@ -96,6 +100,42 @@ impl Names {
         self.resolver.receive(now, from, port, payload);
     }
 
+    /// Whether a connection is one to a name server.
+    #[inline]
+    pub(crate) fn has_stream(&self, connection: ConnId) -> bool {
+        self.streams.contains(connection)
+    }
+
+    /// A segment came on such a connection.
+    #[cold]
+    pub(crate) fn segment<D: Data>(
+        &mut self,
+        now: Instant,
+        events: &SegmentEvents<'_>,
+        stack: &mut Stack<D>,
+        sender: &mut Sender<'_, D>,
+    ) {
+        let outcome = self.streams.segment(now, events, stack, sender);
+        self.hear(now, outcome);
+    }
+
+    /// A timer ended a connection; `false`: it is not one to a name server.
+    pub(crate) fn stream_ended(&mut self, now: Instant, connection: ConnId) -> bool {
+        let Some(outcome) = self.streams.ended(connection) else { return false };
+        self.hear(now, outcome);
+        true
+    }
+
+    fn hear(&mut self, now: Instant, outcome: Option<Outcome>) {
+        match outcome {
+            Some(Outcome::Answered(id, answer)) => {
+                self.resolver.receive_stream(now, id, answer.message().unwrap_or_default());
+            }
+            Some(Outcome::Failed(id)) => self.resolver.stream_failed(id),
+            None => {}
+        }
+    }
+
     /// An ICMP error came about a datagram. Anybody can make one up, and a way may be there again soon: only that nobody is at the
     /// server's port ends a question.
     pub(crate) fn problem_arrives(&mut self, error: &DatagramError) {
@@ -104,12 +144,14 @@ impl Names {
         }
     }
 
-    /// Does what is due; answers the first address of the name, or why there is none, once all is known.
-    pub(crate) fn work<D: Data, T: Transmit<D>>(
+    /// Does what is due; answers the first address of the name, or why there is none, once all is known. `message` makes data of a
+    /// question over TCP.
+    pub(crate) fn work<D: Data>(
         &mut self,
         now: Instant,
         stack: &mut Stack<D>,
-        tx: &mut T,
+        tx: &mut Sender<'_, D>,
+        mut message: impl FnMut(&[u8]) -> Option<D>,
     ) -> Option<Result<IpAddr, NameFailure>> {
         self.unsent.retry(now, stack, tx);
         while self.resolver.next_deadline().is_some_and(|at| at <= now)
@@ -127,8 +169,13 @@ impl Names {
                 Event::Unbind(port) => {
                     stack.unbind_udp(port);
                 }
-                // What does not fit a datagram is a failure: nobody here asks over TCP.
-                Event::Stream(query) => self.resolver.stream_failed(query.id),
+                Event::Stream(query) => {
+                    let question = message(query.framed());
+                    if !self.streams.ask(now, &query, question, stack, tx) {
+                        self.resolver.stream_failed(query.id);
+                    }
+                }
+                Event::Hangup(id) => self.streams.hang_up(id, stack, tx),
                 Event::Done { id, result } => self.answered(id, result),
             }
         }

@@ -72,6 +72,13 @@ pub trait Service {
         let _ = (io, result);
     }
 
+    /// A question to a name server as data, to be sent over TCP where the answer does not fit a datagram. `None`: such an answer is a
+    /// failure. Of the name that is asked for now, each server is asked a few times at most.
+    fn message(&mut self, bytes: &[u8]) -> Option<Self::Data> {
+        let _ = bytes;
+        None
+    }
+
     /// Memory of the heap is asked back, from an address on, with `frames` frames of [`exos_runtime::heap::FRAME_BYTES`] left before
     /// it: lets go of what it has there and can do without. Called again until nothing is left.
     fn give_up(&mut self, start_va: usize, frames: usize) {

@@ -12,7 +12,7 @@ use crate::tenant::{Devices, Moment, Tenant, meta};
 use crate::transmit::{Held, Sender};
 use crate::{Gateway, Interface, StartError, addresses, statistics};
 use abi::statistics::StatisticsArea;
-use exos_net::{AckPolicy, Duration, End, Input, Instant, Stack, TimerEvent};
+use exos_net::{AckPolicy, ConnId, Duration, End, Input, Instant, Stack, TimerEvent};
 use exos_nic::Frame;
 use exos_runtime::clock::{self, Scale};
 
@@ -125,7 +125,7 @@ impl<'s, S: Service> Serving<'s, S> {
         let max = self.stack.config().max_connections as usize;
         while self.stack.connections() > max - max / RESERVE {
             let Some(evicted) = self.stack.make_room(devices.now(), SILENCE) else { return };
-            self.service.ended(evicted.conn, End::TimedOut);
+            ended(self.service, &mut self.names, devices.now(), evicted.conn, End::TimedOut);
             send_control(&mut Sender(devices.transmit), evicted.reset.as_ref());
         }
     }
@@ -207,7 +207,10 @@ impl<'s, S: Service> Serving<'s, S> {
         if let Some(name) = self.asked.name.take() {
             names.begin(now, &name, &self.stack);
         }
-        let Some(result) = names.work(now, &mut self.stack, &mut Sender(devices.transmit)) else { return };
+        let service = &mut *self.service;
+        let question = |bytes: &[u8]| service.message(bytes);
+        let result = names.work(now, &mut self.stack, &mut Sender(devices.transmit), question);
+        let Some(result) = result else { return };
         let disk = devices.disk.as_deref_mut();
         let unix_seconds = clock::unix_seconds();
         let mut io = Io::new(&mut self.stack, disk, &mut self.asked, devices.scale, unix_seconds);
@@ -262,14 +265,25 @@ impl<'s, S: Service> Serving<'s, S> {
         self.stack.retry_blocked(now, &mut sender);
         if self.stack.next_deadline().is_some_and(|deadline| deadline <= now) {
             let _span = exos_trace::span!("tcp timers");
-            let service = &mut *self.service;
+            let (service, names) = (&mut *self.service, &mut self.names);
             self.stack.expire(now, &mut sender, |connection, event| {
                 if let TimerEvent::Ended(how) = event {
-                    service.ended(connection, how);
+                    ended(service, names, now, connection, how);
                 }
             });
         }
     }
+}
+
+/// Tells whose connection it was that it is gone.
+fn ended<S: Service>(service: &mut S, names: &mut Option<Names>, now: Instant, connection: ConnId, how: End) {
+    if S::ASKS_NAMES
+        && let Some(names) = names
+        && names.stream_ended(now, connection)
+    {
+        return;
+    }
+    service.ended(connection, how);
 }
 
 impl<S: Service> Tenant for Serving<'_, S> {
@@ -317,6 +331,13 @@ impl<S: Service> Tenant for Serving<'_, S> {
                 let _ = exos_net::Transmit::<S::Data>::transmit_control(&mut sender, &reply);
             }
             Input::Segment(events) => {
+                if S::ASKS_NAMES
+                    && let Some(names) = &mut self.names
+                    && names.has_stream(events.conn)
+                {
+                    names.segment(now, &events, &mut self.stack, &mut sender);
+                    return;
+                }
                 if events.opened {
                     self.aside.forget(events.conn);
                 }
@@ -396,7 +417,7 @@ impl<S: Service> Tenant for Serving<'_, S> {
 
     fn end_stalled(&mut self, devices: &mut Devices<'_, Self::Held>) {
         if let Some(evicted) = self.stack.end_stalled(devices.now(), SILENCE) {
-            self.service.ended(evicted.conn, End::TimedOut);
+            ended(self.service, &mut self.names, devices.now(), evicted.conn, End::TimedOut);
             send_control(&mut Sender(devices.transmit), evicted.reset.as_ref());
         }
     }

@@ -7,18 +7,19 @@ use crate::options::SocketOption;
 use crate::state::{Sockets, State};
 use crate::tcp::keep;
 use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::net::{IpAddr, SocketAddr};
 use core::pin::pin;
 use core::task::{Poll, Waker};
-use exos_dns::{Config, Event, Failure, Family, Lookup, QueryId, Resolver, StreamQuery};
+use exos_dns::{Config, Event, Failure, Family, Lookup, QueryId, Resolver, StreamAnswer, StreamQuery};
 use exos_net::{Duration, Instant, Local};
 use futures_util::future::{Either, join, select};
 
 /// The longest message that the resolver takes (RFC 1035 4.2.1 has 512 bytes over UDP; who sends more is heard as well).
 const MAX_MESSAGE_BYTES: usize = 4_096;
+/// What is read of a stream at a time.
+const PIECE_BYTES: usize = 512;
 
 /// A name that somebody waits for.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ enum News {
     Done(Result<Vec<IpAddr>, Failure>),
     /// The answer is to be had over a stream.
     Stream(Box<StreamQuery>),
+    /// It is not waited for any more.
+    Hangup,
 }
 
 /// The resolver, the sockets that its questions are asked from, and who waits.
@@ -119,6 +122,7 @@ impl Sockets {
             match query.news().await {
                 News::Done(result) => return result,
                 News::Stream(stream) => query.ask_over_stream(&stream).await,
+                News::Hangup => {}
             }
         }
     }
@@ -142,7 +146,7 @@ impl Query<'_> {
 
     /// Asks over a stream, unless the resolver loses its patience before there is an answer.
     async fn ask_over_stream(&self, stream: &StreamQuery) {
-        let answer = pin!(exchange(self.sockets, stream.to, stream.bytes()));
+        let answer = pin!(exchange(self.sockets, stream));
         let patience = pin!(poll_fn(|context| {
             let mut state = self.sockets.state();
             let Some(asked) = state.names.asked(self.id) else { return Poll::Ready(()) };
@@ -159,39 +163,33 @@ impl Query<'_> {
         let mut state = self.sockets.state();
         let now = state.now;
         match answer {
-            Ok(answer) => state.names.resolver.receive_stream(now, self.id, &answer),
+            Ok(answer) => {
+                state.names.resolver.receive_stream(now, self.id, answer.message().unwrap_or_default());
+            }
             Err(_) => state.names.resolver.stream_failed(self.id),
         }
     }
 }
 
-/// One question and its answer, each after two bytes with its length (RFC 1035 4.2.2, RFC 7766 8).
-async fn exchange(sockets: &Sockets, server: SocketAddr, question: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut stream = sockets.connect(server).await?;
+/// One question and its answer.
+async fn exchange(sockets: &Sockets, query: &StreamQuery) -> Result<StreamAnswer, Error> {
+    let mut stream = sockets.connect(query.to).await?;
     // Who is not answered in time does not wait for the server's end.
     stream.set(SocketOption::Linger(Some(Duration::ZERO)));
-    let message = [&(question.len() as u16).to_be_bytes(), question].concat();
-    let mut rest = &message[..];
+    let mut rest = query.framed();
     while !rest.is_empty() {
         let len = stream.write(rest).await?;
         rest = &rest[len..];
     }
-    let mut len = [0; 2];
-    read_exact(&mut stream, &mut len).await?;
-    let mut answer = vec![0; usize::from(u16::from_be_bytes(len))];
-    read_exact(&mut stream, &mut answer).await?;
-    stream.set(SocketOption::Linger(None));
-    Ok(answer)
-}
-
-async fn read_exact(stream: &mut crate::TcpStream, mut out: &mut [u8]) -> Result<(), Error> {
-    while !out.is_empty() {
-        match stream.read(out).await? {
+    let (mut answer, mut piece) = (StreamAnswer::default(), [0; PIECE_BYTES]);
+    while answer.message().is_none() {
+        match stream.read(&mut piece).await? {
             0 => return Err(Error::BrokenPipe),
-            len => out = &mut out[len..],
+            len => answer.push(&piece[..len]),
         }
     }
-    Ok(())
+    stream.set(SocketOption::Linger(None));
+    Ok(answer)
 }
 
 impl State {
@@ -214,6 +212,7 @@ impl State {
                     }
                 }
                 Some(Event::Stream(query)) => self.names.tell(query.id, News::Stream(query)),
+                Some(Event::Hangup(id)) => self.names.tell(id, News::Hangup),
                 Some(Event::Unbind(port)) => {
                     let place = self.names.sockets.iter().position(|&(other, ..)| other == port);
                     if let Some(place) = place {

@@ -1,5 +1,7 @@
 //! The resolver against servers made by hand: what is asked, what is believed, what is remembered, when it gives up.
 
+mod streams;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use exos_dns::{
@@ -75,11 +77,13 @@ struct Test {
     now: Instant,
     random: u64,
     unbound: Vec<u16>,
+    hung_up: Vec<QueryId>,
 }
 
 impl Test {
     fn new(config: Config) -> Self {
-        Self { resolver: Resolver::new(config), now: Instant::from_millis(1), random: 7, unbound: Vec::new() }
+        let (resolver, now) = (Resolver::new(config), Instant::from_millis(1));
+        Self { resolver, now, random: 7, unbound: Vec::new(), hung_up: Vec::new() }
     }
 
     fn poll(&mut self) -> Option<Event> {
@@ -88,6 +92,7 @@ impl Test {
                 self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             match self.resolver.poll(self.now, self.random >> 16) {
                 Some(Event::Unbind(port)) => self.unbound.push(port),
+                Some(Event::Hangup(id)) => self.hung_up.push(id),
                 other => return other,
             }
         }
@@ -317,56 +322,6 @@ fn truncated_answer_is_reported() {
     assert_eq!(test.resolver.cached(), 0);
 }
 
-/// A resolver that can ask over TCP, and has to.
-fn truncated() -> (Test, StreamQuery) {
-    let mut test = Test::new(Config { streams: true, attempts: 1, ..config() });
-    test.ask("a.test", Family::V4);
-    let query = test.query();
-    test.answer(&query, &Reply { flags: 0x8380, ..Reply::new(&[]) });
-    let stream = test.stream();
-    assert_eq!((stream.to, test.unbound.len()), ((FIRST, 53).into(), 1));
-    assert_eq!(stream.bytes()[2..], query.bytes()[2..], "the same question");
-    assert_ne!(stream.bytes()[..2], query.bytes()[..2], "with an identifier of its own");
-    (test, stream)
-}
-
-#[test]
-fn truncated_answer_is_asked_for_over_tcp() {
-    let (mut test, stream) = truncated();
-    let many: Vec<_> = (0..60).map(|last| record("a.test", A, 60, &[192, 0, 2, last])).collect();
-    test.resolver.receive_stream(test.now, stream.id, &Reply::new(&many).to_message(stream.bytes()));
-    assert_eq!(test.done().map(|found| found.len()), Ok(MAX_ADDRESSES));
-    assert_eq!((test.resolver.queries(), test.resolver.cached()), (0, 1));
-}
-
-#[test]
-fn next_server_is_asked_where_tcp_brings_nothing() {
-    let right = Reply::new(&[record("a.test", A, 60, &[192, 0, 2, 1])]);
-    for way in 0..4 {
-        let (mut test, stream) = truncated();
-        match way {
-            0 => test.resolver.stream_failed(stream.id),
-            1 => test.now = test.resolver.next_deadline().expect("it is waited for"),
-            2 => {
-                let again = Reply { flags: 0x8380, ..Reply::new(&[]) }.to_message(stream.bytes());
-                test.resolver.receive_stream(test.now, stream.id, &again);
-            }
-            _ => {
-                let mut other = right.to_message(stream.bytes());
-                other[0] ^= 1;
-                test.resolver.receive_stream(test.now, stream.id, &other);
-            }
-        }
-        let query = test.query();
-        assert_eq!(query.to.ip(), SECOND, "{way}");
-        // What comes over the connection now is too late.
-        test.resolver.receive_stream(test.now, stream.id, &right.to_message(stream.bytes()));
-        assert!(test.poll().is_none());
-        test.resolver.unreachable(query.from_port, query.to);
-        assert_eq!(test.done(), Err(Failure::Truncated), "{way}");
-    }
-}
-
 #[test]
 fn query_that_nobody_waits_for_leaves_nothing_behind() {
     let mut test = Test::new(config());
@@ -403,7 +358,7 @@ fn silence_is_asked_again_with_fresh_numbers_and_then_given_up() {
         match test.poll() {
             Some(Event::Send(query)) => asked.push((test.now.since(start).as_micros() / 1_000_000, query)),
             Some(Event::Done { result, .. }) => break assert_eq!(result, Err(Failure::TimedOut)),
-            Some(Event::Unbind(_) | Event::Stream(_)) => {}
+            Some(Event::Unbind(_) | Event::Stream(_) | Event::Hangup(_)) => {}
             None => test.now = test.resolver.next_deadline().unwrap(),
         }
     }

@@ -1,5 +1,7 @@
 //! Guests that find others by name: dnsmasq on the other end of the TAP, or somebody who does not answer.
 
+mod streams;
+
 use exovm::machine::End;
 use exovm_ci::dnsmasq::Dnsmasq;
 use exovm_ci::swamp::{Manners, Server, swamp_of};
