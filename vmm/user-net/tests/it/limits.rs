@@ -70,18 +70,16 @@ fn clients_beyond_all_places_take_those_of_clients_that_say_nothing() {
     silent.iter_mut().for_each(|client| client.write_all(b"x").unwrap());
     world.exchange();
     let server = world.listen(80);
-    let started = std::time::Instant::now();
     let mut good = TcpStream::connect(world.address()).unwrap();
     world.exchange();
     let counters = world.counters();
     assert_eq!((counters.tcp_evicted, counters.tcp_accept_waits), (0, 1), "{counters:?}");
+    // A quarter of a second later it is served.
     world.skip(Duration::from_millis(250));
-    world.start_clock();
     world.until_state(server, State::Established);
     good.write_all(b"hello").unwrap();
     assert_eq!(world.receive(server, 5), b"hello");
-    println!("served after {:?}", started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    world.start_clock();
     assert_eq!((world.counters().tcp_evicted, world.net.connections()), (1, PLACES));
     let is_reset = |mut stream: &TcpStream| {
         stream.set_nonblocking(true).unwrap();

@@ -317,11 +317,11 @@ fn guest_that_speaks_first_is_heard_at_once() {
     let mut world = World::new();
     let server = world.listen(80);
     let mut client = client(world.address());
-    let started = std::time::Instant::now();
+    // Nothing waits for a timer.
+    world.stop_clock();
     world.until_state(server, State::Established);
     world.tcp(server).send_slice(b"220 ready").unwrap();
     assert_eq!(read(&mut world, &mut client, 9), b"220 ready");
-    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
 }
 
 #[test]
@@ -331,9 +331,11 @@ fn lone_request_is_acknowledged_within_the_delay_and_not_at_once() {
     client.write_all(b"x").unwrap();
     assert_eq!(world.receive(server, 1), b"x");
     world.exchange();
+    world.stop_clock();
     world.tcp(server).send_slice(b"answer").unwrap();
     world.exchange();
     assert_eq!(world.tcp(server).send_queue(), 6, "the acknowledgment waits for data to go with");
+    world.start_clock();
     // Nothing else happens: the timer in the descriptor has to wake us.
     assert!(world.wait(Duration::from_secs(1)), "the descriptor becomes readable");
     world.exchange();
