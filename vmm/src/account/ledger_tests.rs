@@ -43,8 +43,16 @@ fn cycles_land_in_the_bucket_that_ran() {
     assert_eq!(of(&sums, Bucket::Wait).entries, 1);
 }
 
+/// A host that is itself a guest loses its CPUs when nobody is told: what is wrong with a ledger is wrong each time.
 #[test]
 fn what_a_competitor_has_of_the_cpu_is_off_cpu_and_nothing_else() {
+    const ATTEMPTS: usize = 5;
+    let wrong: Vec<_> = (0..ATTEMPTS).map_while(|_| beside_a_competitor().err()).collect();
+    assert!(wrong.len() < ATTEMPTS, "{wrong:#?}");
+}
+
+/// Polls and waits on a CPU that a competitor wants as well; what is wrong with the account of that.
+fn beside_a_competitor() -> Result<(), String> {
     let khz = tsc_khz();
     let ledger = Ledger::default();
     let over = AtomicBool::new(false);
@@ -71,14 +79,17 @@ fn what_a_competitor_has_of_the_cpu_is_off_cpu_and_nothing_else() {
         let on_cpu = ticks(cpu_ns() - cpu_start, khz);
 
         let (poll, off) = (of(&sums, Bucket::Poll), of(&sums, Bucket::OffCpu));
-        assert!(off.entries > 5 && off.cycles > 50 * khz, "a competitor had the CPU: {off:?}");
-        let difference = poll.cycles.abs_diff(on_cpu);
-        assert!(difference < on_cpu / 50, "polled {} cycles, had {on_cpu}", poll.cycles);
         let waited = of(&sums, Bucket::Wait).cycles;
-        assert!((49 * khz..53 * khz).contains(&waited), "what came late after a wait is off CPU: {waited}");
         let sum: u64 = sums.iter().map(|sum| sum.cycles).sum();
-        assert!(sum.abs_diff(wall) < wall / 100, "{sum} of {wall}");
-    });
+        let check = |holds: bool, what: String| if holds { Ok(()) } else { Err(what) };
+        let share = off.entries > 5 && off.cycles > 50 * khz;
+        check(share, format!("a competitor had the CPU: {off:?}"))?;
+        let close = poll.cycles.abs_diff(on_cpu) < on_cpu / 50;
+        check(close, format!("polled {} cycles, had {on_cpu}", poll.cycles))?;
+        let in_time = (49 * khz..53 * khz).contains(&waited);
+        check(in_time, format!("what came late after a wait is off CPU: {waited}"))?;
+        check(sum.abs_diff(wall) < wall / 100, format!("{sum} of {wall}"))
+    })
 }
 
 #[test]
@@ -125,14 +136,21 @@ fn thread_that_waits_is_read_as_waiting_by_another() {
             }
         });
         std::thread::sleep(Duration::from_millis(100));
-        let before = ledger.read();
-        std::thread::sleep(Duration::from_millis(300));
-        let after = ledger.read();
+        // On a busy host it may have to wait for its CPU for most of a while, but not of each.
+        let mut seen = Vec::new();
+        let is_halted = |[halted, guest, _, entries]: &[u64; 4]| {
+            *halted > 150 * khz && *halted > 2 * guest && *entries > 100
+        };
+        while seen.len() < 10 && !seen.last().is_some_and(is_halted) {
+            let before = ledger.read();
+            std::thread::sleep(Duration::from_millis(300));
+            let after = ledger.read();
+            let of = |bucket: Bucket| after[bucket.index()].cycles - before[bucket.index()].cycles;
+            let entries = after[Bucket::Halted.index()].entries - before[Bucket::Halted.index()].entries;
+            seen.push([of(Bucket::Halted), of(Bucket::Guest), of(Bucket::OffCpu), entries]);
+        }
         done.store(true, Ordering::Relaxed);
-        let of = |bucket: Bucket| after[bucket.index()].cycles - before[bucket.index()].cycles;
-        let (halted, guest, off) = (of(Bucket::Halted), of(Bucket::Guest), of(Bucket::OffCpu));
-        assert!(halted > 150 * khz && halted > 2 * guest, "halted {halted}, guest {guest}, off {off}");
-        assert!(after[Bucket::Halted.index()].entries - before[Bucket::Halted.index()].entries > 100);
+        assert!(seen.last().is_some_and(is_halted), "halted, guest, off CPU, halts: {seen:?}");
     });
 }
 

@@ -91,12 +91,14 @@ fn full_pair_holds_frames_with_their_sender_then_drops_them_and_goes_on_when_som
     assert_eq!(sent, QUEUE_BYTES / large.len());
     let due = a.due().expect("a frame is held");
     assert!(due <= std::time::Instant::now() + HOLD);
-    assert_eq!(send(&mut a, &large), Written::WouldBlock);
+    let again = send(&mut a, &large);
+    // Unless this thread has stood still for that long.
+    assert!(again == Written::WouldBlock || std::time::Instant::now() >= due, "{again:?}");
     std::thread::sleep(HOLD);
     assert_eq!(send(&mut a, &large), Written::Dropped, "the other side had its time");
     assert_eq!(send(&mut a, &large), Written::Dropped, "and none is held for it again");
     assert_eq!(a.due(), None);
-    assert_eq!(counter(&a, "link_dropped_full"), 2);
+    assert_eq!(counter(&a, "link_dropped_full"), 2 + u64::from(again == Written::Dropped));
     assert!(receive(&mut b).is_some());
     assert_eq!(send(&mut a, &large), Written::Sent);
     assert_eq!(send(&mut a, &large), Written::WouldBlock, "it takes frames: it is waited for");

@@ -42,11 +42,16 @@ fn each_direction_has_its_own_delay() {
     let from = Instant::now();
     near.write_frame(&[IoVec::of(&packet(2))]);
     near.pump();
-    assert_eq!(receive(&mut far), None);
-    let due = near.due().expect("a packet is on its way");
-    std::thread::sleep(due - Instant::now());
-    near.pump();
-    assert_eq!(receive(&mut far), Some(packet(2)));
+    let mut got = receive(&mut far);
+    // Unless this thread has stood still for that long.
+    assert!(got.is_none() || from.elapsed() >= 30 * MS);
+    if got.is_none() {
+        let due = near.due().expect("a packet is on its way");
+        std::thread::sleep(due - Instant::now());
+        near.pump();
+        got = receive(&mut far);
+    }
+    assert_eq!(got, Some(packet(2)));
     assert!(from.elapsed() >= 30 * MS);
 }
 

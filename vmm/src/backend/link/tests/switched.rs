@@ -73,14 +73,13 @@ fn port_that_takes_nothing_holds_up_nobody() {
     }
     ends.iter_mut().for_each(|end| while receive(end).is_some() {});
     let large = frame(10, 11, &[0; 60_000]);
-    let before = std::time::Instant::now();
     let mut dropped = 0;
     for _ in 0..100 {
         dropped += u64::from(send(&mut ends[0], &large) == Written::Dropped);
+        assert_eq!(ends[0].due(), None, "nothing is held");
     }
     let live = frame(10, 12, b"for the living");
     assert_eq!(send(&mut ends[0], &live), Written::Sent);
-    assert!(before.elapsed() < HOLD, "nothing was held");
     assert_eq!(receive(&mut ends[2]), Some(live));
     assert_eq!(dropped, 100 - (QUEUE_BYTES / large.len()) as u64);
     assert_eq!(counter(&ends[0], "link_dropped_full"), dropped);
