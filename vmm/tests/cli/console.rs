@@ -1,5 +1,6 @@
 //! `exovm console`: on a terminal, in a pipe, refused, killed.
 
+use crate::machines::wait_for;
 use crate::scene;
 use crate::terminal::Terminal;
 use exovm_ci::Site;
@@ -15,8 +16,9 @@ const DETACH: u8 = 0x1D;
 
 /// Plays `exovm console` with this input.
 fn piped(scene: &Scene, machine: &str, input: &[u8]) -> std::process::Output {
-    let mut child =
-        scene.command(&["console", machine]).stdin(Stdio::piped()).spawn().expect("the command starts");
+    // A busy guest may be silent for a while before it answers.
+    let arguments = ["console", "--linger", "1000", machine];
+    let mut child = scene.command(&arguments).stdin(Stdio::piped()).spawn().expect("the command starts");
     let mut stdin = child.stdin.take().expect("piped");
     let input = input.to_vec();
     let writer = std::thread::spawn(move || {
@@ -146,7 +148,11 @@ fn bytes_of_any_kind_pass_through_a_pipe_unchanged() {
     std::thread::sleep(Duration::from_millis(100));
     killed.kill().unwrap();
     killed.wait().unwrap();
-    let output = piped(&scene, "probe", b"whole\n");
+    let output = wait_for("the end of its session", || {
+        let output = piped(&scene, "probe", b"whole\n");
+        let refused = String::from_utf8_lossy(&output.stderr).contains("another client is attached");
+        (!refused).then_some(output)
+    });
     assert!(output.stdout.ends_with(b"whole\n"), "{output:?}");
     running.stop();
     scene.assert_clean();

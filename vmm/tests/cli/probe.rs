@@ -39,18 +39,24 @@ fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
-/// Looks seldom, since it probes for a moment itself, and whom it comes before is refused.
-fn wait_until_probed(scene: &Scene) {
-    std::thread::sleep(Duration::from_secs(1));
+/// A command that probes, once it does.
+fn probing(scene: &Scene, arguments: &[&str]) -> Child {
+    let begin = || {
+        let child = scene.command(arguments).spawn().expect("the command starts");
+        std::thread::sleep(Duration::from_secs(1));
+        child
+    };
+    let mut child = begin();
+    // Looks seldom, since it probes for a moment itself. Whom it comes before is refused, and begins anew.
     wait_until("it is probed", || {
+        if child.try_wait().expect("our own child").is_some_and(|status| !status.success()) {
+            child = begin();
+        }
         let is_probed = !is_free(scene);
         std::thread::sleep(Duration::from_millis(if is_probed { 0 } else { 700 }));
         is_probed
     });
-}
-
-fn begin(scene: &Scene, arguments: &[&str]) -> Child {
-    scene.command(arguments).spawn().expect("the command starts")
+    child
 }
 
 #[test]
@@ -59,12 +65,18 @@ fn probe_prints_calls_times_and_arguments() {
         let scene = scene();
         let site = Site::new().file("a", "a");
         let running = cheetah(&scene, &site);
-        let probe = begin(&scene, &["probe", "cheetah", INPUT, "--ret", "--args", "--for", "8s", "--json"]);
-        // Not before the probe is there.
-        wait_until_probed(&scene);
-        requests(&running, 250);
-        let output = probe.wait_with_output().expect("it ends");
-        assert!(output.status.success(), "{output:?}");
+        let output = (0..5)
+            .find_map(|_| {
+                let arguments = ["probe", "cheetah", INPUT, "--ret", "--args", "--for", "8s", "--json"];
+                let mut probe = probing(&scene, &arguments);
+                requests(&running, 250);
+                // A host may be too busy for all of them to come in that time.
+                let came_in_time = probe.try_wait().expect("our own child").is_none();
+                let output = probe.wait_with_output().expect("it ends");
+                assert!(output.status.success(), "{output:?}");
+                came_in_time.then_some(output)
+            })
+            .expect("250 requests in 8 s");
         let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         assert_eq!((&json["schema"], &json["machine"]), (&"exovm-probe/1".into(), &"cheetah".into()));
         assert_eq!((&json["calls"], &json["by"][0]["returned"]), (&250.into(), &250.into()));
@@ -92,8 +104,7 @@ fn machine_is_as_before_after_its_client_was_killed() {
         let site = Site::new().file("a", "a");
         let running = cheetah(&scene, &site);
         for _ in 0..3 {
-            let mut probe = begin(&scene, &["probe", INPUT, "--ret", "--for", "1h"]);
-            wait_until_probed(&scene);
+            let mut probe = probing(&scene, &["probe", INPUT, "--ret", "--for", "1h"]);
             scene.play(&["probe", INPUT, "--for", "1ms"]).assert_error(&["probed by another client"]);
             requests(&running, 100);
             probe.kill().expect("SIGKILL");
@@ -102,8 +113,7 @@ fn machine_is_as_before_after_its_client_was_killed() {
             requests(&running, 100);
         }
         // Ctrl-C prints what there is.
-        let probe = begin(&scene, &["probe", INPUT, "--for", "1h"]);
-        wait_until_probed(&scene);
+        let probe = probing(&scene, &["probe", INPUT, "--for", "1h"]);
         requests(&running, 70);
         // SAFETY: a process of this test, by its id.
         assert_eq!(unsafe { libc::kill(probe.id() as i32, libc::SIGINT) }, 0);
@@ -121,8 +131,7 @@ fn machine_that_ends_while_it_is_probed_ends_the_probe_with_its_numbers() {
         let scene = scene();
         let site = Site::new().file("a", "a");
         let running = cheetah(&scene, &site);
-        let probe = begin(&scene, &["probe", INPUT, "--for", "1h", "--json"]);
-        wait_until_probed(&scene);
+        let probe = probing(&scene, &["probe", INPUT, "--for", "1h", "--json"]);
         requests(&running, 30);
         running.stop();
         let output = probe.wait_with_output().expect("it ends");
@@ -139,7 +148,8 @@ fn machine_whose_process_is_killed_while_it_is_probed_is_an_error_with_the_numbe
     let scene = scene();
     let machine =
         crate::machines::Detached::start(&scene, &["probe", "--net", "none", "--", "profile-shares"]);
-    let probe = begin(&scene, &["probe", "probe::profile::outer", "--for", "1h", "--json"]);
+    let arguments = ["probe", "probe::profile::outer", "--for", "1h", "--json"];
+    let probe = scene.command(&arguments).spawn().expect("the command starts");
     std::thread::sleep(Duration::from_secs(2));
     machine.signal(rustix::process::Signal::KILL);
     let output = probe.wait_with_output().expect("it ends");
@@ -217,7 +227,8 @@ fn client_that_says_nonsense_or_does_not_read_harms_nobody() {
         }
         let attach = format!("{{\"probe\":{{\"attach\":{{\"function\":\"{INPUT}\",\"returns\":true}}}}}}");
         let mut deaf = ask(&attach);
-        wait_until_probed(&scene);
+        let mut heard = BufReader::new(&deaf).lines();
+        assert!(heard.any(|line| line.expect("an answer").contains("\"attached\"")));
         deaf.write_all(&[b'x'; 5000]).expect("nobody minds");
         requests(&running, 100);
         drop(deaf);

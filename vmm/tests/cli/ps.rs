@@ -2,11 +2,22 @@
 
 use crate::machines::{Detached, ps};
 use crate::scene;
+use exovm_ci::scene::Scene;
 use exovm_netns::in_namespace;
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 const SPIN: [&str; 6] = ["run", "probe", "--net", "none", "--name", "spinner"];
+
+/// What `ps` says within three seconds. Who is held up is so each time, and by a busy host not each time.
+fn soon(scene: &Scene) -> serde_json::Value {
+    let attempt = || {
+        let started = Instant::now();
+        let report = ps(scene);
+        (started.elapsed() < Duration::from_secs(3)).then_some(report)
+    };
+    (0..5).find_map(|_| attempt()).expect("it is held up")
+}
 
 #[test]
 fn ps_without_machines_says_so() {
@@ -91,9 +102,7 @@ fn ps_shows_a_machine_that_hangs_and_is_not_held_up_by_it() {
     let scene = scene();
     let machine = Detached::start(&scene, &["probe", "--net", "none", "--", "chatter", "1000", "10"]);
     machine.signal(Signal::STOP);
-    let started = Instant::now();
-    let report = ps(&scene);
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    let report = soon(&scene);
     assert_eq!(report["silent"][0]["name"], machine.name.as_str());
     assert_eq!(report["silent"][0]["pid"], machine.pid);
     assert!(scene.play(&["ps"]).stdout.contains("does not answer"));
@@ -109,9 +118,7 @@ fn ps_is_not_held_up_longer_by_several_machines_that_hang() {
     let chatter = ["probe", "--net", "none", "--", "chatter", "1000", "10"];
     let machines: Vec<_> = (0..4).map(|_| Detached::start(&scene, &chatter)).collect();
     machines.iter().for_each(|machine| machine.signal(Signal::STOP));
-    let started = Instant::now();
-    let report = ps(&scene);
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    let report = soon(&scene);
     assert_eq!(report["silent"].as_array().map(Vec::len), Some(4), "{report}");
     machines.iter().for_each(|machine| machine.signal(Signal::CONT));
     assert!(scene.play(&["stop", "--all"]).status.success());

@@ -1,6 +1,6 @@
 //! `exovm stat`, and the metrics on the control socket as Prometheus asks for them.
 
-use crate::machines::cheetah_that_served;
+use crate::machines::{cheetah_that_served, wait_for};
 use crate::scene;
 use exovm::stat::StatSnapshot;
 use exovm_ci::scene::Scene;
@@ -41,6 +41,12 @@ fn stat_says_what_was_served_and_prometheus_gets_the_same() {
     in_namespace!(|| {
         let scene = scene();
         let (running, _client) = cheetah_that_served(&scene, 25);
+        // The guest publishes its counts when it has nothing to do.
+        wait_for("all of them to be counted", || {
+            let json = scene.play(&["stat", "cheetah", "--total", "--layer", "http", "--json"]);
+            let total: StatSnapshot = serde_json::from_str(&json.stdout).unwrap();
+            (total.value("http", "responses_2xx") == Some(25)).then_some(())
+        });
 
         let table = scene.play(&["stat", "--total", "--explain"]);
         assert!(table.status.success(), "{table:?}");

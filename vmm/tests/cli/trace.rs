@@ -6,7 +6,6 @@ use exovm_ci::scene::Scene;
 use exovm_ci::{Client, Site};
 use exovm_netns::in_namespace;
 use rustix::process::{Pid, Signal, kill_process};
-use std::path::Path;
 use std::process::{Child, Stdio};
 
 fn machine(scene: &Scene) -> Detached {
@@ -17,10 +16,18 @@ fn machine(scene: &Scene) -> Detached {
 fn recording(scene: &Scene, file: &str) -> Child {
     let mut command = scene.command(&["trace", "--for", "1h", "--json", "-o", file]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
-    wait_for("the trace to begin", || Path::new(file).exists().then_some(()));
-    // It has asked by then, or is about to.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    wait_until_it_records(&child);
     child
+}
+
+/// Until the machine has said that it records: the command has a thread then that ends it.
+fn wait_until_it_records(child: &Child) {
+    let tasks = format!("/proc/{}/task", child.id());
+    let names = || {
+        let tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+    };
+    wait_for("the trace to begin", || names().any(|name| name.trim() == "exovm-end").then_some(()));
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -93,8 +100,7 @@ fn machine_that_ends_leaves_a_whole_trace_and_that_is_a_success_and_said() {
             let arguments = ["trace", "--for", "1h", "--json", "--slowest", "2", "-o", path];
             let mut command = scene.command(&arguments);
             let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-            wait_for("it to begin", || file.exists().then_some(()));
-            std::thread::sleep(std::time::Duration::from_millis(300));
+            wait_until_it_records(&child);
             child
         } else {
             recording(&scene, path)
@@ -132,15 +138,16 @@ fn machine_that_stands_still_is_left_by_a_second_ctrl_c() {
     let machine = machine(&scene);
     let dir = scene.dir();
     let file = dir.path().join("a.pftrace");
-    let trace = recording(&scene, file.to_str().unwrap());
+    let mut trace = recording(&scene, file.to_str().unwrap());
     machine.signal(Signal::STOP);
-    for _ in 0..2 {
+    let begun = std::time::Instant::now();
+    // Two that come before it looks are one to it.
+    while trace.try_wait().unwrap().is_none() {
         signal(&trace, Signal::INT);
         std::thread::sleep(std::time::Duration::from_millis(300));
     }
-    let begun = std::time::Instant::now();
     let ended = trace.wait_with_output().unwrap();
-    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "it did not wait for its patience");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(8), "it did not wait for its patience");
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     machine.signal(Signal::CONT);
     assert!(scene.play(&["stop", &machine.name]).status.success());
