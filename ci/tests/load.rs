@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const CONNECTIONS: usize = 1000;
 /// How long bad clients are at it.
 const WINDOW: Duration = Duration::from_secs(4);
+/// Bad deeds, and requests beside them, that show something.
+const ENOUGH: u64 = 50;
 /// What a well-behaved client may have to wait for anything.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -288,7 +290,8 @@ fn behave_well(field: &Field<'_>) -> Seen {
     let mut seen = Seen::default();
     let mut kept = Client::connect_within(field.address(), PATIENCE).unwrap();
     let until = Instant::now() + WINDOW;
-    while Instant::now() < until {
+    // Longer where a busy host lets neither do much.
+    while Instant::now() < until || seen.requests <= ENOUGH || field.deeds.load(Ordering::Relaxed) < ENOUGH {
         for new in [false, true] {
             let started = Instant::now();
             let response = if new {
@@ -328,10 +331,9 @@ fn well_behaved_client_beside(bad: &[BadClient], mode: IoMode) {
     let seen = seen.expect("the well-behaved client was served");
     let deeds = field.deeds.load(Ordering::Relaxed);
     println!("{deeds} bad deeds, beside which {seen:?}");
-    assert!(deeds >= 50, "the bad clients did too little: {deeds}");
     let received = guest.machine().account().since(&before).nic_counter("received frames");
     assert!(received.is_some_and(|frames| frames > deeds / 2), "{received:?} frames for {deeds} deeds");
-    assert!(seen.longest < PATIENCE && seen.requests > 50, "{seen:?}");
+    assert!(seen.longest < PATIENCE, "{seen:?}");
     // And it is as good as new.
     let large = Pattern::bytes(5, 1 << 20);
     assert!(guest.get("/large").body == large);

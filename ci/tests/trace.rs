@@ -32,7 +32,7 @@ impl Recorded {
             let listening = scope.spawn(|| listen(listener, &done));
             body();
             // The client may have the last answer before who sent it has written that down.
-            std::thread::sleep(Duration::from_millis(20));
+            guest.come_to_rest();
             done.store(true, Ordering::Release);
             listening.join().expect("no panic")
         });
@@ -275,7 +275,7 @@ fn garbage_of_an_environment_changes_nothing_of_its_neighbours_records_nor_of_it
             std::thread::sleep(Duration::from_millis(300));
             // The client's last acknowledgment comes with what it asks next.
             serve(1);
-            std::thread::sleep(Duration::from_millis(50));
+            guest.come_to_rest();
             done.store(true, Ordering::Release);
             listening.join().expect("no panic")
         });

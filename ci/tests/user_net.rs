@@ -116,8 +116,8 @@ fn stream(guest: &Guest) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Stalls, resets and sends garbage, in turn, until it is over. Returns how often it did something.
-fn behave_badly(guest: &Guest, over: &AtomicBool) -> usize {
+/// Stalls, resets and sends garbage, in turn, until it is over. Counts in `all` how often somebody did something.
+fn behave_badly(guest: &Guest, over: &AtomicBool, all: &AtomicUsize) {
     let mut stalled = Vec::new();
     let mut deeds = 0;
     while !over.load(Ordering::Relaxed) {
@@ -146,37 +146,35 @@ fn behave_badly(guest: &Guest, over: &AtomicBool) -> usize {
             }
         }
         deeds += 1;
+        all.fetch_add(1, Ordering::Relaxed);
     }
-    deeds
 }
 
 fn well_behaved_client_beside_bad_ones(mode: IoMode) {
+    const ENOUGH: usize = 50;
     host::allow_descriptors(8 * CONNECTIONS as u64);
     let site = Site::new().file("small", "small").pattern_file("large", 5, 1 << 20);
     let guest = Guest::image("cheetah").site(&site).io(mode).user_net().start();
-    let over = AtomicBool::new(false);
-    let deeds: usize = std::thread::scope(|scope| {
-        let bad: Vec<_> = (0..2).map(|_| scope.spawn(|| behave_badly(&guest, &over))).collect();
+    let (over, deeds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        (0..2).for_each(|_| drop(scope.spawn(|| behave_badly(&guest, &over, &deeds))));
         let good = scope.spawn(|| {
             let mut kept = Client::connect_within(guest.address(), PATIENCE).unwrap();
             let until = Instant::now() + Duration::from_secs(3);
             let mut requests = 0;
-            while Instant::now() < until {
+            // Longer where a busy host lets neither do much.
+            while Instant::now() < until || requests <= ENOUGH || deeds.load(Ordering::Relaxed) <= ENOUGH {
                 assert_eq!(kept.get("/small").unwrap().text(), "small");
                 let mut new = Client::connect_within(guest.address(), PATIENCE).unwrap();
                 assert_eq!(new.get_with("/small", "Connection: close\r\n").unwrap().text(), "small");
                 requests += 2;
                 std::thread::sleep(Duration::from_millis(1));
             }
-            requests
         });
         let good = good.join();
         over.store(true, Ordering::Relaxed);
-        let requests: u64 = good.expect("the well-behaved client was served");
-        assert!(requests > 50, "only {requests}");
-        bad.into_iter().map(|bad| bad.join().unwrap()).sum()
+        good.expect("the well-behaved client was served");
     });
-    assert!(deeds > 50, "only {deeds} bad deeds");
     assert!(guest.get("/large").body == Pattern::bytes(5, 1 << 20), "it is as good as new");
     assert_eq!(guest.end(), End::PowerOff { status: 0 });
 }

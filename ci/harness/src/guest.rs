@@ -3,6 +3,7 @@
 use crate::Site;
 use crate::builder::GuestBuilder;
 use crate::cost::Cost;
+use crate::host;
 use crate::http::{Client, Response};
 use crate::log::Log;
 use crate::network::Network;
@@ -113,10 +114,13 @@ impl Guest {
         found.unwrap_or_else(|| panic!("no counter {name} in {counters:?}")).value
     }
 
-    /// What every layer has counted, once the guest has come to rest: it publishes its own counters before it waits.
+    /// What every layer has counted, once the guest has come to rest: it publishes its own counters before it waits. That nothing
+    /// changes for a moment says little on a host that takes CPUs away: the machine's threads must sleep as well, or nothing
+    /// change for long, as some poll and machines of other tests may be beside.
     pub fn statistics(&self) -> StatSnapshot {
         const REST: Duration = Duration::from_millis(20);
         const ATTEMPTS: usize = 100;
+        const LONG: usize = 25;
         let own = |statistics: &StatSnapshot| {
             let layers = ["ip", "tcp", "http", "cache", "forward"];
             let families =
@@ -124,15 +128,35 @@ impl Guest {
             families.cloned().collect::<Vec<_>>()
         };
         let mut last = self.machine.statistics();
+        let (mut asleep, mut unchanged) = (0, 0);
         for _ in 0..ATTEMPTS {
             std::thread::sleep(REST);
+            let sleep = host::machine_threads_sleep();
             let now = self.machine.statistics();
-            if own(&now) == own(&last) {
+            let same = own(&now) == own(&last);
+            asleep = if same && sleep { asleep + 1 } else { 0 };
+            unchanged = if same { unchanged + 1 } else { 0 };
+            if asleep >= 2 || unchanged >= LONG {
                 return now;
             }
             last = now;
         }
         last
+    }
+
+    /// Waits until the machine's threads sleep: a client may have an answer before who sent it has gone on. At most half a second,
+    /// as some poll for ever.
+    pub fn come_to_rest(&self) {
+        const LOOKS: usize = 25;
+        const BETWEEN: Duration = Duration::from_millis(20);
+        let mut asleep = 0;
+        for _ in 0..LOOKS {
+            std::thread::sleep(BETWEEN);
+            asleep = if host::machine_threads_sleep() { asleep + 1 } else { 0 };
+            if asleep == 2 {
+                return;
+            }
+        }
     }
 
     /// How many requests the guest counted while `body` ran.

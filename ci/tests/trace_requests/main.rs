@@ -56,6 +56,7 @@ fn follow(
         body();
         // A client acknowledges its last answer 40 ms late (RFC 1122 4.2.3.2, as Linux has it).
         std::thread::sleep(Duration::from_millis(100));
+        guest.come_to_rest();
         done.store(true, Ordering::Release);
         following.join().expect("no panic")
     })

@@ -74,8 +74,13 @@ fn machine_that_is_dropped_at_once_takes_its_threads_with_it() {
     for _ in 0..20 {
         // Its vCPUs may be about to enter the guest, or not begun.
         drop(Bare::start(MANY_VCPUS, 0, Act::Halt));
+        // The kernel may list a thread for a moment after it has been joined.
         let last = format!("exovm-vcpu{}", MANY_VCPUS - 1);
-        assert!(!threads().contains(&last), "{:?}", threads());
+        let started = Instant::now();
+        while threads().contains(&last) {
+            assert!(started.elapsed() < Duration::from_secs(20), "{:?}", threads());
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
