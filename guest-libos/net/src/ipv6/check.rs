@@ -13,7 +13,7 @@ impl Interface {
             "{} addresses",
             self.addresses.len()
         );
-        let mtu = self.advertised_mtu.min(config.mtu);
+        let mtu = self.link_mtu.now(config.mtu);
         assert!(mtu >= MIN_MTU, "packets of {mtu} bytes");
         self.neighbours.check();
         // What was given does not count.

@@ -5,6 +5,7 @@ mod addresses;
 #[cfg(feature = "check")]
 mod check;
 mod config;
+mod link_mtu;
 mod neighbours;
 mod routers;
 
@@ -13,6 +14,7 @@ use core::net::Ipv6Addr;
 pub use addresses::{AddressState, Ipv6Address};
 pub(crate) use addresses::{Addresses, Lifetimes, Probe};
 pub use config::{InterfaceId, Ipv6Config};
+pub(crate) use link_mtu::LinkMtu;
 pub(crate) use neighbours::{Advertised, Heard, Neighbours, Question};
 pub(crate) use routers::Routers;
 
@@ -58,8 +60,8 @@ pub(crate) struct Interface {
     pub(crate) addresses: Addresses,
     pub(crate) neighbours: Neighbours,
     pub(crate) routers: Routers,
-    /// What a router says that packets on this link may be as large as; `u16::MAX` before one does.
-    pub(crate) advertised_mtu: u16,
+    /// How large packets on this link may be, and how large those of connections are.
+    pub(crate) link_mtu: LinkMtu,
     /// [`Ipv6Config::speaks`].
     pub(crate) speaks: bool,
     believes_routers: bool,
@@ -83,7 +85,7 @@ impl Interface {
             addresses,
             neighbours: Neighbours::new(config.max_neighbours as usize, hash),
             routers,
-            advertised_mtu: u16::MAX,
+            link_mtu: LinkMtu::new(config.mtu),
             speaks: ipv6.speaks,
             believes_routers: ipv6.router_advertisements,
             solicitations_left: if ipv6.router_advertisements { MAX_ROUTER_SOLICITATIONS } else { 0 },
@@ -148,7 +150,7 @@ impl Interface {
         if let Some(mtu) = said.mtu
             && mtu >= u32::from(MIN_MTU)
         {
-            self.advertised_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+            self.link_mtu.said = u16::try_from(mtu).unwrap_or(u16::MAX);
         }
         for prefix in said.prefixes() {
             if is_link_local(prefix.prefix) || prefix.prefix.is_multicast() {
@@ -200,7 +202,11 @@ impl Interface {
         let addresses = self.addresses.next_deadline();
         // Who does not speak asks no neighbour again, and takes none for gone.
         let neighbours = if self.speaks { self.neighbours.next_deadline() } else { Instant::NEVER };
-        addresses.min(neighbours).min(self.routers.next_deadline()).min(solicit_at)
+        addresses
+            .min(neighbours)
+            .min(self.routers.next_deadline())
+            .min(self.link_mtu.next_deadline())
+            .min(solicit_at)
     }
 
     /// The question for the Ethernet address of a neighbour, from an address that it can answer (RFC 4861 7.2.2).

@@ -70,6 +70,7 @@ impl<D: Data> Stack<D> {
             self.outbox.send(tx);
             self.expire_fragments(now, tx);
             self.expire_path_mtus(now);
+            self.expire_link_mtu(now);
             self.expire_ipv6(now, tx);
             self.end_with_ipv6_addresses(&mut event);
             self.expire_groups(now, tx);

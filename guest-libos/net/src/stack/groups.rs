@@ -210,8 +210,8 @@ impl<D: Data> Stack<D> {
             return;
         }
         let Groups { v4, v6, due, records, source, .. } = &mut self.groups;
-        let advertised = self.resolver.ipv6.as_deref().map_or(u16::MAX, |interface| interface.advertised_mtu);
-        let mtu_v6 = self.config.mtu.min(advertised);
+        let link = self.config.mtu;
+        let mtu_v6 = self.resolver.ipv6.as_deref().map_or(link, |interface| interface.link_mtu.now(link));
         let mut mouth = Mouth { config: &self.config, mtu_v6, counters: &mut self.counters, records, tx };
         let version = v4.poll(now, due);
         mouth.say_igmp(version, due);

@@ -26,6 +26,31 @@ impl<D: Data> Stack<D> {
             self.config.mtu = before;
             return Err(error);
         }
+        self.follow_link_mtu(now);
+        Ok(())
+    }
+
+    /// A router may have said another MTU of the link (RFC 4861 6.3.4). Connections never send more than the link takes; for what
+    /// is more than they send they wait, or whoever says now this and now that would have all of them visited each time.
+    pub(super) fn link_mtu_advertised(&mut self, now: Instant) {
+        let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return };
+        if interface.link_mtu.advertised(self.config.mtu, now) {
+            self.follow_link_mtu(now);
+        }
+    }
+
+    /// It is time for what an advertisement said a while ago.
+    pub(super) fn expire_link_mtu(&mut self, now: Instant) {
+        if self.resolver.ipv6.as_deref().is_some_and(|interface| interface.link_mtu.next_deadline() <= now) {
+            self.follow_link_mtu(now);
+        }
+    }
+
+    /// Connections send as large segments as the link and their path take now.
+    fn follow_link_mtu(&mut self, now: Instant) {
+        if let Some(interface) = &mut self.resolver.ipv6 {
+            interface.link_mtu.followed(self.config.mtu);
+        }
         for index in 0..self.table.places() {
             let Some((_, connection)) = self.table.at(index) else { continue };
             let peer = connection.template.peer();
@@ -33,7 +58,14 @@ impl<D: Data> Stack<D> {
             connection.agreed.set_path_mtu(mtu);
             connection.send.set_mss(connection.agreed.send_mss());
         }
-        Ok(())
+    }
+
+    /// What a connection to `destination` is about to keep to.
+    fn mtu_of_connections_to(&mut self, destination: IpAddr, now: Instant) -> u16 {
+        if let Some(interface) = &mut self.resolver.ipv6 {
+            interface.link_mtu.used(self.config.mtu);
+        }
+        self.resolver.mtu_to(&self.config, destination, self.path_mtus.proven(destination, now))
     }
 
     /// RFC 1191 6.3, believed only if it quotes what is on its way (RFC 5927 7.2), or at least a port that is bound.
@@ -125,9 +157,9 @@ impl<D: Data> Stack<D> {
         if self.path_mtus.is_empty() && self.resolver.ipv6.is_none() {
             return;
         }
+        let Some(peer) = self.table.get(conn).map(|connection| connection.template.peer()) else { return };
+        let mtu = self.mtu_of_connections_to(peer, now);
         let Some(connection) = self.table.get_mut(conn) else { return };
-        let peer = connection.template.peer();
-        let mtu = self.resolver.mtu_to(&self.config, peer, self.path_mtus.proven(peer, now));
         connection.agreed.set_path_mtu(mtu);
         connection.send.set_mss(connection.agreed.send_mss());
     }
@@ -135,8 +167,7 @@ impl<D: Data> Stack<D> {
     /// Paths of which nothing was heard for ten minutes may be wider again.
     pub(super) fn expire_path_mtus(&mut self, now: Instant) {
         while let Some(destination) = self.path_mtus.expire(now) {
-            let proven = self.path_mtus.proven(destination, now);
-            let mtu = self.resolver.mtu_to(&self.config, destination, proven);
+            let mtu = self.mtu_of_connections_to(destination, now);
             self.set_path_mtu(destination, mtu);
         }
     }

@@ -123,8 +123,8 @@ impl Resolver {
     /// what the path takes.
     pub(super) fn mtu_to(&self, config: &Config, destination: IpAddr, path: Option<u16>) -> u16 {
         let ipv6 = self.ipv6.as_ref().filter(|_| destination.is_ipv6());
-        let advertised = ipv6.map(|interface| interface.advertised_mtu);
-        path.into_iter().chain(advertised).fold(config.mtu, u16::min)
+        let link = ipv6.map_or(config.mtu, |interface| interface.link_mtu.now(config.mtu));
+        path.map_or(link, |path| path.min(link))
     }
 
     /// When IPv6 has something to send or to forget.

@@ -65,6 +65,23 @@ impl BlackHole {
         if now < self.retry_at { None } else { self.restore() }
     }
 
+    /// The size to go back to; 0 if there is none.
+    #[cfg(feature = "check")]
+    pub(crate) fn full_mss(&self) -> u32 {
+        self.full_mss.into()
+    }
+
+    /// The path takes segments of `full` bytes from now on, and `tried` is the size in use. Returns the size to go on with: what is
+    /// tried instead of a larger one is tried on, and a larger one is what the path takes now.
+    fn on_path_change(&mut self, full: u32, tried: u32) -> u32 {
+        if self.full_mss == 0 || full <= tried {
+            *self = Self::NONE;
+            return full;
+        }
+        self.full_mss = full as u16;
+        tried
+    }
+
     fn restore(&mut self) -> Option<u32> {
         let full = core::mem::replace(self, Self::NONE).full_mss;
         (full != 0).then_some(u32::from(full))
@@ -72,12 +89,10 @@ impl BlackHole {
 }
 
 impl<D: Data> SendSide<D> {
-    /// Full segments have `mss` bytes from now on. The size from before a suspected black hole is not taken up again.
+    /// The path takes segments of `mss` bytes from now on: full segments have as many, or fewer while a black hole is suspected.
     pub(crate) fn set_mss(&mut self, mss: u32) {
-        self.mss = mss;
-        if let Some(loss) = self.loss.touched() {
-            loss.black_hole = BlackHole::NONE;
-        }
+        let used = self.mss;
+        self.mss = self.loss.touched().map_or(mss, |loss| loss.black_hole.on_path_change(mss, used));
     }
 }
 
@@ -103,6 +118,17 @@ mod tests {
         assert_eq!(hole.on_timeout(5, 100, 1_460, NOW), None);
         assert_eq!(hole.on_progress(), None);
         assert_eq!(hole.on_timeout(5, 5_000, 400, NOW), None);
+    }
+
+    #[test]
+    fn what_is_tried_outlives_a_change_of_the_path_that_leaves_room_for_it() {
+        let mut hole = BlackHole::NONE;
+        assert_eq!(hole.on_path_change(1_400, 1_460), 1_400);
+        assert_eq!(hole.on_timeout(3, 14_000, 1_400, NOW), Some(1_160));
+        assert_eq!((hole.on_path_change(1_460, 1_160), hole.on_path_change(1_300, 1_160)), (1_160, 1_160));
+        assert_eq!(hole.on_output(NOW + RETRY), Some(1_300));
+        assert_eq!(hole.on_timeout(3, 14_000, 1_300, NOW), Some(1_160));
+        assert_eq!((hole.on_path_change(1_160, 1_160), hole.on_output(NOW + RETRY)), (1_160, None));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::Seq;
 use super::connection::{Connection, State};
+use super::negotiation::MIN_MSS;
 use super::recovery::Phase;
 use super::send_side::SendTimer;
 use crate::config::Config;
@@ -67,6 +68,18 @@ impl<D: Data> Connection<D> {
         self.check_receive_side(config);
         let woken = self.deadline(config) != Instant::NEVER || !self.waits_for_time();
         assert!(woken, "nothing would wake it in {:?}: {:?}", self.state, self.numbers());
+    }
+
+    /// # Panics
+    /// If it sends packets larger than a link of so many bytes takes, or would after a black hole.
+    pub(crate) fn check_path(&self, link_mtu: u16) {
+        if !self.state.is_synchronized() {
+            return;
+        }
+        let headers = u32::from(self.template.family().header_bytes() + self.agreed.option_bytes());
+        let most = u32::from(link_mtu).saturating_sub(headers).max(MIN_MSS.into());
+        let full = self.send.mss.max(self.send.loss.black_hole.full_mss());
+        assert!(full <= most, "segments of {full} bytes where {most} fit");
     }
 
     fn check_send_side(&self) {

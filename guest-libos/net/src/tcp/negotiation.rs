@@ -41,7 +41,6 @@ impl Agreed {
     /// From our configuration, which says what our SYN has or would have, and the peer's SYN.
     pub(crate) fn new(config: &Config, family: Family, peer: &SynOptions) -> Self {
         let scaled = peer.window_scale.is_some();
-        let receive_mss = family.receive_mss(config);
         Self {
             send_scale: peer.window_scale.unwrap_or(0),
             receive_scale: if scaled { scale_for(config.receive_window_bytes) } else { 0 },
@@ -50,11 +49,8 @@ impl Agreed {
             sack: config.sack && peer.sack_permitted,
             ecn: ecn::Agreed::No,
             family,
-            peer_mss: peer
-                .mss
-                .unwrap_or(family.default_mss())
-                .clamp(config.min_mss, receive_mss.max(config.min_mss)),
-            path_mss: u16::MAX,
+            peer_mss: peer.mss.unwrap_or(family.default_mss()).max(config.min_mss),
+            path_mss: family.receive_mss(config).max(config.min_mss),
         }
     }
 

@@ -251,6 +251,16 @@ pub(crate) fn build_icmp(icmp: &Icmp, ends: &Endpoints) -> Vec<u8> {
     frame(&Around::default(), router, host, ICMP, &bytes)
 }
 
+/// RFC 4861 4.2, 4.6.4: somebody who is no router for others says that the link takes packets of `mtu` bytes.
+pub(crate) fn router_advertisement(mtu: u16) -> Vec<u8> {
+    let (router, all_nodes) = ("fe80::fe".parse().unwrap(), "ff02::1".parse().unwrap());
+    let mut bytes = vec![134, 0, 0, 0, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 1, 0, 0];
+    bytes.extend(u32::from(mtu).to_be_bytes());
+    let checksum = checksum(router, all_nodes, ICMPV6, &bytes);
+    bytes[2..4].copy_from_slice(&checksum.to_be_bytes());
+    frame(&Around { ttl: Some(255), ..Around::default() }, router, all_nodes, ICMPV6, &bytes)
+}
+
 /// What a frame of the host's asks its neighbours, if it does: the address that is looked for, and the one to answer to.
 pub(crate) enum Asks {
     Nothing,

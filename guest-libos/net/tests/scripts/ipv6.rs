@@ -18,8 +18,7 @@ const OTHER_NAMES: [(&str, &str); 3] = [
 pub(crate) fn enable(config: &mut Config) {
     let IpAddr::V6(host) = Family::V6.host() else { unreachable!("it is of IPv6") };
     let addresses = vec![(host, PREFIX_LEN_V6)];
-    config.ipv6 =
-        Some(Ipv6Config { addresses, router_advertisements: false, probes: 0, ..Ipv6Config::default() });
+    config.ipv6 = Some(Ipv6Config { addresses, probes: 0, ..Ipv6Config::default() });
     (config.ip, config.group_reports) = (Ipv4Addr::UNSPECIFIED, false);
 }
 
@@ -49,6 +48,7 @@ impl Script {
                     Call::Listen(_, address) | Call::Unlisten(_, address) | Call::Connect(address, _),
                     _,
                 ) => *address = address.map(over_ipv6).transpose().map_err(at)?,
+                Action::LinkMtu(mtu) => *mtu += LONGER_HEADER_BYTES,
                 Action::Icmp(icmp) => *icmp = icmp.over_ipv6().map_err(at)?,
                 Action::Event(name) | Action::Check(name, _) => {
                     if let Some((_, other)) = OTHER_NAMES.iter().find(|(of_ipv4, _)| name == of_ipv4) {

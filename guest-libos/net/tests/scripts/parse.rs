@@ -54,6 +54,8 @@ pub(crate) enum Call {
 pub(crate) enum Action {
     In(Tcp),
     Icmp(Icmp),
+    /// The link takes packets of so many bytes from now on.
+    LinkMtu(u16),
     Out(Tcp),
     Event(String),
     Call(Call, Option<String>),
@@ -245,6 +247,7 @@ fn parse_line(script: &mut Script, line: usize, code: &str) -> Result<(), String
         }
         Some("state") => Action::State(words.one_of("state", &STATES)?),
         Some("quiet") => Action::Quiet,
+        Some("link_mtu") => Action::LinkMtu(words.value("link_mtu")?),
         Some(word) => {
             let call = call(word, &mut words)?;
             let fails = match words.next() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use exos_net::{ConnId, ControlFrame, Full, Input, Instant, RxMeta, Stack, TimerEvent, Transmit, TxSegment};
 
-use crate::ip::{self, Asks, PEER_MAC};
+use crate::ip::{self, Asks, Family, PEER_MAC};
 use crate::packet::{self, ACK, Endpoints, SYN, Seen, Tcp};
 use crate::parse::{Action, Peer, Script, Step, When};
 
@@ -204,6 +204,14 @@ impl Run<'_> {
                 self.note(step.peer, &format!("< icmp {} {}", icmp.kind, icmp.code));
                 let frame = ip::build_icmp(icmp, &self.ends(step.peer));
                 self.input(step.peer, &frame)
+            }
+            Action::LinkMtu(mtu) => {
+                self.note(step.peer, &step.text);
+                match self.script.family {
+                    // As a lease says.
+                    Family::V4 => self.stack.set_mtu(self.instant(), *mtu).map_err(|error| error.to_string()),
+                    Family::V6 => self.input(step.peer, &ip::router_advertisement(*mtu)),
+                }
             }
             Action::Call(call, fails) => {
                 self.note(step.peer, &step.text);

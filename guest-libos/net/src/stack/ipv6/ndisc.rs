@@ -164,6 +164,7 @@ impl<D: Data> Stack<D> {
             };
             self.neighbour_heard(ip.source.into(), mac, heard.into());
         }
+        self.link_mtu_advertised(now);
         self.follow_addresses(now);
         Ok(Input::Nothing)
     }

@@ -5,6 +5,7 @@ use exos_net::wire::router::SOLICITATION_BYTES;
 use exos_net::{AckPolicy, AddressState, Config, Ipv6Config};
 
 use super::*;
+use crate::harness::pattern;
 use crate::ipv6::traffic::Client6;
 use exos_net::wire::ipv6::{ALL_NODES, ALL_ROUTERS, multicast_mac};
 
@@ -335,4 +336,39 @@ fn reports_of_groups_keep_to_what_a_router_says_of_the_link() {
     host.wait_ms(2_000);
     let largest = host.nic.frames.iter().map(|frame| frame.len() - 14).max();
     assert_eq!(largest, Some(48 + 8 + 61 * 20));
+}
+
+/// Or whoever says now this and now that would have all connections visited each time.
+#[test]
+fn open_connections_send_smaller_segments_at_once_and_larger_ones_when_nobody_took_it_back_for_a_second() {
+    let mut host = listening();
+    host.input(&advert().frame()).assert_nothing();
+    let open = |host: &mut StaticHost, port| {
+        let mut client = Client6 { mac: ROUTER_MAC, ours: made(), ..Client6::on_port(port) };
+        let conn = client.connect(host);
+        (client, conn, 1)
+    };
+    // The first segment of two that leave now, both of which arrive.
+    let longest = |host: &mut StaticHost, (client, conn, at): &mut (Client6, exos_net::ConnId, u32)| {
+        host.nic.frames.clear();
+        host.stack.send(*conn, pattern(1_441)).unwrap();
+        host.output(*conn, AckPolicy::Merge);
+        *at += 1_441;
+        host.input(&client.frame("A", 1, *at, b""));
+        host.stack.check();
+        client.see(&host.nic.frames[0]).3.len()
+    };
+    let mut old = open(&mut host, 7);
+    for mtu in [1_280, 1_500, 1_280, 1_500] {
+        host.input(&Advert { mtu, ..advert() }.frame()).assert_nothing();
+        assert_eq!(longest(&mut host, &mut old), 1_220, "{mtu}");
+    }
+    let mut new = open(&mut host, 8);
+    assert_eq!(longest(&mut host, &mut new), 1_440);
+    host.wait_ms(999);
+    assert_eq!(longest(&mut host, &mut old), 1_220);
+    host.wait_ms(1);
+    assert_eq!(longest(&mut host, &mut old), 1_440);
+    host.input(&Advert { mtu: 1_300, ..advert() }.frame()).assert_nothing();
+    assert_eq!([longest(&mut host, &mut old), longest(&mut host, &mut new)], [1_240, 1_240]);
 }
