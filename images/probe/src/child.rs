@@ -160,7 +160,8 @@ impl Child {
 
     /// Lets it run until it sleeps.
     pub(crate) fn falls_asleep(&self) -> Option<()> {
-        for _ in 0..1000 {
+        let end = clock::tsc() + clock::Scale::new().ticks(PATIENCE_MS * 1_000_000);
+        while clock::tsc() < end {
             if self.status().0 == state::ASLEEP {
                 return Some(());
             }
