@@ -47,8 +47,8 @@ pub enum Coalesce {
     /// It leaves. The default: the application says with `output` when it has no more to add.
     #[default]
     NoDelay,
-    /// It waits while another that was not full is unacknowledged: Nagle's algorithm (RFC 9293 3.7.4) as Minshall changed it.
-    /// Behind full ones it leaves, or else it would wait for an acknowledgment that the peer delays because it waits for more.
+    /// It waits while another that left by this rule and was not full is unacknowledged: Nagle's algorithm (RFC 9293 3.7.4) as
+    /// Minshall changed it. Behind full ones it leaves, or else it would wait for an acknowledgment that the peer delays because it waits for more.
     Nagle,
     /// It waits for more data, for the FIN or for another choice, but no longer than a retransmission timeout after
     /// everything else was acknowledged.

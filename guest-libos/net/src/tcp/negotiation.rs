@@ -50,7 +50,7 @@ impl Agreed {
             ecn: ecn::Agreed::No,
             family,
             peer_mss: peer.mss.unwrap_or(family.default_mss()).max(config.min_mss),
-            path_mss: family.receive_mss(config).max(config.min_mss),
+            path_mss: family.receive_mss(config),
         }
     }
 
@@ -96,7 +96,7 @@ impl Agreed {
 
     /// The path takes packets of `mtu` bytes.
     pub(crate) fn set_path_mtu(&mut self, mtu: u16) {
-        self.path_mss = mtu.saturating_sub(self.family.header_bytes()).max(MIN_MSS);
+        self.path_mss = mtu.saturating_sub(self.family.header_bytes());
     }
 
     /// The payload of a full segment of the peer's, which subtracts its options likewise.

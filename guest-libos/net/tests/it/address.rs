@@ -12,6 +12,7 @@ use smoltcp::wire::{Ipv4Packet, UdpPacket};
 
 use crate::harness::{CLIENT_IP, CLIENT_MAC, Client, Host, SERVER_IP, SERVER_MAC, config};
 use crate::link::{arp_reply, arp_request, echo_request};
+use crate::reassembly::udp;
 use crate::udp::datagram;
 
 type StaticHost = Host<&'static [u8]>;
@@ -375,6 +376,21 @@ fn connections_end_with_their_address_and_their_peers_hear_nothing() {
     assert_eq!((stack.connections(), stack.half_open(), stack.opening()), (0, 0, 0));
     assert_eq!((stack.established(), stack.time_wait(), stack.buffered_bytes()), (0, 0, 0));
     assert_eq!((stack.counters().address_lost, stack.next_deadline()), (3, None));
+    assert!(host.nic.frames.is_empty());
+}
+
+#[test]
+fn answers_that_wait_for_a_full_driver_go_with_the_address_that_they_are_from() {
+    let mut host = settled(OnConflict::Keep);
+    host.nic.room = Some(0);
+    for piece in udp(CLIENT_IP, 7, &[0; 2_000]).pieces(1_480) {
+        host.input(&piece).assert_nothing();
+    }
+    host.wait_ms(1);
+    assert_eq!(host.stack.counters().icmp_errors_out, 1);
+    host.stack.remove_address();
+    host.nic.room = None;
+    host.wait_ms(1);
     assert!(host.nic.frames.is_empty());
 }
 

@@ -57,6 +57,22 @@ fn connections_that_there_are_send_smaller_segments_and_larger_ones_again() {
     assert_eq!(longest(&mut host, &client, conn), 1_460);
 }
 
+/// The least that IPv4 allows (RFC 791) is less than the least segment size that a peer may name.
+#[test]
+fn no_packet_is_larger_than_the_narrowest_link_takes() {
+    for timestamps in [None, Some((1, 0))] {
+        let mut host = StaticHost::with(config());
+        let (before, conn) = begun(&mut host, 1_001);
+        host.stack.set_mtu(host.now, 68).unwrap();
+        let mut client = Client { timestamps, ..Client::on_port(1_002) };
+        let other = client.connect(&mut host);
+        host.stack.send(other, pattern(1_000)).unwrap();
+        assert_eq!(longest(&mut host, &before, conn), 28);
+        let options = if timestamps.is_some() { 12 } else { 0 };
+        assert_eq!(longest(&mut host, &client, other), 28 - options);
+    }
+}
+
 #[test]
 fn path_that_is_narrower_than_the_new_mtu_stays_so() {
     let mut host = StaticHost::with(config());

@@ -322,3 +322,45 @@ fn withheld_segment_that_is_the_last_leaves_as_a_probe() {
     let counters = *host.stack.counters();
     assert_eq!((counters.tail_probes, counters.tail_probe_recoveries, counters.retransmits), (1, 0, 0));
 }
+
+/// What tells whether a timeout was in vain is new data (RFC 5682): none of it is withheld while something counts as lost.
+#[test]
+fn nothing_is_withheld_while_it_is_found_out_whether_a_timeout_was_in_vain() {
+    let mut host = StaticHost::with(examining());
+    let mut client = Client { window_scale: Some(3), ..Client::default() };
+    let conn = client.connect(&mut host);
+    // All of it arrives, whatever is withheld.
+    let (total, mut received, mut highest) = (1 + 300 * MSS as u32, 1, 1);
+    host.stack.send(conn, pattern(300 * MSS)).unwrap();
+    while received < total {
+        host.output(conn, AckPolicy::Merge);
+        let segments = client.seen(&mut host);
+        let (in_order, missing) = gap(received, &segments);
+        highest = segments.iter().map(|seen| seen.seq + seen.payload.len() as u32).fold(highest, u32::max);
+        host.wait_ms(1);
+        let repeats = if missing.is_some() && in_order == received { 3 } else { 1 };
+        received = if missing.is_some() { in_order } else { highest };
+        (0..repeats).for_each(|_| drop(host.input(&client.ack(1, received)).events()));
+    }
+    // Another window passes, and the next one is to be examined; there is too little behind the next segment for it.
+    let mut end = total;
+    for segments in [1, 4] {
+        host.stack.send(conn, pattern(segments * MSS)).unwrap();
+        host.output(conn, AckPolicy::Merge);
+        end += (segments * MSS) as u32;
+        host.wait_ms(1);
+        if segments == 1 {
+            host.input(&client.ack(1, end)).events();
+        }
+    }
+    host.nic.frames.clear();
+    while host.stack.counters().timeouts == 0 {
+        host.wait_ms(1);
+    }
+    host.stack.send(conn, pattern(20 * MSS)).unwrap();
+    let withheld = host.stack.counters().segments_withheld;
+    host.nic.frames.clear();
+    host.input(&client.ack(1, end - 2 * MSS as u32)).events();
+    host.output(conn, AckPolicy::Merge);
+    assert_eq!((client.seen(&mut host)[0].seq, host.stack.counters().segments_withheld), (end, withheld));
+}
