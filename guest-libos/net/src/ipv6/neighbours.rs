@@ -272,6 +272,7 @@ impl Neighbours {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
 
     const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
     const OTHER: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
@@ -386,5 +387,76 @@ mod tests {
         table.asked(ip(6), at(5));
         assert_eq!((table.entries.len(), table.last_known(ip(2))), (4, None));
         assert!(!table.may_ask(ip(7), at(5)) && table.may_ask(ip(7), at(6)));
+    }
+
+    #[test]
+    fn neighbour_that_never_answered_is_neither_suspected_nor_confirmed() {
+        let mut table = Neighbours::new(4, FlowHash::new([1; 16]));
+        table.asked(ip(2), at(0));
+        table.suspect(ip(2), at(0));
+        table.confirm(ip(2), MacAddress([0; 6]), at(0));
+        assert_eq!((table.poll(at(0)), table.lookup(ip(2), at(0))), (None, None));
+        // Each question keeps the next one off.
+        table.asked(ip(2), at(1));
+        assert!(!table.may_ask(ip(2), at(1)) && table.may_ask(ip(2), at(2)));
+    }
+
+    #[test]
+    fn neighbours_that_are_due_are_each_asked_in_time() {
+        let mut table = known();
+        table.asked(ip(3), at(0));
+        table.advertised(ip(3), answer(OTHER), at(0));
+        for last in [2, 3] {
+            table.suspect(ip(last), at(1));
+        }
+        let mut asked = [table.poll(at(1)), table.poll(at(1))].map(|asked| asked.map(|(ip, _)| ip));
+        asked.sort_unstable();
+        assert_eq!((asked, table.poll(at(1))), ([Some(ip(2)), Some(ip(3))], None));
+        // One that is waited for is not forgotten over another one that is due earlier.
+        let mut table = known();
+        table.asked(ip(3), at(0));
+        table.advertised(ip(3), answer(OTHER), at(0));
+        table.lookup(ip(2), at(30));
+        table.lookup(ip(3), at(32));
+        assert_eq!(table.poll(at(35)), Some((ip(2), MAC)));
+        table.advertised(ip(2), answer(MAC), at(35));
+        assert_eq!((table.poll(at(36)), table.poll(at(37))), (None, Some((ip(3), OTHER))));
+    }
+
+    #[test]
+    fn what_is_said_unasked_is_used_and_looked_after_at_once() {
+        // The first that is heard of it, and that it is elsewhere now.
+        let unasked = |mac| Advertised { solicited: false, ..answer(mac) };
+        let mut table = Neighbours::new(4, FlowHash::new([1; 16]));
+        table.asked(ip(2), at(0));
+        assert_eq!(table.advertised(ip(2), unasked(MAC), at(0)), Heard::New);
+        assert_eq!((table.lookup(ip(2), at(0)), table.poll(at(5))), (Some(MAC), Some((ip(2), MAC))));
+        let mut table = known();
+        assert_eq!(table.advertised(ip(2), unasked(OTHER), at(1)), Heard::Moved(MAC));
+        assert_eq!((table.lookup(ip(2), at(1)), table.poll(at(6))), (Some(OTHER), Some((ip(2), OTHER))));
+        // Where it is already is no news, and who claims its place without override does not end a question.
+        let mut table = known();
+        assert_eq!(table.advertised(ip(2), answer(MAC), at(1)), Heard::Nothing);
+        table.suspect(ip(2), at(1));
+        table.poll(at(1));
+        table.advertised(ip(2), Advertised { overrides: false, ..answer(OTHER) }, at(1));
+        assert_eq!(table.poll(at(2)), Some((ip(2), MAC)));
+    }
+
+    #[test]
+    fn neighbours_in_use_outlast_those_that_are_not() {
+        let mut table = known();
+        for last in 3..6 {
+            table.asked(ip(last), at(1));
+            table.advertised(ip(last), answer(OTHER), at(1));
+        }
+        // Sent to, and getting on.
+        table.lookup(ip(2), at(2));
+        table.confirm(ip(3), OTHER, at(2));
+        for last in [6, 7] {
+            table.asked(ip(last), at(3));
+        }
+        let kept: Vec<_> = (2..6).filter(|&last| table.last_known(ip(last)).is_some()).collect();
+        assert_eq!(kept, [2, 3]);
     }
 }

@@ -53,7 +53,7 @@ impl Routers {
             if router.until != Instant::NEVER {
                 router.until = until;
             }
-        } else if until > now && self.routers.len() < self.max_routers {
+        } else if self.routers.len() < self.max_routers {
             self.routers.push(Router { ip, until });
         }
         self.expire(now);
@@ -72,7 +72,7 @@ impl Routers {
             if known.until != Instant::NEVER {
                 known.until = until;
             }
-        } else if until > now && self.prefixes.len() < self.max_prefixes {
+        } else if self.prefixes.len() < self.max_prefixes {
             self.prefixes.push(new);
         }
         self.expire(now);
@@ -127,5 +127,43 @@ mod tests {
         assert_eq!(known, [1, 2, 9]);
         routers.expire(Instant::from_millis(9));
         assert!(!routers.is_on_link(prefix(1)) && routers.is_on_link(prefix(9)));
+    }
+
+    const GIVEN: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    const SOON: Instant = Instant::from_millis(9);
+
+    fn router(last: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last)
+    }
+
+    #[test]
+    fn what_was_given_stays_whatever_is_advertised_and_takes_no_place() {
+        let mut routers = Routers::new(1, 0, Some(GIVEN));
+        let prefix = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
+        routers.add_prefix(prefix, 64);
+        routers.advertised(GIVEN, Instant::ZERO, Instant::ZERO);
+        routers.prefix_advertised(prefix, 64, Instant::ZERO, Instant::ZERO);
+        routers.is_host(GIVEN);
+        assert!(routers.contains(GIVEN) && routers.is_on_link(prefix));
+        routers.advertised(router(2), SOON, Instant::ZERO);
+        routers.advertised(router(3), SOON, Instant::ZERO);
+        assert_eq!([1, 2, 3].map(|last| routers.contains(router(last))), [true, true, false]);
+        // Who can be reached is preferred.
+        assert_eq!(routers.choose(|ip| ip == router(2)), Some(router(2)));
+        assert_eq!(routers.choose(|_| false), Some(GIVEN));
+        assert_eq!(routers.next_deadline(), SOON);
+        routers.advertised(router(2), Instant::ZERO, Instant::ZERO);
+        assert!(!routers.contains(router(2)));
+    }
+
+    #[test]
+    fn prefixes_of_different_lengths_have_each_their_time() {
+        let mut routers = Routers::new(1, 2, None);
+        let prefix = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
+        routers.prefix_advertised(prefix, 48, Instant::from_millis(20), Instant::ZERO);
+        routers.prefix_advertised(prefix, 64, SOON, Instant::ZERO);
+        assert_eq!(routers.next_deadline(), SOON);
+        routers.prefix_advertised(prefix, 64, Instant::ZERO, Instant::ZERO);
+        assert_eq!((routers.is_on_link(prefix), routers.next_deadline()), (true, Instant::from_millis(20)));
     }
 }

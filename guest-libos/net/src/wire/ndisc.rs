@@ -170,9 +170,6 @@ impl Options {
         let mut options = Self::default();
         while let Some((&kind, rest)) = bytes.split_first() {
             let len = rest.first().map_or(0, |units| usize::from(*units) * 8);
-            if len == 0 {
-                return Err(Invalid::Malformed);
-            }
             let (option, rest) = bytes.split_at_checked(len).ok_or(Invalid::Malformed)?;
             bytes = rest;
             // A link's addresses that are longer than Ethernet's, or a longer nonce, are none that we could use.

@@ -53,10 +53,6 @@ impl<D: Data> Stack<D> {
         if bytes.first() == Some(&router::ADVERTISEMENT) {
             return self.router_advertises(now, ip, bytes);
         }
-        if sender_mac == self.config.mac && !self.speaks_ipv6() {
-            // What the other stack of this interface says for both of us, come back over a bridge.
-            return Ok(Input::Nothing);
-        }
         match Message::parse(ip, bytes)? {
             Message::Solicitation { target, source_mac, nonce } => {
                 let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return Ok(Input::Nothing) };

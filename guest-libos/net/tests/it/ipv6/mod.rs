@@ -2,6 +2,7 @@
 
 mod addresses;
 mod attacks;
+mod believed;
 mod ecn;
 mod errors;
 mod fragments;
