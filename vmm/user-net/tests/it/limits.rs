@@ -34,9 +34,12 @@ fn port_published_twice_is_named() {
     let texts = [format!("{free}:80"), format!("{free}:81")];
     let error = refused(&[&texts[0], &texts[1]]);
     assert!(matches!(error, UserNetError::Twice(_)), "{error:?}");
-    // The same number of another protocol is another port.
-    let udp = format!("{free}:80/udp");
-    assert!(UserNet::new(publishing(&[&texts[0], &udp])).is_ok());
+    // The same number of another protocol is another port. Somebody else may have taken one that was free a moment ago.
+    let both = || {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        UserNet::new(publishing(&[&format!("{free}:80"), &format!("{free}:80/udp")]))
+    };
+    assert!((0..10).any(|_| both().is_ok()));
 }
 
 #[test]
