@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 #[test]
 fn silent_clients_beyond_all_places_keep_nobody_out() {
-    in_namespace!(|| {
+    in_namespace!(|| host::undisturbed(|| {
         host::allow_descriptors(2 * PLACES as u64);
         let guest = Guest::serving(&Site::new().file("a", "a"));
         let connect = || {
@@ -36,7 +36,7 @@ fn silent_clients_beyond_all_places_keep_nobody_out() {
         });
         assert!(silent > PLACES, "only {silent} clients connected: the places were not all taken");
         guest.stop();
-    });
+    }));
 }
 
 /// Sends SYNs from ever new addresses and ports until it is over.
@@ -74,7 +74,7 @@ fn flood(network: &Network, over: &AtomicBool, sent: &AtomicU64) {
 
 #[test]
 fn syn_flood_keeps_nobody_out() {
-    in_namespace!(|| {
+    in_namespace!(|| host::undisturbed(|| {
         let guest = Guest::serving(&Site::new().file("a", "a"));
         const SYNS: u64 = 20_000;
         let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -104,5 +104,5 @@ fn syn_flood_keeps_nobody_out() {
         let sent = sent.load(Ordering::Relaxed);
         assert!(sent > SYNS, "the flood was a trickle of {sent} SYNs");
         guest.stop();
-    });
+    }));
 }

@@ -181,12 +181,12 @@ fn well_behaved_client_beside_bad_ones(mode: IoMode) {
 
 #[test]
 fn bad_clients_harm_nobody_with_device_work_in_turns() {
-    well_behaved_client_beside_bad_ones(IoMode::Turn);
+    host::undisturbed(|| well_behaved_client_beside_bad_ones(IoMode::Turn));
 }
 
 #[test]
 fn bad_clients_harm_nobody_wherever_the_load_says() {
-    well_behaved_client_beside_bad_ones(IoMode::Auto);
+    host::undisturbed(|| well_behaved_client_beside_bad_ones(IoMode::Auto));
 }
 
 #[test]

@@ -8,9 +8,9 @@ use exovm::backend::iovec::{gather, scatter};
 use exovm::backend::{Backend, BackendError, IoVec, IoVecMut, Offloads, Written};
 use exovm::machine::{DiskSetup, End, Machine, MachineConfig, NetSetup};
 use exovm::placement::IoMode;
+pub(crate) use exovm_ci::host::undisturbed;
 use std::io;
 use std::os::fd::RawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,39 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const TOLERANCE: f64 = 0.02;
 /// One machine at a time: two would have the CPUs from each other all the time, and a test looks closely at one.
 pub(crate) static ALONE: Mutex<()> = Mutex::new(());
-
-/// How often a test is begun anew that a host disturbed.
-const ATTEMPTS: u32 = 5;
-/// Of its CPUs' time, what a host may lose and a test that fails still says something: 20 ms of one of two CPUs, lost while a
-/// machine of six seconds was under load for three, are 0.16 % of the whole and 0.7 of the percent that may be unattributed.
-const LOST_SHARE: f64 = 0.001;
-
-/// Does a test. A host that is itself a guest loses its CPUs when nobody is told, and that is in whatever ran then: a test that fails
-/// while much was lost is done again. What is wrong with an account is wrong each time.
-pub(crate) fn undisturbed(test: impl Fn()) {
-    for attempt in 1..ATTEMPTS {
-        let (begun, lost_ms) = (Instant::now(), lost_cpu_ms());
-        let Err(failure) = catch_unwind(AssertUnwindSafe(&test)) else { return };
-        let share = (lost_cpu_ms() - lost_ms) / begun.elapsed().as_millis() as f64;
-        if share < LOST_SHARE {
-            resume_unwind(failure);
-        }
-        eprintln!(
-            "attempt {attempt} failed while the host lost {:.1} % of its CPUs; once more",
-            100.0 * share
-        );
-    }
-    test();
-}
-
-/// What the host has lost of its CPUs since it was started, on average of all.
-fn lost_cpu_ms() -> f64 {
-    let text = std::fs::read_to_string("/proc/stat").expect("the host counts that");
-    let ticks: f64 = text.split_whitespace().nth(8).and_then(|steal| steal.parse().ok()).expect("a number");
-    // SAFETY: asks the C library two numbers.
-    let (hz, cpus) = unsafe { (libc::sysconf(libc::_SC_CLK_TCK), libc::sysconf(libc::_SC_NPROCESSORS_ONLN)) };
-    ticks * 1000.0 / hz as f64 / cpus as f64
-}
 
 /// Burns about so many cycles, without those in which others had the CPU; how many the calling thread had it for, by the host's own
 /// count.
