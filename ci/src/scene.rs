@@ -155,7 +155,12 @@ pub fn finish_within(patience: Duration, command: &mut Command) -> Outcome {
     let text = |reader: Option<std::thread::JoinHandle<String>>| {
         reader.map_or(String::new(), |reader| reader.join().expect("the reader ends"))
     };
-    Outcome { status, stdout: text(stdout), stderr: text(stderr) }
+    Outcome { status, stdout: text(stdout), stderr: without_waiting(&text(stderr)) }
+}
+
+/// What was complained about, without lines that a command has for whoever waits for a second: on a busy host that may be anybody.
+fn without_waiting(stderr: &str) -> String {
+    stderr.split_inclusive('\n').filter(|line| !line.starts_with("exovm: waiting for ")).collect()
 }
 
 fn collect(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
@@ -262,7 +267,8 @@ impl Running {
     }
 
     fn complaints(&mut self) -> String {
-        self.stderr.take().map_or(String::new(), |reader| reader.join().expect("the reader ends"))
+        let stderr = self.stderr.take();
+        stderr.map_or(String::new(), |reader| without_waiting(&reader.join().expect("the reader ends")))
     }
 }
 
