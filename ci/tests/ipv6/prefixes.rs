@@ -52,6 +52,7 @@ fn connection_ends_with_the_advertised_address_and_the_given_one_serves_on() {
         // It is not advertised any more, so its time is soon over.
         wait_until("the address is gone", || !used(&guest).contains(&made));
         wait_until("its connection is gone as well", || established(&guest) == 1);
+        assert_eq!(guest.machine().statistics().value("tcp", "address_lost"), Some(1));
         guest.wait_for_log(&format!("{made} is not our address any more"));
         assert_eq!(ask(&other), b"content");
         drop(idle);

@@ -4,6 +4,7 @@
 mod docs;
 mod ecn;
 mod errors;
+mod groups;
 mod machine;
 mod prometheus;
 mod recovery;

@@ -87,6 +87,7 @@ fn tcp(area: &TcpStatistics, from: &Counters) {
     set(&area.split_acks_in, from.split_acks_in);
     set(&area.segs_withheld, from.segments_withheld);
     set(&area.optimistic_acks, from.optimistic_acks);
+    set(&area.address_lost, from.address_lost);
 }
 
 fn recovery(area: &TcpStatistics, from: &Counters) {
@@ -130,6 +131,8 @@ fn link(area: &LinkStatistics, from: &Counters) {
     set(&area.router_advertisements, from.router_advertisements);
     set(&area.off_link, from.dropped_off_link);
     set(&area.prefixes_refused, from.prefixes_refused);
+    set(&area.group_queries, from.group_queries_in);
+    set(&area.group_reports, from.group_reports_out);
 }
 
 fn udp(area: &UdpStatistics, from: &Counters) {
@@ -146,4 +149,5 @@ pub(crate) fn publish_udp_sockets(from: exos_sockets::UdpCounters, area: &Statis
     set(&area.udp.buffer_full, from.dropped_full);
     set(&area.udp.not_peer, from.dropped_not_peer);
     set(&area.udp.unsent, from.dropped_unsent);
+    set(&area.udp.not_member, from.dropped_not_member);
 }

@@ -22,5 +22,7 @@ group! {
         not_peer: Counter of "datagrams",
         /// Datagrams of sockets that did not leave: nobody knows their next hop, or the NIC had no room for a while.
         unsent: Counter of "datagrams",
+        /// Dropped: a datagram to a group that a socket at its port is not in.
+        not_member: Counter of "datagrams",
     }
 }
