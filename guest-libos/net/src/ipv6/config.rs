@@ -33,6 +33,8 @@ pub struct Ipv6Config {
     /// the same addresses does that for both: then this one waits as long before it uses an address, hears what all hosts of
     /// the link are told, and says nothing.
     pub speaks: bool,
+    /// The largest packet that the link takes over IPv6, if that is less than [`crate::Config::mtu`]; routers say it anew.
+    pub link_mtu: u16,
     /// Addresses in all, the link-local one included; prefixes beyond it make no address.
     pub max_addresses: u8,
     /// Prefixes on the link that routers advertise; more are ignored.
@@ -50,6 +52,7 @@ impl Default for Ipv6Config {
             router_advertisements: true,
             probes: 1,
             speaks: true,
+            link_mtu: u16::MAX,
             max_addresses: 8,
             max_prefixes: 8,
             max_routers: 4,
@@ -58,8 +61,11 @@ impl Default for Ipv6Config {
 }
 
 impl Ipv6Config {
-    /// Whether the addresses can be a host's, each once, and the gateway another one's.
+    /// Whether the addresses can be a host's, each once, the gateway another one's, and the link wide enough.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.link_mtu < super::MIN_MTU {
+            return Err(ConfigError::MtuTooSmallForIpv6);
+        }
         let limit = usize::from(self.max_addresses);
         let is_host = |&(ip, prefix_len): &(Ipv6Addr, u8)| super::is_host(ip) && prefix_len <= 128;
         if self.addresses.len() >= limit

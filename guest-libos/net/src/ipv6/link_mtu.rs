@@ -9,8 +9,8 @@ const GROW_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct LinkMtu {
-    /// What a router says last; `u16::MAX` before one does.
-    pub(super) said: u16,
+    /// What a router says last; [`super::Ipv6Config::link_mtu`] before one does.
+    pub(crate) said: u16,
     /// No open connection sends more.
     most_used: u16,
     /// When open connections may send more.
@@ -18,9 +18,9 @@ pub(crate) struct LinkMtu {
 }
 
 impl LinkMtu {
-    /// Of a link that takes `link` bytes as far as we know.
-    pub(super) fn new(link: u16) -> Self {
-        Self { said: u16::MAX, most_used: link, grow_at: Instant::NEVER }
+    /// Of an interface that takes `link` bytes, on a link that takes `said` bytes as far as we know.
+    pub(super) fn new(link: u16, said: u16) -> Self {
+        Self { said, most_used: link, grow_at: Instant::NEVER }
     }
 
     /// What packets keep to on an interface that takes `link` bytes.
@@ -61,7 +61,7 @@ mod tests {
     /// How often all connections are told in a second of advertisements that contradict each other, with `opened` connections
     /// opened between.
     fn told(opened: bool) -> usize {
-        let mut mtu = LinkMtu::new(LINK);
+        let mut mtu = LinkMtu::new(LINK, u16::MAX);
         let mut told = 0;
         for number in 0..1_000 {
             mtu.said = if number % 2 == 0 { 1_280 } else { LINK };
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn larger_mtu_is_taken_up_after_a_second_though_others_have_opened_with_it() {
-        let mut mtu = LinkMtu::new(LINK);
+        let mut mtu = LinkMtu::new(LINK, u16::MAX);
         mtu.said = 1_280;
         assert!(mtu.advertised(LINK, Instant::ZERO));
         mtu.followed(LINK);

@@ -85,7 +85,7 @@ impl Interface {
             addresses,
             neighbours: Neighbours::new(config.max_neighbours as usize, hash),
             routers,
-            link_mtu: LinkMtu::new(config.mtu),
+            link_mtu: LinkMtu::new(config.mtu, ipv6.link_mtu),
             speaks: ipv6.speaks,
             believes_routers: ipv6.router_advertisements,
             solicitations_left: if ipv6.router_advertisements { MAX_ROUTER_SOLICITATIONS } else { 0 },

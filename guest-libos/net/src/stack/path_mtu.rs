@@ -34,6 +34,9 @@ impl<D: Data> Stack<D> {
     /// is more than they send they wait, or whoever says now this and now that would have all of them visited each time.
     pub(super) fn link_mtu_advertised(&mut self, now: Instant) {
         let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return };
+        if let Some(ipv6) = &mut self.config.ipv6 {
+            ipv6.link_mtu = interface.link_mtu.said;
+        }
         if interface.link_mtu.advertised(self.config.mtu, now) {
             self.follow_link_mtu(now);
         }

@@ -51,7 +51,9 @@ impl Family {
 
     /// The largest segment we can receive, announced in our SYN (RFC 9293 3.7.1).
     pub(crate) fn receive_mss(self, config: &Config) -> u16 {
-        config.mtu.saturating_sub(self.header_bytes())
+        let narrower =
+            config.ipv6.as_ref().filter(|_| self == Self::V6).map_or(u16::MAX, |ipv6| ipv6.link_mtu);
+        config.mtu.min(narrower).saturating_sub(self.header_bytes())
     }
 }
 
