@@ -1,5 +1,6 @@
 //! Guests that find others by name: dnsmasq on the other end of the TAP, or somebody who does not answer.
 
+mod advertised;
 mod streams;
 
 use exovm::machine::End;

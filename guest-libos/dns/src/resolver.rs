@@ -17,8 +17,8 @@ use crate::stream::StreamQuery;
 const DNS_PORT: u16 = 53;
 /// Source ports are drawn from these (RFC 6335 6, RFC 5452 9.2).
 const FIRST_PORT: u16 = 49_152;
-/// The most servers.
-pub const MAX_SERVERS: usize = 3;
+/// The most servers: three from each of two sources (RFC 8106 5.3.1).
+pub const MAX_SERVERS: usize = 6;
 /// The most aliases that are followed with questions of their own.
 const MAX_FOLLOWED: u8 = 8;
 /// How many times as long as for a datagram an answer over TCP is waited for.

@@ -24,7 +24,7 @@ impl fmt::Display for NameFailure {
                  instead of the name",
             ),
             Failure::TimedOut => f.write_str(
-                "no name server answered; look whether dns= of --net, or the DHCP server, says the right one, and for the way there (gw= of --net, \
+                "no name server answered; look whether dns= of --net, the DHCP server or the IPv6 router says the right one, and for the way there (gw= of --net, \
                  for servers beyond the link)",
             ),
             Failure::Truncated => {
@@ -50,8 +50,14 @@ pub(crate) struct Names {
     random: Random,
     unsent: Unsent,
     streams: Streams,
-    /// The user has said which servers are asked; what DHCP says does not count.
+    /// The user has said which servers are asked; what DHCP servers and routers say does not count.
     are_servers_given: bool,
+    /// Servers of the lease.
+    leased: Vec<IpAddr>,
+    /// Of the stack's IPv6, so much is known.
+    ipv6_changes: u32,
+    /// Servers that routers advertise.
+    advertised: Vec<IpAddr>,
     /// IPv6's answer and IPv4's, while somebody waits for them.
     asked: Option<[Answer; 2]>,
 }
@@ -62,13 +68,40 @@ impl Names {
         let are_servers_given = servers.clone().next().is_some();
         let resolver = Resolver::new(Config { streams: true, ..Config::new(servers) });
         let (random, unsent, streams) = (Random::new(interface), Unsent::default(), Streams::default());
-        Self { resolver, random, unsent, streams, are_servers_given, asked: None }
+        let (leased, ipv6_changes, advertised) = (Vec::new(), 0, Vec::new());
+        Self {
+            resolver,
+            random,
+            unsent,
+            streams,
+            are_servers_given,
+            leased,
+            ipv6_changes,
+            advertised,
+            asked: None,
+        }
     }
 
     /// A DHCP server says whom to ask.
     pub(crate) fn leased(&mut self, servers: impl IntoIterator<Item = Ipv4Addr>) {
+        self.leased = servers.into_iter().map(IpAddr::V4).collect();
+        self.choose_servers();
+    }
+
+    /// Routers say whom to ask (RFC 8106), if that is news.
+    #[inline]
+    pub(crate) fn hear_routers<D: Data>(&mut self, now: Instant, stack: &Stack<D>) {
+        if stack.ipv6_changes() != self.ipv6_changes {
+            self.ipv6_changes = stack.ipv6_changes();
+            self.advertised = stack.ipv6_name_servers(now).map(IpAddr::V6).collect();
+            self.choose_servers();
+        }
+    }
+
+    /// The user's word alone counts; else a DHCP server's comes before what routers advertise (RFC 8106 5.3.1).
+    fn choose_servers(&mut self) {
         if !self.are_servers_given {
-            self.resolver.set_servers(servers.into_iter().map(IpAddr::V4));
+            self.resolver.set_servers(self.leased.iter().chain(&self.advertised).copied());
         }
     }
 

@@ -204,6 +204,7 @@ impl<'s, S: Service> Serving<'s, S> {
     fn look_after_names(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
         let Some(names) = &mut self.names else { return };
         let now = devices.now();
+        names.hear_routers(now, &self.stack);
         if let Some(name) = self.asked.name.take() {
             names.begin(now, &name, &self.stack);
         }

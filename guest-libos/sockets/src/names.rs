@@ -87,7 +87,7 @@ impl Drop for Query<'_> {
 }
 
 impl Sockets {
-    /// The servers that are asked for names from now on, in turn: the first three of these.
+    /// The servers that are asked for names from now on, in turn: the first [`exos_dns::MAX_SERVERS`] of these.
     pub fn set_name_servers(&self, servers: impl IntoIterator<Item = IpAddr>) {
         self.state().names.resolver.set_servers(servers);
     }

@@ -75,7 +75,8 @@ The tap (--net tap=NAME)
   ip=none leaves IPv4 out.
 
   dns= says whom the guest asks for names; given up to three times, they are asked
-  in turn. Without it a guest with ip=dhcp asks the servers that its lease says,
+  in turn, and nobody else is. Without it a guest with ip=dhcp asks the servers
+  that its lease says, then, as any with ip6=auto, those that routers advertise,
   and one with user,outbound the host's; others know none. On the user network
   dns= takes outbound as well.
 

@@ -376,6 +376,20 @@ fn silence_is_asked_again_with_fresh_numbers_and_then_given_up() {
 }
 
 #[test]
+fn servers_are_asked_in_turn_and_no_more_than_six() {
+    let server = |last| IpAddr::from([10, 0, 2, last]);
+    let mut test = Test::new(Config { attempts: 1, ..Config::new([]) });
+    test.resolver.set_servers((1..10).map(server));
+    test.ask("a.test", Family::V4);
+    for last in 1..=6 {
+        let query = test.query();
+        assert_eq!(query.to.ip(), server(last));
+        test.resolver.unreachable(query.from_port, query.to);
+    }
+    assert_eq!(test.done(), Err(Failure::TimedOut));
+}
+
+#[test]
 fn unreachable_server_hands_over_at_once() {
     let mut test = Test::new(config());
     test.ask("a.test", Family::V4);

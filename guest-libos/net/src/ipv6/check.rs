@@ -20,5 +20,6 @@ impl Interface {
         let given = (usize::from(ipv6.gateway.is_some()), ipv6.addresses.len());
         let most = (usize::from(ipv6.max_routers) + given.0, usize::from(ipv6.max_prefixes) + given.1);
         self.routers.check(most);
+        self.name_servers.check(ipv6.max_name_servers.into());
     }
 }

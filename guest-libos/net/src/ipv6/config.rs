@@ -41,6 +41,8 @@ pub struct Ipv6Config {
     pub max_prefixes: u8,
     /// Routers that advertise themselves; more are ignored.
     pub max_routers: u8,
+    /// Servers for names that routers advertise; more are ignored.
+    pub max_name_servers: u8,
 }
 
 impl Default for Ipv6Config {
@@ -56,6 +58,7 @@ impl Default for Ipv6Config {
             max_addresses: 8,
             max_prefixes: 8,
             max_routers: 4,
+            max_name_servers: 3,
         }
     }
 }

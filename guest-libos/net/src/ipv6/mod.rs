@@ -6,6 +6,7 @@ mod addresses;
 mod check;
 mod config;
 mod link_mtu;
+mod name_servers;
 mod neighbours;
 mod routers;
 
@@ -15,6 +16,7 @@ pub use addresses::{AddressState, Ipv6Address};
 pub(crate) use addresses::{Addresses, Lifetimes, Probe};
 pub use config::{InterfaceId, Ipv6Config};
 pub(crate) use link_mtu::LinkMtu;
+pub(crate) use name_servers::NameServers;
 pub(crate) use neighbours::{Advertised, Heard, Neighbours, Question};
 pub(crate) use routers::Routers;
 
@@ -60,6 +62,7 @@ pub(crate) struct Interface {
     pub(crate) addresses: Addresses,
     pub(crate) neighbours: Neighbours,
     pub(crate) routers: Routers,
+    pub(crate) name_servers: NameServers,
     /// How large packets on this link may be, and how large those of connections are.
     pub(crate) link_mtu: LinkMtu,
     /// [`Ipv6Config::speaks`].
@@ -85,6 +88,7 @@ impl Interface {
             addresses,
             neighbours: Neighbours::new(config.max_neighbours as usize, hash),
             routers,
+            name_servers: NameServers::new(ipv6.max_name_servers.into()),
             link_mtu: LinkMtu::new(config.mtu, ipv6.link_mtu),
             speaks: ipv6.speaks,
             believes_routers: ipv6.router_advertisements,
@@ -101,9 +105,10 @@ impl Interface {
         !self.addresses.are_tentative() && (!self.believes_routers || routers_are_silent)
     }
 
-    /// Grows with whatever [`Self::is_settled`] and the state of an address depend on.
+    /// Grows with whatever [`Self::is_settled`], the state of an address and the name servers depend on.
     pub(crate) fn changes(&self) -> u32 {
-        self.addresses.changes.wrapping_add(self.solicitation_changes)
+        let changes = self.addresses.changes.wrapping_add(self.solicitation_changes);
+        changes.wrapping_add(self.name_servers.changes)
     }
 
     /// Whether `address` is on our link.
@@ -126,7 +131,7 @@ impl Interface {
         if hop == peer { Some(mac) } else { Some(self.neighbours.last_known(hop).unwrap_or(mac)) }
     }
 
-    /// RFC 4861 6.3.4, RFC 4862 5.5.3: what a router says, which `wire` has found to come from this link. Returns how many
+    /// RFC 4861 6.3.4, RFC 4862 5.5.3, RFC 8106 6: what a router says, which `wire` has found to come from this link. Returns how many
     /// prefixes made no address for want of room; `None`: routers are not believed.
     pub(crate) fn router_advertises(
         &mut self,
@@ -166,12 +171,16 @@ impl Interface {
                 refused += u32::from(!self.addresses.prefix_advertised(prefix.prefix, lifetimes, now));
             }
         }
+        for (ip, lifetime_s) in said.name_servers() {
+            self.name_servers.advertised(ip, after(lifetime_s), now);
+        }
         Some(refused)
     }
 
     /// What is due. To be called until there is nothing.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Wish> {
         self.routers.expire(now);
+        self.name_servers.expire(now);
         if let Some(probe) = self.addresses.poll(now) {
             return Some(Wish::Probe(probe));
         }
@@ -205,6 +214,7 @@ impl Interface {
         addresses
             .min(neighbours)
             .min(self.routers.next_deadline())
+            .min(self.name_servers.next_deadline())
             .min(self.link_mtu.next_deadline())
             .min(solicit_at)
     }

@@ -1,4 +1,4 @@
-//! What routers say (RFC 4861 4.1, 4.2, 4.6; RFC 4191): solicitations out, advertisements in, with all that 6.1.2 wants
+//! What routers say (RFC 4861 4.1, 4.2, 4.6; RFC 4191; RFC 8106 5.1): solicitations out, advertisements in, with all that 6.1.2 wants
 //! checked before anybody looks at them. Redirects are not read.
 
 use core::net::Ipv6Addr;
@@ -19,6 +19,10 @@ const FIXED_BYTES: usize = 16;
 const SOURCE_LINK_ADDRESS: u8 = 1;
 const PREFIX: u8 = 3;
 const MTU: u8 = 5;
+const NAME_SERVERS: u8 = 25;
+/// Of an option with servers for names: what is before the addresses, without type and length.
+const BEFORE_ADDRESSES: usize = 6;
+const ADDRESS_BYTES: usize = 16;
 const ON_LINK: u8 = 0x80;
 const AUTONOMOUS: u8 = 0x40;
 
@@ -94,13 +98,7 @@ impl<'f> Advertisement<'f> {
 
     /// The prefixes that it names; those whose length is impossible are passed over.
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + use<'f> {
-        let mut rest = self.options;
-        let options = core::iter::from_fn(move || {
-            let (kind, value, behind) = split_option(rest)?;
-            rest = behind;
-            Some((kind, value))
-        });
-        options.filter_map(|(kind, value)| {
+        self.options().filter_map(|(kind, value)| {
             let is_prefix = kind == PREFIX && value.len() == 30 && value[0] <= 128;
             is_prefix.then(|| {
                 let mask = u128::MAX.checked_shl(128 - u32::from(value[0])).unwrap_or(0);
@@ -113,6 +111,30 @@ impl<'f> Advertisement<'f> {
                     preferred_lifetime_s: u32_at(value, 6),
                 }
             })
+        })
+    }
+
+    /// The servers for names that it names, each with the time for which it may be asked in seconds; `u32::MAX` is for ever. Options
+    /// with half an address, or none, are passed over (RFC 8106 5.3.1).
+    pub fn name_servers(&self) -> impl Iterator<Item = (Ipv6Addr, u32)> + use<'f> {
+        let options = self.options().filter(|(kind, _)| *kind == NAME_SERVERS);
+        let servers = options.filter_map(|(_, value)| {
+            let (before, addresses) = value.split_at_checked(BEFORE_ADDRESSES)?;
+            let (addresses, rest) = addresses.as_chunks::<ADDRESS_BYTES>();
+            rest.is_empty().then(|| (u32_at(before, 2), addresses))
+        });
+        servers.flat_map(|(lifetime_s, addresses)| {
+            addresses.iter().map(move |&octets| (Ipv6Addr::from(octets), lifetime_s))
+        })
+    }
+
+    /// Types and values of its options.
+    fn options(&self) -> impl Iterator<Item = (u8, &'f [u8])> + use<'f> {
+        let mut rest = self.options;
+        core::iter::from_fn(move || {
+            let (kind, value, behind) = split_option(rest)?;
+            rest = behind;
+            Some((kind, value))
         })
     }
 }
@@ -260,6 +282,32 @@ mod tests {
         assert_eq!(Advertisement::parse(&ip(), &bytes).unwrap().prefixes().count(), 0);
     }
 
+    /// With this option behind it, whose second byte says how long it is.
+    fn with_option(option: &[u8]) -> Vec<u8> {
+        let mut bytes = [&theirs(prefix(), None), option].concat();
+        reseal(&ip(), &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn name_servers_are_read_and_options_with_half_an_address_or_none_passed_over() {
+        let first: Ipv6Addr = "2001:db8::53".parse().unwrap();
+        let second: Ipv6Addr = "fe80::53".parse().unwrap();
+        let before = |units| [NAME_SERVERS, units, 0, 0, 0, 0, 2, 88];
+        let both = [&before(5)[..], &first.octets(), &second.octets()].concat();
+        let one = [&before(3)[..], &second.octets()].concat();
+        let half = [&before(4)[..], &first.octets(), &second.octets()[..8]].concat();
+        let servers = |option: &[u8]| -> Vec<_> {
+            Advertisement::parse(&ip(), &with_option(option)).unwrap().name_servers().collect()
+        };
+        assert_eq!(servers(&both), [(first, 600), (second, 600)]);
+        assert_eq!(
+            servers(&[&before(1)[..], &half, &one, &both[..]].concat()),
+            [(second, 600), (first, 600), (second, 600)]
+        );
+        assert_eq!(servers(&[]), []);
+    }
+
     #[test]
     fn solicitation_is_read_by_smoltcp() {
         let mut out = [0; SOLICITATION_BYTES];
@@ -277,6 +325,7 @@ mod tests {
             reseal(&ip(), &mut bytes);
             if let Ok(read) = Advertisement::parse(&ip(), &bytes) {
                 prop_assert!(read.prefixes().count() < 16);
+                prop_assert!(read.name_servers().count() < 12);
             }
         }
     }

@@ -215,7 +215,14 @@ impl<D: Data> Stack<D> {
         self.resolver.ipv6.as_ref().is_none_or(|interface| interface.is_settled())
     }
 
-    /// Another number each time that [`Self::ipv6_addresses`] or [`Self::ipv6_is_settled`] may answer something else.
+    /// The servers that routers say may be asked for names (RFC 8106), those known first before others. Anybody on the link can say
+    /// that; one that is link-local is on this interface's link.
+    pub fn ipv6_name_servers(&self, now: Instant) -> impl Iterator<Item = Ipv6Addr> + '_ {
+        self.resolver.ipv6.iter().flat_map(move |interface| interface.name_servers.iter(now))
+    }
+
+    /// Another number each time that [`Self::ipv6_addresses`], [`Self::ipv6_name_servers`] or [`Self::ipv6_is_settled`] may answer
+    /// something else.
     #[inline]
     pub fn ipv6_changes(&self) -> u32 {
         self.resolver.ipv6.as_ref().map_or(0, |interface| interface.changes())

@@ -8,6 +8,7 @@ mod errors;
 mod fragments;
 mod leaving;
 mod listening;
+mod name_servers;
 mod neighbours;
 mod ports;
 mod refused;
