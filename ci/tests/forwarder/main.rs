@@ -2,6 +2,7 @@
 //! ([`exovm_ci::relay`]) hides.
 
 mod capture;
+mod host;
 mod large;
 mod versions;
 

@@ -387,6 +387,11 @@ pub struct StatusPage {
     pub wake: AtomicU32,
     /// IPv4 address that a DHCP server has leased, most significant byte first; 0: none.
     pub address: AtomicU32,
+    /// Of the IPv4 address that it was given, a value of [`address_state`]; [`address_state::NONE`]: nothing is said of it, so it is
+    /// used.
+    pub given_ipv4: AtomicU32,
+    /// Zero.
+    pub reserved: u32,
     /// IPv6 addresses of its interface; what is behind the last is [`address_state::NONE`].
     pub ipv6: [Ipv6Status; IPV6_ADDRESSES],
 }
@@ -418,6 +423,8 @@ pub mod address_state {
     pub const USED: u32 = 2;
     /// Somebody else has it, so it is not used.
     pub const DUPLICATE: u32 = 3;
+    /// It is in use, and no port is served there.
+    pub const UNSERVED: u32 = 4;
 }
 
 const _: () = assert!(size_of::<BootPage>() <= 4096);

@@ -21,9 +21,14 @@ impl Told {
         stack.ipv6_changes() != self.changes
     }
 
-    /// Tells it.
+    /// Tells it; `is_served`: there is a port at an address.
     #[cold]
-    pub(crate) fn catch_up<D: Data>(&mut self, now: Instant, stack: &Stack<D>) {
+    pub(crate) fn catch_up<D: Data>(
+        &mut self,
+        now: Instant,
+        stack: &Stack<D>,
+        is_served: impl Fn(Ipv6Addr) -> bool,
+    ) {
         self.changes = stack.ipv6_changes();
         let addresses: Vec<_> = stack.ipv6_addresses(now).collect();
         for address in &addresses {
@@ -39,7 +44,7 @@ impl Told {
             }
         }
         for (place, status) in pages::status().ipv6.iter().enumerate() {
-            write(status, addresses.get(place));
+            write(status, addresses.get(place), &is_served);
         }
         self.addresses = addresses;
     }
@@ -49,20 +54,16 @@ fn is_used(state: AddressState) -> bool {
     matches!(state, AddressState::Preferred | AddressState::Deprecated)
 }
 
-fn write(status: &Ipv6Status, address: Option<&Ipv6Address>) {
+fn write(status: &Ipv6Status, address: Option<&Ipv6Address>, is_served: impl Fn(Ipv6Addr) -> bool) {
     status.state.store(address_state::NONE, Ordering::Release);
     let Some(address) = address else { return };
     let state = match address.state {
         AddressState::Tentative => address_state::TENTATIVE,
         AddressState::Duplicate => address_state::DUPLICATE,
-        AddressState::Preferred | AddressState::Deprecated => address_state::USED,
+        AddressState::Preferred | AddressState::Deprecated if is_served(address.ip) => address_state::USED,
+        AddressState::Preferred | AddressState::Deprecated => address_state::UNSERVED,
     };
-    tell(status, address.ip, state);
-}
-
-/// Writes an address and its state, a value of [`address_state`], where there was none.
-pub(crate) fn tell(status: &Ipv6Status, address: Ipv6Addr, state: u32) {
-    let bits = address.to_bits();
+    let bits = address.ip.to_bits();
     status.high.store((bits >> 64) as u64, Ordering::Release);
     status.low.store(bits as u64, Ordering::Release);
     status.state.store(state, Ordering::Release);
@@ -76,6 +77,11 @@ pub(crate) fn are_settled<D: Data>(stack: &Stack<D>) -> bool {
 /// Whether one of them is in use.
 pub(crate) fn has_any<D: Data>(now: Instant, stack: &Stack<D>) -> bool {
     stack.address().is_some() || stack.ipv6_addresses(now).any(|address| is_used(address.state))
+}
+
+/// Whether this one is.
+pub(crate) fn uses<D: Data>(now: Instant, stack: &Stack<D>, ip: Ipv6Addr) -> bool {
+    stack.ipv6_addresses(now).any(|address| address.ip == ip && is_used(address.state))
 }
 
 /// Says who has or claims addresses of ours, as far as that is news.

@@ -1,7 +1,7 @@
 //! The network interface that a program runs on, as the VMM describes it.
 
 use crate::StartError;
-use abi::boot::{DEVICE_NET, Device, IPV6_ADDRESSES, NameServers, address_state, ipv6, probing};
+use abi::boot::{DEVICE_NET, Device, IPV6_ADDRESSES, NameServers, ipv6, probing};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use exos_net::{Config, Ipv6Config, MacAddress, OnConflict, Probing, TxChecksum};
@@ -81,11 +81,6 @@ impl Interface {
     pub fn given_ipv6(&self) -> Option<(Ipv6Addr, u8, Option<Ipv6Addr>)> {
         let address = host(self.ipv6.address).filter(|_| self.has_ipv6())?;
         Some((address, self.ipv6.prefix_len as u8, host(self.ipv6.gateway)))
-    }
-
-    /// Tells the machine that this IPv6 address is used, where no stack does: by a [`crate::Tenant`] of frames.
-    pub fn tell_ipv6_address(&self, address: Ipv6Addr) {
-        crate::addresses::tell(&pages::status().ipv6[0], address, address_state::USED);
     }
 
     /// The first, with an address or to ask for one.

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | a [`Service`] ([`serve`], [`run_client`]) | connections and bytes, on a stack that the loop's owner does not see |
 //! | tasks on sockets (`sockets`, with the feature of that name) | streams |
-//! | one of your own ([`run`]) | frames: the forwarder is one |
+//! | one of your own ([`run`]) | frames: the forwarder is one, with a [`Host`] beside it for what is about the link |
 #![no_std]
 
 extern crate alloc;
@@ -17,6 +17,7 @@ mod connection;
 pub mod console;
 pub mod disk;
 mod event_loop;
+mod host;
 mod interface;
 mod leasing;
 mod name_streams;
@@ -37,6 +38,7 @@ use disk::Disk;
 use event_loop::EventLoop;
 use exos_net::{BindError, ConfigError, ListenError, MacAddress};
 use exos_nic::OpenError;
+pub use host::Host;
 pub use interface::{Interface, is_option_of_stack};
 pub use names::NameFailure;
 pub use service::{Io, Resumes, Service};

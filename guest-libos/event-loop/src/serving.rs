@@ -223,7 +223,7 @@ impl<'s, S: Service> Serving<'s, S> {
     fn look_after_addresses(&mut self, devices: &mut Devices<'_, Held<S::Data>>) {
         let now = devices.now();
         if self.told.is_behind(&self.stack) {
-            self.told.catch_up(now, &self.stack);
+            self.told.catch_up(now, &self.stack, |_| true);
         }
         if self.lease_by.is_some_and(|by| by <= now) || self.stack.address().is_some() {
             self.lease_by = None;

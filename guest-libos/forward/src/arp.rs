@@ -1,4 +1,4 @@
-//! ARP (RFC 826): who has the next hop's IPv4 address, and answers to who asks for ours.
+//! ARP (RFC 826): who has the next hop's IPv4 address.
 
 use crate::address::{Address, Own};
 use crate::config::Mac;
@@ -9,18 +9,17 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 
 /// Bytes of an ARP packet in an Ethernet frame without padding.
-pub(crate) const FRAME_BYTES: usize = 42;
+const FRAME_BYTES: usize = 42;
 const BROADCAST: Mac = [0xFF; 6];
 const REQUEST: u16 = 1;
-const REPLY: u16 = 2;
 
-/// Reads an ARP packet, and makes an answer of a request for us; true if it is one now. What it says of `next_hop` is believed.
+/// Reads an ARP packet. What it says of `next_hop` is believed.
 pub(crate) fn hear(
     now: Duration,
     own: Own<Ipv4Addr>,
     next_hop: Option<&mut Neighbour<Ipv4Addr>>,
-    frame: &mut [u8],
-) -> Result<bool, Reason> {
+    frame: &[u8],
+) -> Result<(), Reason> {
     if frame.len() < FRAME_BYTES
         || u16_at(frame, 14) != 1
         || u16_at(frame, 16) != 0x0800
@@ -29,18 +28,13 @@ pub(crate) fn hear(
         return Err(Reason::Malformed);
     }
     let sender = mac_at(frame, 22);
-    let (sender_address, target_address) = (Ipv4Addr::read(frame, 28), Ipv4Addr::read(frame, 38));
+    let sender_address = Ipv4Addr::read(frame, 28);
     let is_one_station = is_station(sender) && sender != own.mac;
     if let Some(next_hop) = next_hop.filter(|next_hop| next_hop.address() == sender_address && is_one_station)
     {
         next_hop.confirm(now, sender);
     }
-    if u16_at(frame, 20) != REQUEST || target_address != own.address || !is_one_station {
-        return Ok(false);
-    }
-    frame[..6].copy_from_slice(&sender);
-    write(frame, REPLY, own, sender, sender_address);
-    Ok(true)
+    Ok(())
 }
 
 /// Writes a request for an address. Gives back its bytes.
@@ -49,17 +43,12 @@ pub(crate) fn write_request(frame: &mut [u8], own: Own<Ipv4Addr>, whom: Ipv4Addr
     put_u16(frame, 14, 1);
     put_u16(frame, 16, 0x0800);
     (frame[18], frame[19]) = (6, 4);
-    write(frame, REQUEST, own, [0; 6], whom);
-    FRAME_BYTES
-}
-
-/// Writes what differs from packet to packet.
-fn write(frame: &mut [u8], operation: u16, own: Own<Ipv4Addr>, target: Mac, target_address: Ipv4Addr) {
     frame[6..12].copy_from_slice(&own.mac);
     put_u16(frame, 12, TYPE_ARP);
-    put_u16(frame, 20, operation);
+    put_u16(frame, 20, REQUEST);
     frame[22..28].copy_from_slice(&own.mac);
     own.address.write(frame, 28);
-    frame[32..38].copy_from_slice(&target);
-    target_address.write(frame, 38);
+    frame[32..38].fill(0);
+    whom.write(frame, 38);
+    FRAME_BYTES
 }

@@ -92,12 +92,8 @@ pub struct Counters {
     pub to_client: Way,
     /// ARP requests sent.
     pub arp_requests: u64,
-    /// Replies to ARP requests of others.
-    pub arp_replies: u64,
     /// Neighbor solicitations sent (RFC 4861).
     pub neighbour_solicitations: u64,
-    /// Those of others answered.
-    pub neighbour_advertisements: u64,
     /// Echo requests answered.
     pub echo_replies: u64,
     /// ICMP errors of its own: time exceeded, host and port unreachable.
@@ -128,9 +124,7 @@ impl Counters {
             ("to_client_bytes", self.to_client.data_bytes),
             ("to_client_icmp", self.to_client.icmp),
             ("arp_requests", self.arp_requests),
-            ("arp_replies", self.arp_replies),
             ("neighbour_solicitations", self.neighbour_solicitations),
-            ("neighbour_advertisements", self.neighbour_advertisements),
             ("echo_replies", self.echo_replies),
             ("errors_sent", self.errors_sent),
         ]

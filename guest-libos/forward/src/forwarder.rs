@@ -74,7 +74,7 @@ impl Outgoing {
 pub enum Verdict {
     /// It goes on, or an answer goes back.
     Send(Outgoing),
-    /// It was for the forwarder, which has nothing to say.
+    /// It is about the link and no connection: for the host that answers at the forwarder's addresses.
     Heard,
     /// It goes nowhere; that was counted.
     Drop(Reason),
@@ -97,6 +97,16 @@ impl Forwarder {
             ipv4: config.ipv4.as_ref().map(|network| Path::new(config, network)).transpose()?,
             ipv6: config.ipv6.as_ref().map(|network| Path::new(config, network)).transpose()?,
         })
+    }
+
+    /// Whether the address of a version of IP is used: not yet while others are asked whether they have it (RFC 4862 5.4, RFC 5227
+    /// 2.1), and not at all if somebody has. Then what is for it is not for us, and nobody is asked from it. At first it is used.
+    pub fn set_used(&mut self, version: Version, is_used: bool) {
+        match (version, &mut self.ipv4, &mut self.ipv6) {
+            (Version::Ipv4, Some(ipv4), _) => ipv4.is_used = is_used,
+            (Version::Ipv6, _, Some(ipv6)) => ipv6.is_used = is_used,
+            _ => {}
+        }
     }
 
     /// Looks at a received frame, and puts its first bytes into `head`, rewritten if it goes on. `now` never goes back.
@@ -124,16 +134,14 @@ impl Forwarder {
         let Self { common, ipv4, ipv6 } = self;
         if let Some(ipv4) = ipv4 {
             ipv4.expire(common, now);
-            let own = ipv4.own;
-            if let Some(len_bytes) = ipv4.next_hop().and_then(|next_hop| next_hop.ask(now, own, frame)) {
+            if let Some(len_bytes) = ipv4.ask(now, frame) {
                 common.counters.arp_requests += 1;
                 return Some(len_bytes);
             }
         }
         let ipv6 = ipv6.as_mut()?;
         ipv6.expire(common, now);
-        let own = ipv6.own;
-        let len_bytes = ipv6.next_hop()?.ask(now, own, frame)?;
+        let len_bytes = ipv6.ask(now, frame)?;
         common.counters.neighbour_solicitations += 1;
         Some(len_bytes)
     }
@@ -205,11 +213,8 @@ impl Forwarder {
             (TYPE_IPV4, Some(_), _) => Err(Reason::NotForUs),
             (TYPE_ARP, Some(ipv4), _) => {
                 let own = ipv4.own;
-                if !arp::hear(now, own, ipv4.next_hop(), &mut head[..head_bytes])? {
-                    return Ok(Verdict::Heard);
-                }
-                common.counters.arp_replies += 1;
-                Ok(Verdict::Send(whole(arp::FRAME_BYTES)))
+                arp::hear(now, own, ipv4.next_hop(), &head[..head_bytes])?;
+                Ok(Verdict::Heard)
             }
             _ => Err(Reason::Unsupported),
         }
@@ -219,10 +224,10 @@ impl Forwarder {
 /// Looks at a message of Neighbor Discovery, which may be for a group that we are in.
 #[cold]
 fn discovery(
-    common: &mut Common,
+    common: &Common,
     ipv6: &mut Path<Ipv6Addr>,
     now: Duration,
-    (head, head_bytes, tail): (&mut [u8; HEAD_BYTES], usize, &[u8]),
+    (head, head_bytes, tail): (&[u8; HEAD_BYTES], usize, &[u8]),
     meta: Meta,
 ) -> Result<Verdict, Reason> {
     let is_group = head[..2] == [0x33; 2];
@@ -230,16 +235,8 @@ fn discovery(
         return Err(Reason::NotForUs);
     }
     let own = ipv6.own;
-    if !ndisc::hear(now, own, ipv6.next_hop(), (head, head_bytes, tail), meta)? {
-        return Ok(Verdict::Heard);
-    }
-    common.counters.neighbour_advertisements += 1;
-    Ok(Verdict::Send(whole(ndisc::FRAME_BYTES)))
-}
-
-/// A frame that lies in the head as a whole, and needs nothing.
-pub(crate) fn whole(len_bytes: usize) -> Outgoing {
-    Outgoing { headers_bytes: len_bytes, rest_at: len_bytes, len_bytes, offload: Offload::None }
+    ndisc::hear(now, own, ipv6.next_hop(), (head, head_bytes, tail), meta)?;
+    Ok(Verdict::Heard)
 }
 
 /// The clock of the connections.

@@ -9,6 +9,9 @@
 //! frame ── forward ──> first bytes of it, rewritten ++ the rest of it where it lies     or a reason why not
 //! ```
 //!
+//! Who asks by ARP or Neighbor Discovery for the addresses that it forwards at is answered by the host that has them ([`Verdict::Heard`]),
+//! which also finds out whether somebody else has ([`Forwarder::set_used`]).
+//!
 //! It is a router on the way: it decrements the time to live (two forwarders that lead to each other must not keep a segment for
 //! ever), says "time exceeded", "host unreachable" and, where a version of IP has no server, "port unreachable", and reassembles
 //! nothing. Checksums change by what changed under them (RFC 1624), so a segment that was damaged stays so, and the ends find it. A

@@ -1,5 +1,4 @@
-//! Neighbor Discovery (RFC 4861): who has the next hop's IPv6 address, and answers to who asks for ours. Routers are not heard: the
-//! one to go through is given.
+//! Neighbor Discovery (RFC 4861): who has the next hop's IPv6 address. Routers are not heard: the one to go through is given.
 
 use crate::address::{Address, Own, REQUEST_BYTES, addresses};
 use crate::checksum::sum;
@@ -23,7 +22,7 @@ const OPTIONS: usize = TARGET + 16;
 /// Bytes of a message with the sender's or target's link-layer address.
 const MESSAGE_BYTES: usize = 8 + 16 + 8;
 /// Bytes of that in a frame.
-pub(crate) const FRAME_BYTES: usize = MESSAGE + MESSAGE_BYTES;
+const FRAME_BYTES: usize = MESSAGE + MESSAGE_BYTES;
 
 /// Router solicitation to redirect (RFC 4861 4).
 const TYPES: RangeInclusive<u8> = 133..=137;
@@ -44,15 +43,15 @@ pub(crate) fn is_message(head: &[u8]) -> bool {
     head.len() > MESSAGE && head[IP + NEXT_HEADER] == PROTOCOL_ICMPV6 && TYPES.contains(&head[MESSAGE])
 }
 
-/// Reads a message, and makes an answer of a solicitation for us; true if it is one now. `head` are the first bytes of the frame,
-/// with room for the answer, `head_bytes` of them it has, and `tail` is the rest. What it says of `next_hop` is believed.
+/// Reads a message. `head` are the first bytes of the frame, `head_bytes` of them it has, and `tail` is the rest. What it says of
+/// `next_hop` is believed.
 pub(crate) fn hear(
     now: Duration,
     own: Own<Ipv6Addr>,
     next_hop: Option<&mut Neighbour<Ipv6Addr>>,
-    (head, head_bytes, tail): (&mut [u8], usize, &[u8]),
+    (head, head_bytes, tail): (&[u8], usize, &[u8]),
     meta: Meta,
-) -> Result<bool, Reason> {
+) -> Result<(), Reason> {
     let parsed = Ipv6Addr::parse(head, head_bytes, head_bytes + tail.len())?;
     let (source, destination) = addresses::<Ipv6Addr>(&head[IP..]);
     if destination != own.address && destination != solicited_node(own.address) && destination != ALL_NODES {
@@ -72,7 +71,7 @@ pub(crate) fn hear(
         return Err(Reason::Malformed);
     }
     if kind != SOLICITATION && kind != ADVERTISEMENT {
-        return Ok(false);
+        return Ok(());
     }
     if end < OPTIONS {
         return Err(Reason::Malformed);
@@ -87,7 +86,7 @@ pub(crate) fn hear(
         if let Some(next_hop) = next_hop.filter(|next_hop| next_hop.address() == target) {
             advertised(now, own, next_hop, flags, options.target);
         }
-        return Ok(false);
+        return Ok(());
     }
     // From no address, it asks whether the target is free (RFC 4862 5.4.2).
     let is_probe = source.is_unspecified();
@@ -97,23 +96,13 @@ pub(crate) fn hear(
     }
     // RFC 4861 7.2.3.
     if target != own.address {
-        return Ok(false);
+        return Ok(());
     }
     let said = options.source.filter(|&mac| mac != own.mac);
     if let (Some(next_hop), Some(mac)) = (next_hop.filter(|next_hop| next_hop.address() == source), said) {
         next_hop.tell(now, mac);
     }
-    let sender = mac_at(head, 6);
-    if source == own.address || sender == own.mac || !is_station(sender) {
-        return Ok(false);
-    }
-    let (mac, to, flags) = if is_probe {
-        (group_mac(ALL_NODES), ALL_NODES, OVERRIDE)
-    } else {
-        (said.unwrap_or(sender), source, SOLICITED | OVERRIDE)
-    };
-    write(head, own, (mac, to), (ADVERTISEMENT, flags), (own.address, TARGET_ADDRESS));
-    Ok(true)
+    Ok(())
 }
 
 /// RFC 4861 7.2.5: without "override" it takes nothing back that is known.
@@ -142,30 +131,20 @@ pub(crate) fn write_solicitation(
     at: Option<Mac>,
 ) -> usize {
     let group = solicited_node(whom);
-    let to = at.map_or((group_mac(group), group), |mac| (mac, whom));
-    write(frame, own, to, (SOLICITATION, 0), (whom, SOURCE_ADDRESS));
-    FRAME_BYTES
-}
-
-fn write(
-    frame: &mut [u8],
-    own: Own<Ipv6Addr>,
-    (mac, to): (Mac, Ipv6Addr),
-    (kind, flags): (u8, u8),
-    (target, option): (Ipv6Addr, u8),
-) {
+    let (mac, to) = at.map_or((group_mac(group), group), |mac| (mac, whom));
     frame[..6].copy_from_slice(&mac);
     frame[6..12].copy_from_slice(&own.mac);
     put_u16(frame, 12, TYPE_IPV6);
     Ipv6Addr::write_icmp_header(&mut frame[IP..], own.address, to, MESSAGE_BYTES);
     frame[IP + Ipv6Addr::HOP_LIMIT] = ON_LINK_HOPS;
-    frame[MESSAGE..TARGET].copy_from_slice(&[kind, 0, 0, 0, flags, 0, 0, 0]);
-    target.write(frame, TARGET);
-    (frame[OPTIONS], frame[OPTIONS + 1]) = (option, 1);
+    frame[MESSAGE..TARGET].copy_from_slice(&[SOLICITATION, 0, 0, 0, 0, 0, 0, 0]);
+    whom.write(frame, TARGET);
+    (frame[OPTIONS], frame[OPTIONS + 1]) = (SOURCE_ADDRESS, 1);
     frame[OPTIONS + 2..FRAME_BYTES].copy_from_slice(&own.mac);
     let pseudo_sum = Ipv6Addr::icmp_pseudo_sum(&frame[IP..], MESSAGE_BYTES);
     let sum = sum(pseudo_sum.into(), &frame[MESSAGE..FRAME_BYTES], &[]);
     put_u16(frame, CHECKSUM, !sum);
+    FRAME_BYTES
 }
 
 /// The link-layer addresses that a message gives.

@@ -1,6 +1,6 @@
 //! One version of IP: the address that clients of it connect to, the server that they are led to, and their connections.
 
-use crate::address::{Address, Own, addresses};
+use crate::address::{Address, Own, REQUEST_BYTES, addresses};
 use crate::config::{Config, ConfigError, Mac, Network, check_network, next_hop};
 use crate::counters::{Counters, Reason};
 use crate::flows::{Flows, State};
@@ -112,6 +112,8 @@ pub(crate) struct Server<A> {
 #[derive(Debug)]
 pub(crate) struct Path<A> {
     pub(crate) own: Own<A>,
+    /// The address is ours.
+    pub(crate) is_used: bool,
     /// `None`: connections are refused.
     pub(crate) server: Option<Server<A>>,
 }
@@ -129,11 +131,17 @@ impl<A: Address> Path<A> {
                 flows: Flows::new(config.max_connections, config.listen, &config.secret),
             }),
         };
-        Ok(Self { own: Own { mac: config.mac, address: network.address }, server })
+        Ok(Self { own: Own { mac: config.mac, address: network.address }, is_used: true, server })
     }
 
     pub(crate) fn next_hop(&mut self) -> Option<&mut Neighbour<A>> {
         self.server.as_mut().map(|server| &mut server.next_hop)
+    }
+
+    /// Writes a question for the next hop if it is time for one, and gives back its bytes.
+    pub(crate) fn ask(&mut self, now: Duration, frame: &mut [u8; REQUEST_BYTES]) -> Option<usize> {
+        let (own, is_used) = (self.own, self.is_used);
+        self.next_hop().filter(|_| is_used)?.ask(now, own, frame)
     }
 
     /// Connections in each state, and how many can be remembered.
@@ -160,7 +168,7 @@ impl<A: Address> Path<A> {
     pub(crate) fn deadline(&self, common: &Common) -> Option<Duration> {
         let Server { flows, next_hop, .. } = self.server.as_ref()?;
         let expiry = flows.next_expiry_s(common.timeouts()).map(|at_s| Duration::from_secs(at_s.into()));
-        let asking = next_hop.deadline();
+        let asking = if self.is_used { next_hop.deadline() } else { Duration::MAX };
         Some(expiry.map_or(asking, |expiry| expiry.min(asking)))
     }
 
@@ -175,7 +183,7 @@ impl<A: Address> Path<A> {
     ) -> Result<Verdict, Reason> {
         let parsed = A::parse(head, head_bytes, head_bytes + tail.len())?;
         let (source, destination) = addresses::<A>(&head[IP..]);
-        if destination != self.own.address {
+        if destination != self.own.address || !self.is_used {
             return Err(Reason::NotForUs);
         }
         if !is_station(mac_at(head, 6)) || !source.is_host() || source == self.own.address {

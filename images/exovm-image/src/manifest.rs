@@ -21,6 +21,9 @@ pub struct Manifest {
     /// Whether the image serves a document root given with `--docroot`.
     #[serde(default)]
     pub docroot: bool,
+    /// What is spoken on the port that it serves, for whoever is told where that is.
+    #[serde(default)]
+    pub serves: Serves,
     /// Environments that run the program from the start.
     #[serde(default = "one")]
     pub environments: u32,
@@ -44,6 +47,17 @@ pub struct Manifest {
     /// Options of its own on `exovm run`'s command line.
     #[serde(default)]
     pub options: Vec<ImageOption>,
+}
+
+/// What is spoken on a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Serves {
+    /// HTTP: a browser can go there.
+    #[default]
+    Http,
+    /// TCP, and what above it is not known.
+    Tcp,
 }
 
 fn flows() -> u32 {
@@ -149,6 +163,12 @@ mod tests {
         assert_eq!((manifest.name.as_str(), manifest.memory_mib, manifest.docroot), ("hello", 32, false));
         assert_eq!((manifest.environments, manifest.spare_environments, manifest.guardian), (1, 0, false));
         assert!(Manifest::parse(&format!("{GOOD}guardian = true\n")).expect("good").guardian);
+        let serves = |keys: &str| Manifest::parse(&format!("{GOOD}{keys}")).map(|manifest| manifest.serves);
+        assert_eq!(
+            (serves("").ok(), serves("serves = \"tcp\"\n").ok()),
+            (Some(Serves::Http), Some(Serves::Tcp))
+        );
+        assert!(matches!(serves("serves = \"gopher\"\n"), Err(ManifestError::Syntax(_))));
     }
 
     #[test]

@@ -10,11 +10,11 @@ mod forwarding;
 mod statistics;
 
 use core::fmt;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use exos_event_loop::{Interface, StartError};
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use exos_event_loop::{Host, Interface, StartError};
 use exos_forward::{Config, ConfigError, FLOWS_MAX, Forwarder, Network, Reason, Servers};
 use exos_runtime::pages;
-use forwarding::Forwarding;
+use forwarding::{Forwarding, Own};
 
 exos_runtime::entry!(main);
 
@@ -74,17 +74,21 @@ fn forward() -> Result<(), Failure> {
     config.max_connections = max_connections;
     (config.ipv4, config.ipv6) = (ipv4(&interface, to.ipv4)?, ipv6(&interface, to.ipv6)?);
     let forwarder = Forwarder::new(&config).map_err(Failure::Config)?;
-    if let Some(Network { address, .. }) = config.ipv4 {
-        announce(IpAddr::V4(address), listen, to.ipv4.map(SocketAddr::V4));
+    let host = Host::new(&interface).map_err(Failure::Start)?;
+    if to.ipv4.is_none() {
+        host.tell_ipv4_unserved();
     }
-    if let Some(Network { address, to: server, .. }) = config.ipv6 {
-        if server.is_some() {
-            interface.tell_ipv6_address(address);
-        }
-        announce(IpAddr::V6(address), listen, to.ipv6.map(SocketAddr::V6));
-    }
-    let mut forwarding = Forwarding::new(forwarder, listen);
+    let own = [
+        config
+            .ipv4
+            .map(|Network { address, .. }| Own { address: address.into(), to: to.ipv4.map(SocketAddr::V4) }),
+        config
+            .ipv6
+            .map(|Network { address, .. }| Own { address: address.into(), to: to.ipv6.map(SocketAddr::V6) }),
+    ];
+    let mut forwarding = Forwarding::new(forwarder, host, listen, own);
     exos_event_loop::run(&mut forwarding, &interface, None).map_err(Failure::Start)?;
+    forwarding.result().map_err(Failure::Start)?;
     last_words(forwarding.forwarder());
     Ok(())
 }
@@ -119,18 +123,6 @@ fn ipv6(interface: &Interface, to: Option<SocketAddrV6>) -> Result<Option<Networ
         None => Err(Failure::Option(
             "--to has an IPv6 server and the interface no IPv6 address; start the machine with --net tap=...,ip6=ADDRESS/BITS",
         )),
-    }
-}
-
-/// Says where connections to an address go.
-fn announce(address: IpAddr, listen: u16, to: Option<SocketAddr>) {
-    let address = SocketAddr::new(address, listen);
-    match to {
-        Some(to) => log::info!("forwarder: {address} to {to}"),
-        None => {
-            let version = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-            log::info!("forwarder: connections to {address} are refused: --to has no {version} server");
-        }
     }
 }
 

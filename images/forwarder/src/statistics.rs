@@ -2,9 +2,10 @@
 
 use abi::statistics::{ForwardStatistics, set};
 use exos_forward::{Forwarder, Reason};
+use exos_net::Counters;
 
-/// Brings the area up to date; `refused` frames were not taken by the NIC.
-pub(crate) fn publish(area: &ForwardStatistics, forwarder: &Forwarder, refused: u64) {
+/// Brings the area up to date; `host` has answered for the forwarder's addresses, and `refused` frames were not taken by the NIC.
+pub(crate) fn publish(area: &ForwardStatistics, forwarder: &Forwarder, host: &Counters, refused: u64) {
     let from = forwarder.counters();
     set(&area.frames_in, from.frames_in);
     set(&area.opened, from.opened);
@@ -23,9 +24,9 @@ pub(crate) fn publish(area: &ForwardStatistics, forwarder: &Forwarder, refused: 
     set(&area.to_client, from.to_client.data_bytes);
     set(&area.to_client_icmp, from.to_client.icmp);
     set(&area.arp_requests, from.arp_requests);
-    set(&area.arp_replies, from.arp_replies);
+    set(&area.arp_replies, host.arp_replies);
     set(&area.neighbour_solicitations, from.neighbour_solicitations);
-    set(&area.neighbour_advertisements, from.neighbour_advertisements);
+    set(&area.neighbour_advertisements, host.neighbour_advertisements);
     set(&area.echo_replies, from.echo_replies);
     set(&area.errors_sent, from.errors_sent);
     for (reason, _) in Reason::ALL {

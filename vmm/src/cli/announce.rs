@@ -2,6 +2,7 @@
 
 use super::net::{EnvironmentPort, Reach};
 use crate::machine::{End, Machine, PhaseStamp};
+use exovm_image::manifest::Serves;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub(super) struct Announcement {
     pub(super) name: String,
     /// How the host reaches the guest.
     pub(super) reach: Reach,
+    /// What is spoken where it serves.
+    pub(super) serves: Serves,
     /// It asks the link about its addresses first.
     pub(super) asks_link: bool,
     /// What it serves; if several, one an environment.
@@ -45,7 +48,7 @@ impl Announcement {
             }
         }
         let ready = machine.is_ready(Duration::ZERO);
-        let ports = if ready { ports(machine) } else { Vec::new() };
+        let ports = if ready { ports(machine, self.serves) } else { Vec::new() };
         let ended = machine.wait(Some(Duration::ZERO));
         if matches!(ended, Some(End::Fault { .. })) {
             return None;
@@ -99,12 +102,20 @@ impl Announcement {
 }
 
 /// The ports that the environments serve.
-fn ports(machine: &Machine) -> Vec<EnvironmentPort> {
+fn ports(machine: &Machine, serves: Serves) -> Vec<EnvironmentPort> {
     let several = machine.environments() > 1;
     let of = |number: usize| {
         let environment = several.then_some(number);
         let (leased, ipv6) = (machine.leased_address(number), machine.ipv6_addresses(number));
-        machine.port(number).map(|port| EnvironmentPort { port, environment, leased, ipv6 })
+        let given_ipv4 = machine.serves_given_ipv4(number);
+        machine.port(number).map(|port| EnvironmentPort {
+            port,
+            serves,
+            environment,
+            given_ipv4,
+            leased,
+            ipv6,
+        })
     };
     (0..machine.environments()).filter_map(of).collect()
 }

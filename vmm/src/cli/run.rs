@@ -285,7 +285,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
     // Up to here a signal just ends the process: making an image takes its time, and leaves nothing.
     let signals = Signals::block()?;
     let net = arguments.net.open(&arguments.publish)?;
-    let image_name = image.manifest.name.clone();
+    let (image_name, serves) = (image.manifest.name.clone(), image.manifest.serves);
     let socket = ControlSocket::bind(arguments.name.as_ref().unwrap_or(&image_name))?;
     let name = socket.name().to_owned();
     let (setup, host, reach) = match net {
@@ -335,7 +335,7 @@ pub(super) fn run(arguments: RunArguments) -> Result<ExitCode, Failure> {
         format!("Ctrl-C ends it; `exovm account {name}` shows where its cycles go.")
     };
     let asks_link = arguments.net.has_ipv6();
-    let announcement = Announcement { name, reach, asks_link, served, start_tsc, phases, hint };
+    let announcement = Announcement { name, reach, serves, asks_link, served, start_tsc, phases, hint };
     let output = Output::new(&arguments, Arc::clone(&log))?;
     let stop = control.stop_event().try_clone()?;
     let supervised = std::thread::scope(|scope| {

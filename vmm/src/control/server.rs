@@ -7,7 +7,7 @@ use super::protocol::{Ending, Info, Refusal, RefusalKind, StatRequest, State};
 use crate::account::AccountSnapshot;
 use crate::channel::Clients;
 use crate::guest_log::GuestLog;
-use crate::machine::{Ipv6AddressState, Machine, Shared};
+use crate::machine::{Machine, Shared};
 use crate::stat::{Family, Kind, StatSnapshot, pmu, prometheus};
 use event_manager::{EventOps, Events};
 use std::collections::BTreeMap;
@@ -106,7 +106,7 @@ impl Served {
         let mut info = self.info.clone();
         info.addresses.extend(self.machine.leased_address(0).map(|address| address.to_string()));
         let ipv6 = self.machine.ipv6_addresses(0);
-        let used = ipv6.iter().filter(|address| address.state == Ipv6AddressState::Used);
+        let used = ipv6.iter().filter(|address| address.is_used());
         info.addresses.extend(used.map(|address| address.ip.to_string()));
         Info { state, port: self.machine.port(0), uptime_ms: self.machine.uptime_ms(), ..info }
     }

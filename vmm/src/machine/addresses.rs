@@ -20,11 +20,18 @@ pub enum Ipv6AddressState {
     Tentative,
     /// Yes.
     Used,
+    /// Yes, and no port is served there.
+    Unserved,
     /// No: somebody else on the link has it.
     Duplicate,
 }
 
 impl Ipv6Address {
+    /// Whether it is its interface's.
+    pub fn is_used(&self) -> bool {
+        matches!(self.state, Ipv6AddressState::Used | Ipv6AddressState::Unserved)
+    }
+
     /// Reads one; `None`: there is none, or it is just being written.
     pub(super) fn read(status: &Ipv6Status) -> Option<Self> {
         let before = status.state.load(Ordering::Acquire);
@@ -32,6 +39,7 @@ impl Ipv6Address {
         let state = match before {
             address_state::TENTATIVE => Ipv6AddressState::Tentative,
             address_state::USED => Ipv6AddressState::Used,
+            address_state::UNSERVED => Ipv6AddressState::Unserved,
             address_state::DUPLICATE => Ipv6AddressState::Duplicate,
             _ => return None,
         };
@@ -56,8 +64,12 @@ mod tests {
         let ip: Ipv6Addr = "2001:db8::2".parse().expect("an address");
         let used = Some(Ipv6Address { ip, state: Ipv6AddressState::Used });
         assert_eq!(Ipv6Address::read(&status(address_state::USED)), used);
-        let duplicate = Ipv6Address::read(&status(address_state::DUPLICATE));
-        assert_eq!(duplicate.map(|address| address.state), Some(Ipv6AddressState::Duplicate));
+        for (told, state) in [
+            (address_state::DUPLICATE, Ipv6AddressState::Duplicate),
+            (address_state::UNSERVED, Ipv6AddressState::Unserved),
+        ] {
+            assert_eq!(Ipv6Address::read(&status(told)).map(|address| address.state), Some(state));
+        }
         assert_eq!(Ipv6Address::read(&status(address_state::NONE)), None);
         assert_eq!(Ipv6Address::read(&status(77)), None);
     }

@@ -333,6 +333,11 @@ impl Machine {
         self.shared.leased_address(environment)
     }
 
+    /// Whether an environment serves at the IPv4 address that it was given, as it says.
+    pub fn serves_given_ipv4(&self, environment: usize) -> bool {
+        self.shared.serves_given_ipv4(environment)
+    }
+
     /// The IPv6 addresses of an environment's interface, as it says.
     pub fn ipv6_addresses(&self, environment: usize) -> Vec<Ipv6Address> {
         self.shared.ipv6_addresses(environment)

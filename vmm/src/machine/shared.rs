@@ -20,7 +20,7 @@ use crate::stat::StatSnapshot;
 use crate::stat::pmu::Pmu;
 use crate::tables::{Memory, TableAddresses};
 use crate::trace::{Looking, Tracing};
-use abi::boot::phase;
+use abi::boot::{address_state, phase};
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
@@ -141,6 +141,12 @@ impl Shared {
     pub(crate) fn leased_address(&self, environment: usize) -> Option<Ipv4Addr> {
         let bits = self.pages.get(environment)?.status.address.load(Ordering::Relaxed);
         Some(Ipv4Addr::from_bits(bits)).filter(|address| !address.is_unspecified())
+    }
+
+    /// Whether an environment serves at the IPv4 address that it was given.
+    pub(crate) fn serves_given_ipv4(&self, environment: usize) -> bool {
+        let state = self.pages.get(environment).map(|pages| pages.status.given_ipv4.load(Ordering::Relaxed));
+        state != Some(address_state::UNSERVED)
     }
 
     /// The IPv6 addresses that an environment has, wants or may not have.

@@ -205,6 +205,25 @@ fn run_says_which_address_another_host_has() {
 }
 
 #[test]
+fn run_forwarder_says_where_it_serves_and_not_where_no_server_is_behind_it() {
+    in_namespace!(|| {
+        tap("tap0").add_address("2001:db8::1".parse().unwrap(), 64).unwrap();
+        let scene = scene();
+        let net = "tap=tap0,ip=10.80.0.2/24,ip6=2001:db8::2/64";
+        let (ipv4, ipv6) =
+            (["10.80.0.9:81", "tcp://10.80.0.2:80"], ["[2001:db8::9]:81", "tcp://[2001:db8::2]:80"]);
+        for ([to, url], [_, other]) in [(ipv4, ipv6), (ipv6, ipv4)] {
+            let running = scene.start(&["run", "forwarder", "--net", net, "--listen", "80", "--to", to]);
+            assert!(running.said.contains(&format!("serving {url}\n")), "{url}: {}", running.said);
+            assert!(!running.said.contains(other), "{other}: {}", running.said);
+            assert_eq!(running.said.matches("serving ").count(), 1, "{}", running.said);
+            running.stop();
+        }
+        scene.assert_clean();
+    });
+}
+
+#[test]
 fn run_with_ipv6_where_there_can_be_none_says_what_to_do() {
     in_namespace!(|| {
         let tap = tap("tap0");

@@ -43,45 +43,42 @@ fn solicitation_of_server(at: Option<Mac>) -> Discovery {
     }
 }
 
-/// What we answer to who asks for us.
-fn answer(mac: Mac, to: Ipv6Addr, flags: u8) -> Vec<u8> {
-    let (macs, addresses) = ((OWN_MAC, mac), (OWN6, to));
-    Discovery {
-        macs,
-        addresses,
-        flags,
-        target: OWN6,
-        option: Some((2, OWN_MAC)),
-        ..Discovery::advertisement()
-    }
-    .bytes()
-}
-
 #[test]
-fn solicitations_of_its_address_are_answered() {
+fn solicitations_of_its_address_are_left_to_the_host_that_has_it() {
     let mut bench = bench();
     let request = Discovery::solicitation();
-    let solicited = SOLICITED | OVERRIDE;
-    let sent = |bench: &mut Bench, request: Discovery| bench.sent(&request.bytes(), Meta::default()).bytes;
-    assert_eq!(sent(&mut bench, request), answer(CLIENT_MAC, CLIENT6, solicited));
-    // To see whether we are still there, with and without its address.
     let unicast = Discovery { macs: (CLIENT_MAC, OWN_MAC), addresses: (CLIENT6, OWN6), ..request };
-    assert_eq!(sent(&mut bench, unicast), answer(CLIENT_MAC, CLIENT6, solicited));
-    assert_eq!(
-        sent(&mut bench, Discovery { option: None, ..unicast }),
-        answer(CLIENT_MAC, CLIENT6, solicited)
-    );
-    // A router asks by its link-local address, and from elsewhere.
     let router = Discovery { addresses: (ROUTER, OWN_GROUP), option: Some((1, ELSEWHERE)), ..request };
-    assert_eq!(sent(&mut bench, router), answer(ELSEWHERE, ROUTER, solicited));
-    // Somebody wants to have the address itself (RFC 4862 5.4.3).
     let probe = Discovery { addresses: (Ipv6Addr::UNSPECIFIED, OWN_GROUP), option: None, ..request };
-    assert_eq!(sent(&mut bench, probe), answer([0x33, 0x33, 0, 0, 0, 1], ALL_NODES, OVERRIDE));
-    assert_eq!(bench.forwarder.counters().neighbour_advertisements, 5);
+    for message in [request, unicast, Discovery { option: None, ..unicast }, router, probe] {
+        assert_eq!(bench.look(&message.bytes()), Verdict::Heard);
+    }
     assert_eq!(next_hop(&bench), Some(SERVER_MAC), "none of them was the server");
     let mut padded = request.bytes();
     padded.resize(100, 0xEE);
-    assert_eq!(bench.sent(&padded, Meta::default()).bytes, answer(CLIENT_MAC, CLIENT6, solicited));
+    assert_eq!(bench.look(&padded), Verdict::Heard);
+}
+
+#[test]
+fn address_that_is_not_used_is_nobodys_and_asks_nobody() {
+    for hosts in [IPV4, IPV6] {
+        let mut bench = Bench::without_server(&config());
+        bench.forwarder.set_used(hosts.version, false);
+        let other = if hosts == IPV4 { Version::Ipv6 } else { Version::Ipv4 };
+        let is_of_other = |frame: &[u8]| (frame[12..14] == [8, 6]) == (other == Version::Ipv4);
+        assert!(asked(&mut bench).is_some_and(|frame| is_of_other(&frame)));
+        assert_eq!(asked(&mut bench), None);
+        assert_eq!(bench.forwarder.deadline(), seconds(1), "the other one's");
+        bench.forwarder.set_used(other, false);
+        assert_eq!(bench.forwarder.deadline(), core::time::Duration::MAX);
+        // Where the server is, is heard all the same.
+        bench.look(&arp(2, (SERVER_MAC, SERVER), (OWN_MAC, OWN)));
+        bench.look(&Discovery::advertisement().bytes());
+        let syn = hosts.of_client(SYN);
+        assert_eq!(bench.dropped(&syn.bytes()), Reason::NotForUs);
+        bench.forwarder.set_used(hosts.version, true);
+        assert_eq!(bench.forwarded(&syn)[..6], SERVER_MAC);
+    }
 }
 
 #[test]
@@ -258,7 +255,7 @@ fn server_that_moves_says_so_and_nobody_else_can() {
         option: Some((1, OWN_MAC)),
         ..Discovery::solicitation()
     };
-    assert!(matches!(bench.look(&ours.bytes()), Verdict::Send(_)), "it asks for us");
+    assert_eq!(bench.look(&ours.bytes()), Verdict::Heard, "it asks for us");
     assert_eq!(next_hop(&bench), Some(SERVER_MAC), "our own station");
     let others =
         Discovery { target: "2001:db8:0:1:1::1".parse().unwrap(), option: Some((1, ELSEWHERE)), ..ours };

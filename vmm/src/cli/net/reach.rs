@@ -1,6 +1,7 @@
 //! How the host reaches a guest, in words for people.
 
 use crate::machine::{Ipv6Address, Ipv6AddressState};
+use exovm_image::manifest::Serves;
 use exovm_user_net::{Protocol, Publish, Published};
 use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -48,8 +49,12 @@ impl Reach {
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct EnvironmentPort {
     pub(in crate::cli) port: u16,
+    /// What is spoken there.
+    pub(in crate::cli) serves: Serves,
     /// Its number, where there are several.
     pub(in crate::cli) environment: Option<usize>,
+    /// It serves at the IPv4 address that it was given.
+    pub(in crate::cli) given_ipv4: bool,
     /// The address that it has from a DHCP server.
     pub(in crate::cli) leased: Option<Ipv4Addr>,
     /// Its IPv6 addresses.
@@ -61,19 +66,31 @@ impl EnvironmentPort {
     fn name(&self) -> String {
         self.environment.map_or(String::new(), |number| format!("  (environment {number})"))
     }
+
+    /// Says that it serves there.
+    fn describe(&self, host: &dyn Display) -> String {
+        match self.serves {
+            Serves::Http => format!("serving http://{host}/{}\n", self.name()),
+            Serves::Tcp => format!("serving tcp://{host}{}\n", self.name()),
+        }
+    }
 }
 
 /// Says how an environment is reached through a tap.
 fn describe_tap(tap: &str, given: Option<Ipv4Addr>, environment: &EnvironmentPort) -> String {
-    let at = |host: &dyn Display| match environment.port {
-        80 => format!("serving http://{host}/{}\n", environment.name()),
-        port => format!("serving http://{host}:{port}/{}\n", environment.name()),
+    let at = |host: &dyn Display| match (environment.serves, environment.port) {
+        (Serves::Http, 80) => environment.describe(host),
+        (_, port) => environment.describe(&format!("{host}:{port}")),
     };
-    let ipv4 = given.or(environment.leased).map(|address| at(&address)).unwrap_or_default();
+    let ipv4 = given
+        .filter(|_| environment.given_ipv4)
+        .or(environment.leased)
+        .map(|address| at(&address))
+        .unwrap_or_default();
     let ipv6 = environment.ipv6.iter().map(|&Ipv6Address { ip, state }| match state {
         Ipv6AddressState::Used if ip.is_unicast_link_local() => at(&format!("[{ip}%{tap}]")),
         Ipv6AddressState::Used => at(&format!("[{ip}]")),
-        Ipv6AddressState::Tentative => String::new(),
+        Ipv6AddressState::Tentative | Ipv6AddressState::Unserved => String::new(),
         Ipv6AddressState::Duplicate => {
             format!(
                 "not serving {ip}: another host on the link has it; give the guest another one with ip6=\n"
@@ -92,7 +109,7 @@ fn describe_ports(published: &[Published], ports: &[EnvironmentPort]) -> String 
         let served = ports.iter().position(|environment| environment.port == *guest_port);
         if let Some(served) = served.filter(|_| *protocol == Protocol::Tcp) {
             reached[served] = true;
-            text.push_str(&format!("serving http://{}/{}\n", browsable(*host), ports[served].name()));
+            text.push_str(&ports[served].describe(&browsable(*host)));
         } else {
             text.push_str(&format!("publishing {host}/{protocol} for the guest's port {guest_port}\n"));
         }
@@ -122,7 +139,8 @@ mod tests {
     use super::*;
 
     fn http() -> EnvironmentPort {
-        EnvironmentPort { port: 80, environment: None, leased: None, ipv6: Vec::new() }
+        let (serves, given_ipv4) = (Serves::Http, true);
+        EnvironmentPort { port: 80, serves, environment: None, given_ipv4, leased: None, ipv6: Vec::new() }
     }
 
     #[test]
@@ -146,6 +164,24 @@ mod tests {
         assert_eq!(reach.describe(&[served]), "serving http://[2001:db8::2]:8080/  (environment 1)\n");
         let leased = EnvironmentPort { leased: Some([10, 1, 2, 3].into()), ..http() };
         assert_eq!(reach.describe(&[leased]), "serving http://10.1.2.3/\n");
+    }
+
+    #[test]
+    fn addresses_without_a_port_are_not_described_and_what_is_not_http_is_not_called_so() {
+        let reach = Reach::Tap { name: "tap7".to_owned(), ipv4: Some([10, 80, 0, 2].into()) };
+        let address = |ip: &str, state| Ipv6Address { ip: ip.parse().expect(ip), state };
+        let (link_local, served) =
+            (address("fe80::7", Ipv6AddressState::Unserved), address("2001:db8::2", Ipv6AddressState::Used));
+        let tcp = EnvironmentPort { serves: Serves::Tcp, ipv6: vec![link_local, served], ..http() };
+        assert_eq!(
+            reach.describe(std::slice::from_ref(&tcp)),
+            "serving tcp://10.80.0.2:80\nserving tcp://[2001:db8::2]:80\n"
+        );
+        let only_ipv6 = EnvironmentPort { given_ipv4: false, ..tcp.clone() };
+        assert_eq!(reach.describe(&[only_ipv6]), "serving tcp://[2001:db8::2]:80\n");
+        let asked: Publish = "8080:80".parse().expect("a port");
+        let published = Published { asked, host: SocketAddr::from(([127, 0, 0, 1], 8080)) };
+        assert_eq!(Reach::Ports(vec![published]).describe(&[tcp]), "serving tcp://127.0.0.1:8080\n");
     }
 
     #[test]
