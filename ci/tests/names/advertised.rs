@@ -21,7 +21,9 @@ fn with_router(guest: GuestBuilder) -> GuestBuilder {
 fn router(servers: &str, options: &[&str]) -> Dnsmasq {
     let record = format!("--host-record=www.test,{HOST_V6}");
     let servers = format!("--dhcp-option=option6:dns-server,{servers}");
-    let own = ["--enable-ra", "--dhcp-range=2001:db8:0:80::,ra-only", "--no-ping", &record, &servers];
+    let prefix = Ipv6Addr::from_bits(HOST_V6.to_bits() >> 64 << 64);
+    let prefix = format!("--dhcp-range={prefix},ra-only");
+    let own = ["--enable-ra", "--no-ping", &prefix, &record, &servers];
     Dnsmasq::start(&[&own[..], options].concat())
 }
 
