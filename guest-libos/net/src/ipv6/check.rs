@@ -14,7 +14,8 @@ impl Interface {
             self.addresses.len()
         );
         let mtu = self.link_mtu.now(config.mtu);
-        assert!(mtu >= MIN_MTU, "packets of {mtu} bytes");
+        let used = self.link_mtu.in_use();
+        assert!(used >= MIN_MTU && used <= mtu, "segments in packets of {used} bytes where {mtu} fit");
         self.neighbours.check();
         // What was given does not count.
         let given = (usize::from(ipv6.gateway.is_some()), ipv6.addresses.len());

@@ -39,7 +39,11 @@ impl<D: Data> Stack<D> {
         let (mut half_open, mut opening, mut established, mut buffered) = (0, 0, 0, 0);
         for (index, connection) in self.table.iter() {
             connection.check(config);
-            connection.check_path(self.resolver.mtu_to(config, connection.template.peer(), None));
+            connection.check_path(self.resolver.mtu_of_connections_to(
+                config,
+                connection.template.peer(),
+                None,
+            ));
             match (connection.state, connection.is_active) {
                 (State::SynSent, _) | (State::SynReceived, true) => opening += 1,
                 (State::SynReceived, false) => half_open += 1,

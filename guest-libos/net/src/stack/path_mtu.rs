@@ -9,6 +9,7 @@ use crate::counters::DropReason;
 use crate::data::Data;
 use crate::events::{ConnId, DatagramError, Input, SegmentEvents};
 use crate::tcp::Context;
+use crate::tcp::template::Family;
 use crate::time::Instant;
 use crate::wire::icmp::{Problem, Quoted};
 use crate::wire::ipv4::Protocol;
@@ -26,49 +27,51 @@ impl<D: Data> Stack<D> {
             self.config.mtu = before;
             return Err(error);
         }
-        self.follow_link_mtu(now);
+        self.follow_link_mtu(Family::V4, before, mtu, now);
+        if let Some(interface) = &mut self.resolver.ipv6 {
+            let (was, is) = interface.link_mtu.follow(mtu);
+            self.follow_link_mtu(Family::V6, was, is, now);
+        }
         Ok(())
     }
 
-    /// A router may have said another MTU of the link (RFC 4861 6.3.4). Connections never send more than the link takes; for what
-    /// is more than they send they wait, or whoever says now this and now that would have all of them visited each time.
+    /// A router may have said another MTU of the link (RFC 4861 6.3.4), which is IPv6's alone.
     pub(super) fn link_mtu_advertised(&mut self, now: Instant) {
         let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return };
         if let Some(ipv6) = &mut self.config.ipv6 {
             ipv6.link_mtu = interface.link_mtu.said;
         }
-        if interface.link_mtu.advertised(self.config.mtu, now) {
-            self.follow_link_mtu(now);
+        if let Some((was, is)) = interface.link_mtu.advertised(self.config.mtu, now) {
+            self.follow_link_mtu(Family::V6, was, is, now);
         }
     }
 
     /// It is time for what an advertisement said a while ago.
     pub(super) fn expire_link_mtu(&mut self, now: Instant) {
-        if self.resolver.ipv6.as_deref().is_some_and(|interface| interface.link_mtu.next_deadline() <= now) {
-            self.follow_link_mtu(now);
+        let Some(interface) = self.resolver.ipv6.as_deref_mut() else { return };
+        if interface.link_mtu.next_deadline() <= now {
+            let (was, is) = interface.link_mtu.follow(self.config.mtu);
+            self.follow_link_mtu(Family::V6, was, is, now);
         }
     }
 
-    /// Connections send as large segments as the link and their path take now.
-    fn follow_link_mtu(&mut self, now: Instant) {
-        if let Some(interface) = &mut self.resolver.ipv6 {
-            interface.link_mtu.followed(self.config.mtu);
-        }
+    /// For connections of a family the link takes packets of `is` bytes instead of `was`.
+    fn follow_link_mtu(&mut self, family: Family, was: u16, is: u16, now: Instant) {
         for index in 0..self.table.places() {
-            let Some((_, connection)) = self.table.at(index) else { continue };
-            let peer = connection.template.peer();
-            let mtu = self.resolver.mtu_to(&self.config, peer, self.path_mtus.proven(peer, now));
-            connection.agreed.set_path_mtu(mtu);
-            connection.send.set_mss(connection.agreed.send_mss());
+            if let Some((_, connection)) = self.table.at(index)
+                && connection.template.family() == family
+            {
+                let path = self.path_mtus.proven(connection.template.peer(), now);
+                connection.agreed.follow_link(was, is, path);
+                connection.send.set_mss(connection.agreed.send_mss());
+            }
         }
     }
 
-    /// What a connection to `destination` is about to keep to.
-    fn mtu_of_connections_to(&mut self, destination: IpAddr, now: Instant) -> u16 {
-        if let Some(interface) = &mut self.resolver.ipv6 {
-            interface.link_mtu.used(self.config.mtu);
-        }
-        self.resolver.mtu_to(&self.config, destination, self.path_mtus.proven(destination, now))
+    /// What connections to `destination` keep to.
+    fn mtu_of_connections_to(&self, destination: IpAddr, now: Instant) -> u16 {
+        let path = self.path_mtus.proven(destination, now);
+        self.resolver.mtu_of_connections_to(&self.config, destination, path)
     }
 
     /// RFC 1191 6.3, believed only if it quotes what is on its way (RFC 5927 7.2), or at least a port that is bound.
@@ -102,6 +105,7 @@ impl<D: Data> Stack<D> {
         if agreed.send_mss() >= connection.send.mss {
             return Err(DropReason::Unacceptable);
         }
+        connection.agreed = agreed;
         connection.send.reduce_mss(agreed.send_mss());
         self.counters.path_mtu_reduced += 1;
         let ctx = Context {

@@ -127,6 +127,18 @@ impl Resolver {
         path.map_or(link, |path| path.min(link))
     }
 
+    /// The same of segments of connections, which take their time with what a router says.
+    pub(super) fn mtu_of_connections_to(
+        &self,
+        config: &Config,
+        destination: IpAddr,
+        path: Option<u16>,
+    ) -> u16 {
+        let ipv6 = self.ipv6.as_ref().filter(|_| destination.is_ipv6());
+        let link = ipv6.map_or(config.mtu, |interface| interface.link_mtu.in_use());
+        path.map_or(link, |path| path.min(link))
+    }
+
     /// When IPv6 has something to send or to forget.
     pub(super) fn next_deadline(&self) -> Instant {
         self.ipv6.as_ref().map_or(Instant::NEVER, |interface| interface.next_deadline())

@@ -82,7 +82,7 @@ impl<D: Data> SendSide<D> {
         if let Some(loss) = self.loss.touched()
             && let Some(mss) = loss.black_hole.on_progress()
         {
-            self.mss = mss;
+            self.use_mss(mss);
         }
         let window_use = if self.congestion.in_slow_start() && pipe > self.congestion.window() / 2 {
             WindowUse::Limiting

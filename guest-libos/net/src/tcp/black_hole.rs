@@ -71,15 +71,14 @@ impl BlackHole {
         self.full_mss.into()
     }
 
-    /// The path takes segments of `full` bytes from now on, and `tried` is the size in use. Returns the size to go on with: what is
-    /// tried instead of a larger one is tried on, and a larger one is what the path takes now.
+    /// The path takes segments of `full` bytes from now on, and `tried` is the size in use. Returns the size to go on with: while
+    /// a larger one is suspected, none larger than what is tried.
     fn on_path_change(&mut self, full: u32, tried: u32) -> u32 {
-        if self.full_mss == 0 || full <= tried {
-            *self = Self::NONE;
+        if self.full_mss == 0 {
             return full;
         }
         self.full_mss = full as u16;
-        tried
+        tried.min(full)
     }
 
     fn restore(&mut self) -> Option<u32> {
@@ -92,7 +91,14 @@ impl<D: Data> SendSide<D> {
     /// The path takes segments of `mss` bytes from now on: full segments have as many, or fewer while a black hole is suspected.
     pub(crate) fn set_mss(&mut self, mss: u32) {
         let used = self.mss;
-        self.mss = self.loss.touched().map_or(mss, |loss| loss.black_hole.on_path_change(mss, used));
+        let mss = self.loss.touched().map_or(mss, |loss| loss.black_hole.on_path_change(mss, used));
+        self.use_mss(mss);
+    }
+
+    /// Segments have `mss` bytes from now on, and there is room for one.
+    pub(super) fn use_mss(&mut self, mss: u32) {
+        self.mss = mss;
+        self.congestion.on_segment_size(mss);
     }
 }
 
@@ -128,7 +134,9 @@ mod tests {
         assert_eq!((hole.on_path_change(1_460, 1_160), hole.on_path_change(1_300, 1_160)), (1_160, 1_160));
         assert_eq!(hole.on_output(NOW + RETRY), Some(1_300));
         assert_eq!(hole.on_timeout(3, 14_000, 1_300, NOW), Some(1_160));
-        assert_eq!((hole.on_path_change(1_160, 1_160), hole.on_output(NOW + RETRY)), (1_160, None));
+        assert_eq!((hole.on_path_change(1_160, 1_160), hole.on_path_change(960, 1_160)), (1_160, 960));
+        assert_eq!((hole.on_path_change(1_460, 960), hole.on_output(NOW + RETRY)), (960, Some(1_460)));
+        assert_eq!(hole.on_path_change(1_500, 1_460), 1_500);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 
 use super::Seq;
 use super::connection::{Connection, State};
-use super::negotiation::MIN_MSS;
 use super::recovery::Phase;
 use super::send_side::SendTimer;
 use crate::config::Config;
@@ -77,7 +76,7 @@ impl<D: Data> Connection<D> {
             return;
         }
         let headers = u32::from(self.template.family().header_bytes() + self.agreed.option_bytes());
-        let most = u32::from(link_mtu).saturating_sub(headers).max(MIN_MSS.into());
+        let most = u32::from(link_mtu).saturating_sub(headers);
         let full = self.send.mss.max(self.send.loss.black_hole.full_mss());
         assert!(full <= most, "segments of {full} bytes where {most} fit");
     }
@@ -113,9 +112,10 @@ impl<D: Data> Connection<D> {
             "what was sent is not there any more"
         );
         assert!(
-            send.congestion_window() >= send.mss.min(36),
-            "the congestion window is {}",
-            send.congestion_window()
+            send.congestion_window() >= send.mss,
+            "the congestion window is {}, less than a segment of {}",
+            send.congestion_window(),
+            send.mss
         );
     }
 

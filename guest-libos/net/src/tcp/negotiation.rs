@@ -99,6 +99,17 @@ impl Agreed {
         self.path_mss = mtu.saturating_sub(self.family.header_bytes());
     }
 
+    /// The link takes packets of `is` bytes instead of `was`, and the path, if something is known of it, of `path`. What was less
+    /// than the link took is the path's, which another link makes no wider.
+    pub(crate) fn follow_link(&mut self, was: u16, is: u16, path: Option<u16>) {
+        let payload = |mtu: u16| mtu.saturating_sub(self.family.header_bytes());
+        self.path_mss = if self.path_mss < payload(was) {
+            self.path_mss.min(payload(is))
+        } else {
+            payload(path.map_or(is, |path| path.min(is)))
+        };
+    }
+
     /// The payload of a full segment of the peer's, which subtracts its options likewise.
     pub(crate) fn receive_mss(&self, config: &Config) -> u32 {
         u32::from(self.family.receive_mss(config).saturating_sub(self.option_bytes()).max(1))

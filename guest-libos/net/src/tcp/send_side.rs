@@ -427,7 +427,7 @@ impl<D: Data> SendSide<D> {
         if let Some(loss) = self.loss.touched()
             && let Some(mss) = loss.black_hole.on_output(ctx.now)
         {
-            self.mss = mss;
+            self.use_mss(mss);
         }
         if self.una == self.max && ctx.now.since(self.last_sent_at) > self.rto.timeout() {
             self.congestion.on_idle(self.mss);

@@ -60,8 +60,8 @@ fn connections_that_there_are_send_smaller_segments_and_larger_ones_again() {
 /// The least that IPv4 allows (RFC 791) is less than the least segment size that a peer may name.
 #[test]
 fn no_packet_is_larger_than_the_narrowest_link_takes() {
-    for timestamps in [None, Some((1, 0))] {
-        let mut host = StaticHost::with(config());
+    for (timestamps, min_mss) in [(None, 48), (Some((1, 0)), 48), (Some((1, 0)), 216)] {
+        let mut host = StaticHost::with(Config { min_mss, ..config() });
         let (before, conn) = begun(&mut host, 1_001);
         host.stack.set_mtu(host.now, 68).unwrap();
         let mut client = Client { timestamps, ..Client::on_port(1_002) };
@@ -70,6 +70,7 @@ fn no_packet_is_larger_than_the_narrowest_link_takes() {
         assert_eq!(longest(&mut host, &before, conn), 28);
         let options = if timestamps.is_some() { 12 } else { 0 };
         assert_eq!(longest(&mut host, &client, other), 28 - options);
+        host.stack.check();
     }
 }
 

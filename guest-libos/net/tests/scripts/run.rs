@@ -346,6 +346,7 @@ impl Run<'_> {
             Input::Reply(reply) => self.device.frames.push_back(owned(&reply)),
             Input::Segment(events) => self.segment(peer, &events)?,
         }
+        self.stack.check();
         self.collect()
     }
 

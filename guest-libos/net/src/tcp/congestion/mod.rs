@@ -257,6 +257,14 @@ impl Congestion {
         }
     }
 
+    /// Segments have `mss` bytes from now on. RFC 5681 3.1 and its equation (4): the window is never less than one, the threshold
+    /// never less than two.
+    pub(crate) fn on_segment_size(&mut self, mss: u32) {
+        self.window = self.window.max(mss);
+        self.threshold = self.threshold.max(2 * mss);
+        self.before.1 = self.before.1.max(2 * mss);
+    }
+
     /// Multiplicative decrease of the threshold.
     fn reduce(&mut self, flight: u32, mss: u32) {
         self.before = (self.window, self.threshold);
@@ -378,6 +386,30 @@ mod tests {
             congestion.on_timeout(10 * MSS, MSS);
             congestion.on_repeated_timeout(MSS);
             assert_eq!((congestion.window(), congestion.threshold), (MSS, threshold * MSS));
+        }
+    }
+
+    #[test]
+    fn larger_segments_find_room_for_one_now_and_for_two_after_a_loss() {
+        for algorithm in [CongestionControl::NewReno, CongestionControl::Cubic] {
+            let after = |what: fn(&mut Congestion)| {
+                let mut congestion = congestion(algorithm);
+                congestion.on_timeout(MSS, MSS);
+                congestion.on_segment_size(5 * MSS);
+                what(&mut congestion);
+                congestion.window() / MSS
+            };
+            assert_eq!(after(|_| ()), 5);
+            assert_eq!(after(|congestion| congestion.on_recovered(0, 20 * MSS)), 10);
+            // Those that came before are given back with the threshold that they had, if it is not too little, either.
+            let after_two = |congestion: &mut Congestion| {
+                congestion.on_timeout(MSS, MSS);
+                congestion.on_timeout(MSS, MSS);
+                congestion.on_segment_size(50 * MSS);
+                congestion.on_spurious();
+                congestion.on_recovered(0, 200 * MSS);
+            };
+            assert_eq!(after(after_two), 100);
         }
     }
 

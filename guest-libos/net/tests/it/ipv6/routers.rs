@@ -5,8 +5,10 @@ use exos_net::wire::router::SOLICITATION_BYTES;
 use exos_net::{AckPolicy, AddressState, Config, Ipv6Config};
 
 use super::*;
-use crate::harness::pattern;
+use crate::harness::{Client, pattern};
+use crate::ipv6::errors::error_about;
 use crate::ipv6::traffic::Client6;
+use crate::retransmission::fragmentation_needed;
 use exos_net::wire::ipv6::{ALL_NODES, ALL_ROUTERS, multicast_mac};
 
 pub(super) const ROUTER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 0xfe]);
@@ -364,11 +366,57 @@ fn open_connections_send_smaller_segments_at_once_and_larger_ones_when_nobody_to
         assert_eq!(longest(&mut host, &mut old), 1_220, "{mtu}");
     }
     let mut new = open(&mut host, 8);
-    assert_eq!(longest(&mut host, &mut new), 1_440);
+    assert_eq!(longest(&mut host, &mut new), 1_220);
     host.wait_ms(999);
-    assert_eq!(longest(&mut host, &mut old), 1_220);
+    assert_eq!([longest(&mut host, &mut old), longest(&mut host, &mut new)], [1_220, 1_220]);
     host.wait_ms(1);
-    assert_eq!(longest(&mut host, &mut old), 1_440);
+    assert_eq!([longest(&mut host, &mut old), longest(&mut host, &mut new)], [1_440, 1_440]);
     host.input(&Advert { mtu: 1_300, ..advert() }.frame()).assert_nothing();
     assert_eq!([longest(&mut host, &mut old), longest(&mut host, &mut new)], [1_240, 1_240]);
+}
+
+/// Even where nothing is remembered of paths.
+#[test]
+fn advertisements_are_nothing_to_ipv4_and_make_no_segment_larger_where_the_path_takes_less() {
+    let ipv6 = Ipv6Config { addresses: vec![(OURS, 64)], probes: 0, ..Ipv6Config::default() };
+    let mut host = StaticHost::with(Config { max_path_mtus: 0, ..with_ipv6(ipv6) });
+    let (mut over_v4, mut over_v6, mut wide) = (Client::on_port(7), Client6::on_port(8), Client::on_port(9));
+    let conns = [over_v4.connect(&mut host), over_v6.connect(&mut host), wide.connect(&mut host)];
+    for (conn, headers) in conns.into_iter().zip([40, 60, 40]) {
+        host.nic.frames.clear();
+        host.stack.send(conn, pattern(1_441)).unwrap();
+        host.output(conn, AckPolicy::Merge);
+        let first = host.nic.frames[0].clone();
+        assert!(first.len() - 14 - headers >= 1_440);
+        if conn == conns[0] {
+            host.input(&fragmentation_needed(&over_v4, 800, 1)).events();
+        } else if conn == conns[1] {
+            host.input(&error_about(&first, 2, 0, 1_300, THEIRS)).events();
+        }
+    }
+    let mut at = 1;
+    let mut largest = |host: &mut StaticHost| {
+        at += 1_441;
+        host.input(&over_v4.ack(1, at));
+        host.input(&over_v6.frame("A", 1, at, b""));
+        host.input(&wide.ack(1, at));
+        host.stack.check();
+        conns.map(|conn| {
+            host.nic.frames.clear();
+            host.stack.send(conn, pattern(1_441)).unwrap();
+            host.output(conn, AckPolicy::Merge);
+            host.nic.frames.iter().map(|frame| frame.len() - 14).max().expect("something is sent")
+        })
+    };
+    for mtu in [1_400, 1_301, 1_500] {
+        host.input(&Advert { mtu, ..advert() }.frame()).assert_nothing();
+        host.wait_ms(1_000);
+        assert_eq!(largest(&mut host), [800, 1_300, 1_481], "{mtu}");
+    }
+    for mtu in [1_450, 1_500] {
+        host.stack.set_mtu(host.now, mtu).unwrap();
+        assert_eq!(largest(&mut host), [800, 1_300, mtu.min(1_481).into()], "a lease of {mtu}");
+    }
+    host.input(&Advert { mtu: 1_280, ..advert() }.frame()).assert_nothing();
+    assert_eq!(largest(&mut host), [800, 1_280, 1_481]);
 }
