@@ -2,6 +2,9 @@
 //! at once and again, answers after a random time. Members want whatever source there is, so there are no lists of sources.
 //! Nothing here reads or writes a message.
 
+#[cfg(test)]
+mod tests;
+
 use core::fmt;
 use core::hash::Hasher;
 use core::net::IpAddr;
@@ -188,13 +191,9 @@ impl Membership {
         joined
     }
 
-    /// An address of ours needs the group from now on, or no more. Answers whether that is new to others.
-    pub(crate) fn set_own(&mut self, address: IpAddr, is_own: bool, now: Instant) -> bool {
-        let is_known = self.get(address).is_some_and(|group| group.is_own);
-        if is_known == is_own || (is_own && self.own().count() >= self.max_own) {
-            return false;
-        }
-        self.change(address, now, |group| group.is_own = is_own)
+    /// An address of ours needs the group from now on. Answers whether that is new to others.
+    pub(crate) fn set_own(&mut self, address: IpAddr, now: Instant) -> bool {
+        self.own().count() < self.max_own && self.change(address, now, |group| group.is_own = true)
     }
 
     /// No address of ours needs other groups than these any more.
@@ -202,7 +201,7 @@ impl Membership {
         loop {
             let gone = self.own().find(|&group| !is_needed(group));
             let Some(gone) = gone else { return };
-            self.set_own(gone, false, now);
+            self.change(gone, now, |group| group.is_own = false);
         }
     }
 
@@ -314,7 +313,7 @@ impl Membership {
     }
 
     fn answer(&mut self, place: usize, response: Duration, now: Instant) -> bool {
-        let at = self.random_until(now, response).min(self.answer_all_at);
+        let at = self.random_until(now, response);
         let group = &mut self.groups[place];
         let answers = group.is_member() && !group.is_silent();
         if answers {
@@ -325,8 +324,7 @@ impl Membership {
 
     /// Somebody else says in the words of an older version that he is in the group: that is enough for those who speak them (RFC
     /// 2236 3, RFC 2710 4), and nothing to the current one.
-    pub(crate) fn report_arrives(&mut self, address: IpAddr, now: Instant) {
-        self.find_version(now);
+    pub(crate) fn report_arrives(&mut self, address: IpAddr) {
         if self.version < Version::Current
             && let Ok(place) = self.place(address)
             && self.groups[place].is_member()

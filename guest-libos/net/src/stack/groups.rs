@@ -130,8 +130,7 @@ impl<D: Data> Stack<D> {
         }
         let packet = Ipv4Fragment::parse(bytes)?;
         let group = packet.destination;
-        let is_for_us = group.is_multicast()
-            && self.groups.is_in_v4(group)
+        let is_for_us = self.groups.is_in_v4(group)
             && (to_mac == igmp::multicast_mac(group) || to_mac == self.config.mac);
         if !is_for_us {
             return Err(DropReason::NotForUs);
@@ -152,7 +151,7 @@ impl<D: Data> Stack<D> {
 
     /// Whether a datagram to `address` is for us, in whatever frame it came.
     pub(super) fn is_for_us(&self, address: Ipv4Addr) -> bool {
-        self.config.is_ours(address) || (address.is_multicast() && self.groups.is_in_v4(address))
+        self.config.is_ours(address) || self.groups.is_in_v4(address)
     }
 
     /// What is said about groups; nothing of it is answered at once.
@@ -197,7 +196,7 @@ impl<D: Data> Stack<D> {
                 }
                 self.counters.group_queries_in += 1;
             }
-            Message::Report(group) => membership.report_arrives(*group, now),
+            Message::Report(group) => membership.report_arrives(*group),
         }
         self.groups.find_deadline();
         Ok(Input::Nothing)
@@ -229,7 +228,7 @@ impl<D: Data> Stack<D> {
         let groups = &mut self.groups;
         groups.v6.keep_own(|group| interface.addresses.needs_group(group), now);
         for address in interface.addresses.known_to_others() {
-            groups.v6.set_own(solicited_node(address).into(), true, now);
+            groups.v6.set_own(solicited_node(address).into(), now);
         }
         let source = interface.addresses.link_local();
         if source.is_some() && source != groups.source {
@@ -241,8 +240,7 @@ impl<D: Data> Stack<D> {
 
     /// RFC 4862 5.4.2: before others are asked about an address, switches hear where the answers are to go.
     pub(super) fn join_before_probe<T: Transmit<D>>(&mut self, target: Ipv6Addr, now: Instant, tx: &mut T) {
-        if self.groups.v6.set_own(solicited_node(target).into(), true, now) {
-            self.groups.find_deadline();
+        if self.groups.v6.set_own(solicited_node(target).into(), now) {
             self.expire_groups(now, tx);
         }
     }

@@ -250,12 +250,13 @@ mod tests {
         let current = sealed([0x11, 25, 0, 0, 0, 0, 0, 0, 2, 125, 0, 0].to_vec());
         let oldest = sealed([0x11, 0, 0, 0, 0, 0, 0, 0].to_vec());
         // Behind other options it is found; another value asks for nothing that is known.
-        let options: [(&[u8], bool); 5] = [
+        let options: [(&[u8], bool); 6] = [
             (&[], false),
             (&[1, 1, 1, 0], false),
             (&[148, 4, 0, 1], false),
             (&[1, 131 - 63, 3, 4, 148, 4, 0, 0], true),
             (&[0, 0, 0, 0, 148, 4, 0, 0], false),
+            (&[0, 4, 0, 0, 148, 4, 0, 0], false),
         ];
         for (options, is_read) in options {
             let with = |message: &[u8]| {
@@ -284,12 +285,26 @@ mod tests {
         for other in [0x17, 0x22, 0x13, 0] {
             assert_eq!(read_message(&[other, 0, 0, 0, 0, 0, 0, 0]), Err(Invalid::Unsupported));
         }
+        let host = Ipv4Addr::new(10, 0, 0, 7);
+        let of_a_host = sealed([0x16, 0, 0, 0, 10, 0, 0, 7].to_vec());
+        assert_eq!(read(&packet(host, &of_a_host)), Err(Invalid::Malformed));
         let mut far = packet(GROUP, &report);
         far[8] = 2;
         assert_eq!(read(&far), Err(Invalid::OffLink));
         let mut damaged = packet(GROUP, &report);
         damaged[IP_HEADER_BYTES + 7] ^= 1;
         assert_eq!(read(&damaged), Err(Invalid::Checksum));
+    }
+
+    #[test]
+    fn other_protocols_and_fragments_are_unsupported() {
+        // The flags and the place of a fragment (RFC 791 3.1), and the protocol.
+        for (at, value) in [(6, 0x20), (7, 1), (9, 17)] {
+            let mut other = packet(GROUP, &sealed([0x16, 0, 0, 0, 239, 1, 2, 3].to_vec()));
+            assert!(read(&other).is_ok());
+            other[at] = value;
+            assert_eq!(read(&other), Err(Invalid::Unsupported), "{value} at {at}");
+        }
     }
 
     #[test]

@@ -197,6 +197,7 @@ mod tests {
             query(0, Ipv6Addr::UNSPECIFIED, &[2, 125, 0]),
             query(0, ROUTER, &[]),
             query(0, GROUP, &[2, 125, 0, 1]),
+            query(0, GROUP, &[&[2, 125, 0, 1][..], &[1; 15]].concat()),
             query(0, GROUP, &[&[2, 125, 0xff, 0xff][..], &[1; 40]].concat()),
             query(0, Ipv6Addr::UNSPECIFIED, &[&[2, 125, 0, 1][..], &[1; 16]].concat()),
         ] {
@@ -206,6 +207,9 @@ mod tests {
         report[0] = REPORT_V1;
         assert_eq!(read(&packet(&general(), report.clone())), Err(Invalid::Malformed));
         assert_eq!(read(&packet(&header(ROUTER, GROUP), report)), Ok(Message::Report(GROUP.into())));
+        let mut of_a_host = query(0, ROUTER, &[]);
+        of_a_host[0] = REPORT_V1;
+        assert_eq!(read(&packet(&header(ROUTER, ROUTER), of_a_host)), Err(Invalid::Malformed));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Losses: RFC 6298's timer with Karn's algorithm, fast retransmit and NewReno recovery (RFC 5681, 6582), limited
 //! transmit (RFC 3042), initial and congestion window (RFC 6928), user timeout (RFC 9293 3.8.3), path MTU (RFC 1191).
 
-use exos_net::{AckPolicy, Config, CongestionControl, ConnId, Duration, End, wire};
+use exos_net::{AckPolicy, Config, CongestionControl, ConnId, Duration, End, TimerEvent, wire};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Address, Ipv4Packet, Ipv4Repr,
@@ -348,4 +348,26 @@ fn fragmentation_needed_invalid_is_ignored() {
     host.input(&fragmentation_needed(&client, 0, 1)).events();
     host.output(conn, AckPolicy::Merge);
     assert_eq!(client.seen(&mut host)[0].payload.len(), 536);
+}
+
+#[test]
+fn application_is_told_once_that_the_third_timeout_was_in_vain() {
+    let (mut host, mut client, conn) = sending(3 * MSS);
+    let told_within = |host: &mut StaticHost, ms| {
+        let mut told = Vec::new();
+        for _ in 0..ms {
+            host.now += Duration::from_millis(1);
+            host.stack.expire(host.now, &mut host.nic, |conn, event| told.push((conn, event)));
+        }
+        told
+    };
+    // The timer comes after 200 ms and 400 ms more, and 800 ms later for the third time.
+    assert_eq!(told_within(&mut host, 1_000), []);
+    // Without a window nothing can be sent again, and what the timer sends then are probes.
+    client.window = 0;
+    host.input(&client.ack(1, 1)).events();
+    assert_eq!(told_within(&mut host, 1_000), [(conn, TimerEvent::Retransmitting)]);
+    client.seen(&mut host);
+    assert_eq!(told_within(&mut host, 10_000), []);
+    assert!(!client.seen(&mut host).is_empty(), "probes");
 }

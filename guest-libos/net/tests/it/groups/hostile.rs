@@ -103,3 +103,15 @@ fn nonsense_is_dropped_and_counted() {
     assert_eq!(after.group_queries_in, before.group_queries_in);
     assert_eq!(frames_within(&mut host, 12_000), []);
 }
+
+#[test]
+fn questions_come_from_hosts_or_from_switches_without_an_address() {
+    let mut host = told();
+    let message = sealed(&[0x11, 1, 0, 0, 0, 0, 0, 0]);
+    let sources = [Ipv4Addr::UNSPECIFIED, ROUTER, GROUP, Ipv4Addr::LOCALHOST, Ipv4Addr::BROADCAST, SERVER_IP];
+    for source in sources {
+        host.input(&ipv4(CLIENT_MAC.0, (source, ALL_SYSTEMS), 0xc0, &message)).assert_nothing();
+    }
+    let counters = host.stack.counters();
+    assert_eq!((counters.group_queries_in, counters.dropped_bad_source), (2, 4));
+}

@@ -5,7 +5,7 @@ use crate::harness::{CLIENT_IP, SERVER_IP, pattern};
 use crate::ipv6::{OURS, THEIRS, frame_from, header};
 use crate::udp::datagram;
 use exos_net::wire::ipv6::NextHeader;
-use exos_net::{DatagramOptions, MacAddress, SendDatagramError};
+use exos_net::{DatagramOptions, Input, MacAddress, RxChecksum, RxMeta, SendDatagramError};
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
 
@@ -102,6 +102,8 @@ fn nothing_that_is_sent_to_a_group_is_answered_with_an_error_or_a_segment() {
         frame[24..26].copy_from_slice(&sum);
         host.input(&frame).assert_nothing();
     }
+    let counters = host.stack.counters();
+    assert_eq!((counters.dropped_not_for_us, counters.dropped_unsupported), (2, 1));
     host.wait_secs(61);
     assert_eq!((host.stack.counters().icmp_errors_out, host.nic.frames.len()), (0, 0));
 }
@@ -120,6 +122,25 @@ fn datagrams_from_ourselves_or_from_nobody_are_dropped() {
         host.input(&frame).assert_nothing();
     }
     assert_eq!(host.stack.counters().dropped_bad_source, 3);
+}
+
+#[test]
+fn checksums_are_verified_unless_the_device_did() {
+    let mut host = bound();
+    join(&mut host, GROUP);
+    let good = to_group(GROUP, b"x");
+    for (damaged_at, unknown, transport_valid) in [(25, false, false), (41, false, true)] {
+        let mut frame = good.clone();
+        frame[damaged_at] ^= 1;
+        let metas = [RxChecksum::Unknown, RxChecksum::TransportValid, RxChecksum::AllValid];
+        for (checksum, arrives) in metas.into_iter().zip([unknown, transport_valid, true]) {
+            let before = host.stack.counters().dropped_checksum;
+            let input = host.stack.input(host.now, &frame, RxMeta { checksum });
+            assert_eq!(matches!(input, Input::Datagram(_)), arrives, "{damaged_at}, {checksum:?}");
+            assert_eq!(host.stack.counters().dropped_checksum - before, u64::from(!arrives));
+        }
+    }
+    assert_eq!(&host.input(&good).datagram().payload[..], b"x");
 }
 
 #[test]
