@@ -1,11 +1,12 @@
 //! A name server made by hand, for what dnsmasq does not do: whatever it is asked over UDP has an answer that does not fit (RFC 1035
 //! 4.1.1, TC), and over TCP it has manners of every kind.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 const HEADER_BYTES: usize = 12;
 /// QR, TC, RD and RA; without TC.
@@ -21,6 +22,10 @@ pub enum OverTcp {
     InPieces,
     /// The same, and more messages follow that nobody asked for.
     AndMore,
+    /// The same, without end.
+    Endless,
+    /// It is answered, and the server's side of the connection is never closed.
+    Kept,
     /// Nobody is at the port.
     Refused,
     /// The connection ends with the question.
@@ -127,9 +132,30 @@ fn answer_stream(mut stream: TcpStream, found: Ipv4Addr, over_tcp: OverTcp, coun
     if over_tcp == OverTcp::ClosedEarly {
         return;
     }
-    // What the client does now is the end.
+    if over_tcp == OverTcp::Endless {
+        let more = framed.repeat(100);
+        let end = loop {
+            if let Err(error) = stream.write_all(&more) {
+                break error.kind();
+            }
+        };
+        // The second is said of a connection that the client had closed before.
+        if matches!(end, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
+            counts.reset.fetch_add(1, Ordering::Relaxed);
+        }
+        return;
+    }
+    // What the client does now is the end. More from it is none that counts: there is one question a connection.
     let count = match stream.read(&mut [0]) {
-        Ok(_) => &counts.closed,
+        Ok(0) if over_tcp == OverTcp::Kept => {
+            // A closed connection is readable for ever, and only its error says that it has been reset.
+            while stream.take_error().is_ok_and(|error| error.is_none()) {
+                thread::sleep(Duration::from_millis(10));
+            }
+            &counts.reset
+        }
+        Ok(0) => &counts.closed,
+        Ok(_) => return,
         Err(_) => &counts.reset,
     };
     count.fetch_add(1, Ordering::Relaxed);

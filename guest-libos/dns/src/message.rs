@@ -18,6 +18,10 @@ pub const MAX_ADDRESSES: usize = 16;
 pub const MAX_QUERY_BYTES: usize = 12 + 255 + 4;
 /// The most names that one answer leads through.
 const MAX_ALIASES: usize = 8;
+/// The largest answer: the names of a longer one could lead through so many compression pointers that reading them took seconds.
+pub const MAX_ANSWER_BYTES: usize = 16_384;
+/// The most records of a section that are looked at.
+pub const MAX_RECORDS: usize = 256;
 
 /// A name on the wire, without compression.
 pub(crate) type Host = Name<Array<255>>;
@@ -76,8 +80,11 @@ pub(crate) enum Answer {
     Broken,
 }
 
-/// Reads an answer to the question of `family` addresses of `name`, asked with `id`. `None`: it is not one.
+/// Reads an answer to the question of `family` addresses of `name`, asked with `id`. `None`: it is not one, or too large.
 pub(crate) fn answer(bytes: &[u8], id: u16, name: &Host, family: Family) -> Option<Answer> {
+    if bytes.len() > MAX_ANSWER_BYTES {
+        return None;
+    }
     let message = Message::from_slice(bytes).ok()?;
     let header = message.header();
     if !header.qr() || header.opcode() != Opcode::QUERY || header.id() != id {
@@ -103,11 +110,11 @@ fn records(message: &Message<[u8]>, name: &Host, family: Family) -> Option<Answe
     let mut current = name.clone();
     let mut ttl_secs = u32::MAX;
     let mut is_alias = false;
+    let records: Vec<_> = message.answer().ok()?.take(MAX_RECORDS).collect::<Result<_, _>>().ok()?;
     for _ in 0..=MAX_ALIASES {
         let mut addresses = Vec::new();
         let mut alias: Option<Host> = None;
-        for record in message.answer().ok()? {
-            let record = record.ok()?;
+        for record in &records {
             if record.class() != Class::IN || !record.owner().name_eq(&current) {
                 continue;
             }
@@ -136,8 +143,7 @@ fn records(message: &Message<[u8]>, name: &Host, family: Family) -> Option<Answe
             return Some(Answer::Addresses { addresses, ttl_secs });
         }
         let Some(target) = alias else {
-            let has_soa = message.authority().ok()?.limit_to::<Soa<ParsedName<&[u8]>>>().next().is_some();
-            if is_alias && !has_soa {
+            if is_alias && soa_ttl(message).is_none() {
                 return Some(Answer::Alias { target: Box::new(current) });
             }
             return Some(Answer::NoAddress { ttl_secs: negative_ttl(message) });
@@ -149,7 +155,14 @@ fn records(message: &Message<[u8]>, name: &Host, family: Family) -> Option<Answe
 
 /// RFC 2308 5: how long a negative answer holds, by the SOA record that comes with it; without one, not at all.
 fn negative_ttl(message: &Message<[u8]>) -> u32 {
-    let Ok(authority) = message.authority() else { return 0 };
-    let Some(Ok(soa)) = authority.limit_to::<Soa<ParsedName<&[u8]>>>().next() else { return 0 };
-    soa.ttl().as_secs().min(soa.data().minimum().as_secs())
+    soa_ttl(message).unwrap_or(0)
+}
+
+fn soa_ttl(message: &Message<[u8]>) -> Option<u32> {
+    for record in message.authority().ok()?.take(MAX_RECORDS) {
+        if let Some(soa) = record.ok()?.to_record::<Soa<ParsedName<&[u8]>>>().ok()? {
+            return Some(soa.ttl().as_secs().min(soa.data().minimum().as_secs()));
+        }
+    }
+    None
 }

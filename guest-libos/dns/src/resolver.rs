@@ -181,7 +181,7 @@ struct Query {
     /// What is asked now: the name, or what it is an alias of.
     target: Host,
     family: Family,
-    /// Questions sent for `target`.
+    /// Questions sent in datagrams, without those that an alias was the answer to.
     sent: u8,
     followed: u8,
     waiting: Option<Waiting>,
@@ -189,6 +189,8 @@ struct Query {
     abandoned: Option<Option<u16>>,
     /// Who has more to say than a datagram holds.
     truncated: Option<IpAddr>,
+    /// Servers that have been asked over TCP, which brought nothing: they are not asked that way again.
+    without_tcp: Vec<IpAddr>,
     /// Why there is nothing if nobody else knows more: what the last server said, if one did.
     failure: Option<Failure>,
     done: Option<Result<Vec<IpAddr>, Failure>>,
@@ -202,6 +204,14 @@ impl Query {
         if let Some(waiting) = self.waiting.take() {
             self.abandoned = Some(waiting.port);
         }
+    }
+
+    /// The last question brought nothing.
+    fn lose_question(&mut self) {
+        if let Some(Waiting { server, port: None, .. }) = self.waiting {
+            self.without_tcp.push(server);
+        }
+        self.give_up_question();
     }
 }
 
@@ -255,6 +265,7 @@ impl Resolver {
             waiting: None,
             abandoned: None,
             truncated: None,
+            without_tcp: Vec::new(),
             failure: None,
             done: None,
             is_cancelled: false,
@@ -269,7 +280,7 @@ impl Resolver {
         while index < self.queries.len() {
             let query = &mut self.queries[index];
             if query.waiting.is_some_and(|waiting| waiting.until <= now) {
-                query.give_up_question();
+                query.lose_question();
             }
             if let Some(from) = query.abandoned.take() {
                 return Some(from.map_or(Event::Hangup(query.id), Event::Unbind));
@@ -356,7 +367,7 @@ impl Resolver {
             // There is no more than what a connection brings.
             None | Some(Answer::Truncated) => {
                 self.ignored += 1;
-                query.give_up_question();
+                query.lose_question();
             }
             Some(answer) => Self::answered(&self.config, &mut self.cache, now, query, answer),
         }
@@ -365,7 +376,7 @@ impl Resolver {
     /// There was no connection, or no answer on it: the next server is asked.
     pub fn stream_failed(&mut self, id: QueryId) {
         if let Some((_, query)) = Self::waiting_for_stream(&mut self.queries, id) {
-            query.give_up_question();
+            query.lose_question();
         }
     }
 
@@ -390,14 +401,15 @@ impl Resolver {
             Answer::NoSuchName { ttl_secs } => (Err(Failure::NoSuchName), ttl_secs),
             Answer::NoAddress { ttl_secs } => (Err(Failure::NoAddress), ttl_secs),
             Answer::Truncated if config.streams => {
-                query.truncated = server;
+                query.truncated = server.filter(|server| !query.without_tcp.contains(server));
                 query.failure = Some(Failure::Truncated);
                 return;
             }
             Answer::Truncated => (Err(Failure::Truncated), 0),
             Answer::Alias { target } if query.followed < MAX_FOLLOWED => {
                 query.followed += 1;
-                query.sent = 0;
+                // Who has said so is asked in the same round: a query has as many rounds with aliases as without.
+                query.sent = query.sent.saturating_sub(1);
                 query.target = *target;
                 return;
             }

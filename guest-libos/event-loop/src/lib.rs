@@ -20,7 +20,6 @@ mod event_loop;
 mod host;
 mod interface;
 mod leasing;
-mod name_streams;
 mod names;
 mod random;
 mod service;

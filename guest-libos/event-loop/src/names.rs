@@ -2,14 +2,13 @@
 //! at a time.
 
 use crate::Interface;
-use crate::name_streams::{Outcome, Streams};
 use crate::random::Random;
 use crate::transmit::Sender;
 use crate::unsent::Unsent;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use exos_dns::{Config, Event, Failure, Family, Lookup, QueryId, Resolver, first_host};
+use exos_dns::{Config, Event, Failure, Family, Lookup, Outcome, QueryId, Resolver, Streams, first_host};
 use exos_net::{AddressState, ConnId, Data, DatagramError, Instant, Problem, SegmentEvents, Stack};
 
 /// Why the addresses of a name are not known, as the user of an image can mend it.
@@ -28,7 +27,7 @@ impl fmt::Display for NameFailure {
                  for servers beyond the link)",
             ),
             Failure::Truncated => {
-                f.write_str("the answer does not fit a datagram, and the name server does not give it over TCP; look whether something stops TCP to its port 53, say another server (dns=ADDRESS of --net), or give an address instead of the name")
+                f.write_str("the answer does not fit a datagram, and was not to be had over TCP: the name server did not give it, something stops TCP to its port 53, or no connection was to spare; say another server (dns=ADDRESS of --net), or give an address instead of the name")
             }
             failure => write!(f, "{failure}"),
         }
@@ -187,6 +186,7 @@ impl Names {
         mut message: impl FnMut(&[u8]) -> Option<D>,
     ) -> Option<Result<IpAddr, NameFailure>> {
         self.unsent.retry(now, stack, tx);
+        self.streams.expire(now, stack, tx);
         while self.resolver.next_deadline().is_some_and(|at| at <= now)
             && let Some(event) = self.resolver.poll(now, self.random.next())
         {
@@ -247,7 +247,9 @@ impl Names {
 
     /// When [`Self::work`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        [self.unsent.next_deadline(), self.resolver.next_deadline()].into_iter().flatten().min()
+        let deadlines =
+            [self.unsent.next_deadline(), self.resolver.next_deadline(), self.streams.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The resolver against servers made by hand: what is asked, what is believed, what is remembered, when it gives up.
 
+mod bounds;
 mod streams;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -4,12 +4,12 @@ use super::*;
 use exos_dns::StreamAnswer;
 
 /// A datagram that says that there is more (RFC 1035 4.1.1, TC).
-fn cut() -> Reply {
+pub(crate) fn cut() -> Reply {
     Reply { flags: 0x8380, ..Reply::new(&[]) }
 }
 
 /// A resolver that can ask over TCP, and has to.
-fn truncated() -> (Test, StreamQuery) {
+pub(crate) fn truncated() -> (Test, StreamQuery) {
     let mut test = Test::new(Config { streams: true, attempts: 1, ..config() });
     test.ask("a.test", Family::V4);
     let query = test.query();

@@ -68,6 +68,8 @@ fn whoever_asks_for_names_is_told_of_each_change() {
     changes.push(host.stack.ipv6_changes());
     host.input(&advertised(&[server(1)], 50)).assert_nothing();
     assert_eq!(host.stack.ipv6_changes(), changes[1], "the same server");
+    host.input(&advertised(&[server(3)], 0)).assert_nothing();
+    assert_eq!(host.stack.ipv6_changes(), changes[1], "one that nobody knew, and of no time");
     host.input(&advertised(&[server(2)], 70)).assert_nothing();
     changes.push(host.stack.ipv6_changes());
     host.input(&advertised(&[server(2)], 0)).assert_nothing();
