@@ -272,7 +272,7 @@ impl NetArgument {
             },
             None => Ipv4Config { dhcp: self.asks_dhcp().into(), ..Ipv4Config::default() },
         };
-        let [a, b, c, d] = address.map_or_else(|| number_of(tap.name()), |(address, _)| address.octets());
+        let [a, b, c, d] = number_of(tap.name());
         let mac = self.mac.unwrap_or([0x02, 0x78, a, b, c, d]);
         let ipv4_address = address.map(|(address, _)| address);
         let reach = Reach::Tap { name: tap.name().to_owned(), ipv4: ipv4_address };
@@ -340,7 +340,8 @@ fn make_tap(ipv6: Option<(Ipv6Addr, u8)>) -> Result<(Tap, Interface), Failure> {
     Ok((tap, interface))
 }
 
-/// Four bytes that this tap of this host has each time: with them in its MAC address a guest gets the same lease again.
+/// Four bytes that this tap of this host has each time: with them in its MAC address a guest gets the same lease again, and two that
+/// are given the same IP address on one link hear of each other.
 fn number_of(tap: &str) -> [u8; 4] {
     let host = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let mut hasher = std::hash::DefaultHasher::new();

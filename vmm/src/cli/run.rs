@@ -70,7 +70,7 @@ The tap (--net tap=NAME)
   (SLAAC), or both; a link-local address it makes of its hardware address in any
   case. gw6= names a router where none advertises itself. Starting takes 2
   seconds longer, in which nobody else may claim the addresses (6 where ip6=auto
-  finds no router; the forwarder has the given address alone, and does not ask).
+  finds no router; the forwarder hears none, and has the given address only).
   Several environments share all of these addresses, each with a port of its own.
   ip=none leaves IPv4 out.
 

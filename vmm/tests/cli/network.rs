@@ -5,6 +5,7 @@ use exovm_ci::Client;
 use exovm_ci::scene::interfaces;
 use exovm_netns::{Interface, TapQueues, create_tap, in_namespace};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Command;
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 80, 0, 1);
 
@@ -200,6 +201,33 @@ fn run_says_which_address_another_host_has() {
         assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
         let said = outcome.stdout + &outcome.stderr;
         assert!(said.contains("has our address 10.80.0.2") && said.contains("none is left"), "{said}");
+        scene.assert_clean();
+    });
+}
+
+#[test]
+fn machine_that_is_given_the_address_of_another_on_its_link_says_so() {
+    in_namespace!(|| {
+        let ip = |words: &str| {
+            let status = Command::new("ip").args(words.split_whitespace()).status().expect("ip runs");
+            assert!(status.success(), "ip {words}");
+        };
+        ip("link add br0 type bridge");
+        for name in ["br0", "tap0", "tap1"] {
+            let interface = Interface::named(name).unwrap();
+            if name != "br0" {
+                create_tap(&interface, TapQueues::Single).unwrap();
+                ip(&format!("link set {name} master br0"));
+            }
+            interface.up().unwrap();
+        }
+        let scene = scene();
+        let first = scene.start(&["run", "hello", "--net", "tap=tap0,ip=10.80.0.2/24"]);
+        let outcome = scene.play(&["run", "hello", "--net", "tap=tap1,ip=10.80.0.2/24,probe"]);
+        assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+        let said = outcome.stdout + &outcome.stderr;
+        assert!(said.contains("has our address 10.80.0.2"), "{said}");
+        first.stop();
         scene.assert_clean();
     });
 }
