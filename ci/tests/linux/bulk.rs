@@ -2,7 +2,10 @@
 //! and each of ours, over a good wire and over a bad one.
 
 use crate::tap_port::{Faults, LINUX, Left, OURS, interface, start};
-use crate::{assert_nothing_is_left, patient, patterned, read_and_compare, read_and_compare_ours, write_all};
+use crate::{
+    assert_nothing_is_left, patient, patterned, read_and_compare, read_and_compare_ours,
+    until_the_kernel_has_none, write_all,
+};
 use exos_net::CongestionControl;
 use exos_sockets::{Sockets, TcpStream};
 use exovm_netns::in_namespace;
@@ -171,7 +174,11 @@ fn cell(
     let running = start(
         faults,
         move |config| config.congestion = control,
-        move |sockets, _| our_part(sockets, opens, traffic, bytes),
+        move |sockets, _| async move {
+            our_part(sockets.clone(), opens, traffic, bytes).await;
+            // Our last acknowledgment may have been lost: the kernel asks for it again.
+            until_the_kernel_has_none(&sockets).await;
+        },
     );
     let socket = kernels(listener);
     assert_eq!(congestion_control_of(&socket), kernels_control);

@@ -82,6 +82,14 @@ fn kernel_sockets() -> Vec<String> {
         .collect()
 }
 
+/// Our stack goes on until the kernel has no connection to it, or no more patience.
+async fn until_the_kernel_has_none(sockets: &exos_sockets::Sockets) {
+    let until = std::time::Instant::now() + PATIENCE;
+    while !kernel_sockets().is_empty() && std::time::Instant::now() < until {
+        sockets.sleep(exos_net::Duration::from_millis(20)).await;
+    }
+}
+
 /// Nothing is left: neither with us nor, a moment later, with the kernel.
 fn assert_nothing_is_left(left: &tap_port::Left) {
     assert_eq!((left.connections, left.streams, left.buffered_bytes), (0, 0, 0), "of ours");

@@ -198,15 +198,7 @@ fn arp_claims_and_echo_requests_are_counted_as_they_were_sent() {
         claim[14..18].copy_from_slice(&target);
         (0..2).for_each(|_| wire.send(&frame(&guest, 0x0806, &claim)).unwrap());
         guest.wait_for_log("02:00:00:00:00:77 claims our address");
-        let mut echo = vec![0x45, 0, 0, 32, 0, 0, 0x40, 0, 64, 1, 0, 0];
-        echo.extend(neighbour());
-        echo.extend(target);
-        let checksum = internet_checksum(&echo, 0);
-        echo[10..12].copy_from_slice(&checksum.to_be_bytes());
-        let mut message = vec![8, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
-        let checksum = internet_checksum(&message, 0);
-        message[2..4].copy_from_slice(&checksum.to_be_bytes());
-        echo.extend(message);
+        let echo = echo_request(target, &[5, 6, 7, 8]);
         (0..4).for_each(|_| wire.send(&frame(&guest, 0x0800, &echo)).unwrap());
         assert_become(
             &guest,
@@ -215,5 +207,46 @@ fn arp_claims_and_echo_requests_are_counted_as_they_were_sent() {
         );
         // It complained of the claim.
         assert_eq!(guest.end(), End::PowerOff { status: 0 });
+    });
+}
+
+/// A request of the made-up neighbour's.
+fn echo_request(target: [u8; 4], data: &[u8]) -> Vec<u8> {
+    let mut message = [&[8, 0, 0, 0, 1, 2, 3, 4], data].concat();
+    let checksum = internet_checksum(&message, 0);
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    let mut packet = vec![0x45, 0];
+    packet.extend((20 + message.len() as u16).to_be_bytes());
+    packet.extend([0, 0, 0x40, 0, 64, 1, 0, 0]);
+    packet.extend(neighbour());
+    packet.extend(target);
+    let checksum = internet_checksum(&packet, 0);
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet.extend(message);
+    packet
+}
+
+/// RFC 1122 3.2.2.6: all of the data comes back, however much fits a packet.
+#[test]
+fn echo_requests_of_all_sizes_are_answered_with_their_data() {
+    in_namespace!(|| {
+        let guest = cheetah();
+        let wire = Wire::hearing_ipv4(guest.network().interface()).unwrap();
+        let target = guest.network().guest_address().octets();
+        let mut buffer = vec![0; 2048];
+        for len in [0, 100, 400, 450, 457, 458, 459, 600, 969, 970, 971, 1000, 1472] {
+            let data: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let is_answer = |frame: &[u8]| {
+                frame.get(42..) == Some(&data)
+                    && (frame[23], &frame[26..34]) == (1, &[target, neighbour()].concat())
+            };
+            let answered = (0..10).any(|_| {
+                wire.send(&frame(&guest, 0x0800, &echo_request(target, &data))).unwrap();
+                wire.wait(Duration::from_secs(2));
+                std::iter::from_fn(|| wire.receive(&mut buffer).map(is_answer)).any(|it_is| it_is)
+            });
+            assert!(answered, "{len} bytes");
+        }
+        guest.stop();
     });
 }

@@ -2,8 +2,8 @@
 //! memory with the virtio header, the protocol headers and whatever else the caller wants copied, the others on the
 //! caller's bytes where they lie. What keeps those bytes in place stays with the queue until the device has sent them.
 //!
-//! A chain's slot is that of its first descriptor, so there is always one. Free descriptors are a stack: the slots that
-//! were used last are in the cache.
+//! A chain's slot is that of its first descriptor, so there is always one; a frame that is copied as a whole and does not fit takes
+//! those of further descriptors. Free descriptors are a stack: the slots that were used last are in the cache.
 
 use crate::chain::{Descriptors, Needs, Piece};
 use crate::fault::{Fault, OpenError};
@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use exos_virtqueue::{Arming, Block, Contents, Hal, Notice, Place, Ring, RingFault, Used};
 
-/// Bytes of a slot: virtio header, protocol headers and copied pieces of one frame.
+/// Bytes of a slot: virtio header, protocol headers and copied pieces of one frame, or a part of one that lends nothing.
 pub const SLOT_BYTES: usize = 512;
 
 /// Why a frame was not taken.
@@ -24,7 +24,7 @@ pub const SLOT_BYTES: usize = 512;
 pub enum Reason {
     /// Too many frames are on their way. Publish, let the device work, try again.
     Full,
-    /// What is to be copied does not fit in a slot, or the frame is longer than an IP packet can be.
+    /// What is to be copied beside lent pieces does not fit in a slot, or the frame is longer than an IP packet can be.
     TooLong,
     /// The frame has more pieces than the queue has descriptors.
     TooManyPieces,
@@ -209,7 +209,7 @@ impl<H: Hal, K> TransmitQueue<H, K> {
     }
 
     /// Free descriptors, without looking at the device. A frame needs one, one for each lent piece, and one for each run of
-    /// copied pieces behind a lent one.
+    /// copied pieces behind a lent one; one that lends nothing needs one for each [`SLOT_BYTES`].
     pub fn room(&self) -> usize {
         usize::from(self.free_count)
     }
@@ -229,8 +229,11 @@ impl<H: Hal, K> TransmitQueue<H, K> {
     #[inline(always)]
     fn write(&mut self, header: &[u8], pieces: &[Piece<'_>], offload: Offload) -> Result<Written, Reason> {
         let needs = Needs::of(header, pieces);
-        if needs.copied_bytes > SLOT_BYTES || needs.frame_bytes > FRAME_BYTES_MAX {
+        if needs.frame_bytes > FRAME_BYTES_MAX {
             return Err(Reason::TooLong);
+        }
+        if needs.copied_bytes > SLOT_BYTES {
+            return self.write_copied(header, pieces, offload, &needs);
         }
         if !self.offloads.allow(offload) {
             return Err(Reason::NotNegotiated);
@@ -279,6 +282,47 @@ impl<H: Hal, K> TransmitQueue<H, K> {
             count: needs.descriptors as u16,
             frame_bytes: needs.frame_bytes,
         })
+    }
+
+    /// The same of a frame that is copied as a whole, into the slots of as many descriptors as it takes.
+    #[cold]
+    fn write_copied(
+        &mut self,
+        header: &[u8],
+        pieces: &[Piece<'_>],
+        offload: Offload,
+        needs: &Needs,
+    ) -> Result<Written, Reason> {
+        if needs.descriptors > 1 {
+            return Err(Reason::TooLong);
+        }
+        if !self.offloads.allow(offload) {
+            return Err(Reason::NotNegotiated);
+        }
+        let count = needs.copied_bytes.div_ceil(SLOT_BYTES);
+        if count > usize::from(self.free_count) {
+            self.make_room(count)?;
+        }
+        if self.fault.is_some() {
+            return Err(Reason::Broken);
+        }
+        let copied = pieces.iter().map(|piece| match *piece {
+            Piece::Copy(bytes) => bytes,
+            Piece::Lend(_) => &[],
+        });
+        let virtio = transmit_header(offload, header.len() as u16);
+        let mut bytes = [&virtio[..], header].into_iter().chain(copied).flatten();
+        let (head, mut number, mut left) = (self.free, self.free, needs.copied_bytes);
+        let mut chain = Descriptors::new(&self.ring, &self.next, head, count);
+        while left > 0 {
+            let (offset, len) = (usize::from(number) * SLOT_BYTES, left.min(SLOT_BYTES));
+            let slot = self.slots.bytes_mut(offset, len).ok_or(Reason::Broken)?;
+            slot.iter_mut().zip(&mut bytes).for_each(|(to, from)| *to = *from);
+            chain.push(self.slots.device_address() + offset as u64, len);
+            number = self.next[usize::from(number)];
+            left -= len;
+        }
+        Ok(Written { head, last: chain.last(), count: count as u16, frame_bytes: needs.frame_bytes })
     }
 
     /// Takes the descriptors of a written chain from the free stack and offers it.

@@ -130,11 +130,13 @@ fn impossible_frame_is_refused_and_leaves_nothing_behind() {
     let large = vec![0; 65_500];
     let tso6 = Offload::Segment { checksum: AT, kind: SegmentKind::TcpIpv6, mss: 1440 };
     let many = [Piece::Lend(&page[..1]); 32];
-    let cases: [(&[u8], &[Piece<'_>], Offload, Reason); 6] = [
-        (&page[..SLOT_BYTES - 11], &[], Offload::None, Reason::TooLong),
-        (&header, &[Piece::Copy(&page[..SLOT_BYTES])], Offload::None, Reason::TooLong),
+    let cases: [(&[u8], &[Piece<'_>], Offload, Reason); 8] = [
+        (&page[..SLOT_BYTES - 11], &[Piece::Lend(&page)], Offload::None, Reason::TooLong),
+        (&header, &[Piece::Copy(&large), Piece::Copy(&header)], Offload::None, Reason::TooLong),
         (&header, &[Piece::Lend(&large)], Offload::None, Reason::TooLong),
         (&header, &many, Offload::None, Reason::TooManyPieces),
+        (&header, &[Piece::Copy(&large[..32 * SLOT_BYTES])], Offload::None, Reason::TooManyPieces),
+        (&header, &[Piece::Copy(&page)], tso6, Reason::NotNegotiated),
         (&header, &[Piece::Lend(&page), Piece::Lend(&far)], Offload::None, Reason::Unreachable),
         (&header, &[], tso6, Reason::NotNegotiated),
     ];
@@ -149,6 +151,26 @@ fn impossible_frame_is_refused_and_leaves_nothing_behind() {
     let chain = b.sender.take().expect("the possible one");
     assert_eq!((chain.segments.len(), chain.gather().len()), (32, SLOT_BYTES + 31));
     assert!(b.sender.take().is_none());
+}
+
+/// One piece of memory a descriptor, each as full as it goes.
+#[test]
+fn frame_that_lends_nothing_may_be_longer_than_a_slot() {
+    let mut b = bench::<()>(ALL_FEATURES, &SMALL);
+    let (header, body) = (frame(1, 42), frame(2, 1472));
+    for len in [SLOT_BYTES - 54, SLOT_BYTES - 53, 2 * SLOT_BYTES - 54, 2 * SLOT_BYTES - 53, 1472] {
+        let pieces = [Piece::Lend(&[]), Piece::Copy(&body[..len])];
+        assert!(b.pair.transmit.transmit(&header, &pieces, Offload::Checksum(AT), ()).is_ok());
+        b.pair.transmit.publish();
+        let chain = b.sender.take().expect("a chain");
+        let virtio_header = [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0];
+        assert_eq!(chain.gather(), [&virtio_header[..], &header, &body[..len]].concat());
+        assert_eq!(chain.segments.len(), (54 + len).div_ceil(SLOT_BYTES));
+        b.sender.give_back(chain.head, 0);
+        b.sender.publish();
+    }
+    b.pair.transmit.reclaim();
+    assert_eq!((b.pair.transmit.room(), b.pair.transmit.pending()), (32, 0));
 }
 
 #[test]
@@ -219,6 +241,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => prop::collection::vec((any::<bool>(), 0usize..40), 0..6).prop_map(Step::Transmit),
+        1 => (0usize..3000).prop_map(|n| Step::Transmit(vec![(false, n / 2), (false, n)])),
         2 => Just(Step::Publish),
         4 => any::<usize>().prop_map(Step::Complete),
         2 => Just(Step::Reclaim),
@@ -231,7 +254,7 @@ proptest! {
     #[test]
     fn frames_and_keeps_match_a_model(steps in prop::collection::vec(step(), 1..300)) {
         let mut b = bench::<Rc<()>>(ALL_FEATURES, &SMALL);
-        let data = frame(9, 100);
+        let data = frame(9, 3000);
         let mut written: VecDeque<(Vec<u8>, Rc<()>)> = VecDeque::new();
         let mut with_device: Vec<(u16, Rc<()>)> = vec![];
         let mut completed: Vec<Rc<()>> = vec![];
