@@ -84,9 +84,12 @@ pub(crate) fn uses<D: Data>(now: Instant, stack: &Stack<D>, ip: Ipv6Addr) -> boo
     stack.ipv6_addresses(now).any(|address| address.ip == ip && is_used(address.state))
 }
 
-/// Says who has or claims addresses of ours, as far as that is news.
+/// Says who has or claims addresses of ours, as far as that is news; the machine is told that an IPv4 address is not used.
 pub(crate) fn tell_conflicts<D: Data>(stack: &mut Stack<D>) {
     while let Some(conflict) = stack.take_address_conflict() {
+        if conflict.address.is_ipv4() && conflict.outcome == ConflictOutcome::GivenUp {
+            pages::status().given_ipv4.store(address_state::DUPLICATE, Ordering::Relaxed);
+        }
         log_conflict(&conflict);
     }
 }

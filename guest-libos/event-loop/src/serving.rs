@@ -231,11 +231,10 @@ impl<'s, S: Service> Serving<'s, S> {
         if self.is_ready || self.lease_by.is_some() || !addresses::are_settled(&self.stack) {
             return;
         }
+        // Who is told that it is ready is told at which address it is not.
+        addresses::tell_conflicts(&mut self.stack);
         self.is_ready = addresses::has_any(now, &self.stack);
         self.is_without_address = !self.is_ready && self.leasing.is_none();
-        if self.is_without_address {
-            addresses::tell_conflicts(&mut self.stack);
-        }
     }
 
     /// Before there was an address the service has nothing to do.

@@ -76,7 +76,7 @@ pub enum Verdict {
     Send(Outgoing),
     /// It is about the link and no connection: for the host that answers at the forwarder's addresses.
     Heard,
-    /// It goes nowhere; that was counted.
+    /// The forwarder sends it nowhere; that was counted. What is [`Reason::NotForUs`] may be for the host beside it.
     Drop(Reason),
 }
 

@@ -146,7 +146,7 @@ impl Shared {
     /// Whether an environment serves at the IPv4 address that it was given.
     pub(crate) fn serves_given_ipv4(&self, environment: usize) -> bool {
         let state = self.pages.get(environment).map(|pages| pages.status.given_ipv4.load(Ordering::Relaxed));
-        state != Some(address_state::UNSERVED)
+        !matches!(state, Some(address_state::UNSERVED | address_state::DUPLICATE))
     }
 
     /// The IPv6 addresses that an environment has, wants or may not have.

@@ -201,6 +201,11 @@ fn run_says_which_address_another_host_has() {
         assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
         let said = outcome.stdout + &outcome.stderr;
         assert!(said.contains("has our address 10.80.0.2") && said.contains("none is left"), "{said}");
+        let running =
+            scene.start(&["run", "hello", "--net", "tap=tap0,ip=10.80.0.2/24,ip6=2001:db8::3/64,probe"]);
+        assert!(running.said.contains("serving http://[2001:db8::3]/"), "{}", running.said);
+        assert!(!running.said.contains("serving http://10.80.0.2/"), "{}", running.said);
+        running.stop();
         scene.assert_clean();
     });
 }
